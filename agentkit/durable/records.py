@@ -1,0 +1,118 @@
+"""The rows of the journal as frozen values: what is written before a call, after it, and what is read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from agentkit.events import Effects, Kind, StepStatus, Usage
+
+
+class Node(NamedTuple):
+    """One message of a conversation, stored once: `digest` is of the parent's digest and this message's content."""
+
+    digest: bytes
+    parent: bytes | None
+    body: bytes
+
+
+class Part(NamedTuple):
+    """One content-addressed ingredient of a key (tool schemas, settings, instructions), stored once."""
+
+    digest: bytes
+    body: bytes
+
+
+class Use(NamedTuple):
+    """Step `step` stood at place `ord` of run `run`, replayed or live; times are unix seconds."""
+
+    run: str
+    ord: int
+    step: int
+    replayed: bool
+    started: float
+    ended: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intent:
+    """What is on disk before a live step is performed."""
+
+    key: bytes
+    n: int
+    kind: Kind
+    name: str
+    effects: Effects
+    agent: str
+    run: str
+    ord: int
+    slot: bytes | None = None
+    parent: int | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+    request: str = ""
+    history: bytes | None = None
+    model: str | None = None
+    nodes: tuple[Node, ...] = ()
+    bodies: tuple[Part, ...] = ()
+    fresh: bool = False
+    redo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a live step ended. `key` re-keys the row when another member of a fallback chain answered."""
+
+    step: int
+    status: StepStatus
+    body: bytes | None = None
+    usage: Usage | None = None
+    nested: dict[str, int] = field(default_factory=dict)
+    shown: bytes | None = None
+    error: str | None = None
+    result: str = ""
+    key: bytes | None = None
+    model: str | None = None
+    node: Node | None = None
+    use: Use | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One step as it stands on disk. `body` is verified against its checksum before it is handed out."""
+
+    id: int
+    key: bytes
+    n: int
+    gen: int
+    kind: Kind
+    name: str
+    effects: Effects
+    agent: str
+    run: str
+    status: StepStatus
+    attempt: int
+    owner: str
+    started: float
+    ended: float | None = None
+    slot: bytes | None = None
+    parent: int | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+    request: str = ""
+    result: str = ""
+    history: bytes | None = None
+    body: bytes | None = None
+    usage: Usage | None = None
+    nested: dict[str, int] = field(default_factory=dict)
+    shown: bytes | None = None
+    error: str | None = None
+    settled: str | None = None
+    maybe_paid_twice: bool = False
+    model: str | None = None
+    reply: bytes | None = None
+
+
+class Claim(NamedTuple):
+    """The row a live step may run under (`mine`), or the one somebody else runs or has finished."""
+
+    row: Row
+    mine: bool

@@ -1,0 +1,1 @@
+"""Where definitions, the journal and the guards meet, and the only place with pydantic-ai's run loop."""

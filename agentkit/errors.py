@@ -1,0 +1,114 @@
+"""Every error agentkit raises, one tree.
+
+```
+AgentKitError
+├── UserError              a wrong cell, option, name or tool: shown as one line
+│   ├── SpecError          broken front matter or body (has a line number)
+│   ├── MissingExtra       an optional package is not installed (gives the pip line)
+│   └── SecretMissing      a live step would receive a redacted secret that is not in the environment
+├── Stopped                a run ended on purpose or was interrupted; re-running continues
+│   ├── Interrupted        the Stop button, or a cancelled task
+│   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
+│   └── ReplayMiss         `replay` mode met a step that is not in the journal
+└── JournalError           the record cannot be used as it is; names the file and what to do
+    ├── JournalCorrupt     a row or the file does not match its checksum or format
+    ├── JournalFormat      written by a newer agentkit
+    ├── JournalReadOnly    the folder or file cannot be written
+    ├── JournalFull        the disk or the file-size limit is reached: the call was not made
+    └── JournalBusy        another process holds the journal exclusively
+```
+"""
+
+from __future__ import annotations
+
+
+class AgentKitError(Exception):
+    """The root of all errors raised by agentkit. In a notebook it is shown as one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"\x1b[31m{type(self).__name__}\x1b[0m: {self}"]
+
+
+class UserError(AgentKitError):
+    """Something typed is wrong; the message says what, where and what to do."""
+
+
+class SpecError(UserError):
+    """Front matter, a `{{ }}` expression or a body cannot be read."""
+
+
+class MissingExtra(UserError):
+    """An optional package is needed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{package} is not installed: pip install 'jupyter-agentkit[{extra}]'")
+
+
+class SecretMissing(UserError):
+    """A recorded value holds a redacted secret and the live secret is not in the environment."""
+
+    def __init__(self, name: str, step: str) -> None:
+        self.name = name
+        super().__init__(f"{step} would receive the placeholder of secret {name}: set the environment variable {name}")
+
+
+class Stopped(AgentKitError):
+    """A run ended before its result; nothing recorded is lost and re-running continues."""
+
+
+class Interrupted(Stopped):
+    """The run was stopped by the person or its task was cancelled."""
+
+
+class InDoubt(Stopped):
+    """A step was started and has no recorded end; it is not repeated without a yes."""
+
+    def __init__(self, *, step: int, name: str, reason: str) -> None:
+        self.step = step
+        self.name = name
+        self.reason = reason
+        super().__init__(
+            f"step {step} ({name}) {reason}: settle it with "
+            f"%agent settle {step} --redo | --result JSON | --stop, then run again"
+        )
+
+
+class ReplayMiss(Stopped):
+    """`replay` mode met a step that is not recorded."""
+
+    def __init__(self, *, name: str, detail: str) -> None:
+        self.name = name
+        self.detail = detail
+        super().__init__(f"{name} is not in the journal and the mode is replay: {detail}")
+
+
+class JournalError(AgentKitError):
+    """The record on disk cannot be used as it is."""
+
+    def __init__(self, path: object, problem: str, remedy: str) -> None:
+        self.path = str(path)
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{path}: {problem}; {remedy}")
+
+
+class JournalCorrupt(JournalError):
+    """A row or the file does not match its checksum or its format."""
+
+
+class JournalFormat(JournalError):
+    """The journal was written by a newer agentkit."""
+
+
+class JournalReadOnly(JournalError):
+    """The journal cannot be written, so no live call is made."""
+
+
+class JournalFull(JournalError):
+    """No space or file-size limit reached, so no live call is made."""
+
+
+class JournalBusy(JournalError):
+    """Another process holds the journal."""

@@ -1,0 +1,87 @@
+"""The vocabulary of the record: what a run and a step are, frozen, and nothing else.
+
+The engine sends these to listeners as they change (the newest value for the same identity wins) and the journal gives
+back the same types, so a panel drawn while running and one drawn from disk are the same fold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["model", "tool", "discovery", "validate", "capability", "sandbox", "approval", "question"]
+Effects: TypeAlias = Literal["none", "idempotent", "once", "kernel", "undeclared"]
+Mode: TypeAlias = Literal["auto", "live", "replay", "off"]
+Scope: TypeAlias = Literal["project", "user", "shared"]
+
+StepStatus: TypeAlias = Literal["started", "done", "failed", "cancelled"]
+"""`started` has an intent and no recorded end: running, or in doubt when its owner is dead."""
+
+RunStatus: TypeAlias = Literal["running", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens and money of one model request. `cost` is in USD; None means no price is known (never shown as 0)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One durable unit inside a run, as it stands now. Identity is (`run`, `ord`).
+
+    Times are unix seconds of *this* run (a replayed step is fast); `recorded_seconds` is what the live step took.
+    `usage` is what was recorded when the step was live: it counts as spent when `replayed` is false, saved otherwise.
+    `request` and `result` are bounded, redacted texts for showing.
+    """
+
+    run: str
+    ord: int
+    id: int
+    kind: Kind
+    name: str
+    status: StepStatus
+    replayed: bool
+    effects: Effects = "none"
+    started: float = 0.0
+    ended: float | None = None
+    recorded_seconds: float | None = None
+    usage: Usage | None = None
+    attempt: int = 1
+    shared: bool = False
+    maybe_paid_twice: bool = False
+    request: str = ""
+    result: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution of an agent on one prompt. Identity is `id`.
+
+    A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
+    whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
+    """
+
+    id: str
+    agent: str
+    status: RunStatus
+    label: str = "default"
+    cell: str | None = None
+    prompt: str = ""
+    model: str = ""
+    mode: Mode = "auto"
+    started: float = 0.0
+    ended: float | None = None
+    continues: str | None = None
+    parent_run: str | None = None
+    parent_ord: int | None = None
+    output: str = ""
+    error: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+Event: TypeAlias = Run | Step

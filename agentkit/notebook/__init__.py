@@ -1,0 +1,1 @@
+"""Jupyter: the only folder that imports IPython or ipywidgets."""
