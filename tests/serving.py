@@ -1,0 +1,288 @@
+"""A real HTTP server on loopback that speaks the OpenAI chat and Responses protocols, fails on demand, and counts.
+
+What it answers depends only on the request (`follow`), so concurrent requests may come in any order. A prompt may say
+what its agent shall do, one model turn per line, `&` for parallel calls:
+
+    do double {"n": 1} & double {"n": 2}
+    do save {"text": "x"}
+    say all is saved
+
+From another process: `python -m tests.serving --port 0` prints the base URL; `POST /_script` queues faults or sets the
+delay, `GET /_ledger` gives every request with its times, `POST /_reset` forgets, `POST /effect/NAME` counts an effect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import socket
+import struct
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+
+from tests.wire import Answer, Asking, Protocol, parse, stream, whole
+
+Cut = Literal["before", "middle"]
+Plan = Callable[[Asking], Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """How one request is treated; `match` (part of its prompt) says which, the first one if empty.
+
+    `status` other than 200 is answered with an error body and `headers`; `cut` closes the connection before the
+    answer or in its middle; `delay` waits before the first byte, `slow` before every streamed piece, in seconds.
+    """
+
+    match: str = ""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: Cut | None = None
+    delay: float | None = None
+    slow: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One request in the ledger. `sent` is when the last byte of a 200 was written, None if it never was."""
+
+    n: int
+    kind: Protocol | Literal["effect"]
+    name: str
+    digest: str
+    received: float
+    prompt: str = ""
+    turn: int = 0
+    stream: bool = False
+    status: int = 200
+    sent: float | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def follow(asking: Asking) -> Answer:
+    """Do what the lines of the prompt say; without any, echo the prompt and what the tools gave."""
+    lines = [line.strip() for line in asking.prompt.splitlines()]
+    todo = [line[3:] for line in lines if line.startswith("do ")]
+    if asking.turn < len(todo):
+        calls = (call.strip().partition(" ") for call in todo[asking.turn].split(" & "))
+        return Answer(calls=tuple((name, json.loads(args or "{}")) for name, _, args in calls))
+    said = next((line[4:] for line in lines if line.startswith("say ")), None)
+    if "final_result" in asking.tools:
+        return Answer(calls=(("final_result", json.loads(said or "{}")),))
+    return Answer(text=said or " ".join((f"You said: {asking.prompt}", *asking.results)))
+
+
+class Serving:
+    """The running server. `url` is the base URL for clients, `model(name)` the agentkit model string."""
+
+    def __init__(self, *, port: int = 0, plan: Plan = follow, delay: float = 0.0) -> None:
+        self._lock = threading.Lock()
+        self._faults: deque[Fault] = deque()
+        self._entries: list[Entry] = []
+        self._plan = plan
+        self.delay = delay
+        handler = type("Handler", (_Handler,), {"serving": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server.daemon_threads = True
+        self.root = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{self.root}/v1"
+
+    def model(self, name: str = "small") -> str:
+        return f"{self.url}#{name}"
+
+    def serve(self) -> None:
+        self._server.serve_forever(poll_interval=0.05)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def script(self, *faults: Fault) -> None:
+        with self._lock:
+            self._faults.extend(faults)
+
+    def reset(self) -> None:
+        with self._lock:
+            self._faults.clear()
+            self._entries.clear()
+
+    def ledger(self) -> list[Entry]:
+        with self._lock:
+            return list(self._entries)
+
+    def answer(self, asking: Asking) -> Answer:
+        return self._plan(asking)
+
+    def enter(self, entry: Entry) -> Entry:
+        with self._lock:
+            entry.n = len(self._entries)
+            self._entries.append(entry)
+        return entry
+
+    def fault(self, asking: Asking) -> Fault:
+        with self._lock:
+            for fault in self._faults:
+                if fault.match in asking.prompt:
+                    self._faults.remove(fault)
+                    return fault
+        return Fault()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    serving: Serving
+    protocol_version = "HTTP/1.1"
+    # Without this every small streamed piece would wait for the acknowledgement of the one before.
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The ledger is the log."""
+
+    def do_GET(self) -> None:
+        if self.path == "/_ledger":
+            self._json(200, [asdict(entry) for entry in self.serving.ledger()])
+        else:
+            self._json(404, {"error": {"message": f"no such path: {self.path}"}})
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+        try:
+            self._route(raw)
+        except (BrokenPipeError, ConnectionResetError):
+            # The client went away (or was killed): its entry keeps `sent` None.
+            self.close_connection = True
+
+    def _route(self, raw: bytes) -> None:
+        match self.path.strip("/").split("/"):
+            case ["v1", "chat", "completions"]:
+                self._model("chat", raw)
+            case ["v1", "responses"]:
+                self._model("responses", raw)
+            case ["effect", name]:
+                self._effect(name, raw)
+            case ["_script"]:
+                self._script(json.loads(raw))
+            case ["_reset"]:
+                self.serving.reset()
+                self._json(200, {})
+            case _:
+                self._json(404, {"error": {"message": f"no such path: {self.path}"}})
+
+    def _script(self, orders: dict[str, Any]) -> None:
+        self.serving.script(*(Fault(**fault) for fault in orders.get("faults", ())))
+        self.serving.delay = orders.get("delay", self.serving.delay)
+        self._json(200, {})
+
+    def _effect(self, name: str, raw: bytes) -> None:
+        entry = self._entry(kind="effect", name=name, raw=raw)
+        count = sum(other.kind == "effect" and other.name == name for other in self.serving.ledger())
+        entry.sent = time.time()
+        self._json(200, {"count": count})
+
+    def _entry(self, *, kind: Protocol | Literal["effect"], name: str, raw: bytes) -> Entry:
+        digest = hashlib.sha256(raw).hexdigest()
+        kept = {key.lower(): value for key, value in self.headers.items() if key.lower().startswith(("x-", "idem"))}
+        return self.serving.enter(Entry(n=0, kind=kind, name=name, digest=digest, received=time.time(), headers=kept))
+
+    def _model(self, protocol: Protocol, raw: bytes) -> None:
+        asking = parse(protocol, json.loads(raw))
+        entry = self._entry(kind=protocol, name=asking.model, raw=raw)
+        entry.prompt, entry.turn, entry.stream = asking.prompt, asking.turn, asking.stream
+        fault = self.serving.fault(asking)
+        entry.status = fault.status
+        time.sleep(self.serving.delay if fault.delay is None else fault.delay)
+        if fault.cut == "before":
+            self._hang_up()
+        elif fault.status != 200:
+            self._json(fault.status, {"error": {"message": f"scripted {fault.status}"}}, fault.headers)
+        else:
+            self._reply(protocol, asking, entry=entry, fault=fault)
+
+    def _reply(self, protocol: Protocol, asking: Asking, *, entry: Entry, fault: Fault) -> None:
+        answer = self.serving.answer(asking)
+        if asking.stream:
+            self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}, entry)
+            events = (event.encode() for event in stream(protocol, asking, answer, name=str(entry.n)))
+            self._pieces([f"{len(data):x}\r\n".encode() + data + b"\r\n" for data in events], entry, fault)
+            return
+        body = json.dumps(whole(protocol, asking, answer, name=str(entry.n))).encode()
+        self._head(200, {"content-type": "application/json", "content-length": str(len(body))}, entry)
+        self._pieces([body[: len(body) // 2], body[len(body) // 2 :]], entry, fault)
+
+    def _pieces(self, pieces: list[bytes], entry: Entry, fault: Fault) -> None:
+        *before, last = pieces
+        for piece in before[: len(pieces) // 2] if fault.cut else before:
+            time.sleep(fault.slow)
+            self.wfile.write(piece)
+        if fault.cut:
+            self._hang_up()
+            return
+        # Noted before the write: a client may ask for the ledger in the instant it has read the last byte.
+        entry.sent = time.time()
+        try:
+            self.wfile.write(last + (b"0\r\n\r\n" if entry.stream else b""))
+        except OSError:
+            entry.sent = None
+            raise
+
+    def _head(self, status: int, headers: dict[str, str], entry: Entry | None = None) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        if entry is not None:
+            self.send_header("x-request-id", f"req_{entry.n}")
+        self.end_headers()
+
+    def _json(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        shape = {"content-type": "application/json", "content-length": str(len(body))}
+        self._head(status, {**shape, **(headers or {})})
+        self.wfile.write(body)
+
+    def _hang_up(self) -> None:
+        # Lingering for zero seconds makes the close a reset, as when a server dies.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.close()
+
+
+@contextmanager
+def serving(*, plan: Plan = follow, delay: float = 0.0) -> Iterator[Serving]:
+    """A server for one test, in a thread of this process."""
+    server = Serving(plan=plan, delay=delay)
+    thread = threading.Thread(target=server.serve, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join()
+
+
+def control(root: str, path: str, orders: Any = None) -> Any:
+    """Speak to a server in another process: `control(root, "_ledger")`, `control(root, "_script", {"delay": 0.04})`."""
+    data = None if path == "_ledger" else json.dumps(orders or {}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{root}/{path}", data=data), timeout=10) as reply:
+        return json.load(reply)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before the first byte of each answer")
+    options = parser.parse_args()
+    server = Serving(port=options.port, delay=options.delay)
+    print(server.url, flush=True)
+    server.serve()
+
+
+if __name__ == "__main__":
+    main()
