@@ -1,0 +1,61 @@
+"""The public names of agentkit, each imported at its first use, and what `%load_ext agentkit` calls."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import agentkit.durable as _durable
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from agentkit.define.tools import tool as tool
+    from agentkit.engine.build import build as build
+    from agentkit.engine.run import Answer as Answer
+    from agentkit.engine.run import ask as ask
+    from agentkit.engine.session import session as session
+    from agentkit.errors import AgentKitError as AgentKitError
+
+_HOME = {
+    "AgentKitError": "agentkit.errors",
+    "Answer": "agentkit.engine.run",
+    "ask": "agentkit.engine.run",
+    "build": "agentkit.engine.build",
+    "session": "agentkit.engine.session",
+    "tool": "agentkit.define.tools",
+}
+
+__all__ = ["AgentKitError", "Answer", "ask", "build", "durable", "load_ipython_extension", "session", "tool"]
+
+
+class _DurablePackage(ModuleType):
+    """`agentkit.durable` is a folder and the verb `agentkit.durable(agent)`: Python has one name for both."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return import_module("agentkit.engine.build").durable(*args, **options)
+
+
+_durable.__class__ = _DurablePackage
+durable: Any = _durable
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register `%agent` and `%%agent`; whatever is slow to import waits for the first cell."""
+    import_module("agentkit.notebook.magics").load_ipython_extension(shell)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("jupyter-agentkit")
+    if name not in _HOME:
+        raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,31 @@
+"""What every test gets: an environment without keys and settings of the person, and no network beyond loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import sys
+from typing import Any
+
+import pytest
+
+_PERSONAL = re.compile(
+    r"^AGENTKIT_|_API_KEY$|_TOKEN$|_SECRET$|_BASE_URL$|^JPY_SESSION_NAME$|^(https?|all)_proxy$", re.IGNORECASE
+)
+
+
+def pytest_configure() -> None:
+    for name in [name for name in os.environ if _PERSONAL.search(name)]:
+        del os.environ[name]
+    sys.addaudithook(_refuse_beyond_loopback)
+
+
+def _refuse_beyond_loopback(event: str, args: tuple[Any, ...]) -> None:
+    if event != "socket.connect" or args[0].family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = str(args[1][0])
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        # Not an Exception, so that no retry or narrow except in the code under test hides it.
+        pytest.fail(f"a test tried to reach {args[1]!r}: only loopback is allowed")

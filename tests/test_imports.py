@@ -1,0 +1,91 @@
+"""What an import costs and brings: a promise to everybody who types `%load_ext agentkit`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import agentkit
+import agentkit.durable.records
+
+HEAVY = {"pydantic_ai", "pydantic", "pandas", "numpy", "openai", "diskcache", "opentelemetry", "ipywidgets", "httpx"}
+
+
+def child(code: str) -> dict[str, Any]:
+    """Run `code` in a fresh interpreter and read back what it printed as JSON."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+IMPORT = """
+import json, sys, time
+before = time.perf_counter()
+import agentkit
+seconds = time.perf_counter() - before
+print(json.dumps({"seconds": seconds, "modules": sorted({m.partition(".")[0] for m in sys.modules})}))
+"""
+
+LOAD = """
+import json, sys, time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+before = time.perf_counter()
+shell.run_line_magic("load_ext", "agentkit")
+seconds = time.perf_counter() - before
+print(json.dumps({
+    "seconds": seconds,
+    "loaded": "agent" in shell.magics_manager.magics["cell"],
+    "modules": sorted({m.partition(".")[0] for m in sys.modules}),
+}))
+"""
+
+
+def packages(report: dict[str, Any]) -> set[str]:
+    return set(report["modules"])
+
+
+def fastest(code: str) -> float:
+    # The fastest of three: the promise is about what the import does, not about what else the machine was doing.
+    return min(float(child(code)["seconds"]) for _ in range(3))
+
+
+def test_import_agentkit_is_instant() -> None:
+    assert fastest(IMPORT) < 0.03
+
+
+def test_import_agentkit_brings_nothing_heavy() -> None:
+    assert packages(child(IMPORT)) & HEAVY == set()
+
+
+def test_load_ext_is_under_a_tenth_of_a_second() -> None:
+    assert fastest(LOAD) < 0.1
+
+
+def test_load_ext_registers_the_magic_and_brings_nothing_heavy() -> None:
+    loaded = child(LOAD)
+    assert loaded["loaded"] is True
+    assert packages(loaded) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", agentkit.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(agentkit, name) is not None
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        agentkit.nope  # noqa: B018
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert agentkit.__version__.count(".") == 2
+
+
+def test_durable_is_a_folder_and_a_verb() -> None:
+    assert agentkit.durable.records.Row.__module__ == "agentkit.durable.records"
+    assert callable(agentkit.durable)
