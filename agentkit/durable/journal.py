@@ -1,0 +1,581 @@
+"""The one door: every model, tool and human call is replayed from the record here, or performed and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from agentkit.durable.keys import Key
+from agentkit.durable.records import Intent, Node, Outcome, Row, Use
+from agentkit.durable.redact import Redactor
+from agentkit.durable.store import Store
+from agentkit.errors import InDoubt, ReplayMiss, SecretMissing
+from agentkit.events import Effects, Event, Kind, Mode, Step, Usage
+
+Payload: TypeAlias = Any
+"""What a step answers: JSON values only."""
+
+CONTROL_ERROR = "control: "
+"""Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
+
+_SHOWN_CHARACTERS = 400
+_JOIN_POLL_SECONDS = 0.05
+
+
+class CallCacheView(Protocol):
+    """What the journal needs of the call cache that is shared across projects."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def put(self, key: bytes, body: bytes, ttl: float | None) -> None: ...
+
+
+class Reading(NamedTuple):
+    """What the engine reads from a payload before it is recorded."""
+
+    usage: Usage | None = None
+    node: Node | None = None
+    model: str | None = None
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One step about to be answered, from the record or live.
+
+    `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control` names a payload
+    that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a recorded one.
+    """
+
+    key: Key
+    kind: Kind
+    name: str
+    effects: Effects
+    request: str = ""
+    history: bytes | None = None
+    nodes: tuple[Node, ...] = ()
+    model: str | None = None
+    counted: bool = True
+    alternatives: tuple[bytes, ...] = ()
+    verify: Callable[[], Awaitable[Payload | None]] | None = None
+    cache: CallCacheView | None = None
+    ttl: float | None = None
+    control: Callable[[Payload], str | None] = lambda payload: None
+    cacheable: Callable[[Payload], bool] = lambda payload: True
+    read: Callable[[Payload], Reading] = lambda payload: Reading()
+    as_replayed: Callable[[Payload], Payload] = lambda payload: payload
+    encode: Callable[[object], Payload] | None = None
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
+
+    cell: str | None = None
+    counts: Counter[bytes] = field(default_factory=Counter)
+
+    def take(self, key: bytes) -> int:
+        n = self.counts[key]
+        self.counts[key] = n + 1
+        return n
+
+    def credit(self, nested: dict[str, int]) -> None:
+        """Count the steps that a replayed step performed inside itself when it was live."""
+        for key, times in nested.items():
+            self.counts[bytes.fromhex(key)] += times
+
+
+@dataclass(kw_only=True)
+class RunFrame:
+    """The run that steps are performed for, while it runs."""
+
+    id: str
+    agent: str
+    execution: Execution
+    mode: Mode = "auto"
+    fresh: bool = False
+    ord: int = 0
+    live: int = 0
+    replayed: int = 0
+    missing_secrets: tuple[str, ...] = ()
+
+    def next_ord(self) -> int:
+        self.ord += 1
+        return self.ord
+
+
+@dataclass(kw_only=True)
+class StepFrame:
+    """A step in progress: what runs inside it counts as its own, and a thread may record its end."""
+
+    row: Row
+    ord: int
+    run: RunFrame
+    started: float
+    idempotency_key: str
+    outer: StepFrame | None = None
+    nested: Counter[str] = field(default_factory=Counter)
+    finish_in_thread: Callable[[object], None] | None = None
+    thread_started: bool = False
+    thread_running: bool = False
+    recorded: bool = False
+
+    def lineage(self) -> Iterator[StepFrame]:
+        frame: StepFrame | None = self
+        while frame is not None:
+            yield frame
+            frame = frame.outer
+
+
+current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)
+current_step: ContextVar[StepFrame | None] = ContextVar("agentkit_step", default=None)
+
+
+def idempotency_key() -> str | None:
+    """The key of the step now running, equal on every attempt of it; None outside a step."""
+    frame = current_step.get()
+    return None if frame is None else frame.idempotency_key
+
+
+def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
+    """`text` cut to `limit` characters, saying how many are left out."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
+
+
+def dumps(payload: Payload) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def crash_point(name: Literal["intent", "call", "record"]) -> None:
+    """Die here when AGENTKIT_CRASH_AT says so: the kill tests' way to stop at an exact instruction."""
+    wanted = os.environ.get("AGENTKIT_CRASH_AT")
+    if wanted is None:
+        return
+    point, _, nth = wanted.partition(":")
+    if point == name:
+        _crash_counts[name] += 1
+        if _crash_counts[name] == int(nth or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+_crash_counts: Counter[str] = Counter()
+
+
+class Performed(NamedTuple):
+    """The answer of a step, whether it was replayed, and the step's id on disk."""
+
+    payload: Payload
+    replayed: bool
+    step: int
+
+
+class _Found(NamedTuple):
+    row: Row
+    edited: bool
+
+
+class Journal:
+    """Answers calls from a store, or performs and records them; tells listeners about each change."""
+
+    def __init__(self, store: Store, *, redactor: Redactor, emit: Callable[[Event], None]) -> None:
+        self.store = store
+        self.redactor = redactor
+        self._emit = emit
+        self._running: dict[tuple[bytes, int], Future[None]] = {}
+        self._lock = threading.Lock()
+
+    async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
+
+        Raises InDoubt when the step must not be repeated unasked, ReplayMiss in `replay` mode, and JournalError when
+        the record cannot be read or written, in which case `body` was not called.
+        """
+        run = current_run.get()
+        if run is None:
+            raise RuntimeError("a step was performed outside a run")
+        n = self._count(call, run)
+        ord = run.next_ord()
+        started = time.time()
+        while True:
+            found = self._find(call, n, run)
+            if found is not None and self._replays(found, call, run):
+                return self._replay(found.row, call, run, ord=ord, started=started)
+            if found is not None and self._is_running(found.row):
+                await self._join(found.row)
+                continue
+            redo = await self._may_go_live(found, call, run, n=n, ord=ord)
+            if isinstance(redo, Performed):
+                return redo
+            shared = self._from_cache(call)
+            intent = self._intent(call, run, n=n, ord=ord, redo=redo)
+            claim = await asyncio.wrap_future(self.store.begin(intent))
+            if not claim.mine:
+                if claim.row.status == "started":
+                    await self._join(claim.row)
+                continue
+            if shared is not None:
+                return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
+            return await self._live(claim.row, call, run, body, ord=ord)
+
+    # -- looking up
+
+    def _count(self, call: Call, run: RunFrame) -> int:
+        if not call.counted:
+            return 0
+        outer = current_step.get()
+        if outer is not None:
+            for frame in outer.lineage():
+                frame.nested[call.key.key.hex()] += 1
+        return run.execution.take(call.key.key)
+
+    def _find(self, call: Call, n: int, run: RunFrame) -> _Found | None:
+        for key in (call.key.key, *call.alternatives):
+            row = self.store.find(key, n)
+            if row is not None:
+                return _Found(row, edited=False)
+        if call.effects == "once":
+            row = self.store.find_slot(call.key.slot, n)
+            if row is not None:
+                return _Found(row, edited=True)
+        return None
+
+    def _replays(self, found: _Found, call: Call, run: RunFrame) -> bool:
+        row = found.row
+        if row.status != "done" or row.body is None or row.settled in ("redo", "stop"):
+            return False
+        if found.edited:
+            return row.settled == "result"
+        if run.mode == "live" or (run.fresh and call.effects != "once"):
+            return False
+        if call.effects == "kernel" and row.owner != self.store.owner:
+            return run.mode == "replay"
+        return True
+
+    def _is_running(self, row: Row) -> bool:
+        return row.status == "started" and self.store.alive(row.owner)
+
+    async def _join(self, row: Row) -> None:
+        """Wait until somebody else's equal call has ended (or its owner is gone)."""
+        with self._lock:
+            future = self._running.get((row.key, row.n))
+        if future is not None:
+            await asyncio.shield(asyncio.wrap_future(future))
+            return
+        await asyncio.sleep(_JOIN_POLL_SECONDS)
+
+    # -- replaying
+
+    def _replay(self, row: Row, call: Call, run: RunFrame, *, ord: int, started: float) -> Performed:
+        assert row.body is not None
+        payload = json.loads(row.body)
+        if b"<secret:" in row.body:
+            payload, missing = self.redactor.restore(payload)
+            run.missing_secrets += tuple(missing)
+        self._credit(row, run)
+        run.replayed += 1
+        ended = time.time()
+        if not self.store.read_only:
+            self.store.note((Use(run.id, ord, row.id, True, started, ended),))
+        self._emit(_step(row, run, ord, status="done", replayed=True, started=started, ended=ended))
+        return Performed(call.as_replayed(payload), True, row.id)
+
+    def _credit(self, row: Row, run: RunFrame) -> None:
+        if not row.nested:
+            return
+        run.execution.credit(row.nested)
+        outer = current_step.get()
+        if outer is not None:
+            for frame in outer.lineage():
+                frame.nested.update(row.nested)
+
+    # -- going live
+
+    async def _may_go_live(
+        self, found: _Found | None, call: Call, run: RunFrame, *, n: int, ord: int
+    ) -> bool | Performed:
+        """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
+        if run.mode == "replay":
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=self._nearest(call, run))
+        if run.missing_secrets:
+            raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
+        if found is None:
+            return False
+        row = found.row
+        if row.settled == "stop":
+            raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
+        if row.settled == "redo" or row.status == "done" and not found.edited:
+            return True
+        if (reason := _doubt(found, call.effects)) is None:
+            return False
+        if call.verify is not None and not found.edited:
+            answer = await call.verify()
+            if answer is None:
+                return True
+            await self._record_verified(row, answer, call)
+            return self._replay(self._reload(row), call, run, ord=ord, started=time.time())
+        raise InDoubt(step=row.id, name=call.name, reason=reason)
+
+    async def _record_verified(self, row: Row, answer: Payload, call: Call) -> None:
+        body = self._body(answer)
+        await asyncio.wrap_future(self.store.settle(row.id, "result", body))
+
+    def _reload(self, row: Row) -> Row:
+        again = self.store.step(row.id)
+        assert again is not None
+        return again
+
+    def _nearest(self, call: Call, run: RunFrame) -> str:
+        rows = self.store.nearest(kind=call.kind, name=call.name, agent=run.agent, limit=1)
+        if not rows:
+            return f"nothing is recorded for {call.name} of {run.agent}"
+        changed = [part for part, value in call.key.parts.items() if rows[0].parts.get(part) != value]
+        return f"the nearest recording is step {rows[0].id}; different: {', '.join(changed) or 'its place (n)'}"
+
+    def _from_cache(self, call: Call) -> Payload | None:
+        if call.cache is None:
+            return None
+        body = call.cache.get(call.key.key)
+        return None if body is None else json.loads(body)
+
+    def _intent(self, call: Call, run: RunFrame, *, n: int, ord: int, redo: bool) -> Intent:
+        outer = current_step.get()
+        return Intent(
+            key=call.key.key,
+            n=n,
+            slot=call.key.slot,
+            kind=call.kind,
+            name=call.name,
+            effects=call.effects,
+            agent=run.agent,
+            run=run.id,
+            ord=ord,
+            parent=None if outer is None else outer.row.id,
+            parts=call.key.parts,
+            request=bounded(self.redactor.scrub(call.request)),
+            history=call.history,
+            model=call.model,
+            nodes=call.nodes,
+            bodies=call.key.bodies,
+            fresh=run.fresh or run.mode == "live",
+            redo=redo,
+        )
+
+    async def _adopt(
+        self, payload: Payload, call: Call, row: Row, run: RunFrame, *, ord: int, started: float
+    ) -> Performed:
+        """Record an answer that the call cache already had: nothing is performed and nothing is spent."""
+        reading = call.read(payload)
+        use = Use(run.id, ord, row.id, True, started, time.time())
+        await asyncio.wrap_future(
+            self.store.finish(
+                Outcome(
+                    step=row.id, status="done", body=self._body(payload), usage=reading.usage, node=reading.node, use=use
+                )
+            )
+        )
+        run.replayed += 1
+        again = self._reload(row)
+        self._emit(_step(again, run, ord, status="done", replayed=True, started=started, ended=use.ended, shared=True))
+        return Performed(call.as_replayed(payload), True, row.id)
+
+    async def _live(
+        self, row: Row, call: Call, run: RunFrame, body: Callable[[], Awaitable[Payload]], *, ord: int
+    ) -> Performed:
+        frame = StepFrame(
+            row=row,
+            ord=ord,
+            run=run,
+            started=time.time(),
+            idempotency_key=f"{row.key.hex()[:32]}-{row.n}-{row.gen}",
+            outer=current_step.get(),
+        )
+        if call.encode is not None:
+            encode = call.encode
+            frame.finish_in_thread = lambda value: self._finish_in_thread(frame, call, encode(value))
+        done: Future[None] = Future()
+        with self._lock:
+            self._running[row.key, row.n] = done
+        run.live += 1
+        self._emit(_step(row, run, ord, status="started", replayed=False, started=frame.started))
+        crash_point("intent")
+        token = current_step.set(frame)
+        try:
+            payload = await body()
+        except asyncio.CancelledError:
+            self._cancelled(frame, done)
+            raise
+        except BaseException as error:
+            await self._failed(frame, error, done)
+            raise
+        finally:
+            current_step.reset(token)
+        crash_point("call")
+        await self._record(frame, call, payload)
+        crash_point("record")
+        self._release(frame, done)
+        return Performed(payload, False, row.id)
+
+    def _release(self, frame: StepFrame, done: Future[None]) -> None:
+        with self._lock:
+            self._running.pop((frame.row.key, frame.row.n), None)
+        if not done.done():
+            done.set_result(None)
+
+    async def _record(self, frame: StepFrame, call: Call, payload: Payload) -> None:
+        if (signal_name := call.control(payload)) is not None:
+            await self._finish(frame, status="failed", error=f"{CONTROL_ERROR}{signal_name}")
+            return
+        if frame.recorded:
+            return
+        outcome = self._outcome(frame, call, payload)
+        await asyncio.wrap_future(self.store.finish(outcome))
+        frame.recorded = True
+        self._tell_done(frame, outcome)
+        if call.cache is not None and outcome.body is not None and call.cacheable(payload):
+            call.cache.put(call.key.key, outcome.body, call.ttl)
+
+    def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
+        reading = call.read(payload)
+        body = self._body(payload)
+        return Outcome(
+            step=frame.row.id,
+            status="done",
+            body=body,
+            usage=reading.usage,
+            nested=dict(frame.nested),
+            result=bounded(body.decode()),
+            key=reading.key,
+            model=reading.model,
+            node=reading.node,
+            use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
+        )
+
+    def _body(self, payload: Payload) -> bytes:
+        return dumps(self.redactor.scrub_json(payload) if self.redactor.names else payload)
+
+    def _finish_in_thread(self, frame: StepFrame, call: Call, payload: Payload) -> None:
+        """Record a tool's result from the thread that did the work, whether or not anybody still waits for it."""
+        if call.control(payload) is not None:
+            return
+        outcome = self._outcome(frame, call, payload)
+        self.store.finish(outcome).result()
+        frame.recorded = True
+        self._tell_done(frame, outcome)
+
+    def _cancelled(self, frame: StepFrame, done: Future[None]) -> None:
+        if frame.thread_running:
+            # The thread goes on and will record its end; whoever asks again joins it.
+            threading.Thread(target=self._release_after_thread, args=(frame, done), daemon=True).start()
+            return
+        self.store.finish(self._end(frame, "cancelled", "stopped"))
+        self._tell(frame, status="cancelled", error="stopped")
+        self._release(frame, done)
+
+    def _release_after_thread(self, frame: StepFrame, done: Future[None]) -> None:
+        while frame.thread_running:
+            time.sleep(0.02)
+        if not frame.recorded:
+            self.store.finish(self._end(frame, "failed", "the tool raised after it was stopped"))
+        self._release(frame, done)
+
+    async def _failed(self, frame: StepFrame, error: BaseException, done: Future[None]) -> None:
+        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
+        try:
+            await self._finish(frame, status="failed", error=text)
+        finally:
+            self._release(frame, done)
+
+    async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
+        await asyncio.wrap_future(self.store.finish(self._end(frame, status, error)))
+        self._tell(frame, status=status, error=error)
+
+    def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
+        use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())
+        return Outcome(step=frame.row.id, status=status, error=error, nested=dict(frame.nested), use=use)
+
+    def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
+        row = replace(frame.row, usage=outcome.usage, result=outcome.result, model=outcome.model or frame.row.model)
+        ended = outcome.use.ended if outcome.use is not None else None
+        self._emit(
+            _step(row, frame.run, frame.ord, status="done", replayed=False, started=frame.started, ended=ended)
+        )
+
+    def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
+        row = replace(frame.row, error=error)
+        self._emit(
+            _step(row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=time.time())
+        )
+
+
+def _doubt(found: _Found, effects: Effects) -> str | None:
+    """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
+    row = found.row
+    if found.edited:
+        return "ran before and its code or data has changed since"
+    if row.status == "failed" and (effects != "once" or (row.error or "").startswith(CONTROL_ERROR)):
+        return None
+    if effects not in ("once", "undeclared"):
+        return None
+    match row.status:
+        case "failed":
+            return f"failed before ({row.error}) and may have taken effect"
+        case "cancelled":
+            return "was stopped while it ran and may have taken effect"
+        case "started":
+            return "was started and has no recorded end"
+        case "done":
+            return None
+
+
+def _step(
+    row: Row,
+    run: RunFrame,
+    ord: int,
+    *,
+    status: Literal["started", "done", "failed", "cancelled"],
+    replayed: bool,
+    started: float,
+    ended: float | None = None,
+    shared: bool = False,
+) -> Step:
+    recorded = None if row.ended is None else row.ended - row.started
+    return Step(
+        run=run.id,
+        ord=ord,
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        status=status,
+        replayed=replayed,
+        effects=row.effects,
+        started=started,
+        ended=ended,
+        recorded_seconds=recorded,
+        usage=row.usage,
+        attempt=row.attempt,
+        shared=shared,
+        maybe_paid_twice=row.maybe_paid_twice,
+        request=row.request,
+        result=row.result,
+        error=row.error,
+    )
+
+
+@contextmanager
+def inside(frame: RunFrame) -> Iterator[RunFrame]:
+    """Perform steps for `frame` in this context."""
+    token = current_run.set(frame)
+    try:
+        yield frame
+    finally:
+        current_run.reset(token)

@@ -1,0 +1,324 @@
+"""Durable agents: real pydantic-ai agents whose runs are recorded in the session that is open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from pydantic import TypeAdapter
+from pydantic_ai import Agent
+from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model
+from pydantic_ai.usage import UsageLimits
+from pydantic_core import PydanticSerializationError
+
+from agentkit.define import models
+from agentkit.durable.journal import bounded, current_run, inside
+from agentkit.durable.keys import Chain, restore
+from agentkit.engine.calls import AgentRunFrame, JournalDurability, enclosing_step
+from agentkit.engine.session import Last, Session, current, execution_of
+from agentkit.errors import Interrupted, Stopped
+from agentkit.events import Mode, Run, Scope
+
+_PROMPT_CHARACTERS = 2_000
+_OUTPUT_CHARACTERS = 2_000
+_ANY = TypeAdapter(Any)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What `ask` adds to one run; sub-agents do not inherit it."""
+
+    continues: str | None = None
+    fresh: bool = False
+    mode: Mode | None = None
+
+
+@dataclass(kw_only=True)
+class Policy:
+    """How an agent's requests may be shared across projects, and what was remarked when it was built."""
+
+    share: Scope | None = None
+    ttl: float | None = None
+    notes: tuple[str, ...] = ()
+    last: list[Any] = field(default_factory=list)
+
+
+run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
+_untouched: ContextVar[bool] = ContextVar("agentkit_untouched", default=False)
+
+
+@contextmanager
+def _nobody_edits() -> Iterator[None]:
+    """Within `run` and its kin nobody holds the messages, so keys may be chained from the last known one."""
+    token = _untouched.set(True)
+    try:
+        yield
+    finally:
+        _untouched.reset(token)
+
+
+class DurableAgent(Agent[Any, Any]):
+    """A pydantic-ai agent whose runs are journaled in the open session; outside one it is a plain agent."""
+
+    policy: Policy
+
+    def __init__(self, *args: Any, policy: Policy | None = None, **kwargs: Any) -> None:
+        self.policy = policy or Policy()
+        capabilities = [*(kwargs.pop("capabilities", None) or ()), JournalDurability()]
+        super().__init__(*args, capabilities=capabilities, **kwargs)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], *, policy: Policy, **options: Any) -> DurableAgent:
+        """A durable agent from AgentSpec fields; `options` are those of `Agent.from_spec`."""
+        agent = Agent.from_spec({"model": None, **fields}, capabilities=[JournalDurability()], **options)
+        # `from_spec` makes an `Agent` whatever class it is called on.
+        agent.__class__ = cls
+        durable_agent = cast(DurableAgent, agent)
+        durable_agent.policy = policy
+        return durable_agent
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for the person from building this agent."""
+        return self.policy.notes
+
+    @property
+    def last(self) -> Any:
+        """The newest answer of this agent in this kernel (an `Answer`), or None."""
+        return self.policy.last[-1] if self.policy.last else None
+
+    async def run(self, *args: Any, **kwargs: Any) -> Any:
+        with _nobody_edits():
+            return await super().run(*args, **kwargs)
+
+    @asynccontextmanager
+    async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        with _nobody_edits():
+            async with super().run_stream(*args, **kwargs) as result:
+                yield result
+
+    @asynccontextmanager
+    async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
+        async with _recorded(self, self.policy, args, kwargs):
+            async with super().iter(*args, **_without_request_limit(kwargs)) as run:
+                _bind(run)
+                yield run
+
+
+class AdoptedAgent(WrapperAgent[Any, Any]):
+    """An agent made elsewhere, durable through a capability added to each of its runs."""
+
+    def __init__(self, wrapped: AbstractAgent[Any, Any], policy: Policy | None = None) -> None:
+        super().__init__(wrapped)
+        self.policy = policy or Policy()
+
+    @property
+    def last(self) -> Any:
+        return self.policy.last[-1] if self.policy.last else None
+
+    async def run(self, *args: Any, **kwargs: Any) -> Any:
+        with _nobody_edits():
+            return await super().run(*args, **kwargs)
+
+    @asynccontextmanager
+    async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
+        capabilities = [*(kwargs.pop("capabilities", None) or ()), JournalDurability(name=self.name or "agent")]
+        async with _recorded(self, self.policy, args, kwargs):
+            async with super().iter(*args, capabilities=capabilities, **_without_request_limit(kwargs)) as run:
+                _bind(run)
+                yield run
+
+
+def durable(agent: AbstractAgent[Any, Any]) -> AbstractAgent[Any, Any]:
+    """Adopt an agent made elsewhere: its runs are journaled in the open session."""
+    if isinstance(agent, DurableAgent | AdoptedAgent):
+        return agent
+    return AdoptedAgent(agent)
+
+
+def _without_request_limit(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """pydantic-ai stops a run after 50 requests unless told otherwise; agentkit has no such default."""
+    if kwargs.get("usage_limits") is None:
+        return {**kwargs, "usage_limits": UsageLimits(request_limit=None)}
+    return kwargs
+
+
+@dataclass
+class _Recording:
+    frame: AgentRunFrame
+    record: Run
+    agent_run: AgentRun[Any, Any] | None = None
+
+
+_recording: ContextVar[_Recording | None] = ContextVar("agentkit_recording", default=None)
+
+
+def _bind(run: AgentRun[Any, Any]) -> None:
+    recording = _recording.get()
+    if recording is not None:
+        recording.agent_run = run
+
+
+@asynccontextmanager
+async def _recorded(
+    agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> AsyncIterator[None]:
+    session = current()
+    if session is None or (options := _options(session)).mode == "off":
+        with inside_nothing():
+            yield
+        return
+    recording = _open(session, agent, policy, options, _prompt(args, kwargs), kwargs.get("model") or agent.model)
+    token = _recording.set(recording)
+    try:
+        with inside(recording.frame), Agent.using_thread_executor(session.executor):
+            try:
+                yield
+            except BaseException as error:
+                await _close(session, recording, error)
+                raise
+        await _close(session, recording, None)
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def inside_nothing() -> Iterator[None]:
+    """Not journaled here, also when an outer run is."""
+    token = current_run.set(None)
+    try:
+        yield
+    finally:
+        current_run.reset(token)
+
+
+def _options(session: Session) -> RunOptions:
+    outer = current_run.get()
+    if outer is not None:
+        return RunOptions(fresh=outer.fresh, mode=outer.mode)
+    options = run_options.get() or RunOptions()
+    return options if options.mode is not None else replace(options, mode=session.mode)
+
+
+def _prompt(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    prompt = args[0] if args else kwargs.get("user_prompt")
+    if prompt is None or isinstance(prompt, str):
+        return prompt or ""
+    return " ".join(item if isinstance(item, str) else f"[{type(item).__name__}]" for item in prompt)
+
+
+def _open(
+    session: Session,
+    agent: AbstractAgent[Any, Any],
+    policy: Policy,
+    options: RunOptions,
+    prompt: str,
+    model: Model | str | None,
+) -> _Recording:
+    execution = execution_of(session)
+    outer = enclosing_step()
+    frame = AgentRunFrame(
+        id=uuid.uuid4().hex[:8],
+        agent=agent.name or "agent",
+        execution=execution,
+        mode=options.mode or session.mode,
+        fresh=options.fresh,
+        journal=session.journal,
+        chain=Chain(redactor=session.redactor),
+        trusted=_untouched.get() and not _edits_messages(agent),
+        caches=session.caches(),
+        share=policy.share,
+        ttl=policy.ttl,
+    )
+    record = Run(
+        id=frame.id,
+        agent=frame.agent,
+        status="running",
+        label=session.label,
+        cell=execution.cell,
+        prompt=bounded(session.redactor.scrub(prompt), _PROMPT_CHARACTERS),
+        model=models.identity(model) if isinstance(model, Model) else str(model or ""),
+        mode=frame.mode,
+        started=time.time(),
+        continues=options.continues,
+        parent_run=outer[0] if outer else None,
+        parent_ord=outer[1] if outer else None,
+    )
+    if not session.store.read_only:
+        session.store.open_run(record)
+    session.emit(record)
+    return _Recording(frame, record)
+
+
+def _edits_messages(agent: AbstractAgent[Any, Any]) -> bool:
+    """Whether a capability may change messages that were already sent (history processors, request hooks)."""
+    ours = ("agentkit.",)
+    for capability in agent.root_capability.capabilities:
+        kind = type(capability)
+        if kind.__module__.startswith(ours):
+            continue
+        for hook in ("before_model_request", "wrap_model_request", "before_node_run"):
+            owner = getattr(getattr(kind, hook, None), "__module__", "")
+            if not owner.endswith("capabilities.abstract"):
+                return True
+    return False
+
+
+async def _close(session: Session, recording: _Recording, error: BaseException | None) -> None:
+    frame, run = recording.frame, recording.agent_run
+    result = None if run is None or error is not None else run.result
+    ended = replace(
+        recording.record,
+        status=_status(error, finished=result is not None),
+        ended=time.time(),
+        output=bounded(session.redactor.scrub(str(result.output)), _OUTPUT_CHARACTERS) if result else "",
+        error=None if error is None else bounded(session.redactor.scrub(f"{type(error).__name__}: {error}")),
+    )
+    if not session.store.read_only:
+        head = frame.chain.head(result.all_messages(), trusted=frame.trusted) if result else None
+        written = session.store.close_run(
+            ended,
+            history=head.digest if head else None,
+            output=_dump_output(result.output, session) if result else None,
+            nodes=head.nodes if head else (),
+        )
+        if frame.live and not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            await asyncio.wrap_future(written)
+    if frame.execution is session.execution and recording.record.parent_run is None:
+        session.last_runs.append((frame.agent, Last(run=frame.id, cell=frame.execution.cell)))
+    session.emit(ended)
+
+
+def _status(error: BaseException | None, *, finished: bool) -> Any:
+    match error:
+        case None:
+            return "done" if finished else "stopped"
+        case asyncio.CancelledError() | GeneratorExit() | Stopped() | Interrupted():
+            return "stopped"
+        case _:
+            return "failed"
+
+
+def _dump_output(output: object, session: Session) -> bytes | None:
+    try:
+        text = _ANY.dump_json(output)
+    except PydanticSerializationError:
+        # The output is an object of the notebook's; the messages that led to it are recorded all the same.
+        return None
+    return session.redactor.scrub(text.decode()).encode()
+
+
+def messages_of(session: Session, run: str) -> list[ModelMessage]:
+    """The conversation of a finished run, restored from the journal."""
+    digest = session.store.run_history(run)
+    if digest is None:
+        return []
+    return cast("list[ModelMessage]", restore(session.store.messages(digest)))

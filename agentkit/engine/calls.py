@@ -1,0 +1,367 @@
+"""The one pydantic-ai capability: every operation of an agent run becomes a call at the journal's door."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+from weakref import WeakValueDictionary
+
+from opentelemetry import trace
+from pydantic_ai.durable_exec import (
+    BaseDurabilityCapability,
+    CapabilityOperationId,
+    CallToolResult,
+    DurabilityEngineSpec,
+    DurableOperationId,
+    EventStreamHandlerId,
+    JournalCallableOperationBackend,
+    ModelRequestId,
+    RoleBasedOperationConfig,
+    ToolsetCallToolId,
+    ToolsetGetInstructionsId,
+    ToolsetGetToolsId,
+    ToolsetValidateToolArgumentsId,
+)
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.exceptions import UserError as LibraryUserError
+from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import RunContext
+
+from agentkit.define import models
+from agentkit.define.digest import ToolDigest, tool_digest, value_digest
+from agentkit.define.tools import Declaration, declaration
+from agentkit.durable.journal import (
+    Call,
+    CallCacheView,
+    Journal,
+    Performed,
+    Reading,
+    RunFrame,
+    current_run,
+    current_step,
+)
+from agentkit.durable.keys import Chain, RequestParts, model_key, operation_key, tool_key
+from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
+from agentkit.engine.stream import LiveModel, forward_deltas
+from agentkit.events import Effects, Kind, Scope, Usage
+
+ENGINE = "agentkit"
+_NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
+
+
+@dataclass(kw_only=True)
+class AgentRunFrame(RunFrame):
+    """A run with what its keys are built from: the chain of its messages and the memo of its request parts."""
+
+    journal: Journal
+    chain: Chain
+    memo: RequestParts = field(default_factory=RequestParts)
+    digests: dict[int, bytes] = field(default_factory=dict)
+    trusted: bool = True
+    caches: Mapping[Scope, CallCacheView] = field(default_factory=dict)
+    share: Scope | None = None
+    ttl: float | None = None
+
+
+def frame_of_run() -> AgentRunFrame | None:
+    return cast("AgentRunFrame | None", current_run.get())
+
+
+class JournalBackend(JournalCallableOperationBackend[None]):
+    """Turns each durable operation into a `Call` and gives it to the journal."""
+
+    async def execute(
+        self,
+        *,
+        operation_id: DurableOperationId,
+        name: str,
+        body: Callable[[], Awaitable[object]],
+        cache_key: tuple[object, ...],
+        config: None,
+    ) -> object:
+        frame = frame_of_run()
+        if frame is None or isinstance(operation_id, EventStreamHandlerId):
+            return await body()
+        performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), body)
+        _mark_span(performed, frame)
+        return performed.payload
+
+
+def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes(
+            {"agentkit.replayed": performed.replayed, "agentkit.step.id": performed.step, "agentkit.run.id": frame.id}
+        )
+
+
+def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Call:
+    match operation_id:
+        case ModelRequestId():
+            return model_call(frame, *cache_key)
+        case ToolsetCallToolId(toolset_id=toolset):
+            return _tool_call(frame, toolset, *cache_key)
+        case ToolsetValidateToolArgumentsId(toolset_id=toolset):
+            tool_name, args, ctx, _ = cache_key
+            return _operation(frame, "validate", f"{toolset}:{tool_name}", {"args": args}, ctx)
+        case ToolsetGetToolsId(toolset_id=toolset) | ToolsetGetInstructionsId(toolset_id=toolset):
+            (ctx,) = cache_key
+            payload = {"operation": type(operation_id).__name__, "prompt": ctx.prompt}
+            return _operation(frame, "discovery", toolset, payload, ctx)
+        case CapabilityOperationId(capability_id=capability, operation=operation):
+            *payload, ctx = cache_key
+            return _operation(frame, "capability", f"{capability}.{operation}", payload, ctx)
+        case _:
+            # The union of operations may grow in a minor release: an unknown one is still recorded, by its content.
+            ctx = next((value for value in cache_key if isinstance(value, RunContext)), None)
+            payload = [value for value in cache_key if not isinstance(value, RunContext)]
+            return _operation(frame, "capability", name, payload, ctx)
+
+
+# -- model requests
+
+
+def model_call(
+    frame: AgentRunFrame,
+    model_id: str | None,
+    messages: list[ModelMessage],
+    settings: ModelSettings | None,
+    parameters: ModelRequestParameters,
+    ctx: RunContext[Any],
+) -> Call:
+    head = frame.chain.head(messages, trusted=frame.trusted)
+    in_use = _model_in_use(model_id, ctx)
+    members = models.members(in_use) if isinstance(in_use, FallbackModel) else ()
+    identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
+    key = model_key(model=identity, history=head.digest, settings=settings, params=parameters, memo=frame.memo)
+    by_member = {
+        models.identity(member): model_key(
+            model=models.identity(member), history=head.digest, settings=settings, params=parameters, memo=frame.memo
+        ).key
+        for member in members[1:]
+    }
+    names = {member.model_name: models.identity(member) for member in members}
+    return Call(
+        key=key,
+        kind="model",
+        name=identity,
+        effects="none",
+        request=_last_text(messages),
+        history=head.digest,
+        nodes=head.nodes,
+        model=identity,
+        alternatives=tuple(by_member.values()),
+        cache=_cache(frame, frame.share),
+        ttl=frame.ttl,
+        cacheable=_complete,
+        read=lambda payload: _read_response(payload, names, by_member),
+        as_replayed=_zero_usage,
+    )
+
+
+_instances: WeakValueDictionary[str, Model] = WeakValueDictionary()
+_INSTANCE = "agentkit-instance:"
+
+
+def _model_in_use(model_id: str | None, ctx: RunContext[Any]) -> Model | None:
+    if model_id is not None and model_id.startswith(_INSTANCE):
+        return _instances.get(model_id)
+    return _bare(ctx.model) if model_id is None or model_id == ctx.model_id else None
+
+
+def _bare(model: object) -> Model:
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    return cast(Model, model)
+
+
+def _read_response(payload: Any, names: Mapping[str, str], by_member: Mapping[str, bytes]) -> Reading:
+    response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
+    usage = Usage(
+        input_tokens=response.usage.input_tokens,
+        output_tokens=response.usage.output_tokens,
+        cost=models.price(response),
+    )
+    answered = names.get(response.model_name or "")
+    return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
+
+
+def _zero_usage(payload: Any) -> Any:
+    """A replayed response costs nothing: what it cost when live is kept beside it."""
+    metadata = {**(payload.get("metadata") or {}), "agentkit": {"replayed": True, "usage": payload.get("usage")}}
+    return {**payload, "usage": {}, "metadata": metadata}
+
+
+def _complete(payload: Any) -> bool:
+    return payload.get("finish_reason") not in ("length", "content_filter", "error") and bool(payload.get("parts"))
+
+
+def _last_text(messages: list[ModelMessage]) -> str:
+    for part in reversed(messages[-1].parts if messages else ()):
+        content = getattr(part, "content", None)
+        if content is not None:
+            return content if isinstance(content, str) else repr(content)
+    return ""
+
+
+# -- tools
+
+
+def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
+    function = function_of(tool)
+    declared = declaration(function) if function is not None else _from_hints(tool)
+    digest = _digest(frame, function)
+    deps = value_digest(ctx.deps) if ctx.deps is not None else None
+    shared = declared.share is not None
+    head = frame.chain.head(ctx.messages, trusted=frame.trusted)
+    key = tool_key(
+        name=f"{toolset}:{name}",
+        args=args,
+        digest=digest,
+        history=None if shared else head.digest,
+        deps=deps,
+    )
+    return Call(
+        key=key,
+        kind="tool",
+        name=name,
+        effects=declared.effects,
+        request=_shown_arguments(args),
+        history=head.digest,
+        nodes=head.nodes,
+        counted=not shared,
+        verify=_probe(declared, args),
+        cache=_cache(frame, declared.share) if declared.effects == "none" else None,
+        ttl=declared.ttl,
+        control=_control,
+        cacheable=lambda payload: payload.get("kind") == "tool_return",
+        encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
+    )
+
+
+def function_of(tool: Any) -> Callable[..., Any] | None:
+    """The Python function behind a toolset's tool; None for MCP and dynamic tools."""
+    schema = getattr(getattr(tool, "call_func", None), "__self__", None)
+    return getattr(schema, "function", None)
+
+
+def _from_hints(tool: Any) -> Declaration:
+    definition = getattr(tool, "tool_def", tool)
+    hints = (getattr(definition, "metadata", None) or {}).get("annotations") or {}
+    effects: Effects = "undeclared"
+    if hints.get("readOnlyHint"):
+        effects = "none"
+    elif hints.get("idempotentHint"):
+        effects = "idempotent"
+    return Declaration(effects=effects)
+
+
+def _digest(frame: AgentRunFrame, function: Callable[..., Any] | None) -> bytes:
+    return b"" if function is None else digest_of(function, frame.digests).digest
+
+
+def digest_of(function: Callable[..., Any], memo: dict[int, bytes]) -> ToolDigest:
+    return tool_digest(function, memo=memo)
+
+
+def _shown_arguments(args: Any) -> str:
+    if not isinstance(args, dict):
+        return repr(args)
+    return ", ".join(f"{name}={value!r}" for name, value in args.items())
+
+
+def _control(payload: Any) -> str | None:
+    kind = payload.get("kind") if isinstance(payload, dict) else None
+    return kind if kind in _NEVER_ANSWERS else None
+
+
+def _probe(declared: Declaration, args: Any) -> Callable[[], Awaitable[Any]] | None:
+    verify = declared.verify
+    if verify is None:
+        return None
+
+    async def probe() -> Any:
+        answer = verify(**args)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        return None if answer is None else encode_tool_result(answer)
+
+    return probe
+
+
+def _cache(frame: AgentRunFrame, scope: Scope | None) -> CallCacheView | None:
+    return None if scope is None or scope == "project" else frame.caches.get(scope)
+
+
+# -- everything else
+
+
+def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: RunContext[Any] | None) -> Call:
+    messages = [] if ctx is None else ctx.messages
+    head = frame.chain.head(messages, trusted=frame.trusted)
+    return Call(
+        key=operation_key(name=f"{kind}:{name}", payload=payload, history=head.digest),
+        kind=kind,
+        name=name,
+        effects="none",
+        history=head.digest,
+        nodes=head.nodes,
+        control=_control,
+    )
+
+
+class JournalDurability(BaseDurabilityCapability[Any]):
+    """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
+
+    engine_spec: ClassVar[DurabilityEngineSpec] = DurabilityEngineSpec(
+        engine_name=ENGINE,
+        durable_unit_noun="step",
+        durable_container_noun="session",
+        codec=RESULT_CODEC,
+        tool_config_key=ENGINE,
+        unsupported_runtime_toolset_kinds=frozenset({"function", "mcp", "dynamic"}),
+        toolset_lifecycles={"function": "enter-always", "mcp": "enter-in-durable-unit", "dynamic": "enter-never"},
+    )
+
+    @property
+    def in_durable_context(self) -> bool:
+        return current_run.get() is not None
+
+    def get_durable_operation_backend(self) -> JournalBackend:
+        return JournalBackend(
+            agent_name=self.name,
+            default_model_id=self.default_model_id,
+            config=RoleBasedOperationConfig(model=None, event=None, capability=None, tool=None),
+        )
+
+    def _model_stream_event_handler(self) -> Any:
+        return forward_deltas
+
+    async def _build_durable_model(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> LiveModel:
+        return LiveModel.of(await super()._build_durable_model(ctx, request_context))
+
+    def _find_model_id(self, model: Model) -> str | None:
+        try:
+            return super()._find_model_id(model)
+        except LibraryUserError:
+            return self._register_instance(_bare(model))
+
+    def _find_registered_model_id_for_hook(self, model: Model) -> str | None:
+        return self._find_model_id(model)
+
+    def _register_instance(self, model: Model) -> str:
+        """A model instance given to one run: durable units here run in this process, so it can simply be kept."""
+        key = f"{_INSTANCE}{id(model)}"
+        self._models_by_id[key] = model
+        _instances[key] = model
+        return key
+
+
+def enclosing_step() -> tuple[str, int] | None:
+    """The run and place of the step that is running now, for a sub-agent's run to name as its parent."""
+    step = current_step.get()
+    return None if step is None else (step.run.id, step.ord)

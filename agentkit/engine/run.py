@@ -1,0 +1,140 @@
+"""Asking an agent once: prompt in, recorded answer out, with its conversation and its events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.messages import AgentStreamEvent, ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+
+from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
+from agentkit.engine.session import Session, current, execution_of
+from agentkit.errors import UserError
+from agentkit.events import Event, Mode, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an agent answered: its `output`, the `run` that is recorded and the conversation's `messages`."""
+
+    output: Any
+    run: Run
+    messages: tuple[ModelMessage, ...]
+    session: Session
+
+    @property
+    def text(self) -> str:
+        """The output as Markdown text."""
+        return self.output if isinstance(self.output, str) else str(self.output)
+
+    def events(self) -> list[Event]:
+        """The run and its steps, those of sub-agents included, as recorded."""
+        return self.session.trace(self.run.id)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+
+async def ask(
+    agent: AbstractAgent[Any, Any],
+    prompt: str | Sequence[Any],
+    *,
+    continues: str | None = None,
+    fresh: bool = False,
+    mode: Mode | None = None,
+    deps: Any = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Answer:
+    """Run `agent` on `prompt` in the open session.
+
+    `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
+    kernel before this cell. `on_text` is called with the answer's text so far. Raises UserError when there is no such
+    conversation, and whatever the run raises.
+    """
+    session = current()
+    if session is None:
+        raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
+    parent = None if continues is None else parent_run(session, agent, continues)
+    history = None if parent is None else messages_of(session, parent)
+    if parent is not None and not history:
+        raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
+    seen: list[Run] = []
+    unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
+    token = run_options.set(RunOptions(continues=parent, fresh=fresh, mode=mode))
+    try:
+        result = await agent.run(
+            prompt, message_history=history, deps=deps, event_stream_handler=_text_handler(on_text) if on_text else None
+        )
+    finally:
+        run_options.reset(token)
+        unlisten()
+    run = next(run for run in reversed(seen) if run.agent == agent.name and run.parent_run is None)
+    answer = Answer(output=result.output, run=run, messages=tuple(result.all_messages()), session=session)
+    if isinstance(agent, DurableAgent | AdoptedAgent):
+        agent.policy.last[:] = [answer]
+    return answer
+
+
+def parent_run(session: Session, agent: AbstractAgent[Any, Any], continues: str) -> str:
+    """The run that `--continue` means: a given id, or the last one of this agent before this cell."""
+    if continues:
+        if session.store.run(continues) is None:
+            known = ", ".join(run.id for run in session.runs(agent=agent.name, limit=5)) or "none yet"
+            raise UserError(f"no run {continues!r} in the journal; recent runs of {agent.name}: {known}")
+        return continues
+    cell = execution_of(session).cell
+    mine = [last for name, last in session.last_runs if name == agent.name]
+    recorded = _recorded_parent(session, agent, cell)
+    if recorded is not None and any(last.cell == cell for last in mine):
+        return _latest_of_cell(session, recorded, mine)
+    before = [last for last in mine if cell is None or last.cell != cell]
+    if before:
+        return before[-1].run
+    if recorded is not None:
+        return recorded.id
+    earlier = [run for run in session.runs(agent=agent.name, label=session.label) if run.status == "done"]
+    if not earlier:
+        raise UserError(f"--continue: {agent.name} has no earlier run to continue")
+    return earlier[0].id
+
+
+def _recorded_parent(session: Session, agent: AbstractAgent[Any, Any], cell: str | None) -> Run | None:
+    """What this very cell continued when it was last executed."""
+    if cell is None:
+        return None
+    for run in session.runs(agent=agent.name, label=session.label):
+        if run.cell == cell and run.continues is not None:
+            return session.store.run(run.continues)
+    return None
+
+
+def _latest_of_cell(session: Session, recorded: Run, mine: Sequence[Any]) -> str:
+    same = [last.run for last in mine if recorded.cell is not None and last.cell == recorded.cell]
+    return same[-1] if same else recorded.id
+
+
+def _text_handler(on_text: Callable[[str], None]) -> Any:
+    async def handle(ctx: Any, events: AsyncIterable[AgentStreamEvent]) -> None:
+        text = ""
+        async for event in events:
+            if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+                text += event.part.content
+            elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+                text += event.delta.content_delta
+            else:
+                continue
+            on_text(text)
+
+    return handle
+
+
+def recorded_output(session: Session, run: str) -> Any:
+    """The output of a finished run as JSON values, or None where it could not be kept."""
+    body = session.store.run_output(run)
+    return None if body is None else json.loads(body)

@@ -1,0 +1,232 @@
+"""The session: the durable container of a kernel or script, which opens the project's journal and knows its policy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from agentkit.durable.journal import CallCacheView, Execution, Journal, dumps
+from agentkit.durable.records import Row
+from agentkit.durable.redact import Redactor
+from agentkit.durable.store import Store
+from agentkit.engine.threads import RecordingExecutor
+from agentkit.errors import UserError
+from agentkit.events import Event, Mode, Run, Scope
+
+JOURNAL_FILE = "journal.db"
+SettleAction = Literal["redo", "result", "stop"]
+
+
+def journal_path(folder: Path | str | None, journal: Path | str | None) -> Path:
+    """Where records go: `journal`, else $AGENTKIT_HOME, else `.agentkit/` in `folder` (the notebook's)."""
+    if journal is not None:
+        given = Path(journal).expanduser()
+        return given if given.suffix == ".db" else given / JOURNAL_FILE
+    home = os.environ.get("AGENTKIT_HOME")
+    root = Path(home).expanduser() if home else Path(folder or Path.cwd()) / ".agentkit"
+    return root / JOURNAL_FILE
+
+
+def label_from_environment() -> str:
+    """The notebook's name as far as it can be known: a label on runs, never part of a key."""
+    for variable in ("AGENTKIT_NOTEBOOK", "JPY_SESSION_NAME"):
+        if value := os.environ.get(variable):
+            return Path(value).stem
+    return "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last:
+    """The newest run of an agent in this kernel, and the cell it ran in."""
+
+    run: str
+    cell: str | None
+
+
+class Session:
+    """An open journal with its policy: mode, listeners, the current top-level execution.
+
+    Use it as a context manager (`with agentkit.session("name"):`); agents run inside it are journaled.
+    """
+
+    def __init__(self, label: str | None = None, *, path: Path, mode: Mode = "auto", read_only: bool = False) -> None:
+        self.label = label or label_from_environment()
+        self.folder = path.parent
+        self.path = path
+        self.mode: Mode = mode
+        self.model = os.environ.get("AGENTKIT_MODEL") or "offline"
+        self.execution = Execution()
+        self.last_runs: list[tuple[str, Last]] = []
+        self._read_only = read_only
+        self._listeners: list[Callable[[Event], None]] = []
+        self._caches: dict[Scope, CallCacheView] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.open(self.path, read_only=self._read_only)
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        return Redactor.from_environ(os.environ)
+
+    @cached_property
+    def journal(self) -> Journal:
+        return Journal(self.store, redactor=self.redactor, emit=self.emit)
+
+    def caches(self) -> Mapping[Scope, CallCacheView]:
+        """The call caches of the scopes beyond this project, opened when a shared step first asks for one."""
+        return self._caches
+
+    @cached_property
+    def executor(self) -> ThreadPoolExecutor:
+        return RecordingExecutor(max_workers=64, thread_name_prefix="agentkit-tool")
+
+    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `listener` with every change of a run or step, from any thread; returns the function that ends it."""
+        self._listeners.append(listener)
+
+        def unlisten() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unlisten
+
+    def emit(self, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            listener(event)
+
+    def start_cell(self, cell: str | None = None) -> Execution:
+        """Begin a top-level execution: equal requests are counted from 0 again."""
+        self.execution = Execution(cell=cell)
+        current_execution.set(self.execution)
+        return self.execution
+
+    # -- reading the record
+
+    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
+        return self.store.runs(agent=agent, label=label, limit=limit)
+
+    def trace(self, run: str) -> list[Event]:
+        return self.store.trace(run)
+
+    def in_doubt(self) -> list[Row]:
+        return self.store.in_doubt()
+
+    # -- what a person decides
+
+    def settle(self, step: int, action: SettleAction, result: object = None) -> str:
+        """Decide on a step that must not be repeated unasked: redo it, give its result, or stop there for good."""
+        row = self.store.step(step)
+        if row is None:
+            raise UserError(f"no step {step} in {self.path}: %agent runs lists what is recorded")
+        body = self._settled_body(row, result) if action == "result" else None
+        self.store.settle(step, action, body).result()
+        return {
+            "redo": f"step {step} ({row.name}) will be performed again at the next run",
+            "result": f"step {step} ({row.name}) now has the result you gave; run again to continue",
+            "stop": f"step {step} ({row.name}) stays stopped; runs that reach it end there",
+        }[action]
+
+    def _settled_body(self, row: Row, result: object) -> bytes:
+        if row.kind == "model":
+            raise UserError(f"step {row.id} is a model request: it can be redone or stopped, not answered by hand")
+        payload = {"kind": "tool_return", "result": result} if row.kind == "tool" else result
+        return dumps(self.redactor.scrub_json(payload))
+
+    def forget(self, *, run: str | None = None, step: int | None = None, agent: str | None = None) -> int:
+        """Never replay these steps again; a tombstone stays. Returns how many."""
+        return self.store.forget(run=run, step=step, agent=agent).result()
+
+    # -- life
+
+    def close(self) -> None:
+        if "store" in self.__dict__:
+            self.store.close()
+            del self.__dict__["store"]
+            self.__dict__.pop("journal", None)
+        if "executor" in self.__dict__:
+            self.executor.shutdown(wait=False)
+            del self.__dict__["executor"]
+
+    def __enter__(self) -> Session:
+        self.execution = Execution()
+        self._entered = (current_session.set(self), current_execution.set(self.execution))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        session_token, execution_token = self._entered
+        current_session.reset(session_token)
+        current_execution.reset(execution_token)
+        self.close()
+
+
+current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
+current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
+_ambient: dict[str, Session] = {}
+_AMBIENT = "session"
+
+
+def session(
+    name: str | None = None,
+    *,
+    folder: Path | str | None = None,
+    journal: Path | str | None = None,
+    mode: Mode = "auto",
+    read_only: bool = False,
+) -> Session:
+    """A durable container for a script: `with agentkit.session("name"):` journals every agent run inside.
+
+    The journal is `.agentkit/journal.db` in `folder` (default: the working folder), or `journal`, or $AGENTKIT_HOME.
+    """
+    return Session(name, path=journal_path(folder, journal), mode=mode, read_only=read_only)
+
+
+def open_ambient(label: str | None = None, folder: Path | str | None = None) -> Session:
+    """Make a session the kernel's own: agents in ordinary cells are journaled in it. Opens no file yet."""
+    old = _ambient.get(_AMBIENT)
+    if old is not None:
+        old.close()
+    _ambient[_AMBIENT] = session(label, folder=folder)
+    return _ambient[_AMBIENT]
+
+
+def close_ambient() -> None:
+    old = _ambient.pop(_AMBIENT, None)
+    if old is not None:
+        old.close()
+
+
+def current() -> Session | None:
+    """The session agents run in now: the innermost `with agentkit.session(...)`, else the kernel's."""
+    return current_session.get() or _ambient.get(_AMBIENT)
+
+
+def execution_of(owner: Session) -> Execution:
+    """The top-level execution that equal requests are counted in."""
+    execution = current_execution.get()
+    return owner.execution if execution is None else execution
+
+
+@contextmanager
+def mode(value: Mode) -> Iterator[None]:
+    """Run the code inside in another mode."""
+    owner = current()
+    if owner is None:
+        raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
+    before, owner.mode = owner.mode, value
+    try:
+        yield
+    finally:
+        owner.mode = before
+
+
+if sys.platform == "win32":
+    raise ImportError("agentkit keeps its journal with POSIX locks: Linux and macOS for now")

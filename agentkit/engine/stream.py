@@ -1,0 +1,116 @@
+"""Live deltas: what a model streams reaches the caller as it arrives, while one step records the whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydantic_ai.durable_exec._utils import DurableModel  # the public surface has no seam for live deltas
+from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
+from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestContext, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import RunContext
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The stream is over: the step's task has the response, or the error."""
+
+
+Deltas: TypeAlias = "asyncio.Queue[ModelResponseStreamEvent | _Ended]"
+
+live_deltas: ContextVar[Deltas | None] = ContextVar("agentkit_live_deltas", default=None)
+
+
+async def forward_deltas(ctx: RunContext[Any], events: AsyncIterable[ModelResponseStreamEvent]) -> None:
+    """Inside the step that performs a streamed request: hand each event on as it arrives."""
+    queue = live_deltas.get()
+    async for event in events:
+        if queue is not None:
+            queue.put_nowait(event)
+
+
+class LiveStream(CompletedStreamedResponse):
+    """A streamed response that is still being recorded: events as they arrive, the recorded response at the end."""
+
+    def __init__(self, queue: Deltas, step: asyncio.Task[Any], parameters: ModelRequestParameters) -> None:
+        super().__init__(ModelResponse(parts=[]), model_request_parameters=parameters, replay_events=[])
+        self._queue = queue
+        self._step = step
+
+    async def _iter_buffered(self, events: list[ModelResponseStreamEvent]) -> AsyncIterator[ModelResponseStreamEvent]:
+        streamed = False
+        while not isinstance(event := await self._queue.get(), _Ended):
+            streamed = True
+            self._parts_manager.apply_event(event)
+            yield event
+        self.response = await self._step
+        self.state = self.response.state
+        if not streamed:
+            async for event in self._replayed():
+                yield event
+        self._finished = True
+
+    async def _replayed(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        replay = CompletedStreamedResponse(
+            self.response, model_request_parameters=self.model_request_parameters, replay_events=True
+        )
+        async for event in replay:
+            self._parts_manager.apply_event(event)
+            yield event
+
+    def get(self) -> ModelResponse:
+        return self.response if self._finished else super().get()
+
+
+class LiveModel(DurableModel):
+    """pydantic-ai's durable model, with the caller's own stream fed while the step runs."""
+
+    @classmethod
+    def of(cls, model: DurableModel) -> LiveModel:
+        return cls(
+            model.wrapped,
+            request_segment=model._request_segment,
+            request_stream_segment=model._request_stream_segment,
+            compact_messages_segment=model._compact_messages_segment,
+            cancel_suspended_response_segment=model._cancel_suspended_response_segment,
+        )
+
+    def _with_serving_wrapper(self, wrap: Callable[[Model], Model]) -> Model:
+        served = super()._with_serving_wrapper(wrap)
+        return LiveModel.of(served) if isinstance(served, DurableModel) and served is not self else served
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[CompletedStreamedResponse]:
+        queue: Deltas = asyncio.Queue()
+        context = ModelRequestContext(
+            model=self.wrapped,
+            messages=messages,
+            model_settings=model_settings,
+            model_request_parameters=model_request_parameters,
+        )
+        token = live_deltas.set(queue)
+        try:
+            step = asyncio.ensure_future(self._request_stream_segment(context))
+        finally:
+            live_deltas.reset(token)
+        step.add_done_callback(lambda _: queue.put_nowait(_Ended()))
+        try:
+            yield LiveStream(queue, step, model_request_parameters)
+        finally:
+            if not step.done():
+                step.cancel()
+                with suppress(asyncio.CancelledError):
+                    await step
+            elif not step.cancelled():
+                step.exception()  # retrieved, so that an error the caller never asked for is not logged as lost

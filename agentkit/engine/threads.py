@@ -1,0 +1,43 @@
+"""The thread pool that sync tools run in: the thread that does the work also records that it was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from agentkit.durable.journal import StepFrame, current_step
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RecordingExecutor(ThreadPoolExecutor):
+    """Runs a tool's function and writes its result to the journal before anybody else sees it.
+
+    A stopped cell does not stop a thread: without this, what the thread did would be in doubt.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        frame = current_step.get()
+        if frame is None or frame.finish_in_thread is None or frame.thread_started:
+            return super().submit(fn, *args, **kwargs)
+        frame.thread_started = True
+        frame.thread_running = True
+        future = super().submit(_record_end, frame, frame.finish_in_thread, lambda: fn(*args, **kwargs))
+        future.add_done_callback(lambda ended: _never_started(frame, ended))
+        return future
+
+
+def _record_end(frame: StepFrame, finish: Callable[[object], None], work: Callable[[], T]) -> T:
+    try:
+        value = work()
+        finish(value)
+        return value
+    finally:
+        frame.thread_running = False
+
+
+def _never_started(frame: StepFrame, ended: Future[T]) -> None:
+    if ended.cancelled():
+        frame.thread_running = False
