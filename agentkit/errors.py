@@ -7,6 +7,7 @@ AgentKitError
 │   ├── MissingExtra       an optional package is not installed (gives the pip line)
 │   └── SecretMissing      a live step would receive a redacted secret that is not in the environment
 ├── Stopped                a run ended on purpose or was interrupted; re-running continues
+│   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
 │   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
 │   └── ReplayMiss         `replay` mode met a step that is not in the journal
@@ -20,6 +21,15 @@ AgentKitError
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean x?)` for a message about an unknown name, or nothing when no known name is near."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 class AgentKitError(Exception):
@@ -56,6 +66,14 @@ class SecretMissing(UserError):
 
 class Stopped(AgentKitError):
     """A run ended before its result; nothing recorded is lost and re-running continues."""
+
+
+class RunFailed(Stopped):
+    """A tool, a provider or other code outside agentkit raised inside a run; `cause` is that error."""
+
+    def __init__(self, message: str, *, cause: BaseException) -> None:
+        self.cause = cause
+        super().__init__(message)
 
 
 class Interrupted(Stopped):

@@ -11,7 +11,6 @@ You answer questions about the sales table.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from agentkit.errors import SpecError
+from agentkit.errors import SpecError, nearest
 
 FENCE = "---"
 
@@ -62,11 +61,27 @@ class Spec:
     def name(self) -> str | None:
         return self.fields.get("name")
 
+    def agent_options(self) -> dict[str, Any]:
+        """The keyword arguments of `pydantic_ai.Agent` that the front matter gives (model, name and output apart)."""
+        apart = {"model", "name", "output_schema", "deps_schema", "capabilities"}
+        options = {name: value for name, value in self.fields.items() if name not in apart}
+        capabilities = self.fields.get("capabilities")
+        return {**options, "capabilities": _capabilities(capabilities)} if capabilities else options
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean x?)`, or nothing when no known name is near."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
+    def output_type(self) -> Any:
+        """What `output_schema` asks for as an output type of pydantic-ai, or None."""
+        schema = self.fields.get("output_schema")
+        if schema is None:
+            return None
+        from pydantic_ai import StructuredDict
+
+        return StructuredDict(schema)
+
+
+def _capabilities(given: list[Any]) -> list[Any]:
+    from pydantic_ai.agent.spec import load_capability_from_nested_spec
+
+    return [load_capability_from_nested_spec(item) for item in given]
 
 
 def _texts(given: str | list[str] | None) -> list[str]:
@@ -168,7 +183,7 @@ def _check(values: dict[str, Any], lines: Mapping[str, int]) -> None:
     # pydantic-ai takes a second to import: only a body that has front matter pays for it.
     from pydantic import ValidationError
     from pydantic_ai import ModelSettings
-    from pydantic_ai.agent.spec import AgentSpec
+    from pydantic_ai.agent.spec import AgentSpec, get_capability_registry
 
     known = [name for name in AgentSpec.model_fields if name != "json_schema_path"]
     settings = set(ModelSettings.__annotations__)
@@ -184,6 +199,11 @@ def _check(values: dict[str, Any], lines: Mapping[str, int]) -> None:
     for name in values.get("model_settings") or {}:
         if name not in settings and "_" not in name:
             raise SpecError(f"line {lines['model_settings']}: unknown model setting {name}{nearest(name, settings)}")
+    registry = get_capability_registry()
+    for capability in values.get("capabilities") or []:
+        name = capability if isinstance(capability, str) else next(iter(capability), "")
+        if name not in registry:
+            raise SpecError(f"line {lines['capabilities']}: unknown capability {name}{nearest(name, registry)}")
 
 
 def _advice(name: str, known: Iterable[str], settings: Iterable[str]) -> str:
