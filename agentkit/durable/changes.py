@@ -1,0 +1,294 @@
+"""Every change to the journal, each a function of an open transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any, Literal
+
+from agentkit.durable.records import Claim, Intent, Node, Outcome, Part, Row, Use
+from agentkit.durable.rows import (
+    BODIES,
+    FORGOTTEN,
+    ROW,
+    SEAL,
+    SEALED,
+    columns_of,
+    compact,
+    row_of,
+    run_to_json,
+    seal,
+    text,
+)
+from agentkit.errors import JournalError, UserError
+from agentkit.events import Run
+
+Settlement = Literal["redo", "result", "stop"]
+_BY_ID = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id WHERE step.id = ?"
+_NEWEST = (
+    f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id "
+    "WHERE step.key = ? AND step.n = ? ORDER BY step.gen DESC LIMIT 1"
+)
+_INSERT = (
+    f"INSERT INTO step ({', '.join(SEALED)}, sum, agent, run, ord, parent, attempt, owner, started, request, result) "
+    f"VALUES ({', '.join('?' * (len(SEALED) + 10))})"
+)
+_SEALED_SET = ", ".join(f"{name} = ?" for name in SEALED)
+_PUT_USE = "INSERT OR REPLACE INTO use (run, ord, step, replayed, started, ended, attempt)"
+_AT = {name: index for index, name in enumerate(SEALED)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writing:
+    """Where a change is made and in whose name."""
+
+    connection: Connection
+    path: Path
+    owner: str
+    alive: Callable[[str], bool]
+
+    def read(self, step: int) -> list[Any]:
+        found = self.connection.execute(_BY_ID, (step,)).fetchone()
+        if found is None:
+            raise UserError(f"there is no step {step} in {self.path}: `%agent trace` lists them")
+        return list(found)
+
+    def row(self, step: int) -> Row:
+        return row_of(self.read(step), self.path)
+
+
+# ---- a step: intent, result
+
+
+def begin(to: Writing, intent: Intent) -> Claim:
+    """The row to run under, or the one that somebody else runs or has finished."""
+    put_nodes(to.connection, intent.nodes)
+    put_parts(to.connection, intent.bodies)
+    found = to.connection.execute(_NEWEST, (intent.key, intent.n)).fetchone()
+    if found is None:
+        return _insert(to, intent, gen=1)
+    if found[_AT["settled"]] == FORGOTTEN:
+        return _insert(to, intent, gen=found[_AT["gen"]] + 1)
+    row = row_of(found, to.path)
+    if row.status == "started" and to.alive(row.owner):
+        return Claim(row, False)
+    if intent.fresh or intent.redo:
+        return _insert(to, intent, gen=row.gen + 1)
+    if row.status == "done" or row.settled == "stop":
+        return Claim(row, False)
+    return _take_over(to, intent, row)
+
+
+def finish(to: Writing, outcome: Outcome) -> None:
+    values = to.read(outcome.step)
+    was, name = values[_AT["status"]], values[_AT["name"]]
+    if was == "done":
+        raise JournalError(
+            to.path, f"step {outcome.step} ({name}) already has its result, this second one was not kept", "run again"
+        )
+    put_nodes(to.connection, () if outcome.node is None else (outcome.node,))
+    sealed = _outcome_sealed(to, values[:BODIES], outcome)
+    _put_bodies(to.connection, outcome.step, outcome.body, outcome.shown)
+    use = outcome.use
+    started = values[SEAL + 7] if use is None else use.started
+    ended = time.time() if use is None or use.ended is None else use.ended
+    to.connection.execute(
+        f"UPDATE step SET {_SEALED_SET}, sum = ?, started = ?, ended = ?, result = ? WHERE id = ?",
+        (*sealed, seal((*sealed, outcome.body, outcome.shown)), started, ended, text(outcome.result), outcome.step),
+    )
+
+
+def _outcome_sealed(to: Writing, sealed: list[Any], outcome: Outcome) -> list[Any]:
+    usage = columns_of(outcome.usage)
+    changed: dict[str, Any] = {
+        "status": outcome.status, "settled": None, "error": None if outcome.error is None else text(outcome.error),
+        "input_tokens": usage[0], "output_tokens": usage[1], "cost": usage[2],
+        "nested": compact(outcome.nested) if outcome.nested else None,
+        "reply": None if outcome.node is None else outcome.node.digest,
+    }  # fmt: skip
+    if outcome.model is not None:
+        changed["model"] = text(outcome.model)
+    if outcome.key is not None and outcome.key != sealed[_AT["key"]]:
+        changed |= {"key": outcome.key, "gen": _next_gen(to.connection, outcome.key, sealed[_AT["n"]])}
+    return [changed.get(name, value) for name, value in zip(SEALED, sealed, strict=True)]
+
+
+def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
+    now = time.time()
+    parts = compact(intent.parts)
+    sealed = (
+        intent.key, intent.n, gen, intent.slot, intent.kind, text(intent.name), intent.effects, "started", None,
+        intent.history, None, None, None, None, None, None, parts, intent.model,
+    )  # fmt: skip
+    cursor = to.connection.execute(
+        _INSERT,
+        (
+            *sealed, seal((*sealed, None, None)), text(intent.agent), intent.run, intent.ord, intent.parent, 1,
+            to.owner, now, text(intent.request), "",
+        ),
+    )  # fmt: skip
+    id_ = int(cursor.lastrowid or 0)
+    _put_live_use(to.connection, intent, id_, attempt=1, now=now)
+    return Claim(
+        Row(
+            id=id_, key=intent.key, n=intent.n, gen=gen, slot=intent.slot, kind=intent.kind, name=intent.name,
+            effects=intent.effects, agent=intent.agent, run=intent.run, parent=intent.parent, status="started",
+            attempt=1, owner=to.owner, started=now, parts=dict(intent.parts), request=intent.request,
+            history=intent.history, model=intent.model,
+        ),
+        True,
+    )  # fmt: skip
+
+
+def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
+    now = time.time()
+    twice = row.maybe_paid_twice or (row.kind == "model" and row.status == "started")
+    to.connection.execute(
+        "UPDATE step SET status = 'started', settled = NULL, error = NULL, attempt = ?, owner = ?, started = ?, "
+        "ended = NULL, twice = ?, agent = ?, run = ?, ord = ?, parent = ?, request = ?, result = '' WHERE id = ?",
+        (
+            row.attempt + 1, to.owner, now, twice, text(intent.agent), intent.run, intent.ord, intent.parent,
+            text(intent.request), row.id,
+        ),
+    )  # fmt: skip
+    to.connection.execute("DELETE FROM body WHERE step = ?", (row.id,))
+    reseal(to, row.id)
+    _put_live_use(to.connection, intent, row.id, attempt=row.attempt + 1, now=now)
+    return Claim(to.row(row.id), True)
+
+
+# ---- a person decides
+
+
+def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) -> Row:
+    row = to.row(step)
+    if row.status == "done":
+        raise UserError(f"step {step} ({row.name}) has its result: ask anew with --fresh, or %agent forget {step}")
+    if row.status == "started" and to.alive(row.owner):
+        raise UserError(f"step {step} ({row.name}) is still running: stop it first")
+    status, error = _SETTLED[action]
+    if action == "redo" and row.status == "started" and row.kind == "model":
+        to.connection.execute("UPDATE step SET twice = 1 WHERE id = ?", (step,))
+    to.connection.execute(
+        "UPDATE step SET status = ?, settled = ?, error = ?, ended = ? WHERE id = ?",
+        (status, action, error, time.time(), step),
+    )
+    _put_bodies(to.connection, step, body if action == "result" else None, None)
+    reseal(to, step)
+    return to.row(step)
+
+
+_SETTLED: dict[Settlement, tuple[str, str | None]] = {
+    "redo": ("cancelled", None),
+    "result": ("done", None),
+    "stop": ("failed", "a person decided to stop here"),
+}
+
+
+def forget(to: Writing, *, run: str | None, step: int | None, agent: str | None) -> int:
+    """Leave a tombstone for each step: it is listed, and never replayed again."""
+    runs = _runs_below(to.connection, run, agent)
+    steps = _steps_of(to.connection, runs, step, agent)
+    for each in steps:
+        to.connection.execute("DELETE FROM body WHERE step = ?", (each,))
+        to.connection.execute(_ENTOMB, (FORGOTTEN, each))
+        reseal(to, each)
+    for run_id in runs:
+        to.connection.execute("UPDATE run SET output = NULL WHERE id = ?", (run_id,))
+        reseal_run(to, run_id)
+    return len(steps)
+
+
+_ENTOMB = (
+    "UPDATE step SET settled = ?, status = CASE status WHEN 'started' THEN 'cancelled' ELSE status END, "
+    "request = '', result = '', error = NULL, nested = NULL WHERE id = ?"
+)
+_RUNS_BELOW = (
+    "WITH RECURSIVE below (id) AS (SELECT id FROM run WHERE id = ?1 OR agent = ?2 "
+    "UNION SELECT run.id FROM run JOIN below ON run.parent = below.id) SELECT id FROM below"
+)
+
+
+def _runs_below(connection: Connection, run: str | None, agent: str | None) -> list[str]:
+    if run is None and agent is None:
+        return []
+    return [id_ for (id_,) in connection.execute(_RUNS_BELOW, (run, agent))]
+
+
+def _steps_of(connection: Connection, runs: Iterable[str], step: int | None, agent: str | None) -> list[int]:
+    """The steps these runs used, those of the agent, and every generation of the one named."""
+    found = {id_ for run in runs for (id_,) in connection.execute("SELECT step FROM use WHERE run = ?", (run,))}
+    if agent is not None:
+        found |= {id_ for (id_,) in connection.execute("SELECT id FROM step WHERE agent = ?", (agent,))}
+    if step is not None:
+        same = "SELECT other.id FROM step JOIN step AS other USING (key, n) WHERE step.id = ?"
+        found |= {id_ for (id_,) in connection.execute(same, (step,))}
+    return sorted(found)
+
+
+def reseal(to: Writing, step: int) -> None:
+    values = to.read(step)
+    to.connection.execute("UPDATE step SET sum = ? WHERE id = ?", (seal(values[:SEAL]), step))
+
+
+# ---- runs, uses, messages, parts
+
+
+def put_run(to: Writing, run: Run, *, history: bytes | None, output: bytes | None) -> None:
+    data = text(run_to_json(run))
+    to.connection.execute(
+        "INSERT INTO run (id, agent, label, started, parent, owner, data, history, sum, output) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET agent = excluded.agent, "
+        "label = excluded.label, started = excluded.started, parent = excluded.parent, owner = excluded.owner, "
+        "data = excluded.data, history = excluded.history, sum = excluded.sum, output = excluded.output",
+        (
+            run.id, text(run.agent), text(run.label), run.started, run.parent_run, to.owner, data, history,
+            seal((run.id, data, history, output)), output,
+        ),
+    )  # fmt: skip
+
+
+def reseal_run(to: Writing, run: str) -> None:
+    values = to.connection.execute("SELECT id, data, history, output FROM run WHERE id = ?", (run,)).fetchone()
+    to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (seal(values), run))
+
+
+def put_uses(connection: Connection, uses: Iterable[Use]) -> None:
+    connection.executemany(
+        f"{_PUT_USE} VALUES (?, ?, ?, ?, ?, ?, NULL)",
+        uses,
+    )
+
+
+def put_nodes(connection: Connection, nodes: Iterable[Node]) -> None:
+    for node in nodes:
+        connection.execute(
+            "INSERT OR IGNORE INTO node (digest, parent, body, sum) VALUES (?, ?, ?, ?)", (*node, seal(node))
+        )
+
+
+def put_parts(connection: Connection, parts: Iterable[Part]) -> None:
+    for part in parts:
+        connection.execute("INSERT OR IGNORE INTO part (digest, body, sum) VALUES (?, ?, ?)", (*part, seal(part)))
+
+
+def _put_live_use(connection: Connection, intent: Intent, step: int, *, attempt: int, now: float) -> None:
+    connection.execute(
+        f"{_PUT_USE} VALUES (?, ?, ?, 0, ?, NULL, ?)",
+        (intent.run, intent.ord, step, now, attempt),
+    )
+
+
+def _put_bodies(connection: Connection, step: int, body: bytes | None, shown: bytes | None) -> None:
+    if body is None and shown is None:
+        connection.execute("DELETE FROM body WHERE step = ?", (step,))
+        return
+    connection.execute("INSERT OR REPLACE INTO body (step, body, shown) VALUES (?, ?, ?)", (step, body, shown))
+
+
+def _next_gen(connection: Connection, key: bytes, n: int) -> int:
+    found = connection.execute("SELECT max(gen) FROM step WHERE key = ? AND n = ?", (key, n)).fetchone()
+    return int(found[0] or 0) + 1

@@ -1,0 +1,91 @@
+"""Who is writing: an id whose lock the kernel lets go of when its process dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+_FORMING: Final = "new-"
+_FORMING_SECONDS: Final = 60.0
+
+# POSIX record locks belong to the process and any close of the file drops them, so a process never opens the file of
+# an owner of its own: those are known by name here.
+_own: set[str] = set()
+_own_lock = threading.Lock()
+
+
+class Owner:
+    """The lock on `<folder>/<id>`, held until `release` or the end of the process."""
+
+    __slots__ = ("_file", "_folder", "id")
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder = folder
+        self.id = f"{os.getpid()}-{secrets.token_hex(5)}"
+        self._file = _locked_file(folder, self.id)
+        with _own_lock:
+            _own.add(self.id)
+
+    def release(self) -> None:
+        (self._folder / self.id).unlink(missing_ok=True)
+        os.close(self._file)
+        with _own_lock:
+            _own.discard(self.id)
+
+
+def alive(folder: Path, owner: str) -> bool:
+    """Whether the process that took `owner` still lives. Many may ask at once: asking takes a shared lock only."""
+    if owner in _own:
+        return True
+    if "/" in owner:
+        return False
+    try:
+        file = os.open(folder / owner, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def sweep(folder: Path) -> None:
+    """Remove the files of owners that are dead."""
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        forming = file.name.startswith(_FORMING) and _age(file) < _FORMING_SECONDS
+        if not forming and not alive(folder, file.name):
+            file.unlink(missing_ok=True)
+
+
+def forget_parent() -> None:
+    """After a fork: locks are not inherited, so this process owns nothing yet."""
+    global _own_lock
+    _own_lock = threading.Lock()
+    _own.clear()
+
+
+def _locked_file(folder: Path, name: str) -> int:
+    # Locked under a forming name and then renamed: nobody ever sees the final name without its lock.
+    forming = folder / f"{_FORMING}{name}"
+    file = os.open(forming, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.rename(forming, folder / name)
+    return file
+
+
+def _age(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,219 @@
+"""Every question to the journal that is about more than one step, as functions of a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any, NamedTuple
+
+from agentkit.durable import faults
+from agentkit.durable.records import Node, Part, Row
+from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, row_of, run_of, seal, step_of
+from agentkit.events import Event, Kind, Run, Step
+
+_ROWS = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id"
+NEWEST = f"{_ROWS} WHERE step.key = ? AND step.n = ? ORDER BY step.gen DESC LIMIT 1"
+BY_ID = f"{_ROWS} WHERE step.id = ?"
+BY_SLOT = (
+    f"{_ROWS} WHERE step.slot = ? AND step.n = ? AND step.status = 'done' AND step.slot IS NOT NULL "
+    f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY step.id DESC LIMIT 1"
+)
+_CHAIN = (
+    "WITH RECURSIVE up (depth, digest, parent, body, sum) AS ("
+    "SELECT 0, digest, parent, body, sum FROM node WHERE digest = ? UNION ALL "
+    "SELECT depth + 1, node.digest, node.parent, node.body, node.sum FROM up JOIN node ON node.digest = up.parent) "
+    "SELECT digest, parent, body, sum FROM up ORDER BY depth DESC"
+)
+_STEPS = f"SELECT {USE} FROM use JOIN step ON step.id = use.step WHERE use.run = ? ORDER BY use.ord"
+
+
+class Source(NamedTuple):
+    """What is read from: a connection, the file's name for errors, and who lives."""
+
+    connection: Connection
+    path: Path
+    alive: Callable[[str], bool]
+
+
+class Needed(NamedTuple):
+    """What a set of runs rests on."""
+
+    rows: list[Row]
+    nodes: list[Node]
+    parts: list[Part]
+
+
+def one(source: Source, query: str, values: Sequence[Any]) -> Row | None:
+    found = source.connection.execute(query, values).fetchone()
+    return None if found is None else row_of(found, source.path)
+
+
+def has_message(source: Source, digest: bytes) -> bool:
+    return source.connection.execute("SELECT 1 FROM node WHERE digest = ?", (digest,)).fetchone() is not None
+
+
+def messages(source: Source, digest: bytes) -> list[bytes]:
+    chain = source.connection.execute(_CHAIN, (digest,)).fetchall()
+    if not chain or chain[0][1] is not None:
+        raise faults.corrupt(source.path, f"conversation {digest.hex()[:12]} is not whole")
+    return [_node(source, found).body for found in chain]
+
+
+def part(source: Source, digest: bytes) -> bytes | None:
+    found = source.connection.execute("SELECT digest, body, sum FROM part WHERE digest = ?", (digest,)).fetchone()
+    return None if found is None else _part(source, found).body
+
+
+def run(source: Source, id_: str) -> Run | None:
+    found = source.connection.execute(f"SELECT {RUN} FROM run WHERE id = ?", (id_,)).fetchone()
+    return None if found is None else _run(source, *found)
+
+
+def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] | None:
+    """The digest of the conversation and the output, once the run's checksum was seen to hold."""
+    found = source.connection.execute("SELECT id, data, history, output, sum FROM run WHERE id = ?", (id_,)).fetchone()
+    if found is None:
+        return None
+    if seal(found[:4]) != found[4]:
+        raise faults.corrupt(source.path, f"run {id_} does not match its checksum")
+    return found[2], found[3]
+
+
+def runs(source: Source, *, agent: str | None, label: str | None, limit: int) -> list[Run]:
+    found = source.connection.execute(
+        f"SELECT {RUN} FROM run WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) "
+        "ORDER BY started DESC, seq DESC LIMIT ?3",
+        (agent, label, limit),
+    ).fetchall()
+    return [_run(source, *values) for values in found]
+
+
+def inner_runs(source: Source, parent: str) -> list[Run]:
+    found = source.connection.execute(f"SELECT {RUN} FROM run WHERE parent = ? ORDER BY started, seq", (parent,))
+    return [_run(source, *values) for values in found.fetchall()]
+
+
+def steps(source: Source, run_id: str) -> list[Step]:
+    found = source.connection.execute(_STEPS, (run_id,)).fetchall()
+    return [step_of(UseRow._make(values)) for values in found]
+
+
+def trace(source: Source, run_id: str) -> list[Event]:
+    """The run, its steps in order, and behind each step the runs inside it."""
+    root = run(source, run_id)
+    return [] if root is None else _trace(source, root, frozenset())
+
+
+def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:
+    """The runs, and every run inside them."""
+    found: dict[str, Run] = {}
+    waiting = list(run_ids)
+    while waiting:
+        one_run = run(source, waiting.pop(0))
+        if one_run is not None and one_run.id not in found:
+            found[one_run.id] = one_run
+            waiting.extend(inner.id for inner in inner_runs(source, one_run.id))
+    return list(found.values())
+
+
+def in_doubt(source: Source) -> list[Row]:
+    owners = source.connection.execute("SELECT DISTINCT owner FROM step WHERE status = 'started'").fetchall()
+    dead = [owner for (owner,) in owners if not source.alive(owner)]
+    query = f"{_ROWS} WHERE step.status = 'started' AND step.owner = ? ORDER BY step.id"
+    return [row for owner in dead for row in _rows(source, query, (owner,))]
+
+
+def maybe_paid_twice(source: Source) -> list[Row]:
+    return _rows(source, f"{_ROWS} WHERE step.twice = 1 ORDER BY step.id", ())
+
+
+def nearest(source: Source, *, kind: Kind, name: str, agent: str, before: int | None, limit: int) -> list[Row]:
+    query = (
+        f"{_ROWS} WHERE step.kind = ?1 AND step.name = ?2 AND step.agent = ?3 AND (?4 IS NULL OR step.id < ?4) "
+        f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY step.id DESC LIMIT ?5"
+    )
+    return _rows(source, query, (kind, name, agent, before, limit))
+
+
+def needed_by(source: Source, run_ids: Iterable[str]) -> Needed:
+    """The rows the runs (and the runs inside them) used, with every message and part these name."""
+    chosen = closure(source, run_ids)
+    rows: dict[int, Row] = {}
+    query = f"{_ROWS} JOIN use ON use.step = step.id WHERE use.run = ? ORDER BY use.ord"
+    for each in chosen:
+        rows.update((row.id, row) for row in _rows(source, query, (each.id,)))
+    ends = [contents[0] for each in chosen if (contents := run_contents(source, each.id)) is not None]
+    ends += [digest for row in rows.values() for digest in (row.history, row.reply)]
+    digests = {value for row in rows.values() for value in row.parts.values()}
+    return Needed(list(rows.values()), _nodes(source, ends), _parts(source, digests))
+
+
+def _trace(source: Source, root: Run, above: frozenset[str]) -> list[Event]:
+    inner: dict[int | None, list[Run]] = {}
+    for each in inner_runs(source, root.id):
+        if each.id not in above:
+            inner.setdefault(each.parent_ord, []).append(each)
+    events: list[Event] = [root]
+    for step in steps(source, root.id):
+        events.append(step)
+        for each in inner.pop(step.ord, []):
+            events += _trace(source, each, above | {root.id})
+    # Runs whose step was never recorded, for instance because its agent was called from plain code.
+    for each in (each for group in inner.values() for each in group):
+        events += _trace(source, each, above | {root.id})
+    return events
+
+
+def _rows(source: Source, query: str, values: Sequence[Any]) -> list[Row]:
+    return [row_of(found, source.path) for found in source.connection.execute(query, values).fetchall()]
+
+
+def _nodes(source: Source, ends: Iterable[bytes | None]) -> list[Node]:
+    """Every message up from the ends, parents before children."""
+    found: dict[bytes, Node] = {}
+    for end in ends:
+        branch: list[Node] = []
+        while end is not None and end not in found:
+            values = source.connection.execute(
+                "SELECT digest, parent, body, sum FROM node WHERE digest = ?", (end,)
+            ).fetchone()
+            if values is None:
+                break
+            branch.append(_node(source, values))
+            end = branch[-1].parent
+        found.update((node.digest, node) for node in reversed(branch))
+    return list(found.values())
+
+
+def _parts(source: Source, digests: Iterable[str]) -> list[Part]:
+    found: list[Part] = []
+    for digest in sorted(digests):
+        try:
+            raw = bytes.fromhex(digest)
+        except ValueError:
+            continue
+        values = source.connection.execute("SELECT digest, body, sum FROM part WHERE digest = ?", (raw,)).fetchone()
+        if values is not None:
+            found.append(_part(source, values))
+    return found
+
+
+def _node(source: Source, values: Sequence[Any]) -> Node:
+    if seal(values[:3]) != values[3]:
+        raise faults.corrupt(source.path, f"message {bytes(values[0]).hex()[:12]} does not match its checksum")
+    return Node(*values[:3])
+
+
+def _part(source: Source, values: Sequence[Any]) -> Part:
+    if seal(values[:2]) != values[2]:
+        raise faults.corrupt(source.path, f"part {bytes(values[0]).hex()[:12]} does not match its checksum")
+    return Part(*values[:2])
+
+
+def _run(source: Source, id_: str, data: str, owner: str) -> Run:
+    found = run_of(id_, data)
+    if found.status == "running" and not source.alive(owner):
+        return replace(found, status="stopped", error="its process ended before the run did; run again to continue")
+    return found

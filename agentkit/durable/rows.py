@@ -1,0 +1,139 @@
+"""How records stand in columns, and the checksum that ties the columns of one record together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from agentkit.durable import faults
+from agentkit.durable.records import Row
+from agentkit.events import Run, Step, Usage
+
+SEALED: Final = (
+    "key n gen slot kind name effects status settled history reply "
+    "input_tokens output_tokens cost nested error parts model"
+).split()
+_OPEN: Final = "id agent run parent attempt owner started ended request result twice".split()
+
+ROW: Final = (
+    ", ".join(f"step.{name}" for name in SEALED)
+    + ", body.body, body.shown, step.sum, "
+    + ", ".join(f"step.{name}" for name in _OPEN)
+)
+"""The columns `row_of` reads, of `step LEFT JOIN body`; the sealed ones come first, then the bodies and the seal."""
+BODIES: Final = len(SEALED)
+SEAL: Final = BODIES + 2
+
+USE: Final = (
+    "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
+    "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
+    "step.twice, step.request, step.result, step.error"
+)
+RUN: Final = "id, data, owner"
+FORGOTTEN: Final = "forgotten"
+
+
+class UseRow(NamedTuple):
+    """The columns of USE."""
+
+    run: str
+    ord: int
+    step: int
+    replayed: int
+    started: float
+    ended: float | None
+    attempt: int | None
+    kind: Any
+    name: str
+    status: Any
+    effects: Any
+    live_started: float
+    live_ended: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: float | None
+    newest_attempt: int
+    twice: int
+    request: str
+    result: str
+    error: str | None
+
+
+def seal(values: Iterable[object]) -> bytes:
+    """The sha256 of the values, their order and their types."""
+    pieces: list[bytes] = []
+    shape: list[str] = []
+    for value in values:
+        piece = b"" if value is None else value if isinstance(value, bytes) else str(value).encode()
+        pieces.append(piece)
+        shape.append(f"{'-' if value is None else type(value).__name__}{len(piece)}")
+    return hashlib.sha256(",".join(shape).encode() + b"\0" + b"".join(pieces)).digest()
+
+
+def row_of(values: Sequence[Any], path: Path) -> Row:
+    """The row, once its checksum was seen to hold."""
+    if seal(values[:SEAL]) != values[SEAL]:
+        raise faults.corrupt(path, f"step {values[SEAL + 1]} does not match its checksum")
+    (key, n, gen, slot, kind, name, effects, status, settled, history, reply, *costs, nested, error, parts, model) = (
+        values[:BODIES]
+    )
+    body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice = values[BODIES:]
+    return Row(
+        id=id_, key=key, n=n, gen=gen, slot=slot, kind=kind, name=name, effects=effects, agent=agent, run=run,
+        parent=parent, status=status, attempt=attempt, owner=owner, started=started, ended=ended,
+        parts=json.loads(parts), request=request, result=result, history=history, body=body, usage=usage_of(*costs),
+        nested=json.loads(nested) if nested else {}, shown=shown, error=error, settled=settled,
+        maybe_paid_twice=bool(twice), model=model, reply=reply,
+    )  # fmt: skip
+
+
+def usage_of(input_tokens: int | None, output_tokens: int | None, cost: float | None) -> Usage | None:
+    if input_tokens is None or output_tokens is None:
+        return None
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost)
+
+
+def columns_of(usage: Usage | None) -> tuple[int | None, int | None, float | None]:
+    if usage is None:
+        return None, None, None
+    return usage.input_tokens, usage.output_tokens, None if usage.cost is None else float(usage.cost)
+
+
+def step_of(use: UseRow) -> Step:
+    """What stood at one place of one run. A live use whose attempt was taken over counts for nothing there."""
+    replayed = bool(use.replayed)
+    overtaken = not replayed and use.attempt is not None and use.attempt < use.newest_attempt
+    ended = use.ended if replayed or overtaken else use.live_ended
+    took = None if use.live_ended is None else use.live_ended - use.live_started
+    return Step(
+        run=use.run, ord=use.ord, id=use.step, kind=use.kind, name=use.name,
+        status="cancelled" if overtaken else use.status, replayed=replayed, effects=use.effects,
+        started=use.started if replayed or overtaken else use.live_started, ended=ended,
+        recorded_seconds=None if overtaken else took,
+        usage=None if overtaken else usage_of(use.input_tokens, use.output_tokens, use.cost),
+        attempt=use.attempt or use.newest_attempt, maybe_paid_twice=bool(use.twice), request=use.request,
+        result="" if overtaken else use.result,
+        error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
+    )  # fmt: skip
+
+
+def run_to_json(run: Run) -> str:
+    return compact({name: value for name, value in asdict(run).items() if name != "id"})
+
+
+def run_of(id_: str, data: str) -> Run:
+    fields = json.loads(data)
+    return Run(id=id_, **{**fields, "notes": tuple(fields["notes"])})
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def text(value: str) -> str:
+    """`value` as SQLite can hold it: half of a surrogate pair, which models do send, becomes `?`."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()

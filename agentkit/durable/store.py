@@ -1,0 +1,293 @@
+"""The journal of one project: what was done, on disk, before anybody acts on it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from agentkit.durable import changes, faults, files, owner, reading
+from agentkit.durable.changes import Settlement, Writing
+from agentkit.durable.owner import Owner
+from agentkit.durable.place import Place, on_network
+from agentkit.durable.reading import Needed, Source
+from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
+from agentkit.durable.rows import FORGOTTEN
+from agentkit.durable.writer import Urgency, Writer
+from agentkit.errors import JournalError
+from agentkit.events import Event, Kind, Run, Step
+
+T = TypeVar("T")
+
+
+class Store:
+    """Reads answer at once on any thread; writes return a future that resolves once they are on disk."""
+
+    def __init__(self, place: Place, *, read_only: bool, exclusive: bool) -> None:
+        self.path = place.path
+        self.read_only = read_only
+        self._place = place
+        self._exclusive = exclusive
+        self._closed = False
+        self._owner: Owner | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._new_locks()
+
+    def _new_locks(self) -> None:
+        # Order: door before gate. The writer's thread takes the gate only, so it can be joined from behind the door.
+        self._door = threading.RLock()
+        self._gate = threading.RLock()
+        guard = self._gate if self._exclusive else nullcontext()
+        self._writer = Writer(self._place, connect=self._writing, guard=guard, shared=self._exclusive)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False, exclusive: bool | None = None) -> Store:
+        """Open the journal file at `path`, making it when it is not there. `exclusive` None asks the file system."""
+        path = Path(os.path.abspath(path))
+        try:
+            alone = on_network(path) if exclusive is None else exclusive
+            store = cls(Place(path), read_only=read_only, exclusive=alone and not read_only)
+            store._start()
+        except (sqlite3.Error, OSError) as error:
+            raise faults.translated(error, path) from error
+        _stores.add(store)
+        return store
+
+    def _start(self) -> None:
+        if self.read_only:
+            self._reader = files.open_to_read(self.path)
+            return
+        self._reader = files.open_to_write(self._place, exclusive=self._exclusive)
+        owner.sweep(self._place.owners)
+        self._owner = Owner(self._place.owners)
+
+    def close(self) -> None:
+        """Write what waits and let go. What was noted and cannot be written is raised, after everything is closed."""
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
+            _stores.discard(self)
+            self._rest()
+            if self._owner is not None:
+                self._owner.release()
+                self._owner = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def owner(self) -> str:
+        """The id under which this process writes; a forked child has its own."""
+        with self._door:
+            if self._owner is None:
+                self._owner = Owner(self._place.owners)
+            return self._owner.id
+
+    def alive(self, owner_id: str) -> bool:
+        return owner.alive(self._place.owners, owner_id)
+
+    # ---- reads
+
+    def find(self, key: bytes, n: int) -> Row | None:
+        """The newest record of the `n`-th request `key`, whatever its status; None when there is none to be used."""
+        row = self._ask(lambda source: reading.one(source, reading.NEWEST, (key, n)))
+        return None if row is None or row.settled == FORGOTTEN else row
+
+    def find_slot(self, slot: bytes, n: int) -> Row | None:
+        """The newest finished record of this slot."""
+        return self._ask(lambda source: reading.one(source, reading.BY_SLOT, (slot, n)))
+
+    def step(self, id: int) -> Row | None:
+        return self._ask(lambda source: reading.one(source, reading.BY_ID, (id,)))
+
+    def has_message(self, digest: bytes) -> bool:
+        return self._ask(lambda source: reading.has_message(source, digest))
+
+    def messages(self, digest: bytes) -> list[bytes]:
+        """The bodies of the conversation that ends in `digest`, oldest first."""
+        return self._ask(lambda source: reading.messages(source, digest))
+
+    def part(self, digest: bytes) -> bytes | None:
+        return self._ask(lambda source: reading.part(source, digest))
+
+    def run(self, id: str) -> Run | None:
+        return self._ask(lambda source: reading.run(source, id))
+
+    def run_history(self, id: str) -> bytes | None:
+        contents = self._ask(lambda source: reading.run_contents(source, id))
+        return None if contents is None else contents[0]
+
+    def run_output(self, id: str) -> bytes | None:
+        contents = self._ask(lambda source: reading.run_contents(source, id))
+        return None if contents is None else contents[1]
+
+    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
+        """Newest first."""
+        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, limit=limit))
+
+    def steps(self, run: str) -> list[Step]:
+        return self._ask(lambda source: reading.steps(source, run))
+
+    def trace(self, run: str) -> list[Event]:
+        """The run, its steps in order, and behind each step the runs inside it."""
+        return self._ask(lambda source: reading.trace(source, run))
+
+    def in_doubt(self) -> list[Row]:
+        """Steps that were started by a process that is gone, and have no recorded end."""
+        return self._ask(reading.in_doubt)
+
+    def maybe_paid_twice(self) -> list[Row]:
+        return self._ask(reading.maybe_paid_twice)
+
+    def nearest(self, *, kind: Kind, name: str, agent: str, before: int | None = None, limit: int = 5) -> list[Row]:
+        """The newest recorded steps of this kind, name and agent, of ids below `before`."""
+        return self._ask(
+            lambda source: reading.nearest(source, kind=kind, name=name, agent=agent, before=before, limit=limit)
+        )
+
+    def needed_by(self, runs: Iterable[str]) -> Needed:
+        """The rows, messages and parts that these runs and the runs inside them rest on."""
+        return self._ask(lambda source: reading.needed_by(source, runs))
+
+    # ---- writes
+
+    def begin(self, intent: Intent) -> Future[Claim]:
+        """Put the intent on disk. The call may be made only once this has resolved to a claim that is `mine`."""
+        return self._tell(lambda to: changes.begin(to, intent), "intent")
+
+    def finish(self, outcome: Outcome) -> Future[None]:
+        """Put the result on disk; it cannot be cancelled, and room was set aside for it."""
+        return self._tell(lambda to: changes.finish(to, outcome), "result")
+
+    def note(self, uses: Sequence[Use]) -> None:
+        """Record replayed steps with the next write; a journal that cannot be written is left as it is."""
+        if not self.read_only:
+            with self._door:
+                self._check_open()
+                self._writer.later(uses)
+
+    def open_run(self, run: Run) -> Future[None]:
+        return self._tell(lambda to: changes.put_run(to, run, history=None, output=None))
+
+    def close_run(
+        self, run: Run, *, history: bytes | None, output: bytes | None, nodes: tuple[Node, ...] = ()
+    ) -> Future[None]:
+        def work(to: Writing) -> None:
+            changes.put_nodes(to.connection, nodes)
+            changes.put_run(to, run, history=history, output=output)
+
+        return self._tell(work, "result")
+
+    def settle(self, step: int, action: Settlement, body: bytes | None = None) -> Future[Row]:
+        """What a person decided about a step without a recorded end."""
+        return self._tell(lambda to: changes.settle(to, step, action, body=body))
+
+    def forget(self, *, run: str | None = None, step: int | None = None, agent: str | None = None) -> Future[int]:
+        """Leave tombstones: these steps are never replayed again. The future gives their number."""
+        return self._tell(lambda to: changes.forget(to, run=run, step=step, agent=agent))
+
+    # ---- behind the doors
+
+    def _ask(self, question: Callable[[Source], T]) -> T:
+        with self._gate:
+            try:
+                return question(Source(self._connection(), self.path, self.alive))
+            except sqlite3.Error as error:
+                raise faults.translated(error, self.path) from error
+
+    def _tell(self, work: Callable[[Writing], T], urgency: Urgency = "plain") -> Future[T]:
+        if self.read_only:
+            return _refused(faults.read_only(self.path))
+        with self._door:
+            self._check_open()
+            return self._writer.submit(work, urgency)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JournalError(self.path, "is closed", "open a session first")
+
+    def _connection(self) -> sqlite3.Connection:
+        self._check_open()
+        if self._reader is None:
+            if self.read_only:
+                self._reader = files.open_to_read(self.path)
+            else:
+                self._reader = files.open_again(self._place, exclusive=self._exclusive)
+        return self._reader
+
+    def _writing(self) -> Writing:
+        connection = self._connection() if self._exclusive else files.second(self._place)
+        return Writing(connection=connection, path=self.path, owner=self.owner, alive=self.alive)
+
+    def _rest(self) -> None:
+        """Close the connections and end the writer's thread; the next use starts them again."""
+        self._writer.stop()
+        with self._gate:
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    # ---- forks: SQLite's locks must not be carried over, so nothing is open while the process is copied
+
+    def _before_fork(self) -> None:
+        self._door.acquire()
+        self._rest()
+        self._gate.acquire()
+
+    def _after_fork(self) -> None:
+        self._gate.release()
+        self._door.release()
+
+    def _in_child(self) -> None:
+        self._owner = None
+        self._new_locks()
+
+
+def _refused(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_forking: list[Store] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = list(_stores)
+    for store in _forking:
+        store._before_fork()
+
+
+def _after_fork() -> None:
+    for store in _forking:
+        store._after_fork()
+    _forking.clear()
+
+
+def _in_child() -> None:
+    owner.forget_parent()
+    for store in _forking:
+        store._in_child()
+    _forking.clear()
+
+
+def _close_all() -> None:
+    for store in list(_stores):
+        store.close()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+atexit.register(_close_all)
