@@ -44,6 +44,8 @@ class Store:
     def _new_locks(self) -> None:
         # Order: door before gate. The writer's thread takes the gate only, so it can be joined from behind the door.
         self._door = threading.RLock()
+        # Its own lock: the writer's thread asks for the owner's id while somebody behind the door waits for it to end.
+        self._naming = threading.Lock()
         self._gate = threading.RLock()
         guard = self._gate if self._exclusive else nullcontext()
         self._writer = Writer(self._place, connect=self._writing, guard=guard, shared=self._exclusive)
@@ -90,7 +92,7 @@ class Store:
     @property
     def owner(self) -> str:
         """The id under which this process writes; a forked child has its own."""
-        with self._door:
+        with self._naming:
             if self._owner is None:
                 self._owner = Owner(self._place.owners)
             return self._owner.id
