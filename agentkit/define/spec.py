@@ -61,28 +61,6 @@ class Spec:
     def name(self) -> str | None:
         return self.fields.get("name")
 
-    def agent_options(self) -> dict[str, Any]:
-        """The keyword arguments of `pydantic_ai.Agent` that the front matter gives (model, name and output apart)."""
-        apart = {"model", "name", "output_schema", "deps_schema", "capabilities"}
-        options = {name: value for name, value in self.fields.items() if name not in apart}
-        capabilities = self.fields.get("capabilities")
-        return {**options, "capabilities": _capabilities(capabilities)} if capabilities else options
-
-    def output_type(self) -> Any:
-        """What `output_schema` asks for as an output type of pydantic-ai, or None."""
-        schema = self.fields.get("output_schema")
-        if schema is None:
-            return None
-        from pydantic_ai import StructuredDict
-
-        return StructuredDict(schema)
-
-
-def _capabilities(given: list[Any]) -> list[Any]:
-    from pydantic_ai.agent.spec import load_capability_from_nested_spec
-
-    return [load_capability_from_nested_spec(item) for item in given]
-
 
 def _texts(given: str | list[str] | None) -> list[str]:
     parts = [given] if isinstance(given, str) else (given or [])
@@ -122,7 +100,7 @@ def _front_matter(head: str, *, first_line: int) -> dict[str, Any]:
         _plain(node, first_line)
         values = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise SpecError(_yaml_problem(error, first_line)) from error
+        raise SpecError(_yaml_problem(error, head, first_line)) from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"line {first_line}: front matter cannot be read: {error}") from error
     if values is None:
@@ -132,9 +110,10 @@ def _front_matter(head: str, *, first_line: int) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _yaml_problem(error: yaml.YAMLError, first_line: int) -> str:
+def _yaml_problem(error: yaml.YAMLError, head: str, first_line: int) -> str:
     if not isinstance(error, yaml.MarkedYAMLError):
-        return f"line {first_line}: front matter cannot be read: {str(error).splitlines()[0]}"
+        line = first_line + head.count("\n", 0, getattr(error, "position", 0))
+        return f"line {line}: front matter cannot be read: {str(error).splitlines()[0]}"
     mark = error.problem_mark or error.context_mark
     line = first_line + (mark.line if mark else 0)
     return f"line {line}: front matter is not YAML: {error.problem or error.context}"
@@ -146,6 +125,7 @@ def _plain(node: yaml.Node | None, first_line: int) -> None:
         return
     if node.start_mark.line == 0 and node.start_mark.column == 0 and not isinstance(node, yaml.MappingNode):
         raise SpecError(f"line {first_line}: front matter must be `field: value` lines, one for each field")
+    # Nesting is bounded by YAML's own parser, sharing by the refusal of aliases.
     stack = [node]
     while stack:
         here = stack.pop()

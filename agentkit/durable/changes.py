@@ -75,9 +75,10 @@ def begin(to: Writing, intent: Intent) -> Claim:
     row = row_of(found, to.path)
     if row.status == "started" and to.alive(row.owner):
         return Claim(row, False)
-    if intent.fresh or intent.redo:
+    again = intent.fresh or intent.redo
+    if row.status == "done" and again:
         return _insert(to, intent, gen=row.gen + 1)
-    if row.status == "done" or row.settled == "stop":
+    if row.status == "done" or (row.settled == "stop" and not again):
         return Claim(row, False)
     return _take_over(to, intent, row)
 
@@ -93,11 +94,14 @@ def finish(to: Writing, outcome: Outcome) -> None:
     sealed = _outcome_sealed(to, values[:BODIES], outcome)
     _put_bodies(to.connection, outcome.step, outcome.body, outcome.shown)
     use = outcome.use
+    if use is not None and use.replayed:
+        # Adopted from elsewhere: recorded under this intent, but nothing was performed or spent here.
+        put_uses(to.connection, (use,))
     started = values[SEAL + 7] if use is None else use.started
     ended = time.time() if use is None or use.ended is None else use.ended
     to.connection.execute(
         f"UPDATE step SET {_SEALED_SET}, sum = ?, started = ?, ended = ?, result = ? WHERE id = ?",
-        (*sealed, seal((*sealed, outcome.body, outcome.shown)), started, ended, text(outcome.result), outcome.step),
+        (*sealed, seal(sealed, outcome.body, outcome.shown), started, ended, text(outcome.result), outcome.step),
     )
 
 
@@ -126,7 +130,7 @@ def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
     cursor = to.connection.execute(
         _INSERT,
         (
-            *sealed, seal((*sealed, None, None)), text(intent.agent), intent.run, intent.ord, intent.parent, 1,
+            *sealed, seal(sealed, None, None), text(intent.agent), intent.run, intent.ord, intent.parent, 1,
             to.owner, now, text(intent.request), "",
         ),
     )  # fmt: skip
@@ -166,7 +170,7 @@ def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
 def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) -> Row:
     row = to.row(step)
     if row.status == "done":
-        raise UserError(f"step {step} ({row.name}) has its result: ask anew with --fresh, or %agent forget {step}")
+        return _settle_done(to, row, action, body)
     if row.status == "started" and to.alive(row.owner):
         raise UserError(f"step {step} ({row.name}) is still running: stop it first")
     status, error = _SETTLED[action]
@@ -179,6 +183,18 @@ def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) ->
     _put_bodies(to.connection, step, body if action == "result" else None, None)
     reseal(to, step)
     return to.row(step)
+
+
+def _settle_done(to: Writing, row: Row, action: Settlement, body: bytes | None) -> Row:
+    """What is done is only asked about when it must happen once and its code has changed since; its result stays."""
+    if row.effects != "once":
+        raise UserError(f"step {row.id} ({row.name}) has its result: ask anew with --fresh, or %agent forget {row.id}")
+    to.connection.execute("UPDATE step SET settled = ? WHERE id = ?", (action, row.id))
+    if action == "result":
+        to.connection.execute("DELETE FROM body WHERE step = ?", (row.id,))
+        _put_bodies(to.connection, row.id, body, None)
+    reseal(to, row.id)
+    return to.row(row.id)
 
 
 _SETTLED: dict[Settlement, tuple[str, str | None]] = {
@@ -231,7 +247,9 @@ def _steps_of(connection: Connection, runs: Iterable[str], step: int | None, age
 
 def reseal(to: Writing, step: int) -> None:
     values = to.read(step)
-    to.connection.execute("UPDATE step SET sum = ? WHERE id = ?", (seal(values[:SEAL]), step))
+    to.connection.execute(
+        "UPDATE step SET sum = ? WHERE id = ?", (seal(values[:BODIES], values[BODIES], values[BODIES + 1]), step)
+    )
 
 
 # ---- runs, uses, messages, parts
@@ -246,14 +264,14 @@ def put_run(to: Writing, run: Run, *, history: bytes | None, output: bytes | Non
         "data = excluded.data, history = excluded.history, sum = excluded.sum, output = excluded.output",
         (
             run.id, text(run.agent), text(run.label), run.started, run.parent_run, to.owner, data, history,
-            seal((run.id, data, history, output)), output,
+            seal((run.id, data, history), output), output,
         ),
     )  # fmt: skip
 
 
 def reseal_run(to: Writing, run: str) -> None:
     values = to.connection.execute("SELECT id, data, history, output FROM run WHERE id = ?", (run,)).fetchone()
-    to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (seal(values), run))
+    to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (seal(values[:3], values[3]), run))
 
 
 def put_uses(connection: Connection, uses: Iterable[Use]) -> None:
@@ -266,13 +284,16 @@ def put_uses(connection: Connection, uses: Iterable[Use]) -> None:
 def put_nodes(connection: Connection, nodes: Iterable[Node]) -> None:
     for node in nodes:
         connection.execute(
-            "INSERT OR IGNORE INTO node (digest, parent, body, sum) VALUES (?, ?, ?, ?)", (*node, seal(node))
+            "INSERT OR IGNORE INTO node (digest, parent, body, sum) VALUES (?, ?, ?, ?)",
+            (*node, seal(node[:2], node.body)),
         )
 
 
 def put_parts(connection: Connection, parts: Iterable[Part]) -> None:
     for part in parts:
-        connection.execute("INSERT OR IGNORE INTO part (digest, body, sum) VALUES (?, ?, ?)", (*part, seal(part)))
+        connection.execute(
+            "INSERT OR IGNORE INTO part (digest, body, sum) VALUES (?, ?, ?)", (*part, seal(part[:1], part.body))
+        )
 
 
 def _put_live_use(connection: Connection, intent: Intent, step: int, *, attempt: int, now: float) -> None:

@@ -12,19 +12,23 @@ from agentkit.durable import faults
 
 BALLAST: Final = 512 * 1024
 _NETWORK: Final = frozenset(
-    "nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ceph lustre glusterfs beegfs gpfs fuse.sshfs fuse.s3fs fuse.gcsfuse "
-    "fuse.rclone fuse.glusterfs fuse.goofys fuse.juicefs".split()
-)
+    {
+        "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "beegfs",
+        "gpfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.glusterfs", "fuse.goofys",
+        "fuse.juicefs",
+    }
+)  # fmt: skip
 _CREATED: Final = ".gitignore"
 
 
 class Place:
     """`path` is the journal file; everything else lies beside it."""
 
-    __slots__ = ("_identity", "_short", "owners", "path")
+    __slots__ = ("_identity", "_name", "_short", "owners", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = str(path)
         self.owners = path.parent / "owners"
         self._identity: tuple[int, int] | None = None
         self._short = False
@@ -58,7 +62,7 @@ class Place:
     def check(self) -> None:
         """Writes to a deleted file succeed and are lost: refuse them."""
         try:
-            status = self.path.stat()
+            status = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):
             raise faults.gone(self.path) from None
         if (status.st_dev, status.st_ino) != self._identity:

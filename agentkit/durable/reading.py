@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from agentkit.durable import faults
 from agentkit.durable.records import Node, Part, Row
-from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, row_of, run_of, seal, step_of
+from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, holds, row_of, run_of, step_of
 from agentkit.events import Event, Kind, Run, Step
 
 _ROWS = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id"
@@ -76,7 +76,7 @@ def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] 
     found = source.connection.execute("SELECT id, data, history, output, sum FROM run WHERE id = ?", (id_,)).fetchone()
     if found is None:
         return None
-    if seal(found[:4]) != found[4]:
+    if not holds(found[4], found[:3], found[3]):
         raise faults.corrupt(source.path, f"run {id_} does not match its checksum")
     return found[2], found[3]
 
@@ -119,10 +119,9 @@ def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:
 
 
 def in_doubt(source: Source) -> list[Row]:
-    owners = source.connection.execute("SELECT DISTINCT owner FROM step WHERE status = 'started'").fetchall()
-    dead = [owner for (owner,) in owners if not source.alive(owner)]
-    query = f"{_ROWS} WHERE step.status = 'started' AND step.owner = ? ORDER BY step.id"
-    return [row for owner in dead for row in _rows(source, query, (owner,))]
+    started = source.connection.execute("SELECT id, owner FROM step WHERE status = 'started' ORDER BY id").fetchall()
+    lives = {owner: source.alive(owner) for owner in {owner for _, owner in started}}
+    return [row for id_, owner in started if not lives[owner] for row in _rows(source, BY_ID, (id_,))]
 
 
 def maybe_paid_twice(source: Source) -> list[Row]:
@@ -201,13 +200,13 @@ def _parts(source: Source, digests: Iterable[str]) -> list[Part]:
 
 
 def _node(source: Source, values: Sequence[Any]) -> Node:
-    if seal(values[:3]) != values[3]:
+    if not holds(values[3], values[:2], values[2]):
         raise faults.corrupt(source.path, f"message {bytes(values[0]).hex()[:12]} does not match its checksum")
     return Node(*values[:3])
 
 
 def _part(source: Source, values: Sequence[Any]) -> Part:
-    if seal(values[:2]) != values[2]:
+    if not holds(values[2], values[:1], values[1]):
         raise faults.corrupt(source.path, f"part {bytes(values[0]).hex()[:12]} does not match its checksum")
     return Part(*values[:2])
 

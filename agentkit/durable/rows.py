@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,10 +14,10 @@ from agentkit.durable.records import Row
 from agentkit.events import Run, Step, Usage
 
 SEALED: Final = (
-    "key n gen slot kind name effects status settled history reply "
-    "input_tokens output_tokens cost nested error parts model"
-).split()
-_OPEN: Final = "id agent run parent attempt owner started ended request result twice".split()
+    "key", "n", "gen", "slot", "kind", "name", "effects", "status", "settled", "history", "reply",
+    "input_tokens", "output_tokens", "cost", "nested", "error", "parts", "model",
+)  # fmt: skip
+_OPEN: Final = ("id", "agent", "run", "parent", "attempt", "owner", "started", "ended", "request", "result", "twice")
 
 ROW: Final = (
     ", ".join(f"step.{name}" for name in SEALED)
@@ -63,20 +63,24 @@ class UseRow(NamedTuple):
     error: str | None
 
 
-def seal(values: Iterable[object]) -> bytes:
-    """The sha256 of the values, their order and their types."""
-    pieces: list[bytes] = []
-    shape: list[str] = []
-    for value in values:
-        piece = b"" if value is None else value if isinstance(value, bytes) else str(value).encode()
-        pieces.append(piece)
-        shape.append(f"{'-' if value is None else type(value).__name__}{len(piece)}")
-    return hashlib.sha256(",".join(shape).encode() + b"\0" + b"".join(pieces)).digest()
+def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
+    """The sha256 of the values, their order, their types and the blobs."""
+    # ascii() and not repr(): what repr() escapes depends on the Unicode tables of the Python that runs.
+    shape = [None if blob is None else len(blob) for blob in blobs]
+    digest = hashlib.sha256(ascii((*values, shape)).encode())
+    for blob in blobs:
+        if blob:
+            digest.update(blob)
+    return digest.digest()
+
+
+def holds(sum: object, values: Sequence[object], *blobs: object) -> bool:
+    return all(blob is None or isinstance(blob, bytes) for blob in blobs) and seal(values, *blobs) == sum  # type: ignore[arg-type]
 
 
 def row_of(values: Sequence[Any], path: Path) -> Row:
     """The row, once its checksum was seen to hold."""
-    if seal(values[:SEAL]) != values[SEAL]:
+    if not holds(values[SEAL], values[:BODIES], values[BODIES], values[BODIES + 1]):
         raise faults.corrupt(path, f"step {values[SEAL + 1]} does not match its checksum")
     (key, n, gen, slot, kind, name, effects, status, settled, history, reply, *costs, nested, error, parts, model) = (
         values[:BODIES]

@@ -27,7 +27,6 @@ CREATE TABLE step (
 );
 CREATE UNIQUE INDEX step_key ON step (key, n, gen);
 CREATE INDEX step_slot ON step (slot, n) WHERE status = 'done' AND slot IS NOT NULL;
-CREATE INDEX step_open ON step (owner) WHERE status = 'started';
 CREATE INDEX step_twice ON step (id) WHERE twice = 1;
 CREATE TABLE body (step INTEGER PRIMARY KEY, body BLOB, shown BLOB);
 CREATE TABLE use (

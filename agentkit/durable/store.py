@@ -78,10 +78,14 @@ class Store:
                 return
             self._closed = True
             _stores.discard(self)
-            self._rest()
+            lost = self._rest()
             if self._owner is not None:
                 self._owner.release()
                 self._owner = None
+        if lost:
+            raise JournalError(
+                self.path, f"{lost} replayed steps could not be noted", "the answers themselves are kept"
+            )
 
     def __enter__(self) -> Store:
         return self
@@ -233,13 +237,14 @@ class Store:
         connection = self._connection() if self._exclusive else files.second(self._place)
         return Writing(connection=connection, path=self.path, owner=self.owner, alive=self.alive)
 
-    def _rest(self) -> None:
+    def _rest(self) -> int:
         """Close the connections and end the writer's thread; the next use starts them again."""
-        self._writer.stop()
+        lost = self._writer.stop()
         with self._gate:
             if self._reader is not None:
                 self._reader.close()
                 self._reader = None
+        return lost
 
     # ---- forks: SQLite's locks must not be carried over, so nothing is open while the process is copied
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,7 +24,6 @@ Urgency = Literal["intent", "result", "plain"]
 """An intent is refused when its result might not fit; a result may use the room set aside and cannot be cancelled."""
 
 _NOTE_SECONDS: Final = 0.5
-_BATCH: Final = 256
 _CHECKPOINT_BATCHES: Final = 200
 
 
@@ -34,7 +35,10 @@ class _Item:
 
 
 class Writer:
-    """`guard` is held while a transaction is open: a lock where reader and writer share a connection."""
+    """`guard` is held while a transaction is open: a lock where reader and writer share a connection (`shared`).
+
+    `submit`, `later` and `stop` are called by one thread at a time.
+    """
 
     def __init__(
         self, place: Place, *, connect: Callable[[], Writing], guard: AbstractContextManager[object], shared: bool
@@ -43,12 +47,9 @@ class Writer:
         self._connect = connect
         self._guard = guard
         self._shared = shared
-        self._wake = threading.Condition()
-        self._items: list[_Item] = []
-        self._uses: list[Use] = []
-        self._uses_due = 0.0
+        self._queue: queue.SimpleQueue[_Item | Literal["wake", "end"]] = queue.SimpleQueue()
+        self._uses: deque[Use] = deque()
         self._thread: threading.Thread | None = None
-        self._stopping = False
         self._batches = 0
 
     def submit(self, work: Callable[[Writing], T], urgency: Urgency = "plain") -> Future[T]:
@@ -56,31 +57,25 @@ class Writer:
         if urgency == "result":
             # Out of reach of a cancelled task: what was paid for is recorded.
             future.set_running_or_notify_cancel()
-        with self._wake:
-            self._items.append(_Item(work, urgency, future))
-            self._ensure_thread()
-            self._wake.notify()
+        self._ensure_thread()
+        self._queue.put(_Item(work, urgency, future))
         return future
 
     def later(self, uses: Sequence[Use]) -> None:
         """Written with the next transaction, or alone after half a second."""
-        if not uses:
-            return
-        with self._wake:
-            if not self._uses:
-                self._uses_due = time.monotonic() + _NOTE_SECONDS
-            self._uses.extend(uses)
+        first = not self._uses
+        self._uses.extend(uses)
+        if first:
             self._ensure_thread()
-            self._wake.notify()
+            self._queue.put("wake")
 
-    def stop(self) -> None:
-        """Write what waits and end the thread; a later `submit` starts another."""
-        with self._wake:
-            thread, self._stopping = self._thread, True
-            self._wake.notify()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        self._thread, self._stopping = None, False
+    def stop(self) -> int:
+        """Write what waits and end the thread; a later `submit` starts another. Returns how many notes are left."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._queue.put("end")
+            self._thread.join()
+            self._thread = None
+        return len(self._uses)
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
@@ -89,38 +84,47 @@ class Writer:
 
     def _serve(self) -> None:
         to: Writing | None = None
-        while (batch := self._next()) is not None:
-            waiting = [item for item in batch if item.urgency == "result" or item.future.set_running_or_notify_cancel()]
+        for batch in self._waiting():
+            live = [item for item in batch if item.urgency == "result" or item.future.set_running_or_notify_cancel()]
             try:
                 with self._guard:
                     to = to or self._connect()
-                    self._write(to, waiting)
+                    self._write(to, live)
                     self._checkpoint(to)
-            except Exception as error:  # whatever went wrong belongs to those who wait, and the thread must live on
-                _fail(waiting, faults.translated(error, self._place.path))
+            except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the thread must live on
+                _fail(live, faults.translated(error, self._place.path))
         if to is not None and not self._shared:
             to.connection.close()
 
-    def _next(self) -> list[_Item] | None:
-        """What waits now, once something does; None when it is time to end."""
-        with self._wake:
-            while not self._items:
-                if self._stopping:
-                    if not self._uses:
-                        return None
-                    break
-                pause = self._uses_due - time.monotonic() if self._uses else None
-                if pause is not None and pause <= 0:
-                    break
-                self._wake.wait(pause)
-            batch, self._items = self._items[:_BATCH], self._items[_BATCH:]
-            return batch
+    def _waiting(self) -> Iterator[list[_Item]]:
+        """All that waits, each time something does; nothing but notes once they are due."""
+        due: float | None = None
+        ending = False
+        while not ending:
+            batch: list[_Item] = []
+            for token in self._tokens(due):
+                if token == "end":
+                    ending = True
+                elif token == "wake":
+                    due = due or time.monotonic() + _NOTE_SECONDS
+                else:
+                    batch.append(token)
+            if batch or (due is not None and (ending or time.monotonic() >= due)):
+                due = None
+                yield batch
+
+    def _tokens(self, due: float | None) -> Iterator[_Item | Literal["wake", "end"]]:
+        try:
+            yield self._queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            while True:
+                yield self._queue.get_nowait()
+        except queue.Empty:
+            return
 
     def _write(self, to: Writing, batch: list[_Item]) -> None:
         self._place.check()
         batch = self._with_room(to, batch)
-        with self._wake:
-            uses, self._uses = self._uses, []
+        uses = self._take_uses()
         try:
             to.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error:
@@ -148,10 +152,12 @@ class Writer:
         try:
             if uses:
                 changes.put_uses(to.connection, uses)
-            for item in batch:
-                settled.append((item, *_guarded(to, item)))
+            if len(batch) == 1 and not uses:
+                settled.append((batch[0], batch[0].work(to), None))
+            else:
+                settled += [(item, *_guarded(to, item)) for item in batch]
             to.connection.execute("COMMIT")
-        except Exception:  # nothing is settled yet; `_alone` meets the same error again and hands it to its owner
+        except Exception:  # noqa: BLE001 - nothing is settled yet; `_alone` meets it again and hands it to its owner
             _roll_back(to)
             return False
         for item, value, refusal in settled:
@@ -164,7 +170,7 @@ class Writer:
     def _alone(self, to: Writing, item: _Item) -> None:
         try:
             value = _transact(to, item.work)
-        except Exception as error:  # it belongs to the one who waits
+        except Exception as error:  # noqa: BLE001 - it belongs to the one who waits
             problem = faults.translated(error, self._place.path)
             if isinstance(problem, JournalFull) and item.urgency == "result" and self._place.give_room():
                 self._alone(to, item)
@@ -177,13 +183,18 @@ class Writer:
         try:
             _transact(to, lambda to: changes.put_uses(to.connection, uses))
         except sqlite3.Error:
+            # They do not stand in the way of a result; who closes the journal is told when they are left over.
             self._keep(uses)
-            raise
+
+    def _take_uses(self) -> list[Use]:
+        uses: list[Use] = []
+        while self._uses:
+            uses.append(self._uses.popleft())
+        return uses
 
     def _keep(self, uses: list[Use]) -> None:
-        with self._wake:
-            self._uses[:0] = uses
-            self._uses_due = time.monotonic() + _NOTE_SECONDS
+        self._uses.extendleft(reversed(uses))
+        self._queue.put("wake")
 
     def _checkpoint(self, to: Writing) -> None:
         """Between batches, so that nobody waits for it."""

@@ -290,7 +290,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
             output=_dump_output(result.output, session) if result else None,
             nodes=head.nodes if head else (),
         )
-        if frame.live and not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        if not isinstance(error, asyncio.CancelledError | GeneratorExit):
             await asyncio.wrap_future(written)
     if frame.execution is session.execution and recording.record.parent_run is None:
         session.last_runs.append((frame.agent, Last(run=frame.id, cell=frame.execution.cell)))
