@@ -11,6 +11,7 @@ You answer questions about the sales table.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import yaml
 from agentkit.errors import SpecError, nearest
 
 FENCE = "---"
+_BREAKS = "\x85\u2028\u2029\ufeff"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,9 @@ class Spec:
     def text(self) -> str:
         """The same spec as a body: `Spec.parse(spec.text()) == spec`."""
         if self.fields:
-            head = yaml.safe_dump(dict(self.fields), sort_keys=False, allow_unicode=True, width=100)
+            # YAML's other line breaks come back as spaces unless they are escaped.
+            readable = not any(sign in json.dumps(dict(self.fields), ensure_ascii=False) for sign in _BREAKS)
+            head = yaml.safe_dump(dict(self.fields), sort_keys=False, allow_unicode=readable, width=100)
             return f"{FENCE}\n{head}{FENCE}\n{self.instructions}\n"
         if self.instructions.startswith(FENCE):
             return f"{FENCE}\n{FENCE}\n{self.instructions}\n"
@@ -123,7 +127,7 @@ def _plain(node: yaml.Node | None, first_line: int) -> None:
     """Refuse what YAML would take silently: repeated keys, keys that are not text, binary and other tags."""
     if node is None:
         return
-    if node.start_mark.line == 0 and node.start_mark.column == 0 and not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.MappingNode):
         raise SpecError(f"line {first_line}: front matter must be `field: value` lines, one for each field")
     # Nesting is bounded by YAML's own parser, sharing by the refusal of aliases.
     stack = [node]
