@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentkit.define.tools import tool as tool
+    from agentkit.durable.journal import idempotency_key as idempotency_key
     from agentkit.engine.build import build as build
     from agentkit.engine.run import Answer as Answer
     from agentkit.engine.run import ask as ask
@@ -24,18 +25,19 @@ _HOME = {
     "Answer": "agentkit.engine.run",
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
+    "idempotency_key": "agentkit.durable.journal",
     "session": "agentkit.engine.session",
     "tool": "agentkit.define.tools",
 }
 
-__all__ = ["AgentKitError", "Answer", "ask", "build", "durable", "load_ipython_extension", "session", "tool"]
+__all__ = ["AgentKitError", "Answer", "ask", "build", "durable", "idempotency_key", "load_ipython_extension", "session", "tool"]
 
 
 class _DurablePackage(ModuleType):
     """`agentkit.durable` is a folder and the verb `agentkit.durable(agent)`: Python has one name for both."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return import_module("agentkit.engine.build").durable(*args, **options)
+        return import_module("agentkit.engine.agent").durable(*args, **options)
 
 
 _durable.__class__ = _DurablePackage

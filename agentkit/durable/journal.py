@@ -216,7 +216,7 @@ class Journal:
             redo = await self._may_go_live(found, call, run, n=n, ord=ord)
             if isinstance(redo, Performed):
                 return redo
-            shared = self._from_cache(call)
+            shared = await self._from_cache(call)
             intent = self._intent(call, run, n=n, ord=ord, redo=redo)
             claim = await asyncio.wrap_future(self.store.begin(intent))
             if not claim.mine:
@@ -341,10 +341,10 @@ class Journal:
         changed = [part for part, value in call.key.parts.items() if rows[0].parts.get(part) != value]
         return f"the nearest recording is step {rows[0].id}; different: {', '.join(changed) or 'its place (n)'}"
 
-    def _from_cache(self, call: Call) -> Payload | None:
+    async def _from_cache(self, call: Call) -> Payload | None:
         if call.cache is None:
             return None
-        body = call.cache.get(call.key.key)
+        body = await asyncio.to_thread(call.cache.get, call.key.key)
         return None if body is None else json.loads(body)
 
     def _intent(self, call: Call, run: RunFrame, *, n: int, ord: int, redo: bool) -> Intent:
@@ -442,7 +442,7 @@ class Journal:
         frame.recorded = True
         self._tell_done(frame, outcome)
         if call.cache is not None and outcome.body is not None and call.cacheable(payload):
-            call.cache.put(call.key.key, outcome.body, call.ttl)
+            await asyncio.to_thread(call.cache.put, call.key.key, outcome.body, call.ttl)
 
     def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
         reading = call.read(payload)

@@ -234,7 +234,7 @@ def _open(
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
         trusted=_untouched.get() and not _edits_messages(agent),
-        caches=session.caches(),
+        cache=session.cache,
         share=policy.share,
         ttl=policy.ttl,
     )

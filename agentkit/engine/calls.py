@@ -50,6 +50,7 @@ from agentkit.engine.stream import LiveModel, forward_deltas
 from agentkit.events import Effects, Kind, Scope, Usage
 
 ENGINE = "agentkit"
+_SHARED_SECONDS = 30 * 24 * 3600.0
 _NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
 
 
@@ -62,7 +63,7 @@ class AgentRunFrame(RunFrame):
     memo: RequestParts = field(default_factory=RequestParts)
     digests: dict[int, bytes] = field(default_factory=dict)
     trusted: bool = True
-    caches: Mapping[Scope, CallCacheView] = field(default_factory=dict)
+    cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
     share: Scope | None = None
     ttl: float | None = None
 
@@ -155,8 +156,8 @@ def model_call(
         nodes=head.nodes,
         model=identity,
         alternatives=tuple(by_member.values()),
-        cache=_cache(frame, frame.share),
-        ttl=frame.ttl,
+        cache=frame.cache(frame.share),
+        ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
         read=lambda payload: _read_response(payload, names, by_member),
         as_replayed=_zero_usage,
@@ -235,8 +236,8 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         nodes=head.nodes,
         counted=not shared,
         verify=_probe(declared, args),
-        cache=_cache(frame, declared.share) if declared.effects == "none" else None,
-        ttl=declared.ttl,
+        cache=frame.cache(declared.share) if declared.effects == "none" else None,
+        ttl=declared.ttl or _SHARED_SECONDS,
         control=_control,
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
@@ -291,10 +292,6 @@ def _probe(declared: Declaration, args: Any) -> Callable[[], Awaitable[Any]] | N
         return None if answer is None else encode_tool_result(answer)
 
     return probe
-
-
-def _cache(frame: AgentRunFrame, scope: Scope | None) -> CallCacheView | None:
-    return None if scope is None or scope == "project" else frame.caches.get(scope)
 
 
 # -- everything else

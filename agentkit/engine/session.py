@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from agentkit.durable.cache import CallCache
 from agentkit.durable.journal import CallCacheView, Execution, Journal, dumps
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor
@@ -43,6 +44,15 @@ def label_from_environment() -> str:
     return "default"
 
 
+def _cache_folder(scope: Literal["user", "shared"]) -> Path:
+    if scope == "user":
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentkit" / "calls"
+    folder = os.environ.get("AGENTKIT_SHARED")
+    if not folder:
+        raise UserError('share="shared" needs the folder that the team shares: set AGENTKIT_SHARED=FOLDER')
+    return Path(folder).expanduser()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Last:
     """The newest run of an agent in this kernel, and the cell it ran in."""
@@ -67,7 +77,8 @@ class Session:
         self.last_runs: list[tuple[str, Last]] = []
         self._read_only = read_only
         self._listeners: list[Callable[[Event], None]] = []
-        self._caches: dict[Scope, CallCacheView] = {}
+        self._caches: dict[Scope, CallCache] = {}
+        self.remarks: list[str] = []
 
     @cached_property
     def store(self) -> Store:
@@ -81,9 +92,18 @@ class Session:
     def journal(self) -> Journal:
         return Journal(self.store, redactor=self.redactor, emit=self.emit)
 
-    def caches(self) -> Mapping[Scope, CallCacheView]:
-        """The call caches of the scopes beyond this project, opened when a shared step first asks for one."""
-        return self._caches
+    def cache(self, scope: Scope | None) -> CallCacheView | None:
+        """The call cache of a scope beyond this project, opened when a step first asks for it."""
+        if scope is None or scope == "project":
+            return None
+        if scope not in self._caches:
+            self._caches[scope] = CallCache.open(_cache_folder(scope), scope=scope, report=self.remark)
+        return self._caches[scope]
+
+    def remark(self, text: str) -> None:
+        """Keep a one-line remark for the person until it is shown (`remarks`)."""
+        if text not in self.remarks:
+            self.remarks.append(text)
 
     @cached_property
     def executor(self) -> ThreadPoolExecutor:
@@ -152,6 +172,8 @@ class Session:
             self.store.close()
             del self.__dict__["store"]
             self.__dict__.pop("journal", None)
+        while self._caches:
+            self._caches.popitem()[1].close()
         if "executor" in self.__dict__:
             self.executor.shutdown(wait=False)
             del self.__dict__["executor"]
