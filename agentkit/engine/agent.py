@@ -11,9 +11,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from opentelemetry import trace
 from pydantic import TypeAdapter
 from pydantic_ai import Agent
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
+from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
@@ -108,7 +110,7 @@ class DurableAgent(Agent[Any, Any]):
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
         async with _recorded(self, self.policy, args, kwargs):
-            async with super().iter(*args, **_without_request_limit(kwargs)) as run:
+            async with super().iter(*args, **_defaults(self, kwargs)) as run:
                 _bind(run)
                 yield run
 
@@ -130,9 +132,11 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
 
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
-        capabilities = [*(kwargs.pop("capabilities", None) or ()), JournalDurability(name=self.name or "agent")]
+        durability = JournalDurability(name=self.name or "agent")
+        kwargs = _defaults(self, kwargs)
+        kwargs["capabilities"] = [*(kwargs.get("capabilities") or ()), durability]
         async with _recorded(self, self.policy, args, kwargs):
-            async with super().iter(*args, capabilities=capabilities, **_without_request_limit(kwargs)) as run:
+            async with super().iter(*args, **kwargs) as run:
                 _bind(run)
                 yield run
 
@@ -144,11 +148,20 @@ def durable(agent: AbstractAgent[Any, Any]) -> AbstractAgent[Any, Any]:
     return AdoptedAgent(agent)
 
 
-def _without_request_limit(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """pydantic-ai stops a run after 50 requests unless told otherwise; agentkit has no such default."""
-    if kwargs.get("usage_limits") is None:
-        return {**kwargs, "usage_limits": UsageLimits(request_limit=None)}
-    return kwargs
+def _defaults(agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What agentkit gives a run that its caller did not: no limit of 50 requests, and spans where somebody listens."""
+    given = dict(kwargs)
+    if given.get("usage_limits") is None:
+        given["usage_limits"] = UsageLimits(request_limit=None)
+    if _spans_wanted(agent):
+        given["capabilities"] = [*(given.get("capabilities") or ()), Instrumentation()]
+    return given
+
+
+def _spans_wanted(agent: AbstractAgent[Any, Any]) -> bool:
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or Agent._instrument_default:
+        return False
+    return not any(isinstance(capability, Instrumentation) for capability in agent.root_capability.capabilities)
 
 
 @dataclass
