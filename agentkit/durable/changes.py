@@ -36,7 +36,10 @@ _INSERT = (
     f"INSERT INTO step ({', '.join(SEALED)}, sum, agent, run, ord, parent, attempt, owner, started, request, result) "
     f"VALUES ({', '.join('?' * (len(SEALED) + 10))})"
 )
-_SEALED_SET = ", ".join(f"{name} = ?" for name in SEALED)
+_COPY = (
+    f"INSERT INTO step ({', '.join(SEALED)}, sum, agent, run, ord, parent, attempt, owner, started, ended, request, "
+    f"result, twice) VALUES ({', '.join('?' * (len(SEALED) + 13))})"
+)
 _PUT_USE = "INSERT OR REPLACE INTO use (run, ord, step, replayed, started, ended, attempt)"
 _AT = {name: index for index, name in enumerate(SEALED)}
 
@@ -91,33 +94,55 @@ def finish(to: Writing, outcome: Outcome) -> None:
             to.path, f"step {outcome.step} ({name}) already has its result, this second one was not kept", "run again"
         )
     put_nodes(to.connection, () if outcome.node is None else (outcome.node,))
-    sealed = _outcome_sealed(to, values[:BODIES], outcome)
+    _rekey(to.connection, values, outcome)
+    ended = _put_end(values, outcome)
     _put_bodies(to.connection, outcome.step, outcome.body, outcome.shown)
     use = outcome.use
     if use is not None and use.replayed:
         # Adopted from elsewhere: recorded under this intent, but nothing was performed or spent here.
         put_uses(to.connection, (use,))
     started = values[SEAL + 7] if use is None else use.started
-    ended = time.time() if use is None or use.ended is None else use.ended
+    stopped = time.time() if use is None or use.ended is None else use.ended
     to.connection.execute(
-        f"UPDATE step SET {_SEALED_SET}, sum = ?, started = ?, ended = ?, result = ? WHERE id = ?",
-        (*sealed, seal(sealed, outcome.body, outcome.shown), started, ended, text(outcome.result), outcome.step),
+        _FINISH,
+        (
+            *ended, seal(values[:BODIES], outcome.body, outcome.shown), started, stopped, text(outcome.result),
+            outcome.step,
+        ),
+    )  # fmt: skip
+
+
+_ENDED = ("status", "settled", "reply", "input_tokens", "output_tokens", "cost", "nested", "error", "model")
+# Only what changes: to set a column of an index is to rewrite the index.
+_FINISH = (
+    f"UPDATE step SET {', '.join(f'{name} = ?' for name in _ENDED)}, sum = ?, started = ?, ended = ?, result = ? "
+    "WHERE id = ?"
+)
+
+
+def _put_end(values: list[Any], outcome: Outcome) -> tuple[Any, ...]:
+    """The columns of _ENDED, which are put into `values` too."""
+    ended = (
+        outcome.status,
+        None,
+        None if outcome.node is None else outcome.node.digest,
+        *columns_of(outcome.usage),
+        compact(outcome.nested) if outcome.nested else None,
+        None if outcome.error is None else text(outcome.error),
+        values[_AT["model"]] if outcome.model is None else text(outcome.model),
     )
+    for name, value in zip(_ENDED, ended, strict=True):
+        values[_AT[name]] = value
+    return ended
 
 
-def _outcome_sealed(to: Writing, sealed: list[Any], outcome: Outcome) -> list[Any]:
-    usage = columns_of(outcome.usage)
-    changed: dict[str, Any] = {
-        "status": outcome.status, "settled": None, "error": None if outcome.error is None else text(outcome.error),
-        "input_tokens": usage[0], "output_tokens": usage[1], "cost": usage[2],
-        "nested": compact(outcome.nested) if outcome.nested else None,
-        "reply": None if outcome.node is None else outcome.node.digest,
-    }  # fmt: skip
-    if outcome.model is not None:
-        changed["model"] = text(outcome.model)
-    if outcome.key is not None and outcome.key != sealed[_AT["key"]]:
-        changed |= {"key": outcome.key, "gen": _next_gen(to.connection, outcome.key, sealed[_AT["n"]])}
-    return [changed.get(name, value) for name, value in zip(SEALED, sealed, strict=True)]
+def _rekey(connection: Connection, values: list[Any], outcome: Outcome) -> None:
+    """Another member of a fallback chain answered: the row is found by that member's key from now on."""
+    if outcome.key is None or outcome.key == values[_AT["key"]]:
+        return
+    values[_AT["gen"]] = _next_gen(connection, outcome.key, values[_AT["n"]])
+    values[_AT["key"]] = outcome.key
+    connection.execute("UPDATE step SET key = ?, gen = ? WHERE id = ?", (outcome.key, values[_AT["gen"]], outcome.step))
 
 
 def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
@@ -164,6 +189,34 @@ def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
     return Claim(to.row(row.id), True)
 
 
+def replayable(to: Writing, key: bytes, n: int) -> int | None:
+    """The id of the newest record of this request, when it is an answer."""
+    found = to.connection.execute(_NEWEST, (key, n)).fetchone()
+    if found is None or found[_AT["status"]] != "done" or found[_AT["settled"]] == FORGOTTEN:
+        return None
+    return int(found[SEAL + 1])
+
+
+def copy_row(to: Writing, row: Row, *, parent: int | None) -> int:
+    """A record of another journal as the newest of its key here; what it had not ended never will."""
+    status = "cancelled" if row.status == "started" else row.status
+    sealed = (
+        row.key, row.n, _next_gen(to.connection, row.key, row.n), row.slot, row.kind, text(row.name), row.effects,
+        status, row.settled, row.history, row.reply, *columns_of(row.usage),
+        compact(row.nested) if row.nested else None, row.error, compact(row.parts), row.model,
+    )  # fmt: skip
+    cursor = to.connection.execute(
+        _COPY,
+        (
+            *sealed, seal(sealed, row.body, row.shown), text(row.agent), row.run, 0, parent, row.attempt, row.owner,
+            row.started, row.ended, text(row.request), text(row.result), row.maybe_paid_twice,
+        ),
+    )  # fmt: skip
+    id_ = int(cursor.lastrowid or 0)
+    _put_bodies(to.connection, id_, row.body, row.shown)
+    return id_
+
+
 # ---- a person decides
 
 
@@ -206,8 +259,8 @@ _SETTLED: dict[Settlement, tuple[str, str | None]] = {
 
 def forget(to: Writing, *, run: str | None, step: int | None, agent: str | None) -> int:
     """Leave a tombstone for each step: it is listed, and never replayed again."""
-    runs = _runs_below(to.connection, run, agent)
-    steps = _steps_of(to.connection, runs, step, agent)
+    runs = runs_below(to.connection, run, agent)
+    steps = steps_of(to.connection, runs, step, agent)
     for each in steps:
         to.connection.execute("DELETE FROM body WHERE step = ?", (each,))
         to.connection.execute(_ENTOMB, (FORGOTTEN, each))
@@ -228,13 +281,13 @@ _RUNS_BELOW = (
 )
 
 
-def _runs_below(connection: Connection, run: str | None, agent: str | None) -> list[str]:
+def runs_below(connection: Connection, run: str | None, agent: str | None) -> list[str]:
     if run is None and agent is None:
         return []
     return [id_ for (id_,) in connection.execute(_RUNS_BELOW, (run, agent))]
 
 
-def _steps_of(connection: Connection, runs: Iterable[str], step: int | None, agent: str | None) -> list[int]:
+def steps_of(connection: Connection, runs: Iterable[str], step: int | None, agent: str | None) -> list[int]:
     """The steps these runs used, those of the agent, and every generation of the one named."""
     found = {id_ for run in runs for (id_,) in connection.execute("SELECT step FROM use WHERE run = ?", (run,))}
     if agent is not None:

@@ -9,8 +9,9 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from agentkit.durable import faults
-from agentkit.durable.records import Node, Part, Row
+from agentkit.durable.records import Node, Part, Row, Use
 from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, holds, row_of, run_of, step_of
+from agentkit.durable.transfer import Conversation, Parcel
 from agentkit.events import Event, Kind, Run, Step
 
 _ROWS = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id"
@@ -58,12 +59,12 @@ def messages(source: Source, digest: bytes) -> list[bytes]:
     chain = source.connection.execute(_CHAIN, (digest,)).fetchall()
     if not chain or chain[0][1] is not None:
         raise faults.corrupt(source.path, f"conversation {digest.hex()[:12]} is not whole")
-    return [_node(source, found).body for found in chain]
+    return [node_of(source, found).body for found in chain]
 
 
 def part(source: Source, digest: bytes) -> bytes | None:
     found = source.connection.execute("SELECT digest, body, sum FROM part WHERE digest = ?", (digest,)).fetchone()
-    return None if found is None else _part(source, found).body
+    return None if found is None else part_of(source, found).body
 
 
 def run(source: Source, id_: str) -> Run | None:
@@ -100,10 +101,24 @@ def steps(source: Source, run_id: str) -> list[Step]:
     return [step_of(UseRow._make(values)) for values in found]
 
 
+def uses(source: Source, run_id: str) -> list[Use]:
+    query = "SELECT run, ord, step, replayed, started, ended FROM use WHERE run = ? ORDER BY ord"
+    found = source.connection.execute(query, (run_id,)).fetchall()
+    return [Use(run, ord_, step, bool(replayed), *times) for run, ord_, step, replayed, *times in found]
+
+
 def trace(source: Source, run_id: str) -> list[Event]:
     """The run, its steps in order, and behind each step the runs inside it."""
     root = run(source, run_id)
     return [] if root is None else _trace(source, root, frozenset())
+
+
+def parcel(source: Source, run_ids: Iterable[str]) -> Parcel:
+    """The runs, the runs inside them, and all they rest on."""
+    chosen = closure(source, run_ids)
+    ids = [each.id for each in chosen]
+    ended = [Conversation(each, *(run_contents(source, each.id) or (None, None))) for each in chosen]
+    return Parcel(ended, [use for id_ in ids for use in uses(source, id_)], *needed_by(source, ids))
 
 
 def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:
@@ -180,7 +195,7 @@ def _nodes(source: Source, ends: Iterable[bytes | None]) -> list[Node]:
             ).fetchone()
             if values is None:
                 break
-            branch.append(_node(source, values))
+            branch.append(node_of(source, values))
             end = branch[-1].parent
         found.update((node.digest, node) for node in reversed(branch))
     return list(found.values())
@@ -195,17 +210,17 @@ def _parts(source: Source, digests: Iterable[str]) -> list[Part]:
             continue
         values = source.connection.execute("SELECT digest, body, sum FROM part WHERE digest = ?", (raw,)).fetchone()
         if values is not None:
-            found.append(_part(source, values))
+            found.append(part_of(source, values))
     return found
 
 
-def _node(source: Source, values: Sequence[Any]) -> Node:
+def node_of(source: Source, values: Sequence[Any]) -> Node:
     if not holds(values[3], values[:2], values[2]):
         raise faults.corrupt(source.path, f"message {bytes(values[0]).hex()[:12]} does not match its checksum")
     return Node(*values[:3])
 
 
-def _part(source: Source, values: Sequence[Any]) -> Part:
+def part_of(source: Source, values: Sequence[Any]) -> Part:
     if not holds(values[2], values[:1], values[1]):
         raise faults.corrupt(source.path, f"part {bytes(values[0]).hex()[:12]} does not match its checksum")
     return Part(*values[:2])

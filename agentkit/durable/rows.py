@@ -34,6 +34,7 @@ USE: Final = (
     "step.twice, step.request, step.result, step.error"
 )
 RUN: Final = "id, data, owner"
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 FORGOTTEN: Final = "forgotten"
 
 
@@ -135,7 +136,7 @@ def run_of(id_: str, data: str) -> Run:
 
 
 def compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def text(value: str) -> str:

@@ -9,18 +9,20 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentkit.durable import changes, faults, files, owner, reading
+from agentkit.durable import changes, faults, files, owner, reading, transfer, upkeep
 from agentkit.durable.changes import Settlement, Writing
 from agentkit.durable.owner import Owner
 from agentkit.durable.place import Place, on_network
 from agentkit.durable.reading import Needed, Source
 from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
 from agentkit.durable.rows import FORGOTTEN
+from agentkit.durable.transfer import Parcel
+from agentkit.durable.upkeep import Selection
 from agentkit.durable.writer import Urgency, Writer
 from agentkit.errors import JournalError
 from agentkit.events import Event, Kind, Run, Step
@@ -167,6 +169,14 @@ class Store:
         """The rows, messages and parts that these runs and the runs inside them rest on."""
         return self._ask(lambda source: reading.needed_by(source, runs))
 
+    def parcel(self, runs: Iterable[str]) -> Parcel:
+        """What `needed_by` gives, with the runs themselves and the steps' places in them: all another journal needs."""
+        return self._ask(lambda source: reading.parcel(source, runs))
+
+    def verify(self) -> list[str]:
+        """What is wrong with the file, one line each; nothing when every byte is as it was written."""
+        return self._ask(upkeep.problems)
+
     # ---- writes
 
     def begin(self, intent: Intent) -> Future[Claim]:
@@ -203,6 +213,31 @@ class Store:
     def forget(self, *, run: str | None = None, step: int | None = None, agent: str | None = None) -> Future[int]:
         """Leave tombstones: these steps are never replayed again. The future gives their number."""
         return self._tell(lambda to: changes.forget(to, run=run, step=step, agent=agent))
+
+    def bring_in(self, parcel: Parcel) -> Future[int]:
+        """Add the records of another journal that are not here yet. The future gives how many steps were added."""
+        return self._tell(lambda to: transfer.bring_in(to, parcel))
+
+    def erase(
+        self,
+        *,
+        run: str | None = None,
+        step: int | None = None,
+        agent: str | None = None,
+        before: float | None = None,
+        everything: bool = False,
+    ) -> int:
+        """Really delete, from the file and from its log, and say how many steps; steps that other runs used stay."""
+        chosen = Selection(run=run, step=step, agent=agent, before=before, everything=everything)
+        count = self._tell(lambda to: upkeep.erase(to, chosen)).result()
+        with self._door:
+            self._rest()
+            try:
+                with closing(files.open_again(self._place, exclusive=self._exclusive)) as connection:
+                    upkeep.compact(connection, self.path)
+            except sqlite3.Error as error:
+                raise faults.translated(error, self.path) from error
+        return count
 
     # ---- behind the doors
 
