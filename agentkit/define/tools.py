@@ -1,0 +1,150 @@
+"""What cannot be seen from a tool's code: its declared effects, probe, sharing and needs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args, overload
+
+from agentkit.errors import UserError
+from agentkit.events import Effects, Scope
+
+F = TypeVar("F", bound=Callable[..., Any])
+Declared = Literal["none", "idempotent", "once", "kernel"]
+
+_ATTRIBUTE = "__agentkit__"
+_SIZE = re.compile(r"^\d+(\.\d+)?\s*(B|[KMGT]i?B?)$", re.IGNORECASE)
+_SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """What a tool declares. `ttl` and `timeout` are seconds, `memory` a size such as "2GiB".
+
+    `effects`: "none" only reads; "idempotent" may be repeated with the same `agentkit.idempotency_key()`; "once" must
+    never be repeated unasked; "kernel" changes the kernel's own state. `verify(**arguments)` looks whether an
+    interrupted call happened and gives its result, or None when it did not. `share` lets equal calls reuse the result
+    beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team.
+    """
+
+    effects: Effects = "undeclared"
+    verify: Callable[..., Any] | None = None
+    approve: str | Callable[..., Any] | None = None
+    share: Scope | None = None
+    ttl: float | None = None
+    memory: str | None = None
+    timeout: float | None = None
+    poll: bool = False
+
+
+_PLAIN = Declaration()
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *,
+    effects: Declared | None = None,
+    verify: Callable[..., Any] | None = None,
+    approve: Literal["ask", "always", "never"] | Callable[..., Any] | None = None,
+    share: Scope | bool | None = None,
+    ttl: float | str | None = None,
+    memory: str | None = None,
+    timeout: float | str | None = None,
+    poll: bool = False,
+) -> Callable[[F], F]: ...
+def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+    """Declare what a tool does to the world and needs from it; the function itself stays as it is.
+
+    Durations are seconds or texts such as "90s", "2h", "7d". Raises UserError for an option that makes no sense.
+    """
+    declared = _declaration(**options)
+
+    def declare(target: F) -> F:
+        setattr(target, _ATTRIBUTE, declared)
+        return target
+
+    return declare if function is None else declare(function)
+
+
+def declaration(function: Callable[..., Any]) -> Declaration:
+    """What `function` declares; nothing for a plain function."""
+    found = getattr(inspect.unwrap(function), _ATTRIBUTE, None) or getattr(function, _ATTRIBUTE, None)
+    return found if isinstance(found, Declaration) else _PLAIN
+
+
+def _declaration(
+    *,
+    effects: str | None = None,
+    verify: Callable[..., Any] | None = None,
+    approve: Any = None,
+    share: Scope | bool | None = None,
+    ttl: float | str | None = None,
+    memory: str | None = None,
+    timeout: float | str | None = None,
+    poll: bool = False,
+) -> Declaration:
+    known = _known("effects", "undeclared" if effects is None else effects, get_args(Effects))
+    scope = None if share in (None, False) else _known("share", "project" if share is True else share, get_args(Scope))
+    if scope is not None and known not in ("none", "undeclared"):
+        raise UserError(f'share={scope!r} reuses a result elsewhere, so it needs effects="none", not {known!r}')
+    if verify is not None and not callable(verify):
+        raise UserError(f"verify= takes a function of the tool's arguments, not {type(verify).__name__}")
+    if approve is not None and not callable(approve):
+        _known("approve", approve, ("ask", "always", "never"))
+    if memory is not None and not _SIZE.match(memory.strip()):
+        raise UserError(f'memory={memory!r} is not a size: write "512MB" or "2GiB"')
+    return Declaration(
+        effects=known,
+        verify=verify,
+        approve=approve,
+        share=scope,
+        ttl=_seconds("ttl", ttl),
+        memory=memory,
+        timeout=_seconds("timeout", timeout),
+        poll=poll,
+    )
+
+
+def _known(option: str, value: Any, allowed: Sequence[str]) -> Any:
+    if value not in allowed:
+        raise UserError(f"@agentkit.tool({option}={value!r}): choose one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _seconds(option: str, value: float | str | None) -> float | None:
+    if value is None:
+        return None
+    found = _SPAN.match(value.strip()) if isinstance(value, str) else None
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else value
+    if isinstance(seconds, str) or seconds <= 0:
+        raise UserError(f'@agentkit.tool({option}={value!r}): write seconds, or "90s", "10m", "2h", "7d"')
+    return float(seconds)
+
+
+def check(functions: Sequence[Callable[..., Any]]) -> None:
+    """Raise UserError for what cannot be a tool: no name, no annotations, or two of one name."""
+    names: dict[str, Callable[..., Any]] = {}
+    for function in functions:
+        name = getattr(function, "__name__", None)
+        if name is None or name == "<lambda>":
+            raise UserError("a tool needs a name: write it as a `def` with types and a docstring, not as a lambda")
+        if name in names and names[name] is not function:
+            raise UserError(f"two tools are named {name}: rename one, agents call tools by name")
+        names[name] = function
+        _check_annotations(name, function)
+
+
+def _check_annotations(name: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name} cannot be a tool: its parameters cannot be read; wrap it in a `def`") from error
+    bare = [parameter.name for parameter in signature.parameters.values() if parameter.annotation is parameter.empty]
+    if bare:
+        example = f"def {name}({bare[0]}: str, …)"
+        raise UserError(f"tool {name} has no type for {', '.join(bare)}: the model needs them, write {example}")
