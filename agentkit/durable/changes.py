@@ -36,10 +36,6 @@ _INSERT = (
     f"INSERT INTO step ({', '.join(SEALED)}, sum, agent, run, ord, parent, attempt, owner, started, request, result) "
     f"VALUES ({', '.join('?' * (len(SEALED) + 10))})"
 )
-_COPY = (
-    f"INSERT INTO step ({', '.join(SEALED)}, sum, agent, run, ord, parent, attempt, owner, started, ended, request, "
-    f"result, twice) VALUES ({', '.join('?' * (len(SEALED) + 13))})"
-)
 _PUT_USE = "INSERT OR REPLACE INTO use (run, ord, step, replayed, started, ended, attempt)"
 _AT = {name: index for index, name in enumerate(SEALED)}
 
@@ -187,34 +183,6 @@ def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
     reseal(to, row.id)
     _put_live_use(to.connection, intent, row.id, attempt=row.attempt + 1, now=now)
     return Claim(to.row(row.id), True)
-
-
-def replayable(to: Writing, key: bytes, n: int) -> int | None:
-    """The id of the newest record of this request, when it is an answer."""
-    found = to.connection.execute(_NEWEST, (key, n)).fetchone()
-    if found is None or found[_AT["status"]] != "done" or found[_AT["settled"]] == FORGOTTEN:
-        return None
-    return int(found[SEAL + 1])
-
-
-def copy_row(to: Writing, row: Row, *, parent: int | None) -> int:
-    """A record of another journal as the newest of its key here; what it had not ended never will."""
-    status = "cancelled" if row.status == "started" else row.status
-    sealed = (
-        row.key, row.n, _next_gen(to.connection, row.key, row.n), row.slot, row.kind, text(row.name), row.effects,
-        status, row.settled, row.history, row.reply, *columns_of(row.usage),
-        compact(row.nested) if row.nested else None, row.error, compact(row.parts), row.model,
-    )  # fmt: skip
-    cursor = to.connection.execute(
-        _COPY,
-        (
-            *sealed, seal(sealed, row.body, row.shown), text(row.agent), row.run, 0, parent, row.attempt, row.owner,
-            row.started, row.ended, text(row.request), text(row.result), row.maybe_paid_twice,
-        ),
-    )  # fmt: skip
-    id_ = int(cursor.lastrowid or 0)
-    _put_bodies(to.connection, id_, row.body, row.shown)
-    return id_
 
 
 # ---- a person decides

@@ -9,9 +9,8 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from agentkit.durable import faults
-from agentkit.durable.records import Node, Part, Row, Use
+from agentkit.durable.records import Node, Part, Row
 from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, holds, row_of, run_of, step_of
-from agentkit.durable.transfer import Conversation, Parcel
 from agentkit.events import Event, Kind, Run, Step
 
 _ROWS = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id"
@@ -101,24 +100,10 @@ def steps(source: Source, run_id: str) -> list[Step]:
     return [step_of(UseRow._make(values)) for values in found]
 
 
-def uses(source: Source, run_id: str) -> list[Use]:
-    query = "SELECT run, ord, step, replayed, started, ended FROM use WHERE run = ? ORDER BY ord"
-    found = source.connection.execute(query, (run_id,)).fetchall()
-    return [Use(run, ord_, step, bool(replayed), *times) for run, ord_, step, replayed, *times in found]
-
-
 def trace(source: Source, run_id: str) -> list[Event]:
     """The run, its steps in order, and behind each step the runs inside it."""
     root = run(source, run_id)
     return [] if root is None else _trace(source, root, frozenset())
-
-
-def parcel(source: Source, run_ids: Iterable[str]) -> Parcel:
-    """The runs, the runs inside them, and all they rest on."""
-    chosen = closure(source, run_ids)
-    ids = [each.id for each in chosen]
-    ended = [Conversation(each, *(run_contents(source, each.id) or (None, None))) for each in chosen]
-    return Parcel(ended, [use for id_ in ids for use in uses(source, id_)], *needed_by(source, ids))
 
 
 def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:

@@ -31,7 +31,7 @@ SEAL: Final = BODIES + 2
 USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
-    "step.twice, step.request, step.result, step.error"
+    "step.twice, step.request, step.result, step.error, step.run, step.ord"
 )
 RUN: Final = "id, data, owner"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -62,6 +62,8 @@ class UseRow(NamedTuple):
     request: str
     result: str
     error: str | None
+    live_run: str
+    live_ord: int
 
 
 def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
@@ -120,7 +122,9 @@ def step_of(use: UseRow) -> Step:
         started=use.started if replayed or overtaken else use.live_started, ended=ended,
         recorded_seconds=None if overtaken else took,
         usage=None if overtaken else usage_of(use.input_tokens, use.output_tokens, use.cost),
-        attempt=use.attempt or use.newest_attempt, maybe_paid_twice=bool(use.twice), request=use.request,
+        attempt=use.attempt or use.newest_attempt,
+        # Recorded at this very place and yet replayed: it came from the call cache.
+        shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord), maybe_paid_twice=bool(use.twice), request=use.request,
         result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
     )  # fmt: skip

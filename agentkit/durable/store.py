@@ -14,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentkit.durable import changes, faults, files, owner, reading, transfer, upkeep
+from agentkit.durable import changes, faults, files, owner, reading, upkeep
 from agentkit.durable.changes import Settlement, Writing
 from agentkit.durable.owner import Owner
 from agentkit.durable.place import Place, on_network
 from agentkit.durable.reading import Needed, Source
 from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
 from agentkit.durable.rows import FORGOTTEN
-from agentkit.durable.transfer import Parcel
 from agentkit.durable.upkeep import Selection
 from agentkit.durable.writer import Urgency, Writer
 from agentkit.errors import JournalError
@@ -169,10 +168,6 @@ class Store:
         """The rows, messages and parts that these runs and the runs inside them rest on."""
         return self._ask(lambda source: reading.needed_by(source, runs))
 
-    def parcel(self, runs: Iterable[str]) -> Parcel:
-        """What `needed_by` gives, with the runs themselves and the steps' places in them: all another journal needs."""
-        return self._ask(lambda source: reading.parcel(source, runs))
-
     def verify(self) -> list[str]:
         """What is wrong with the file, one line each; nothing when every byte is as it was written."""
         return self._ask(upkeep.problems)
@@ -213,10 +208,6 @@ class Store:
     def forget(self, *, run: str | None = None, step: int | None = None, agent: str | None = None) -> Future[int]:
         """Leave tombstones: these steps are never replayed again. The future gives their number."""
         return self._tell(lambda to: changes.forget(to, run=run, step=step, agent=agent))
-
-    def bring_in(self, parcel: Parcel) -> Future[int]:
-        """Add the records of another journal that are not here yet. The future gives how many steps were added."""
-        return self._tell(lambda to: transfer.bring_in(to, parcel))
 
     def erase(
         self,
