@@ -1,0 +1,180 @@
+"""How a cell is run: `%%agent` and `%agent` become awaited calls, Stop wakes the loop, nested ones wait on another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import re
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from agentkit.errors import Interrupted
+
+T = TypeVar("T")
+
+depth: contextvars.ContextVar[int] = contextvars.ContextVar("agentkit_cell_depth", default=0)
+_CELL = re.compile(r"%%agent(?:[ \t]+(.*))?$")
+_LINE = re.compile(r"(?P<indent>[ \t]*)(?P<target>[\w.,\[\]\"' \t*()]+=[ \t]*)?%agent(?P<args>[ \t].*)?$")
+_HEADER = re.compile(r"[ \t]*(async[ \t]+def|def|class)\b")
+_TOKEN = re.compile(r'#[^\n]*|"""|\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\\.|[\[\](){}]', re.DOTALL)
+
+
+def transform(lines: list[str]) -> list[str]:
+    """IPython's line transform: what stands after `%agent` reaches us as typed, with its quotes and question marks."""
+    if not lines:
+        return lines
+    awaited = depth.get() == 0
+    cell = _CELL.match(lines[0].rstrip("\r\n"))
+    if cell:
+        return [_call("cell", awaited, cell[1] or "", "".join(lines[1:]))] if awaited else lines
+    if lines[0].startswith("%%") or not any("%agent" in line for line in lines):
+        return lines
+    return _lines(lines, awaited)
+
+
+def _lines(lines: list[str], awaited: bool) -> list[str]:
+    done: list[str] = []
+    position = 0
+    while position < len(lines):
+        line = lines[position].rstrip("\r\n")
+        position += 1
+        found = _LINE.match(line)
+        if found is None or _inside(done):
+            done.append(lines[position - 1])
+            continue
+        args = found["args"] or ""
+        while args.endswith("\\") and position < len(lines):
+            args = args[:-1] + lines[position].rstrip("\r\n")
+            position += 1
+        target = found["target"] or ""
+        how = "value" if target else "line"
+        done.append(found["indent"] + target + _call(how, awaited and _may_await(done, found["indent"]), args.strip()))
+    return done
+
+
+def _call(how: str, awaited: bool, *args: str) -> str:
+    values = ", ".join(map(repr, args))
+    return f"{'await ' if awaited else ''}get_ipython().agentkit.{'' if awaited else 'blocking_'}{how}({values})\n"
+
+
+def _inside(lines: list[str]) -> bool:
+    """Whether the line after these is in the middle of a string or a bracket."""
+    code = "".join("\n" if line.lstrip().startswith(("%", "!")) else line for line in lines)
+    level, position = 0, 0
+    while (token := _TOKEN.search(code, position)) is not None:
+        position = token.end()
+        text = token[0]
+        if text in {'"""', "'''"}:
+            end = re.compile(r"(?:\\.|(?!" + text + r").)*" + text, re.DOTALL).match(code, position)
+            if end is None:
+                return True
+            position = end.end()
+        elif text in "[({":
+            level += 1
+        elif text in "])}":
+            level -= 1
+    return level > 0
+
+
+def _may_await(lines: list[str], indent: str) -> bool:
+    """Whether the innermost function around the line is async, or there is none."""
+    width = len(indent.expandtabs())
+    for line in reversed(lines):
+        here = len(line) - len(line.lstrip())
+        if width == 0:
+            return True
+        if not line.strip() or len(line[:here].expandtabs()) >= width:
+            continue
+        width = len(line[:here].expandtabs())
+        header = _HEADER.match(line)
+        if header:
+            return header[1].startswith("async")
+    return True
+
+
+@contextlib.contextmanager
+def prompt_stop() -> Iterator[None]:
+    """Make Stop act at once in an awaiting cell: ipykernel cancels the task but leaves the loop asleep (#881)."""
+    undo = wake_on_stop()
+    try:
+        yield
+    finally:
+        undo()
+
+
+def wake_on_stop() -> Callable[[], None]:
+    """Wake the running loop after the present handler of Stop has acted; returns what puts that handler back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return _nothing
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        return _nothing
+
+    def stop(number: int, frame: Any) -> None:
+        before(number, frame)
+        loop.call_soon_threadsafe(_nothing)
+
+    signal.signal(signal.SIGINT, stop)
+
+    def undo() -> None:
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, before)
+
+    return undo
+
+
+def _nothing() -> None:
+    """Only its being called matters."""
+
+
+_loops: list[asyncio.AbstractEventLoop] = []
+
+
+def _other_loop() -> asyncio.AbstractEventLoop:
+    if not _loops:
+        _loops.append(asyncio.new_event_loop())
+        threading.Thread(target=_loops[0].run_forever, name="agentkit-loop", daemon=True).start()
+    return _loops[0]
+
+
+def blocking(work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] = _nothing) -> T:
+    """Run `work` on a loop of our own and wait for it here, where awaiting is impossible (nested magics, `def`).
+
+    The cell's context goes with it, so that what it prints and shows lands in this cell. Stop cancels it and waits
+    until it has ended.
+    """
+    loop, context = _other_loop(), contextvars.copy_context()
+    done: Future[T] = Future()
+    tasks: list[asyncio.Task[T]] = []
+
+    def start() -> None:
+        task = loop.create_task(work, context=context)
+        tasks.append(task)
+        task.add_done_callback(lambda task: _settle(done, task))
+
+    loop.call_soon_threadsafe(start)
+    while True:
+        try:
+            return done.result(timeout=0.1)
+        except TimeoutError:
+            if done.done():
+                raise
+            meanwhile()
+        except KeyboardInterrupt:
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+
+
+def _settle(done: Future[T], task: asyncio.Task[T]) -> None:
+    # A KeyboardInterrupt set here would escape into the loop's thread and end it: only an ordinary error may pass.
+    if task.cancelled():
+        done.set_exception(Interrupted("stopped; what is recorded is kept: run again to continue"))
+    elif (error := task.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(task.result())

@@ -1,0 +1,80 @@
+"""One output of a cell: drawn again and again where somebody watches, once where nobody does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from IPython import display as ipython
+
+from agentkit.notebook.markdown import harmless
+
+INTERVAL = 0.1
+"""Seconds between two drawings: faster is not seen and slows the browser down."""
+
+# IPython has no types for it.
+show: Callable[..., Any] = ipython.display
+
+
+def watched(shell: Any) -> bool:
+    """Whether a person's front end executes this cell.
+
+    Only such a front end can be asked for input; nbclient, papermill and nbval cannot, and a terminal prints every
+    update on a new line. Both get each output once, finished.
+    """
+    return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
+
+
+class Output:
+    """A place under the cell that can be drawn over."""
+
+    def __init__(self, *, live: bool) -> None:
+        self.live = live
+        self._handle: Any = None
+
+    def draw(self, bundle: dict[str, Any], *, metadata: dict[str, Any] | None = None) -> None:
+        """Draw the present state; nothing happens where nobody watches."""
+        if not self.live:
+            return
+        if self._handle is None:
+            self._handle = show(bundle, raw=True, metadata=metadata or {}, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True, metadata=metadata or {})
+
+    def finish(self, bundle: dict[str, Any], *, metadata: dict[str, Any] | None = None) -> None:
+        """Draw the last state."""
+        if self.live:
+            self.draw(bundle, metadata=metadata)
+        else:
+            show(bundle, raw=True, metadata=metadata or {})
+
+
+class AnswerOutput:
+    """The answer as it arrives, as Markdown."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._output = Output(live=live)
+        self._drawn = 0.0
+        self._begun = False
+
+    def stream(self, text: str) -> None:
+        """The text so far; drawn at most ten times a second."""
+        now = time.monotonic()
+        if now - self._drawn >= INTERVAL:
+            self._drawn = now
+            self._begun = True
+            self._output.draw(markdown(text))
+
+    def finish(self, answer: object) -> None:
+        """The whole answer: text as Markdown, anything else as the notebook shows it."""
+        if isinstance(answer, str):
+            self._output.finish(markdown(answer))
+            return
+        if self._begun:
+            self._output.draw(markdown(""))
+        show(answer)
+
+
+def markdown(text: str) -> dict[str, Any]:
+    return {"text/markdown": harmless(text), "text/plain": text}

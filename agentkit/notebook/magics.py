@@ -1,0 +1,190 @@
+"""`%agent` and `%%agent` in IPython: registered in a moment, everything slow waits for the first use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+
+from agentkit.errors import AgentKitError, Interrupted
+from agentkit.notebook import cells, complete, display, failure, grammar, line, place
+
+if TYPE_CHECKING:
+    from agentkit.engine.session import Session
+    from agentkit.notebook.panels import Panels
+    from agentkit.notebook.verbs import Desk, Reply
+
+_NAMES = ("agentkit", "pydantic_ai")
+
+
+class Notebook:
+    """agentkit in one shell (`get_ipython().agentkit`): the calls that transformed cells make."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self._desk: Desk | None = None
+        self._panels: Panels | None = None
+        self._cell: tuple[str | None, bool] = (None, False)
+        self._undo_stop = _nothing
+
+    async def cell(self, text: str, body: str) -> None:
+        """`%%agent …`."""
+        await self._shown(text, body)
+
+    async def line(self, text: str) -> None:
+        """`%agent …` as a statement."""
+        await self._shown(text, None)
+
+    async def value(self, text: str) -> Any:
+        """`x = %agent …`."""
+        return (await self._performed(text, None)).value
+
+    def blocking_cell(self, text: str, body: str) -> None:
+        """`%%agent` where awaiting is impossible: under another cell magic, in code that is exec'd."""
+        self._block(self.cell, text, body)
+
+    def blocking_line(self, text: str) -> None:
+        self._block(self.line, text)
+
+    def blocking_value(self, text: str) -> Any:
+        return self._block(self.value, text)
+
+    def _block(self, work: Any, *args: str) -> Any:
+        problem: AgentKitError
+        try:
+            self._ready()
+            return cells.blocking(work(*args), meanwhile=self._redraw)
+        except Exception as error:  # as in `_performed`: one line under the cell
+            problem = error if isinstance(error, AgentKitError) else failure.shown(error, doing=f"%agent {args[0]}")
+        raise problem.with_traceback(None)
+
+    async def _shown(self, text: str, body: str | None) -> None:
+        reply = await self._performed(text, body)
+        reply.show()
+        if reply.value is not None:
+            # The result is on show already: `_` and Out get it without its being printed again.
+            self.shell.displayhook.update_user_ns(reply.value)
+
+    async def _performed(self, text: str, body: str | None) -> Reply:
+        problem: AgentKitError
+        doing = f"%agent {' '.join(text.split()[:2])}"
+        try:
+            asked = line.parse(text, cell=body is not None)
+            # The engine is imported here, at the first use of a verb, so that loading the extension stays instant.
+            from agentkit.notebook import verbs
+
+            if asked.verb == "help":
+                return verbs.help_on(asked)
+            with cells.prompt_stop():
+                return await verbs.perform(self._ready(), asked, body)
+        except asyncio.CancelledError:
+            problem = Interrupted(f"{doing}: stopped; what is recorded is kept: run the cell again to continue")
+        except Exception as error:  # every error of a cell becomes one line; %agent traceback keeps the rest
+            problem = failure.shown(error, doing=doing)
+        self._finish_panel()
+        raise problem
+
+    def session(self) -> Session:
+        """The session of this kernel; the first call of it opens one for this notebook's folder."""
+        from agentkit.engine.session import current, open_ambient
+        from agentkit.notebook.panels import Panels
+
+        found = current()
+        if found is None:
+            where = place.of(os.environ, self.shell.user_ns, Path.cwd())
+            found = open_ambient(where.label, where.folder)
+            found.start_cell(self._cell[0])
+        if self._panels is None:
+            self._panels = Panels()
+            self._panels.begin(self._cell[0], live=self._cell[1])
+        self._panels.attach(found)
+        return found
+
+    def _ready(self) -> Desk:
+        from agentkit.notebook.verbs import Desk
+
+        session = self.session()
+        if self._desk is None:
+            self._desk = Desk(shell=self.shell, session=session)
+        self._desk.session = session
+        return self._desk
+
+    def _redraw(self) -> None:
+        if self._panels is not None:
+            self._panels.redraw()
+
+    def _finish_panel(self) -> None:
+        if self._panels is not None:
+            self._panels.end()
+
+    # -- IPython's events
+
+    def before_cell(self, info: Any) -> None:
+        """At the top level, requests are counted from 0 again and a new panel is begun."""
+        outermost = cells.depth.get() == 0
+        cells.depth.set(cells.depth.get() + 1)
+        if not outermost:
+            return
+        self._cell = (getattr(info, "cell_id", None), display.watched(self.shell))
+        self._undo_stop = cells.wake_on_stop()
+        if "agentkit.engine.session" in sys.modules or any(name in (info.raw_cell or "") for name in _NAMES):
+            begun = self._panels is not None
+            session = self.session()
+            session.start_cell(self._cell[0])
+            if begun and self._panels is not None:
+                self._panels.begin(self._cell[0], live=self._cell[1])
+
+    def after_cell(self, result: Any) -> None:
+        cells.depth.set(max(0, cells.depth.get() - 1))
+        if cells.depth.get() == 0:
+            self._undo_stop()
+            self._finish_panel()
+
+
+def _nothing() -> None:
+    """There is nothing to undo yet."""
+
+
+@magics_class
+class AgentMagics(Magics):
+    """The names `%agent` and `%%agent`: help, completion, and the way in where cells are not transformed."""
+
+    @no_var_expand
+    @line_cell_magic
+    def agent(self, line: str, cell: str | None = None) -> Any:
+        shell: Any = self.shell
+        notebook: Notebook = shell.agentkit
+        return notebook.blocking_value(line) if cell is None else notebook.blocking_cell(line, cell)
+
+
+AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it cost.\n\n{grammar.overview()}"
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What `%load_ext agentkit` does."""
+    unload_ipython_extension(shell)
+    notebook = Notebook(shell)
+    shell.agentkit = notebook
+    shell.register_magics(AgentMagics)
+    # Before IPython's own cell-magic transform, which would take the cell.
+    shell.input_transformer_manager.line_transforms.insert(0, cells.transform)
+    shell.events.register("pre_run_cell", notebook.before_cell)
+    shell.events.register("post_run_cell", notebook.after_cell)
+    complete.register(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take everything back; a reload finds the old parts by name, because their modules may be new."""
+    transforms = shell.input_transformer_manager.line_transforms
+    transforms[:] = [one for one in transforms if getattr(one, "__module__", "") != cells.__name__]
+    for event in ("pre_run_cell", "post_run_cell"):
+        for callback in list(shell.events.callbacks[event]):
+            if getattr(callback, "__module__", "") == __name__:
+                shell.events.unregister(event, callback)
+    complete.unregister(shell)
+
+

@@ -1,0 +1,142 @@
+"""The panel under each cell that ran an agent: it gathers what happens there and is redrawn while it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentkit.engine.session import Session
+from agentkit.events import Event, Run
+from agentkit.notebook.display import INTERVAL, Output
+from agentkit.observe import panel
+from agentkit.observe.trace import Trace
+
+BREATH = 0.5
+"""Seconds between two drawings while nothing happens but time passing."""
+
+LONG = 12
+"""A finished panel with more steps than this is drawn folded."""
+
+
+@dataclass(eq=False)
+class CellPanel:
+    """What one execution of a cell has run so far."""
+
+    cell: str | None
+    live: bool
+    events: dict[tuple[str, int], Event] = field(default_factory=dict)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.output = Output(live=self.live)
+
+    def knows(self, run: str | None) -> bool:
+        return run is not None and (run, -1) in self.events
+
+    def takes(self, event: Event) -> bool:
+        """Whether the event belongs to this cell: a run of it, a run inside one of those, or their steps."""
+        if not isinstance(event, Run):
+            return self.knows(event.run)
+        return self.knows(event.id) or self.knows(event.parent_run) or event.cell == self.cell
+
+    def add(self, event: Event) -> None:
+        key = (event.id, -1) if isinstance(event, Run) else (event.run, event.ord)
+        self.events[key] = event
+        self.changed = True
+
+    @property
+    def running(self) -> bool:
+        return any(isinstance(event, Run) and event.status == "running" for event in tuple(self.events.values()))
+
+    def draw(self, finish: Callable[..., None] | None = None) -> None:
+        """Draw the present state, in the place of the cell whoever calls."""
+        if not self.events:
+            return
+        self.changed = False
+        trace = Trace.of(tuple(self.events.values()))
+        steps = len(self.events) - len(trace.roots)
+        bundle = panel.bundle(trace, now=time.time(), open=self.running or steps <= LONG)
+        self.context.run(finish or self.output.draw, bundle, metadata=panel.metadata(trace))
+
+
+class Panels:
+    """The panels of the present cell and of earlier ones whose runs still go on."""
+
+    def __init__(self) -> None:
+        self._panels: list[CellPanel] = []
+        self._session: Session | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waking = False
+        self._pause = INTERVAL
+
+    def attach(self, session: Session) -> None:
+        """Listen to `session` from now on."""
+        if session is not self._session:
+            self._session = session
+            session.listen(self.take)
+
+    def begin(self, cell: str | None, *, live: bool) -> None:
+        self._panels = [old for old in self._panels if old.running]
+        self._panels.append(CellPanel(cell=cell, live=live))
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+
+    def take(self, event: Event) -> None:
+        """An event from the session, on any thread."""
+        run = event.id if isinstance(event, Run) else event.run
+        newest_first = self._panels[::-1]
+        # A run that an earlier cell started and that still goes on stays in the panel of that cell.
+        owner = next((one for one in newest_first if one.knows(run)), None) or next(
+            (one for one in newest_first if one.takes(event)), None
+        )
+        if owner is None:
+            return
+        owner.add(event)
+        if owner.live and self._loop is not None and not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        if self._loop is not None and (self._timer is None or self._timer.when() > self._loop.time() + self._pause):
+            self._later(self._pause)
+
+    def _later(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loop is not None:
+            self._timer = self._loop.call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.redraw()
+        if any(one.live and one.running for one in self._panels):
+            self._later(BREATH)
+
+    def redraw(self) -> None:
+        """Draw what changed, and what runs; a panel that is slow to draw is drawn less often."""
+        started = time.monotonic()
+        for one in self._panels:
+            if one.live and (one.changed or one.running):
+                one.draw()
+        self._pause = max(INTERVAL, 10 * (time.monotonic() - started))
+
+    def end(self) -> None:
+        """The cell is over: its panel gets its last drawing, unless what it started still runs."""
+        if not self._panels:
+            return
+        present = self._panels[-1]
+        if not present.live:
+            present.draw(present.output.finish)
+            self._panels.remove(present)
+        elif not present.running:
+            present.draw()
+            self._panels.remove(present)

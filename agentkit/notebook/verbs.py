@@ -1,0 +1,347 @@
+"""What each verb does: it calls the engine with what was typed and says what to show and what to return."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from pydantic_ai import BinaryContent
+
+from agentkit.define import models
+from agentkit.define.spec import Spec
+from agentkit.engine.build import build as build_agent
+from agentkit.engine.run import Answer, ask
+from agentkit.engine.session import Session
+from agentkit.errors import SpecError, UserError, nearest
+from agentkit.events import Event, Mode, Scope
+from agentkit.notebook import failure, grammar, look, prompt
+from agentkit.notebook.display import AnswerOutput, Output, show, watched
+from agentkit.notebook.line import Line
+from agentkit.observe import panel
+from agentkit.observe.trace import Trace
+
+BODY_LINE = 2
+"""The number of the body's first line, as the front end counts: the magic line is line 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """`value` is what `x = %agent …` gets and `_` holds; `show` draws it under the cell."""
+
+    value: Any = None
+    show: Callable[[], object] = field(default=lambda: None)
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """What verbs work with: the shell, its session, and what was remarked or remembered in this kernel."""
+
+    shell: Any
+    session: Session
+    deps: dict[str, str] = field(default_factory=dict)
+    remarked: set[str] = field(default_factory=set)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        names: dict[str, Any] = self.shell.user_ns
+        return names
+
+    def remark(self, notes: tuple[str, ...]) -> None:
+        """Print what was not said before in this kernel."""
+        for note in notes:
+            if note not in self.remarked:
+                self.remarked.add(note)
+                print(f"  note: {note}")
+
+
+async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
+    """Do what the line says; `body` is that of a `%%agent` cell."""
+    if line.verb == "build":
+        return build(desk, line, body or "")
+    if line.verb == "run":
+        return await run(desk, line, body)
+    return _LINES[line.verb](desk, line)
+
+
+def build(desk: Desk, line: Line, body: str) -> Reply:
+    if not body.strip():
+        raise SpecError("the body is empty: write the agent's instructions under the %%agent build line")
+    name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
+    spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
+    agent = build_agent(spec, name=name, **_build_options(desk, line))
+    if "deps" in line.options:
+        desk.deps[name] = line.options["deps"]
+    else:
+        desk.deps.pop(name, None)
+    desk.shell.push({name: agent})
+    tools = line.options.get("tools", "")
+    print(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
+    desk.remark(agent.notes)
+    return Reply()
+
+
+def _is_agent(value: Any) -> bool:
+    return value in look.agents({"value": value}).values()
+
+
+def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    given = line.options
+    if "model" in given:
+        options["model"] = look.model(given["model"], desk.names)
+    if "tools" in given:
+        options["tools"] = look.tools(given["tools"], desk.names)
+    if "output" in given:
+        options["output"] = look.output(given["output"], desk.names)
+        look.check_output(given["output"], options["output"])
+    if "deps" in given:
+        options["deps"] = look.value("deps", given["deps"], desk.names)
+    if "mcp" in given:
+        options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
+    if "share" in given:
+        options["share"] = _one_of("--share", given["share"], get_args(Scope))
+    if "ttl" in given:
+        options["ttl"] = look.seconds(given["ttl"])
+    return options
+
+
+def _filled(spec: Spec, body: str, desk: Desk) -> Spec:
+    """The spec with its `{{ }}` filled in, in the instructions and in text fields."""
+    above = body.count("\n", 0, max(0, body.find(spec.instructions)))
+    whole = prompt.render(spec.instructions, desk.names, first_line=BODY_LINE + above)
+    if any(not isinstance(part, str) for part in whole.parts):
+        raise SpecError("instructions are text: an image belongs in the prompt of %%agent run")
+    desk.remark(whole.notes)
+    fields = {name: _filled_field(value, desk) for name, value in spec.fields.items()}
+    return Spec(instructions=whole.text, fields=fields)
+
+
+def _filled_field(value: Any, desk: Desk) -> Any:
+    if isinstance(value, str):
+        return prompt.render(value, desk.names, first_line=BODY_LINE).text
+    return value
+
+
+async def run(desk: Desk, line: Line, body: str | None) -> Reply:
+    name, _, text = line.rest.partition(" ")
+    agent = look.agent(name, desk.names)
+    if body is not None and text:
+        raise UserError(f"%%agent run {name}: what is {text!r}? The prompt goes under this line")
+    bind = line.options.get("as")
+    if bind is not None:
+        look.new_name(bind, desk.names, option="--as", free=lambda old: not _is_agent(old) and not callable(old))
+    if not (text if body is None else body).strip():
+        raise SpecError(f"the body is empty: write the prompt under the %%agent run {name} line")
+    template, first = (text, 1) if body is None else (body, BODY_LINE)
+    given = prompt.render(template, desk.names, first_line=first)
+    desk.remark(given.notes)
+    answer = await _answered(desk, agent, line, _sent(given))
+    if bind is not None:
+        desk.shell.push({bind: answer.output})
+    return Reply(value=answer.output)
+
+
+async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
+    output = AnswerOutput(live=watched(desk.shell))
+    answer = await ask(
+        agent,
+        text,
+        continues=line.options.get("continue"),
+        fresh=line.has("fresh"),
+        mode=_mode(line.options["mode"]) if line.has("mode") else None,
+        deps=_deps(desk, line, agent.name),
+        on_text=output.stream,
+    )
+    output.finish(answer.output)
+    return answer
+
+
+def _sent(given: prompt.Rendered) -> str | list[Any]:
+    """Text alone as text, else text and images in their order."""
+    if all(isinstance(part, str) for part in given.parts):
+        return given.text.strip()
+    return [
+        part if isinstance(part, str) else BinaryContent(data=part.data, media_type=part.media_type)
+        for part in given.parts
+    ]
+
+
+def _deps(desk: Desk, line: Line, name: str | None) -> Any:
+    given = line.options.get("deps") or desk.deps.get(name or "")
+    return None if given is None else look.value("deps", given, desk.names)
+
+
+def glance(desk: Desk, line: Line) -> Reply:
+    session = desk.session
+    agents = ", ".join(look.agents(desk.names)) or "none yet: %%agent build NAME"
+    newest = session.runs(limit=1)
+    rows = [
+        ("session", f"{session.label} · mode {session.mode} · model {session.model}"),
+        ("journal", str(session.path)),
+        ("agents", agents),
+        ("last run", panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"),
+    ]
+    doubt = session.in_doubt()
+    rows += [("in doubt", f"{len(doubt)} step{'s' * (len(doubt) > 1)}: %agent settle lists them")] if doubt else []
+    return _said("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
+
+
+def trace(desk: Desk, line: Line) -> Reply:
+    run = _run_id(desk, line)
+    folded = Trace.of(desk.session.trace(run))
+    bundle = panel.bundle(folded, now=time.time(), open=True)
+    return Reply(show=lambda: Output(live=False).finish(bundle, metadata=panel.metadata(folded)))
+
+
+def cost(desk: Desk, line: Line) -> Reply:
+    from agentkit.observe.tables import cost_frame
+
+    session = desk.session
+    ids = [_run_id(desk, line)] if line.word else [run.id for run in reversed(session.runs(label=session.label))]
+    return _frame(cost_frame([event for run in ids for event in session.trace(run)]))
+
+
+def runs(desk: Desk, line: Line) -> Reply:
+    from agentkit.observe.tables import runs_frame
+
+    found = desk.session.runs(agent=line.word or None)
+    if line.word and not found:
+        known = sorted({run.agent for run in desk.session.runs()})
+        raise UserError(f"no run of {line.word} is recorded{nearest(line.word, known)}")
+    traces = {run.id: Trace.of(desk.session.trace(run.id)) for run in found}
+    return _frame(runs_frame(found, traces))
+
+
+def why(desk: Desk, line: Line) -> Reply:
+    from agentkit.observe.why import explain
+
+    run = _run_id(desk, line)
+    reasons = explain(desk.session.store, run)
+    return _said("\n".join(map(str, reasons)) or f"run {run}: every step was replayed")
+
+
+def forget(desk: Desk, line: Line) -> Reply:
+    session, what = desk.session, line.word
+    if what.isdigit():
+        count = session.forget(step=int(what))
+    elif session.runs(agent=what, limit=1):
+        count = session.forget(agent=what)
+    elif session.store.run(what) is not None:
+        count = session.forget(run=what)
+    else:
+        known = sorted({run.agent for run in session.runs()})
+        raise UserError(f"nothing recorded is called {what}{nearest(what, known)}: give a run, a step number or an agent")
+    return _said(f"{count} step{'s' * (count != 1)} of {what} will not be replayed again (a tombstone stays)")
+
+
+def settle(desk: Desk, line: Line) -> Reply:
+    if not line.word:
+        rows = [f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end" for row in desk.session.in_doubt()]
+        return _said("\n".join(rows) or "nothing is in doubt")
+    chosen = [action for action in ("redo", "result", "stop") if line.has(action)]
+    if not line.word.isdigit() or len(chosen) != 1:
+        raise UserError(f"{grammar.usage('settle')}: give one step number and one of the three")
+    return _said(desk.session.settle(int(line.word), chosen[0], _json(line)))  # type: ignore[arg-type]
+
+
+def _json(line: Line) -> Any:
+    if not line.has("result"):
+        return None
+    try:
+        return json.loads(line.options["result"])
+    except ValueError as error:
+        raise UserError(f'--result {line.options["result"]}: not JSON ({error}); text needs quotes: "like this"') from error
+
+
+def model(desk: Desk, line: Line) -> Reply:
+    if line.rest:
+        chosen = look.model(line.rest, desk.names)
+        models.resolve(chosen)
+        if not isinstance(chosen, str):
+            raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
+        desk.session.model = chosen
+    return _said(f"agents that name no model are built with {desk.session.model}")
+
+
+def mode(desk: Desk, line: Line) -> Reply:
+    if line.word:
+        desk.session.mode = _mode(line.word)
+    return _said(f"mode {desk.session.mode}: {_MODES[desk.session.mode]}")
+
+
+def journal(desk: Desk, line: Line) -> Reply:
+    store = desk.session.store
+    match line.words:
+        case ():
+            return _said(f"{desk.session.path} · {len(desk.session.runs(limit=1_000_000))} runs")
+        case ("verify",):
+            problems = store.verify()
+            return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
+        case _:
+            raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
+
+
+def traceback(desk: Desk, line: Line) -> Reply:
+    return _said(failure.full())
+
+
+def help_on(line: Line) -> Reply:
+    if line.word and line.word not in grammar.VERBS:
+        raise UserError(f"%agent help: unknown verb {line.word}{nearest(line.word, grammar.VERBS)}")
+    return _said(grammar.details(line.word) if line.word else grammar.overview())
+
+
+def _run_id(desk: Desk, line: Line) -> str:
+    """The run a line names: its id, the last one of the agent it names, or the last of all."""
+    if line.word and desk.session.store.run(line.word) is not None:
+        return line.word
+    found = desk.session.runs(agent=line.word or None, limit=1)
+    if found:
+        return found[0].id
+    if line.word:
+        known = [run.id for run in desk.session.runs(limit=50)] + [run.agent for run in desk.session.runs(limit=50)]
+        raise UserError(f"no run or agent {line.word} is recorded{nearest(line.word, known)}; %agent runs lists them")
+    raise UserError("nothing has run yet: %%agent run AGENT")
+
+
+def _mode(text: str) -> Mode:
+    return _one_of("mode", text, get_args(Mode))  # type: ignore[no-any-return]
+
+
+def _one_of(what: str, text: str, known: tuple[str, ...]) -> Any:
+    if text not in known:
+        raise UserError(f"{what} {text}: one of {', '.join(known)}{nearest(text, known)}")
+    return text
+
+
+def _said(text: str) -> Reply:
+    return Reply(show=lambda: print(text))
+
+
+def _frame(frame: Any) -> Reply:
+    return Reply(value=frame, show=lambda: show(frame))
+
+
+_MODES: dict[Mode, str] = {
+    "auto": "what is recorded is replayed, the rest is live",
+    "live": "everything is performed again and recorded",
+    "replay": "nothing is performed: a step that is not recorded is an error",
+    "off": "nothing is recorded or replayed",
+}
+
+_LINES: dict[str, Callable[[Desk, Line], Reply]] = {
+    "": glance,
+    "trace": trace,
+    "cost": cost,
+    "runs": runs,
+    "why": why,
+    "forget": forget,
+    "settle": settle,
+    "model": model,
+    "mode": mode,
+    "journal": journal,
+    "traceback": traceback,
+}
