@@ -30,6 +30,7 @@ CONTROL_ERROR = "control: "
 """Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
 
 _SHOWN_CHARACTERS = 400
+_SHOWN_BYTES = 1 << 20
 _JOIN_POLL_SECONDS = 0.05
 
 
@@ -125,6 +126,7 @@ class StepFrame:
     idempotency_key: str
     outer: StepFrame | None = None
     nested: Counter[str] = field(default_factory=Counter)
+    shown: list[dict[str, Any]] = field(default_factory=list)
     finish_in_thread: Callable[[object], None] | None = None
     thread_started: bool = False
     thread_running: bool = False
@@ -145,6 +147,17 @@ def idempotency_key() -> str | None:
     """The key of the step now running, equal on every attempt of it; None outside a step."""
     frame = current_step.get()
     return None if frame is None else frame.idempotency_key
+
+
+def record_shown(bundle: dict[str, Any]) -> None:
+    """Keep what the step now running shows (a MIME bundle of JSON values), so that a replay shows it again."""
+    frame = current_step.get()
+    if frame is None:
+        return
+    room = _SHOWN_BYTES - sum(len(str(kept)) for kept in frame.shown)
+    if len(str(bundle)) > room:
+        bundle = {"text/plain": f"[agentkit] {len(str(bundle))} bytes of output were shown and not kept"}
+    frame.shown.append(bundle)
 
 
 def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
@@ -187,10 +200,18 @@ class _Found(NamedTuple):
 class Journal:
     """Answers calls from a store, or performs and records them; tells listeners about each change."""
 
-    def __init__(self, store: Store, *, redactor: Redactor, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        redactor: Redactor,
+        emit: Callable[[Event], None],
+        show: Callable[[dict[str, Any]], None] = lambda bundle: None,
+    ) -> None:
         self.store = store
         self.redactor = redactor
         self._emit = emit
+        self._show = show
         self._running: dict[tuple[bytes, int], Future[None]] = {}
         self._lock = threading.Lock()
 
@@ -282,6 +303,8 @@ class Journal:
             payload, missing = self.redactor.restore(payload)
             run.missing_secrets += tuple(missing)
         self._credit(row, run)
+        for bundle in json.loads(row.shown) if row.shown else ():
+            self._show(bundle)
         run.replayed += 1
         ended = time.time()
         if not self.store.read_only:
@@ -453,6 +476,7 @@ class Journal:
             body=body,
             usage=reading.usage,
             nested=dict(frame.nested),
+            shown=self._body(frame.shown) if frame.shown else None,
             result=bounded(body.decode()),
             key=reading.key,
             model=reading.model,

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agentkit.durable.cache import CallCache
 from agentkit.durable.journal import CallCacheView, Execution, Journal, dumps
@@ -79,6 +79,7 @@ class Session:
         self._listeners: list[Callable[[Event], None]] = []
         self._caches: dict[Scope, CallCache] = {}
         self.remarks: list[str] = []
+        self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
 
     @cached_property
     def store(self) -> Store:
@@ -90,7 +91,7 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit)
+        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda bundle: self.show(bundle))
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""
