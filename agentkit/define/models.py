@@ -1,0 +1,237 @@
+"""Which model a string means, what a model is called in keys, and what its replies cost."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import httpx2
+from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
+from pydantic_ai.exceptions import UserError as ModelError
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models import Model, infer_model, known_model_names
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
+
+from agentkit.define.offline import OfflineModel
+from agentkit.define.transport import client
+from agentkit.errors import MissingExtra, UserError
+
+DEFAULT = "offline"
+
+_OWN_EXTRAS = frozenset({"anthropic", "google", "mcp"})
+
+_HOME_HOSTS = (
+    "api.openai.com",
+    "api.anthropic.com",
+    "generativelanguage.googleapis.com",
+    "api.groq.com",
+    "api.mistral.ai",
+    "api.cohere.com",
+    "api.deepseek.com",
+    "api.x.ai",
+    "api.cerebras.ai",
+    "openrouter.ai",
+)
+"""Hosts that a provider's name already says; any other is part of a model's identity."""
+
+
+def resolve(model: str | Model | None, *, environ: Mapping[str, str] = os.environ) -> Model:
+    """The model a string means; `a | b` is a fallback chain, nothing at all is AGENTKIT_MODEL or `offline`.
+
+    Nothing is sent: an unknown name, a missing package or a missing key is an error here.
+    """
+    if isinstance(model, Model):
+        return model
+    text = (model or environ.get("AGENTKIT_MODEL") or DEFAULT).strip()
+    names = [name.strip() for name in text.split("|")]
+    if not all(names):
+        raise UserError(f"model {text!r}: a name is missing beside '|'; write it as 'openai:gpt-5 | offline'")
+    first, *others = [_single(name) for name in names]
+    return FallbackModel(first, *others) if others else first
+
+
+def _single(name: str) -> Model:
+    if name == DEFAULT:
+        return OfflineModel()
+    if name.startswith(("http://", "https://")):
+        return _server(name)
+    if ":" not in name and name != "test":
+        raise _unknown(name)
+    try:
+        return infer_model(name, provider_factory=_provider)
+    except ValueError as error:
+        raise _unknown(name) from error
+    except ImportError as error:
+        raise _missing_package(name) from error
+    except ModelError as error:
+        raise UserError(f"model {name!r}: {_remedy(str(error))}") from error
+
+
+def _server(name: str) -> Model:
+    """Any server that speaks OpenAI's chat protocol: `http://127.0.0.1:8000/v1#name`, a key as `http://:KEY@...`."""
+    url = urlsplit(name)
+    if not url.fragment or not url.hostname:
+        raise UserError(f"model {name!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3")
+    key = url.password or url.username or "no-key"
+    openai: Any = infer_provider_class("openai")
+    provider = openai(base_url=_bare(url), api_key=key, http_client=client())
+    return infer_model(f"openai-chat:{url.fragment}", provider_factory=lambda _: _once(provider))
+
+
+def _provider(name: str) -> Provider[Any]:
+    if name.startswith("gateway/"):
+        return infer_provider(name)
+    kind: Any = infer_provider_class(name)
+    takes_client = "http_client" in inspect.signature(kind.__init__).parameters
+    return _once(kind(http_client=client()) if takes_client else kind())
+
+
+def _once(provider: Provider[Any]) -> Provider[Any]:
+    # The provider's SDK would try each of our tries again.
+    if hasattr(provider.client, "max_retries"):
+        provider.client.max_retries = 0
+    return provider
+
+
+def _unknown(name: str) -> UserError:
+    near = _nearest(name)
+    offer = f"did you mean {near!r}?" if near else "try 'offline', 'openai:gpt-5' or 'http://127.0.0.1:8000/v1#name'"
+    return UserError(f"unknown model {name!r}: {offer}")
+
+
+def _nearest(name: str) -> str | None:
+    known = names()
+    kind, colon, model = name.rpartition(":")
+    if colon:
+        kinds = get_close_matches(kind, dict.fromkeys(each.partition(":")[0] for each in known if ":" in each), n=1)
+        return f"{kinds[0]}:{model}" if kinds else None
+    if near := get_close_matches(name, [each for each in known if ":" not in each], n=1, cutoff=0.75):
+        return near[0]
+    family = re.match(r"[a-z]+-?", name)
+    owner = next((each for each in known if family and each.partition(":")[2].startswith(family[0])), None)
+    return f"{owner.partition(':')[0]}:{name}" if owner and len(name) > 2 else None
+
+
+def _missing_package(name: str) -> UserError:
+    kind = name.partition(":")[0].removeprefix("gateway/")
+    extra = "google" if kind.startswith("google") else kind
+    if extra in _OWN_EXTRAS:
+        return MissingExtra(f"the package for {name!r}", extra)
+    return UserError(f"model {name!r}: its package is not installed: pip install 'pydantic-ai-slim[{extra}]'")
+
+
+def _remedy(message: str) -> str:
+    variable = re.search(r"`([A-Z][A-Z0-9_]+)`", message)
+    return f"set the environment variable {variable[1]}, or use --model offline" if variable else message
+
+
+def names() -> list[str]:
+    """Model strings for completion: ours first, then what this pydantic-ai knows, gateways last."""
+    known = sorted(known_model_names(), key=lambda name: name.startswith("gateway/"))
+    return [DEFAULT, *known]
+
+
+def members(model: Model) -> tuple[Model, ...]:
+    """The models of a fallback chain in order, or the model itself."""
+    inner = model
+    while isinstance(inner, WrapperModel):
+        inner = inner.wrapped
+    if not isinstance(inner, FallbackModel):
+        return (model,)
+    return tuple(member for each in inner.models for member in members(each))
+
+
+def identity(model: Model) -> str:
+    """What a model is called in keys: protocol, name, and the server where it is not the provider's own."""
+    return " | ".join(_one_identity(member) for member in members(model))
+
+
+def _one_identity(model: Model) -> str:
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    name = model.model_id
+    # One server may answer differently on its two protocols, and pydantic-ai calls both `openai:`.
+    if name.startswith("openai:") and any(kind.__name__ == "OpenAIChatModel" for kind in type(model).__mro__):
+        name = f"openai-chat:{name.removeprefix('openai:')}"
+    url = urlsplit(model.base_url or "")
+    at_home = not url.hostname or url.hostname in _HOME_HOSTS
+    return name if at_home else f"{name} @ {_bare(url)}"
+
+
+def _bare(url: SplitResult) -> str:
+    """The URL without key, query and model name."""
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    port = f":{url.port}" if url.port else ""
+    return f"{url.scheme}://{host}{port}{url.path.rstrip('/')}"
+
+
+def price(response: ModelResponse) -> float | None:
+    """What a reply costs in USD at list price, 0.0 for `offline`, None where no price is known."""
+    if response.usage.cost is not None:
+        return float(response.usage.cost)
+    if not response.model_name:
+        return None
+    try:
+        return float(response.cost().total_price)
+    except (LookupError, ValueError):
+        return None
+
+
+def explain(error: ModelAPIError) -> str:
+    """One line for a failed request: what happened, at which model, what to do."""
+    if isinstance(error, ModelHTTPError):
+        return f"model {error.model_name!r} answered {error.status_code}: {_advice(error)}"
+    lost = next((cause for cause in _causes(error) if isinstance(cause, httpx2.TransportError)), None)
+    if lost is None:
+        return f"model {error.model_name!r}: {error.message}"
+    where = _where(lost)
+    if isinstance(lost, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+        return f"model {error.model_name!r}: cannot reach {where} ({lost}); is the server running and the URL right?"
+    if isinstance(lost, httpx2.TimeoutException):
+        return f"model {error.model_name!r}: {where} did not answer in time; run again, or set a longer timeout"
+    detail = str(lost) or type(lost).__name__
+    return f"model {error.model_name!r}: {where} cut the connection ({detail}); nothing was recorded, run again"
+
+
+def _advice(error: ModelHTTPError) -> str:
+    match error.status_code:
+        case 401 | 403:
+            return "the key is missing or refused; check the provider's environment variable"
+        case 404:
+            return "no such model or path; check the name after ':' or '#' and the base URL"
+        case 429:
+            return f"too many requests or no quota, also after waiting ({_said(error)}); wait, then run again"
+        case status if status >= 500:
+            return f"the server failed, also when tried again ({_said(error)}); run again later"
+        case _:
+            return _said(error)
+
+
+def _said(error: ModelHTTPError) -> str:
+    body = error.body
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        body = inner.get("message", inner) if isinstance(inner, dict) else inner
+    return " ".join(str(body or "no details").split())[:200]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _where(lost: httpx2.TransportError) -> str:
+    try:
+        return _bare(urlsplit(str(lost.request.url)))
+    except RuntimeError:
+        # httpx2 raises it for an error that no request was put on.
+        return "the server"

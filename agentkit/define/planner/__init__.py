@@ -1,0 +1,1 @@
+"""How the offline model decides: rules over words, schemas and results; no chance, no clock, no network."""
