@@ -1,4 +1,4 @@
-"""What a person writes to define an agent: YAML front matter (pydantic-ai's AgentSpec fields) and instructions in Markdown.
+"""What a person writes to define an agent: YAML front matter (AgentSpec fields) and instructions in Markdown.
 
 ```
 ---
@@ -140,7 +140,7 @@ def _plain(node: yaml.Node | None, first_line: int) -> None:
         elif isinstance(here, yaml.SequenceNode):
             stack += here.value
         if here.tag.removeprefix("tag:yaml.org,2002:") not in {"map", "seq", "str", "int", "float", "bool", "null"}:
-            raise SpecError(f"line {line}: a value with the tag {here.tag} is not read here: write plain text or numbers")
+            raise SpecError(f"line {line}: a value tagged {here.tag} is not read here: write plain text or numbers")
         if here.tag.endswith(":float") and not _finite(str(here.value)):
             raise SpecError(f"line {line}: {here.value} is not a number that can be sent")
 
@@ -150,7 +150,8 @@ def _plain_keys(node: yaml.MappingNode, first_line: int) -> None:
     for key, _ in node.value:
         line = key.start_mark.line + first_line
         if key.tag != "tag:yaml.org,2002:str":
-            raise SpecError(f"line {line}: a field name must be text, got {getattr(key, 'value', '')!r}: put it in quotes")
+            got = getattr(key, "value", "")
+            raise SpecError(f"line {line}: a field name must be text, got {got!r}: put it in quotes")
         if key.value in seen:
             raise SpecError(f"line {line}: {key.value} is given twice (first in line {seen[key.value]})")
         seen[key.value] = line

@@ -41,7 +41,8 @@ def _matches(shell: Any, context: CompletionContext) -> SimpleMatcherResult:
     offered = candidates(found[2], cell=found[1] == "%%", names=shell.user_ns)
     typed = context.token
     # The front end replaces the token: what it does not count as part of it has been typed already.
-    skipped = _word(found[2])[: len(_word(found[2])) - len(typed)] if _word(found[2]).endswith(typed) else ""
+    word = _word(found[2])
+    skipped = word.removesuffix(typed) if word.endswith(typed) else ""
     texts = [one.removeprefix(skipped) for one in offered if one.startswith(skipped)]
     return {"completions": [SimpleCompletion(text, type="agentkit") for text in texts], "suppress": True}
 
@@ -61,7 +62,9 @@ def candidates(text: str, *, cell: bool, names: Mapping[str, Any]) -> list[str]:
     if word.startswith("--") or (word == "-"):
         return _starting([f"--{key}" for key in verb.options if key not in given], word)
     if not options:
-        return _starting(_values(verb.takes, names), word) if verb.most is None or len(typed.split()) < verb.most else []
+        return (
+            _starting(_values(verb.takes, names), word) if verb.most is None or len(typed.split()) < verb.most else []
+        )
     option = verb.options.get(options[-1][0])
     return _starting(_values(option.takes, names), word) if option is not None and option.value else []
 

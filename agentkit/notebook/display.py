@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,11 @@ INTERVAL = 0.1
 
 # IPython has no types for it.
 show: Callable[..., Any] = ipython.display
+
+
+def say(text: str) -> None:
+    """Print a line under the cell."""
+    sys.stdout.write(f"{text}\n")
 
 
 def watched(shell: Any) -> bool:

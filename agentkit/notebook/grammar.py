@@ -58,47 +58,93 @@ _SETTLE = {
 
 VERBS: dict[str, Verb] = {
     "build": Verb(
-        where="cell", words="NAME", least=1, most=1, takes="name", options=_BUILD,
+        where="cell",
+        words="NAME",
+        least=1,
+        most=1,
+        takes="name",
+        options=_BUILD,
         help="make an agent; the body is its instructions (Markdown, YAML front matter allowed)",
     ),
     "run": Verb(
-        where="both", words="AGENT", least=1, most=None, takes="agent", options=_RUN,
+        where="both",
+        words="AGENT",
+        least=1,
+        most=None,
+        takes="agent",
+        options=_RUN,
         help="ask an agent; the body is the prompt, {{ expression }} is filled in from the notebook",
     ),
     "trace": Verb(
-        where="line", words="[RUN]", most=1, takes="run", options={},
+        where="line",
+        words="[RUN]",
+        most=1,
+        takes="run",
+        options={},
         help="the steps of the last run, or of RUN",
     ),
     "cost": Verb(
-        where="line", words="[RUN]", most=1, takes="run", options={},
+        where="line",
+        words="[RUN]",
+        most=1,
+        takes="run",
+        options={},
         help="a DataFrame of what each step cost and saved, of this notebook's runs or of RUN",
     ),
     "runs": Verb(
-        where="line", words="[AGENT]", most=1, takes="agent", options={},
+        where="line",
+        words="[AGENT]",
+        most=1,
+        takes="agent",
+        options={},
         help="a DataFrame of the runs in the journal, newest first",
     ),
     "why": Verb(
-        where="line", words="[RUN]", most=1, takes="run", options={},
+        where="line",
+        words="[RUN]",
+        most=1,
+        takes="run",
+        options={},
         help="why steps of the last run, or of RUN, were live and not replayed",
     ),
     "forget": Verb(
-        where="line", words="RUN|STEP|AGENT", least=1, most=1, takes="run", options={},
+        where="line",
+        words="RUN|STEP|AGENT",
+        least=1,
+        most=1,
+        takes="run",
+        options={},
         help="never replay it again; a tombstone stays (agentkit journal erase really deletes)",
     ),
     "settle": Verb(
-        where="line", words="STEP", most=1, options=_SETTLE,
+        where="line",
+        words="STEP",
+        most=1,
+        options=_SETTLE,
         help="decide on a step in doubt; without STEP: list them",
     ),
     "model": Verb(
-        where="line", words="[MODEL]", most=None, takes="model", options={},
+        where="line",
+        words="[MODEL]",
+        most=None,
+        takes="model",
+        options={},
         help="show or set the model of agents that name none",
     ),
     "mode": Verb(
-        where="line", words="[MODE]", most=1, takes="mode", options={},
+        where="line",
+        words="[MODE]",
+        most=1,
+        takes="mode",
+        options={},
         help="show or set the mode: auto, live, replay, off",
     ),
     "journal": Verb(
-        where="line", words="[verify | attach FILE]", most=2, takes="file", options={},
+        where="line",
+        words="[verify | attach FILE]",
+        most=2,
+        takes="file",
+        options={},
         help="where the records are; verify them; read a recording made elsewhere",
     ),
     "traceback": Verb(where="line", options={}, help="the last error in full"),
@@ -119,14 +165,18 @@ def usage(name: str) -> str:
 def overview() -> str:
     """Every verb with one line of help."""
     width = max(len(name) for name in VERBS)
-    rows = [f"  {'%' if verb.where == 'line' else '%%'}agent {name:{width}}  {verb.help}" for name, verb in VERBS.items()]
+    rows = [
+        f"  {'%' if verb.where == 'line' else '%%'}agent {name:{width}}  {verb.help}" for name, verb in VERBS.items()
+    ]
     return "\n".join(["%agent           the session at a glance", *rows, "%agent help VERB shows the options of one."])
 
 
 def details(name: str) -> str:
     """One verb with its options."""
     verb = VERBS[name]
-    shown = {f"--{key}{f' {option.value}' if option.value else ''}": option.help for key, option in verb.options.items()}
+    shown = {
+        f"--{key}{f' {option.value}' if option.value else ''}": option.help for key, option in verb.options.items()
+    }
     width = max(map(len, shown), default=0)
     lines = [f"  {key:{width}}  {text}" for key, text in shown.items()]
     return "\n".join([usage(name), f"  {verb.help}", *lines])

@@ -67,9 +67,10 @@ def output(text: str, names: Mapping[str, Any]) -> Any:
     """The type `--output` asks for: a name or a type expression of the notebook."""
     try:
         # The person's own type expression, in the person's own kernel.
-        value = eval(text, {**names})  # noqa: S307
+        value = eval(text, {**names})
     except NameError as error:
-        raise UserError(f"--output {text}: {error.name} is not defined{nearest(str(error.name), types(names))}") from error
+        hint = nearest(str(error.name), types(names))
+        raise UserError(f"--output {text}: {error.name} is not defined{hint}") from error
     except Exception as error:
         raise UserError(f"--output {text}: not a type ({type(error).__name__}: {error})") from error
     if isinstance(value, str | int | float | bytes | dict) or value is None or value == []:
@@ -79,7 +80,7 @@ def output(text: str, names: Mapping[str, Any]) -> Any:
 
 def check_output(text: str, value: Any) -> None:
     """Whether pydantic can make a schema of it; functions and lists of types are pydantic-ai's to judge."""
-    if callable(value) and not isinstance(value, type) or isinstance(value, list):
+    if (callable(value) and not isinstance(value, type)) or isinstance(value, list):
         return
     try:
         TypeAdapter(value)

@@ -58,7 +58,7 @@ class Notebook:
         try:
             self._ready()
             return cells.blocking(work(*args), meanwhile=self._redraw)
-        except Exception as error:  # as in `_performed`: one line under the cell
+        except Exception as error:  # noqa: BLE001 - as in `_performed`
             problem = error if isinstance(error, AgentKitError) else failure.shown(error, doing=f"%agent {args[0]}")
         raise problem.with_traceback(None)
 
@@ -83,7 +83,7 @@ class Notebook:
                 return await verbs.perform(self._ready(), asked, body)
         except asyncio.CancelledError:
             problem = Interrupted(f"{doing}: stopped; what is recorded is kept: run the cell again to continue")
-        except Exception as error:  # every error of a cell becomes one line; %agent traceback keeps the rest
+        except Exception as error:  # noqa: BLE001 - each becomes one line; %agent traceback keeps the rest
             problem = failure.shown(error, doing=doing)
         self._finish_panel()
         raise problem
@@ -186,5 +186,3 @@ def unload_ipython_extension(shell: Any) -> None:
             if getattr(callback, "__module__", "") == __name__:
                 shell.events.unregister(event, callback)
     complete.unregister(shell)
-
-

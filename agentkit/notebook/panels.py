@@ -7,7 +7,6 @@ import contextvars
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from agentkit.engine.session import Session
 from agentkit.events import Event, Run

@@ -117,11 +117,11 @@ def _evaluate(hole: _Hole, names: Mapping[str, Any]) -> Any:
     where = f"line {hole.line}: {{{{ {hole.source} }}}}"
     try:
         # The person's own cell in the person's own kernel: the expression may do whatever the next cell may do.
-        return eval(compile(hole.source, "<{{ }}>", "eval"), {**names})  # noqa: S307
+        return eval(compile(hole.source, "<{{ }}>", "eval"), {**names})
     except NameError as error:
         name = error.name or hole.source
         raise SpecError(f"{where}: {name} is not defined in the notebook{nearest(name, _visible(names))}") from error
-    except Exception as error:  # whatever the expression raises is shown in one line, with its place
+    except Exception as error:
         raise SpecError(f"{where}: {type(error).__name__}: {error}") from error
 
 
@@ -176,8 +176,9 @@ def as_image(value: Any) -> Image | None:
     data = getattr(value, "data", None)
     if module == "IPython" and type(value).__name__ == "Image" and isinstance(data, bytes):
         return Image(data, f"image/{getattr(value, 'format', 'png')}")
-    if module == "pydantic_ai" and isinstance(data, bytes) and str(getattr(value, "media_type", "")).startswith("image/"):
-        return Image(data, value.media_type)
+    media_type = str(getattr(value, "media_type", ""))
+    if module == "pydantic_ai" and isinstance(data, bytes) and media_type.startswith("image/"):
+        return Image(data, media_type)
     if module == "PIL" and hasattr(value, "save"):
         return Image(_saved(value.save, format="PNG"), "image/png")
     if hasattr(value, "savefig"):

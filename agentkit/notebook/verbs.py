@@ -16,9 +16,9 @@ from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session
 from agentkit.errors import SpecError, UserError, nearest
-from agentkit.events import Event, Mode, Scope
+from agentkit.events import Mode, Scope
 from agentkit.notebook import failure, grammar, look, prompt
-from agentkit.notebook.display import AnswerOutput, Output, show, watched
+from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
@@ -54,7 +54,7 @@ class Desk:
         for note in notes:
             if note not in self.remarked:
                 self.remarked.add(note)
-                print(f"  note: {note}")
+                say(f"  note: {note}")
 
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
@@ -78,7 +78,7 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
         desk.deps.pop(name, None)
     desk.shell.push({name: agent})
     tools = line.options.get("tools", "")
-    print(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
+    say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
 
@@ -178,11 +178,12 @@ def glance(desk: Desk, line: Line) -> Reply:
     session = desk.session
     agents = ", ".join(look.agents(desk.names)) or "none yet: %%agent build NAME"
     newest = session.runs(limit=1)
+    last = panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"
     rows = [
         ("session", f"{session.label} · mode {session.mode} · model {session.model}"),
         ("journal", str(session.path)),
         ("agents", agents),
-        ("last run", panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"),
+        ("last run", last),
     ]
     doubt = session.in_doubt()
     rows += [("in doubt", f"{len(doubt)} step{'s' * (len(doubt) > 1)}: %agent settle lists them")] if doubt else []
@@ -233,14 +234,15 @@ def forget(desk: Desk, line: Line) -> Reply:
         count = session.forget(run=what)
     else:
         known = sorted({run.agent for run in session.runs()})
-        raise UserError(f"nothing recorded is called {what}{nearest(what, known)}: give a run, a step number or an agent")
+        raise UserError(f"nothing recorded is called {what}{nearest(what, known)}: give a run, a step or an agent")
     return _said(f"{count} step{'s' * (count != 1)} of {what} will not be replayed again (a tombstone stays)")
 
 
 def settle(desk: Desk, line: Line) -> Reply:
     if not line.word:
-        rows = [f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end" for row in desk.session.in_doubt()]
-        return _said("\n".join(rows) or "nothing is in doubt")
+        rows = desk.session.in_doubt()
+        told = [f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end" for row in rows]
+        return _said("\n".join(told) or "nothing is in doubt")
     chosen = [action for action in ("redo", "result", "stop") if line.has(action)]
     if not line.word.isdigit() or len(chosen) != 1:
         raise UserError(f"{grammar.usage('settle')}: give one step number and one of the three")
@@ -253,7 +255,8 @@ def _json(line: Line) -> Any:
     try:
         return json.loads(line.options["result"])
     except ValueError as error:
-        raise UserError(f'--result {line.options["result"]}: not JSON ({error}); text needs quotes: "like this"') from error
+        given = line.options["result"]
+        raise UserError(f'--result {given}: not JSON ({error}); text needs quotes: "like this"') from error
 
 
 def model(desk: Desk, line: Line) -> Reply:
@@ -318,7 +321,7 @@ def _one_of(what: str, text: str, known: tuple[str, ...]) -> Any:
 
 
 def _said(text: str) -> Reply:
-    return Reply(show=lambda: print(text))
+    return Reply(show=lambda: say(text))
 
 
 def _frame(frame: Any) -> Reply:

@@ -60,7 +60,7 @@ def test_empty_front_matter_is_no_fields() -> None:
         ("---\njust words\n---\n", "line 3: front matter must be `field: value` lines"),
         ("---\nmodel: *x\n---\n", "line 3: front matter is not YAML: aliases"),
         ("---\nmodel: x\n1: y\n---\n", "line 4: a field name must be text, got '1'"),
-        ("---\nmetadata:\n  a: !!binary aGk=\n---\n", "line 4: a value with the tag"),
+        ("---\nmetadata:\n  a: !!binary aGk=\n---\n", "line 4: a value tagged"),
         ("---\nmetadata:\n  a: .nan\n---\n", "line 4: .nan is not a number that can be sent"),
         ("---\nmodel: x\nretries: many\n---\n", "line 4: retries: Input should be a valid integer"),
         ("---\nend_strategy: never\n---\n", "line 3: end_strategy: Input should be 'early'"),
@@ -74,7 +74,9 @@ def test_what_cannot_be_read_is_said_in_one_line_with_its_number(text: str, said
 
 
 def test_braces_in_a_field_are_no_template_of_another_language() -> None:
-    assert Spec.parse('---\ndescription: "Sales since {{ start"\n---\n').fields == {"description": "Sales since {{ start"}
+    assert Spec.parse('---\ndescription: "Sales since {{ start"\n---\n').fields == {
+        "description": "Sales since {{ start"
+    }
 
 
 PLAIN: st.SearchStrategy[Any] = st.recursive(
@@ -109,8 +111,10 @@ def test_a_spec_written_as_text_is_read_back_the_same(fields: dict[str, Any], in
 def test_any_front_matter_is_read_or_refused_in_one_line(head: str) -> None:
     text = f"---\n{head}\n---\nHello"
     try:
-        spec = Spec.parse(text)
+        read: Spec | str = Spec.parse(text)
     except SpecError as error:
-        assert "\n" not in str(error) and str(error).startswith("line ")
+        read = str(error)
+    if isinstance(read, Spec):
+        assert Spec.parse(read.text()) == read
     else:
-        assert Spec.parse(spec.text()) == spec
+        assert read.startswith("line ") and "\n" not in read

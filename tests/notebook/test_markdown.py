@@ -74,8 +74,36 @@ def test_code_keeps_its_angle_brackets() -> None:
 
 
 PIECES = st.sampled_from(
-    ["`", "``", "```", "~~~", "<script>", "</script>", "<img src=x onerror=y>", "![a](", "[a](", "javascript:", ")", "\n",
-     "\n\n", "  ", "    ", "> ", "- ", "1. ", "|", "---", "a", "\\", "[r]: ", "[r]", "html", "&#58;", "<", "\t"]
+    [
+        "`",
+        "``",
+        "```",
+        "~~~",
+        "<script>",
+        "</script>",
+        "<img src=x onerror=y>",
+        "![a](",
+        "[a](",
+        "javascript:",
+        ")",
+        "\n",
+        "\n\n",
+        "  ",
+        "    ",
+        "> ",
+        "- ",
+        "1. ",
+        "|",
+        "---",
+        "a",
+        "\\",
+        "[r]: ",
+        "[r]",
+        "html",
+        "&#58;",
+        "<",
+        "\t",
+    ]
 )
 
 
