@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError
 
 from agentkit.define import models
 from agentkit.durable.journal import bounded, current_run, inside
-from agentkit.durable.keys import Chain, restore
+from agentkit.durable.keys import Chain, RequestParts, restore
 from agentkit.engine.calls import AgentRunFrame, JournalDurability, enclosing_step
 from agentkit.engine.session import Last, Session, current, execution_of
 from agentkit.errors import Interrupted, Stopped
@@ -246,6 +246,7 @@ def _open(
         fresh=options.fresh,
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
+        memo=RequestParts(redactor=session.redactor),
         trusted=_untouched.get() and not _edits_messages(agent),
         cache=session.cache,
         share=policy.share,
@@ -334,4 +335,4 @@ def messages_of(session: Session, run: str) -> list[ModelMessage]:
     digest = session.store.run_history(run)
     if digest is None:
         return []
-    return cast("list[ModelMessage]", restore(session.store.messages(digest)))
+    return cast("list[ModelMessage]", restore(session.store.messages(digest), session.redactor))

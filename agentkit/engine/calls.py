@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -51,6 +51,8 @@ from agentkit.events import Effects, Kind, Scope, Usage
 
 ENGINE = "agentkit"
 _SHARED_SECONDS = 30 * 24 * 3600.0
+# The code of MCP and dynamic tools is somewhere else: they are known by their schema, which is in the history.
+_FOREIGN = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
 _NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
 
 
@@ -60,8 +62,7 @@ class AgentRunFrame(RunFrame):
 
     journal: Journal
     chain: Chain
-    memo: RequestParts = field(default_factory=RequestParts)
-    digests: dict[int, bytes] = field(default_factory=dict)
+    memo: RequestParts
     trusted: bool = True
     cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
     share: Scope | None = None
@@ -215,16 +216,18 @@ def _last_text(messages: list[ModelMessage]) -> str:
 def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
     function = function_of(tool)
     declared = declaration(function) if function is not None else _from_hints(tool)
-    digest = _digest(frame, function)
+    digest = _digest(function)
     deps = value_digest(ctx.deps) if ctx.deps is not None else None
     shared = declared.share is not None
     head = frame.chain.head(ctx.messages, trusted=frame.trusted)
     key = tool_key(
         name=f"{toolset}:{name}",
         args=args,
-        digest=digest,
+        digest=digest.digest,
         history=None if shared else head.digest,
         deps=deps,
+        reads=digest.reads,
+        memo=frame.memo,
     )
     return Call(
         key=key,
@@ -261,12 +264,8 @@ def _from_hints(tool: Any) -> Declaration:
     return Declaration(effects=effects)
 
 
-def _digest(frame: AgentRunFrame, function: Callable[..., Any] | None) -> bytes:
-    return b"" if function is None else digest_of(function, frame.digests).digest
-
-
-def digest_of(function: Callable[..., Any], memo: dict[int, bytes]) -> ToolDigest:
-    return tool_digest(function, memo=memo)
+def _digest(function: Callable[..., Any] | None) -> ToolDigest:
+    return _FOREIGN if function is None else tool_digest(function)
 
 
 def _shown_arguments(args: Any) -> str:
@@ -301,7 +300,7 @@ def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: R
     messages = [] if ctx is None else ctx.messages
     head = frame.chain.head(messages, trusted=frame.trusted)
     return Call(
-        key=operation_key(name=f"{kind}:{name}", payload=payload, history=head.digest),
+        key=operation_key(name=f"{kind}:{name}", payload=payload, history=head.digest, memo=frame.memo),
         kind=kind,
         name=name,
         effects="none",

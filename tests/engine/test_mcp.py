@@ -1,0 +1,63 @@
+"""An agent with an MCP server: recorded once, replayed without the server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import textwrap
+from pathlib import Path
+
+from fastmcp.client.transports import StdioTransport
+from pydantic_ai.mcp import MCPToolset
+
+from agentkit.define.spec import Spec
+from agentkit.engine.agent import DurableAgent
+from agentkit.engine.build import build
+from agentkit.engine.run import ask
+from agentkit.engine.session import session
+from agentkit.events import Step
+from agentkit.testing import Call, ScriptedModel
+
+SERVER = """
+import sys
+from pathlib import Path
+from mcp.server.mcpserver import MCPServer
+from mcp.types import ToolAnnotations
+
+server = MCPServer("files")
+
+
+@server.tool(annotations=ToolAnnotations(readOnlyHint=True))
+def size(name: str) -> int:
+    '''The size of a file.'''
+    with Path(sys.argv[1]).open("a") as ledger:
+        ledger.write(f"size {name}\\n")
+    return 7
+
+
+server.run(transport="stdio")
+"""
+
+
+def reader(server: Path, ledger: Path, *replies: object) -> DurableAgent:
+    transport = StdioTransport(command=sys.executable, args=[str(server), str(ledger)])
+    toolset = MCPToolset(transport, id="files")
+    return build(Spec(instructions="Read."), name="reader", tools=[toolset], model=ScriptedModel(replies))
+
+
+def test_a_replay_needs_no_mcp_server(tmp_path: Path) -> None:
+    server, ledger = tmp_path / "server.py", tmp_path / "ledger"
+    server.write_text(textwrap.dedent(SERVER))
+    with session(folder=tmp_path):
+        answer = asyncio.run(ask(reader(server, ledger, Call("size", {"name": "a"}), "7 bytes"), "how big is a?"))
+        assert answer.output == "7 bytes"
+        tool = next(step for step in answer.events() if isinstance(step, Step) and step.kind == "tool")
+        assert tool.effects == "none"
+    assert ledger.read_text() == "size a\n"
+
+    server.unlink()
+    with session(folder=tmp_path):
+        answer = asyncio.run(ask(reader(server, ledger), "how big is a?"))
+        assert answer.output == "7 bytes"
+        assert all(step.replayed for step in answer.events() if isinstance(step, Step))
+    assert ledger.read_text() == "size a\n"

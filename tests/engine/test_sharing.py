@@ -1,0 +1,141 @@
+"""Scopes, fallback chains, secrets: who may reuse a step, and under which key it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.models.fallback import FallbackModel
+
+from agentkit.define.spec import Spec
+from agentkit.define.tools import tool
+from agentkit.engine.agent import DurableAgent
+from agentkit.engine.build import build
+from agentkit.engine.run import ask
+from agentkit.engine.session import session
+from agentkit.errors import SecretMissing, UserError
+from agentkit.events import Scope, Step
+from agentkit.testing import Call, ScriptedModel
+
+PAID: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PAID.clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def agent(model: Any, *tools: Any, share: Scope | None = None, ttl: float | None = None) -> DurableAgent:
+    return build(Spec(instructions="Go."), name="agent", tools=tools, model=model, share=share, ttl=ttl)
+
+
+def run(folder: Path, asked: DurableAgent, prompt: str = "go", **options: Any) -> tuple[Any, list[Step]]:
+    with session(folder=folder):
+        answer = asyncio.run(ask(asked, prompt, **options))
+        return answer.output, [event for event in answer.events() if isinstance(event, Step)]
+
+
+def test_a_shared_tool_is_reused_by_another_prompt_of_the_project(tmp_path: Path) -> None:
+    @tool(effects="none", share="project")
+    def fetch(url: str) -> str:
+        """Fetch a page."""
+        PAID.append(url)
+        return f"<{url}>"
+
+    run(tmp_path, agent(ScriptedModel([Call("fetch", {"url": "a"}), "one"]), fetch), "first")
+    _, steps = run(tmp_path, agent(ScriptedModel([Call("fetch", {"url": "a"}), "two"]), fetch), "second")
+    assert PAID == ["a"]
+    assert [(step.kind, step.replayed) for step in steps] == [("model", False), ("tool", True), ("model", False)]
+    answer, again = run(tmp_path, agent(ScriptedModel([]), fetch), "second")
+    assert answer == "two"
+    assert all(step.replayed for step in again)
+
+
+def test_equal_shared_calls_at_once_pay_once(tmp_path: Path) -> None:
+    @tool(effects="none", share="project")
+    async def slow(x: int) -> int:
+        """Slow."""
+        PAID.append("slow")
+        await asyncio.sleep(0.1)
+        return x
+
+    calls = [Call("slow", {"x": 1}), Call("slow", {"x": 1}), Call("slow", {"x": 1})]
+    run(tmp_path, agent(ScriptedModel([calls, "done"]), slow))
+    assert PAID == ["slow"]
+
+
+def test_answers_shared_by_the_user_cross_projects(tmp_path: Path) -> None:
+    run(tmp_path / "one", agent(ScriptedModel(["paid"]), share="user", ttl=60))
+    answer, steps = run(tmp_path / "two", agent(ScriptedModel([]), share="user", ttl=60))
+    assert answer == "paid"
+    assert [(step.replayed, step.shared) for step in steps] == [(True, True)]
+
+
+def test_answers_not_declared_shareable_stay_in_their_project(tmp_path: Path) -> None:
+    run(tmp_path / "one", agent(ScriptedModel(["paid"])))
+    answer, _ = run(tmp_path / "two", agent(ScriptedModel(["paid again"])))
+    assert answer == "paid again"
+
+
+def test_a_shared_folder_has_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="AGENTKIT_SHARED"):
+        run(tmp_path, agent(ScriptedModel(["x"]), share="shared"))
+
+
+def test_a_fallback_chain_is_kept_under_the_member_that_answered(tmp_path: Path) -> None:
+    def chain(*replies: Any) -> FallbackModel:
+        down = ScriptedModel([ModelHTTPError(503, "first")], model_name="first")
+        return FallbackModel(down, ScriptedModel(replies, model_name="second"))
+
+    assert run(tmp_path, agent(chain("from second")))[0] == "from second"
+    answer, steps = run(tmp_path, agent(chain()))
+    assert answer == "from second"
+    assert all(step.replayed for step in steps)
+    alone, steps = run(tmp_path, agent(ScriptedModel([], model_name="second")))
+    assert alone == "from second"
+    assert all(step.replayed for step in steps)
+
+
+def test_a_secret_never_reaches_the_journal_and_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "sk-very-secret-value-1234"
+    monkeypatch.setenv("DATA_API_KEY", secret)
+
+    @tool(effects="none")
+    def token() -> str:
+        """The token."""
+        return secret
+
+    @tool(effects="none")
+    def use(value: str) -> str:
+        """Use it."""
+        PAID.append(value)
+        return "used"
+
+    script = (Call("token"), Call("use", {"value": secret}), "done")
+    run(tmp_path, agent(ScriptedModel(script), token, use), f"with {secret}")
+    for file in (tmp_path / ".agentkit").rglob("*"):
+        if file.is_file():
+            assert secret.encode() not in file.read_bytes(), file
+    answer, steps = run(tmp_path, agent(ScriptedModel([]), token, use), f"with {secret}")
+    assert answer == "done"
+    assert all(step.replayed for step in steps)
+    assert PAID == [secret]
+
+
+def test_a_live_step_is_not_given_a_placeholder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_API_KEY", "sk-very-secret-value-1234")
+
+    @tool(effects="none")
+    def token() -> str:
+        """The token."""
+        return "sk-very-secret-value-1234"
+
+    with session(folder=tmp_path), pytest.raises(ConnectionError):
+        asyncio.run(agent(ScriptedModel([Call("token"), ConnectionError("cut")]), token).run("go"))
+    monkeypatch.delenv("DATA_API_KEY")
+    with session(folder=tmp_path), pytest.raises(SecretMissing, match="DATA_API_KEY"):
+        asyncio.run(agent(ScriptedModel(["never"]), token).run("go"))
