@@ -88,12 +88,16 @@ def row_of(values: Sequence[Any], path: Path) -> Row:
     (key, n, gen, slot, kind, name, effects, status, settled, history, reply, *costs, nested, error, parts, model) = (
         values[:BODIES]
     )
+    try:
+        parts, nested = json.loads(parts), json.loads(nested) if nested else {}
+    except ValueError as problem:
+        raise faults.corrupt(path, f"step {values[SEAL + 1]} cannot be read ({problem})") from problem
     body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice = values[BODIES:]
     return Row(
         id=id_, key=key, n=n, gen=gen, slot=slot, kind=kind, name=name, effects=effects, agent=agent, run=run,
         parent=parent, status=status, attempt=attempt, owner=owner, started=started, ended=ended,
-        parts=json.loads(parts), request=request, result=result, history=history, body=body, usage=usage_of(*costs),
-        nested=json.loads(nested) if nested else {}, shown=shown, error=error, settled=settled,
+        parts=parts, request=request, result=result, history=history, body=body, usage=usage_of(*costs),
+        nested=nested, shown=shown, error=error, settled=settled,
         maybe_paid_twice=bool(twice), model=model, reply=reply,
     )  # fmt: skip
 
@@ -124,8 +128,8 @@ def step_of(use: UseRow) -> Step:
         usage=None if overtaken else usage_of(use.input_tokens, use.output_tokens, use.cost),
         attempt=use.attempt or use.newest_attempt,
         # Recorded at this very place and yet replayed: it came from the call cache.
-        shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord), maybe_paid_twice=bool(use.twice), request=use.request,
-        result="" if overtaken else use.result,
+        shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),
+        maybe_paid_twice=bool(use.twice), request=use.request, result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
     )  # fmt: skip
 
