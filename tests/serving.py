@@ -23,7 +23,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -144,6 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """The ledger is the log."""
+
+    def handle(self) -> None:
+        with suppress(ConnectionResetError):  # a client that was killed between two requests
+            super().handle()
 
     def do_GET(self) -> None:
         if self.path == "/_ledger":

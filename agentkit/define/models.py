@@ -27,6 +27,8 @@ DEFAULT = "offline"
 
 _OWN_EXTRAS = frozenset({"anthropic", "google", "mcp"})
 
+_MAKERS = {"gpt": "openai", "o3": "openai", "o4": "openai", "claude": "anthropic", "gemini": "google", "grok": "xai"}
+
 _HOME_HOSTS = (
     "api.openai.com",
     "api.anthropic.com",
@@ -114,9 +116,8 @@ def _nearest(name: str) -> str | None:
         return f"{kinds[0]}:{model}" if kinds else None
     if near := get_close_matches(name, [each for each in known if ":" not in each], n=1, cutoff=0.75):
         return near[0]
-    family = re.match(r"[a-z]+-?", name)
-    owner = next((each for each in known if family and each.partition(":")[2].startswith(family[0])), None)
-    return f"{owner.partition(':')[0]}:{name}" if owner and len(name) > 2 else None
+    maker = next((maker for family, maker in _MAKERS.items() if name.startswith(family)), None)
+    return f"{maker}:{name}" if maker else None
 
 
 def _missing_package(name: str) -> UserError:

@@ -54,7 +54,8 @@ class Reading(NamedTuple):
 class Call:
     """One step about to be answered, from the record or live.
 
-    `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control` names a payload
+    `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
+    they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control` names a payload
     that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a recorded one.
     """
 
@@ -64,7 +65,8 @@ class Call:
     effects: Effects
     request: str = ""
     history: bytes | None = None
-    nodes: tuple[Node, ...] = ()
+    nodes: Callable[[], tuple[Node, ...]] = tuple
+    known: Callable[[], None] = lambda: None
     model: str | None = None
     counted: bool = True
     alternatives: tuple[bytes, ...] = ()
@@ -303,6 +305,8 @@ class Journal:
             payload, missing = self.redactor.restore(payload)
             run.missing_secrets += tuple(missing)
         self._credit(row, run)
+        if row.history == call.history:
+            call.known()
         for bundle in json.loads(row.shown) if row.shown else ():
             self._show(bundle)
         run.replayed += 1
@@ -387,7 +391,7 @@ class Journal:
             request=bounded(self.redactor.scrub(call.request)),
             history=call.history,
             model=call.model,
-            nodes=call.nodes,
+            nodes=call.nodes(),
             bodies=call.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,

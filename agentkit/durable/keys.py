@@ -90,40 +90,64 @@ class Chain:
     def __init__(self, redactor: Redactor | None = None) -> None:
         self._scrub = _as_is if redactor is None else redactor.scrub
         self._emitted: set[bytes] = set()
+        self._waiting: list[tuple[bytes, bytes | None, ModelMessage]] = []
+        self._made: list[Node] = []
         self._ids: dict[str, str] = {}
         self._digest = ROOT
         self._count = 0
         self._ends: tuple[ModelMessage, ModelMessage] | None = None
 
     def head(self, messages: Sequence[ModelMessage], *, trusted: bool = True) -> Head:
+        """The digest of `messages` and the nodes that were not handed out before."""
+        return Head(self.digest(messages, trusted=trusted), self.take())
+
+    def digest(self, messages: Sequence[ModelMessage], *, trusted: bool = True) -> bytes:
         """The digest of `messages`, in time that depends only on what was added since the last call.
 
         That holds where the history can be trusted to have only grown; `trusted=False` hashes all of it.
         """
         if not (trusted and self._continues(messages)):
             self._forget()
-        nodes = []
         for message in messages[self._count :]:
-            node = self._node(message)
-            self._digest = node.digest
-            if node.digest not in self._emitted:
-                self._emitted.add(node.digest)
-                nodes.append(node)
+            self._extend(message)
         if messages:
             self._ends, self._count = (messages[0], messages[-1]), len(messages)
-        return Head(self._digest, tuple(nodes))
+        return self._digest
+
+    def take(self) -> tuple[Node, ...]:
+        """The nodes not handed out before, oldest first. Their bodies are made here: a replay never asks for them."""
+        nodes = [*self._made, *(Node(address, parent, self._body(said)) for address, parent, said in self._waiting)]
+        self._made, self._waiting = [], []
+        return tuple(nodes)
+
+    def on_disk(self) -> None:
+        """What was said so far is in the journal already: a step with this very history was replayed from it."""
+        self._made, self._waiting = [], []
 
     def reply(self, message: ModelMessage) -> Node:
         """The node `message` would be, were it said next; the chain stays where it is."""
         before = len(self._ids)
-        node = self._node(message)
+        address = self._address(message)
+        node = Node(address, self._parent(), self._body(message))
         while len(self._ids) > before:
             self._ids.popitem()
-        self._emitted.add(node.digest)
+        self._emitted.add(address)
         return node
 
     def _forget(self) -> None:
+        # Numbered by the ids as they are now, which the next line resets.
+        self._made, self._waiting = list(self.take()), []
         self._ids, self._digest, self._count, self._ends = {}, ROOT, 0, None
+
+    def _extend(self, message: ModelMessage) -> None:
+        address, parent = self._address(message), self._parent()
+        if address not in self._emitted:
+            self._emitted.add(address)
+            self._waiting.append((address, parent, message))
+        self._digest = address
+
+    def _parent(self) -> bytes | None:
+        return None if self._digest is ROOT else self._digest
 
     def _continues(self, messages: Sequence[ModelMessage]) -> bool:
         known = self._count
@@ -132,11 +156,9 @@ class Chain:
         first, last = self._ends
         return messages[known - 1] is last and messages[0] is first
 
-    def _node(self, message: ModelMessage) -> Node:
+    def _address(self, message: ModelMessage) -> bytes:
         content = self._scrub(ENCODER.encode(canonical(message, self._ids)))
-        address = hashlib.sha256(self._digest + content.encode()).digest()
-        parent = None if self._digest is ROOT else self._digest
-        return Node(address, parent, b"" if address in self._emitted else self._body(message))
+        return hashlib.sha256(self._digest + content.encode()).digest()
 
     def _body(self, message: ModelMessage) -> bytes:
         """The whole message, with the ids of its tool calls numbered as in the digest: two runs share one row."""

@@ -135,14 +135,14 @@ def model_call(
     parameters: ModelRequestParameters,
     ctx: RunContext[Any],
 ) -> Call:
-    head = frame.chain.head(messages, trusted=frame.trusted)
+    history = frame.chain.digest(messages, trusted=frame.trusted)
     in_use = _model_in_use(model_id, ctx)
     members = models.members(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
-    key = model_key(model=identity, history=head.digest, settings=settings, params=parameters, memo=frame.memo)
+    key = model_key(model=identity, history=history, settings=settings, params=parameters, memo=frame.memo)
     by_member = {
         models.identity(member): model_key(
-            model=models.identity(member), history=head.digest, settings=settings, params=parameters, memo=frame.memo
+            model=models.identity(member), history=history, settings=settings, params=parameters, memo=frame.memo
         ).key
         for member in members[1:]
     }
@@ -153,8 +153,9 @@ def model_call(
         name=identity,
         effects="none",
         request=_last_text(messages),
-        history=head.digest,
-        nodes=head.nodes,
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
         model=identity,
         alternatives=tuple(by_member.values()),
         cache=frame.cache(frame.share),
@@ -219,12 +220,12 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
     digest = _digest(function)
     deps = value_digest(ctx.deps) if ctx.deps is not None else None
     shared = declared.share is not None
-    head = frame.chain.head(ctx.messages, trusted=frame.trusted)
+    history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
     key = tool_key(
         name=f"{toolset}:{name}",
         args=args,
         digest=digest.digest,
-        history=None if shared else head.digest,
+        history=None if shared else history,
         deps=deps,
         reads=digest.reads,
         memo=frame.memo,
@@ -235,8 +236,9 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         name=name,
         effects=declared.effects,
         request=_shown_arguments(args),
-        history=head.digest,
-        nodes=head.nodes,
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
         counted=not shared,
         verify=_probe(declared, args),
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
@@ -298,14 +300,15 @@ def _probe(declared: Declaration, args: Any) -> Callable[[], Awaitable[Any]] | N
 
 def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: RunContext[Any] | None) -> Call:
     messages = [] if ctx is None else ctx.messages
-    head = frame.chain.head(messages, trusted=frame.trusted)
+    history = frame.chain.digest(messages, trusted=frame.trusted)
     return Call(
-        key=operation_key(name=f"{kind}:{name}", payload=payload, history=head.digest, memo=frame.memo),
+        key=operation_key(name=f"{kind}:{name}", payload=payload, history=history, memo=frame.memo),
         kind=kind,
         name=name,
         effects="none",
-        history=head.digest,
-        nodes=head.nodes,
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
         control=_control,
     )
 

@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic_ai import BinaryContent
 
 from agentkit.define import models
 from agentkit.define.spec import Spec
+from agentkit.durable import portable
 from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session
@@ -283,6 +285,9 @@ def journal(desk: Desk, line: Line) -> Reply:
         case ("verify",):
             problems = store.verify()
             return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
+        case ("attach", file):
+            added = portable.attach(Path(file).expanduser(), store)
+            return _said(f"{added.steps} steps of {added.runs} runs were added, {added.known} were there already")
         case _:
             raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
 

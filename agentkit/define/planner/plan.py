@@ -106,8 +106,8 @@ def acts(tool: ToolDefinition) -> bool:
     hints, ours = metadata.get("annotations"), metadata.get("agentkit")
     if isinstance(hints, Mapping) and isinstance(hints.get("readOnlyHint"), bool):
         return hints["readOnlyHint"] is False
-    if isinstance(ours, Mapping) and ours.get("effects") in ("none", "once"):
-        return bool(ours["effects"] == "once")
+    if isinstance(ours, Mapping) and ours.get("effects") in ("none", "once", "idempotent"):
+        return bool(ours["effects"] != "none")
     # `add(a, b)` is arithmetic, `add(user)` is not.
     return bool(parts(tool.name)) and parts(tool.name)[0] in _ACTS and not only_numbers(tool)
 
