@@ -1,0 +1,48 @@
+"""`python -m tests.kill --kills 200`: the full figures as a table."""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.kill.harness import DELAY, Figures, as_json, torture
+
+
+def table(figures: Figures) -> str:
+    rows: list[tuple[str, str]] = [
+        ("SIGKILLs at random times", f"{figures.kills} over {figures.runs} runs"),
+        ("steps lost", str(figures.lost)),
+        ("outputs other than undisturbed", str(figures.wrong_outputs)),
+        ("effects doubled without a yes", str(figures.doubled)),
+        ("effects in doubt, asked about", f"{figures.in_doubt} ({figures.redone} had not happened)"),
+        ("model answers paid again, per 100 kills", _rate(figures, figures.answered_again)),
+        ("- of these already read by the client", _rate(figures, figures.read_and_paid_again)),
+        ("possibly paid twice, listed", str(figures.listed)),
+        ("paid twice, not listed", str(figures.unlisted)),
+        ("time", f"{figures.seconds:.0f} s, server at {DELAY * 1000:.0f} ms per answer"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _rate(figures: Figures, count: int) -> str:
+    return f"{figures.per_100(count):.1f} ({count})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=600, help="begin no new run after this time")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args()
+    figures = torture(kills=options.kills, seed=options.seed, seconds=options.seconds)
+    if options.json:
+        print(as_json(figures))
+        return
+    print(table(figures))
+    for problem in figures.problems:
+        print(problem)
+
+
+if __name__ == "__main__":
+    main()

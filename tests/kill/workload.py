@@ -1,0 +1,136 @@
+"""What is run and killed: agents over real HTTP with every class of effect, a fan-out, a sub-agent and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from agentkit.define.spec import Spec
+from agentkit.define.tools import tool
+from agentkit.define.transport import Connections
+from agentkit.durable.journal import idempotency_key
+from agentkit.engine.agent import DurableAgent
+from agentkit.engine.build import build
+from agentkit.engine.run import ask
+from pydantic_ai.models import Model
+
+STEP = "x-step"
+"""The header by which the server's ledger says which step asked."""
+
+SITE = "http://127.0.0.1:0"
+"""Where effects happen; the harness sets it before it forks."""
+
+
+def happened(name: str) -> str:
+    """What each tool returns; an oracle that saw the effect knows it too."""
+    return f"{name} happened"
+
+
+def post(name: str) -> str:
+    key = idempotency_key() or ""
+    headers = {STEP: key, "idempotency-key": key}
+    request = urllib.request.Request(f"{SITE}/effect/{name}", data=b"{}", headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        json.load(reply)
+    return happened(name)
+
+
+async def post_async(name: str) -> str:
+    key = idempotency_key() or ""
+    async with httpx2.AsyncClient(transport=Connections()) as client:
+        await client.post(f"{SITE}/effect/{name}", json={}, headers={STEP: key, "idempotency-key": key})
+    return happened(name)
+
+
+@tool(effects="none")
+def look(name: str) -> str:
+    """Look something up."""
+    return post(name)
+
+
+@tool(effects="none")
+async def find(name: str) -> str:
+    """Look something up without a thread."""
+    return await post_async(name)
+
+
+@tool(effects="idempotent")
+async def put(name: str) -> str:
+    """Put something where putting twice is putting once."""
+    return await post_async(name)
+
+
+@tool(effects="once")
+def send(name: str) -> str:
+    """Send something that cannot be taken back."""
+    return post(name)
+
+
+@tool(effects="once")
+async def order(name: str) -> str:
+    """Order something that cannot be taken back."""
+    return await post_async(name)
+
+
+def touch(name: str) -> str:
+    """Do something nobody declared."""
+    return post(name)
+
+
+TOOLS = (look, find, put, send, order, touch)
+REPEATABLE = frozenset({"look", "find"})
+KEYED = frozenset({"put"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    """The agents of the workload."""
+
+    worker: DurableAgent
+    lead: DurableAgent
+
+
+def crew(model: Model, *, tools: Sequence[Any] = TOOLS) -> Crew:
+    worker = build(Spec(instructions="Do it."), name="worker", tools=tools, model=model)
+    lead = build(Spec(instructions="Lead."), name="lead", tools=[worker, *tools], model=model)
+    return Crew(worker=worker, lead=lead)
+
+
+def does(*turns: str) -> str:
+    """A prompt that makes the server's model call `tool:name` on each turn (`tool:name+tool:name` in parallel)."""
+    return "\n".join("do " + " & ".join(map(_call, turn.split("+"))) for turn in turns)
+
+
+def _call(words: str) -> str:
+    tool_name, _, name = words.partition(":")
+    return f"{tool_name} {json.dumps({'name': name})}"
+
+
+async def perform(agents: Crew) -> list[str]:
+    """About 40 steps; the outputs, which say what every tool returned."""
+    outputs = [await _say(agents.worker, does("look:a1", "send:a2", "touch:a3+put:a4", "order:a5"))]
+    outputs += await asyncio.gather(
+        *(
+            _say(agents.worker, does(turn))
+            for turn in ("send:b1+find:b2", "order:b3", "put:b4", "touch:b5", "look:b6+send:b7")
+        )
+    )
+    inner = does("send:c1", "find:c2")
+    outputs.append(await _say(agents.lead, f"do worker {json.dumps({'prompt': inner})} & order {{\"name\": \"c3\"}}"))
+    outputs.append((await ask(agents.worker, does("order:d1"), on_text=lambda text: None)).output)
+    async with agents.worker.run_stream("tell me a story of a journal that forgot nothing") as story:
+        outputs.append("".join([text async for text in story.stream_text(delta=True, debounce_by=None)]))
+    outputs += await asyncio.gather(*(_say(agents.worker, "a sample, please") for _ in range(3)))
+    return outputs
+
+
+async def _say(agent: DurableAgent, prompt: str) -> str:
+    return str((await agent.run(prompt)).output)
+
+
