@@ -30,7 +30,17 @@ _HOME = {
     "tool": "agentkit.define.tools",
 }
 
-__all__ = ["AgentKitError", "Answer", "ask", "build", "durable", "idempotency_key", "load_ipython_extension", "session", "tool"]
+__all__ = [
+    "AgentKitError",
+    "Answer",
+    "ask",
+    "build",
+    "durable",
+    "idempotency_key",
+    "load_ipython_extension",
+    "session",
+    "tool",
+]
 
 
 class _DurablePackage(ModuleType):

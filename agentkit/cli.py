@@ -1,0 +1,292 @@
+"""The command line: `agentkit demo`, `agentkit lab`, and the journal from outside a notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from agentkit.durable import portable
+from agentkit.durable.redact import Redactor
+from agentkit.durable.store import Store
+from agentkit.errors import AgentKitError, JournalError, MissingExtra, UserError
+from agentkit.events import Run
+from agentkit.observe import panel, wording
+from agentkit.observe.trace import Trace
+
+_MANY = 1_000_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; an error of agentkit is one line on standard error and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.do(options))
+    except AgentKitError as error:
+        print(f"agentkit: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Somebody looked at the head of a list and left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="agentkit", description="LLM agents in notebooks: nothing is paid for twice.")
+    parser.add_argument("--version", action="version", version=f"agentkit {version('jupyter-agentkit')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="execute the first notebook twice and show what each time cost")
+    demo.set_defaults(do=_demo)
+    lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
+    lab.add_argument("folder", nargs="?", type=Path, help="another folder to open")
+    lab.set_defaults(do=_lab)
+    _add_journal(commands.add_parser("journal", help="list, show, check, share or erase what is recorded"))
+    return parser
+
+
+def _add_journal(parser: ArgumentParser) -> None:
+    where = ArgumentParser(add_help=False)
+    where.add_argument("--journal", type=Path, metavar="PATH", help="its file or folder (default: .agentkit/)")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    ls = verbs.add_parser("ls", parents=[where], help="list the runs, newest first")
+    ls.add_argument("--agent")
+    ls.add_argument("--label", help="the notebook's name")
+    ls.add_argument("-n", type=int, default=20, dest="limit", help="how many (default 20)")
+    ls.set_defaults(do=_ls)
+
+    show = verbs.add_parser("show", parents=[where], help="show the steps of a run, or one step whole")
+    show.add_argument("what", metavar="RUN|STEP", help="the beginning of a run's id, or the number of a step")
+    show.set_defaults(do=_show)
+
+    verify = verbs.add_parser("verify", parents=[where], help="check every record; exit status 1 if one is damaged")
+    verify.set_defaults(do=_verify)
+
+    erase = verbs.add_parser("erase", parents=[where], help="really delete records, the file is compacted")
+    chosen = erase.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--run", metavar="RUN")
+    chosen.add_argument("--step", type=int)
+    chosen.add_argument("--agent")
+    chosen.add_argument("--before", type=_date, metavar="YYYY-MM-DD")
+    chosen.add_argument("--everything", action="store_true")
+    erase.add_argument("--yes", action="store_true", help="do not ask")
+    erase.set_defaults(do=_erase)
+
+    export = verbs.add_parser("export", parents=[where], help="write what a notebook needs as one portable file")
+    export.add_argument("notebook", type=Path)
+    export.add_argument("-o", "--output", type=Path, help="the file to write (default: beside the notebook)")
+    export.set_defaults(do=_export)
+
+    attach = verbs.add_parser("attach", parents=[where], help="take a portable file into the journal")
+    attach.add_argument("file", type=Path)
+    attach.set_defaults(do=_attach)
+
+
+# ---- demo, lab
+
+
+def _demo(_: Namespace) -> int:
+    if find_spec("nbclient") is None:
+        raise MissingExtra("nbclient", "notebook")
+    # Imported here: it brings a kernel client and the price list.
+    from agentkit.demo import demo
+
+    return demo()
+
+
+def _lab(options: Namespace) -> int:
+    if find_spec("jupyterlab") is None:
+        raise MissingExtra("jupyterlab", "lab")
+    folder = options.folder or _own_notebooks()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: name the one with your notebooks")
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder)])
+
+
+def _own_notebooks() -> Path:
+    """The notebooks in a clone as they are; of an installed package a copy, since journals are written beside them."""
+    from agentkit.demo import notebooks
+
+    if not notebooks().is_relative_to(Path(__file__).parent):
+        return notebooks()
+    copy = Path("agentkit-notebooks")
+    if not copy.exists():
+        shutil.copytree(notebooks(), copy)
+    return copy
+
+
+# ---- journal
+
+
+def _ls(options: Namespace) -> int:
+    with _opened(options) as store:
+        runs = store.runs(agent=options.agent, label=options.label, limit=options.limit)
+        print(_columns(("run", "began", "took", "agent", "status", "notebook", "prompt"), map(_run_row, runs)))
+        doubtful = store.in_doubt()
+    for row in doubtful:
+        print(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
+    return 0
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    began = datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M:%S")
+    took = "" if run.ended is None else wording.duration(run.ended - run.started)
+    words = (wording.clean(text, most) for text, most in ((run.label, 24), (run.prompt, 60)))
+    return (run.id[:12], began, took, wording.clean(run.agent, 20), run.status, *words)
+
+
+def _show(options: Namespace) -> int:
+    with _opened(options) as store:
+        print(_step_text(store, int(options.what)) if _is_step(options.what) else _run_text(store, options.what))
+    return 0
+
+
+def _is_step(what: str) -> bool:
+    return what.isdecimal() and len(what) < 10
+
+
+def _run_text(store: Store, prefix: str) -> str:
+    run = _run(store, prefix)
+    width = shutil.get_terminal_size((120, 40)).columns
+    drawn = panel.text(Trace.of(store.trace(run.id)), now=time.time(), width=width)
+    return "\n".join([f"run {run.id}", f"prompt: {run.prompt}", drawn, f"output: {run.output}"])
+
+
+def _step_text(store: Store, number: int) -> str:
+    row = store.step(number)
+    if row is None:
+        raise UserError(f"no step {number} in {store.path}: `agentkit journal ls` lists the runs")
+    facts = {
+        "step": f"{row.id} {row.kind} {row.name}",
+        "status": row.status + (f", settled by a person: {row.settled}" if row.settled else ""),
+        "effects": row.effects,
+        "attempt": row.attempt,
+        "possibly paid twice": row.maybe_paid_twice,
+        "request": row.request,
+        "error": row.error,
+        "result": _pretty(row.body),
+        **{f"key, {name}": digest for name, digest in row.parts.items()},
+    }
+    return "\n".join(f"{name}: {value}" for name, value in facts.items() if value)
+
+
+def _pretty(body: bytes | None) -> str:
+    return "" if body is None else json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+
+
+def _verify(options: Namespace) -> int:
+    with _opened(options) as store:
+        problems = store.verify()
+        runs = len(store.runs(limit=_MANY))
+        path = store.path
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"{path}: whole; every record of {wording.counted(runs, 'run')} matches its checksum")
+    return 1 if problems else 0
+
+
+def _erase(options: Namespace) -> int:
+    with _opened(options, read_only=False) as store:
+        chosen: dict[str, Any] = {
+            "run": options.run and _run(store, options.run).id,
+            "step": options.step,
+            "agent": options.agent,
+            "before": options.before,
+            "everything": options.everything,
+        }
+        what = ", ".join(f"{name} {value}" for name, value in chosen.items() if value)
+        if not options.yes and input(f"Erase {what} from {store.path} for good? [y/N] ").strip().lower() != "y":
+            print("nothing was erased")
+            return 1
+        print(f"erased {wording.counted(store.erase(**chosen), 'step')}")
+    return 0
+
+
+def _export(options: Namespace) -> int:
+    notebook: Path = options.notebook
+    if not notebook.is_file():
+        raise UserError(f"{notebook} is not there: name the notebook whose steps to export")
+    target = options.output or notebook.with_suffix(portable.SUFFIX)
+    with _opened(options, folder=notebook.parent) as store:
+        runs = _runs_of(notebook, store)
+        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub)
+    print(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
+    return 0
+
+
+def _attach(options: Namespace) -> int:
+    with _opened(options, folder=options.file.parent, read_only=False) as store:
+        attached = portable.attach(options.file, store)
+    print(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
+    return 0
+
+
+def _of_runs(steps: int, runs: int) -> str:
+    return f"{wording.counted(steps, 'step')} of {wording.counted(runs, 'run')}"
+
+
+def _runs_of(notebook: Path, store: Store) -> list[str]:
+    """The runs whose panels the notebook shows, and those recorded under its name."""
+    shown = [id_ for id_ in _shown_runs(notebook) if store.run(id_) is not None]
+    named = [run.id for run in store.runs(label=notebook.stem, limit=_MANY)]
+    runs = list(dict.fromkeys([*shown, *named]))
+    if not runs:
+        raise UserError(f"no run of {notebook.name} is in {store.path}: execute and save the notebook first")
+    return runs
+
+
+def _shown_runs(notebook: Path) -> Iterator[str]:
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{notebook} is not a notebook ({error!r}): save it again in Jupyter") from error
+    for cell in cells:
+        for output in cell.get("outputs", ()):
+            runs = output.get("metadata", {}).get("agentkit", {}).get("runs", ())
+            yield from (run["id"] for run in runs)
+
+
+def _run(store: Store, prefix: str) -> Run:
+    found: list[Run] = [run for run in store.runs(limit=_MANY) if run.id.startswith(prefix)]
+    if len(found) != 1:
+        said = "no run" if not found else f"{len(found)} runs"
+        raise UserError(
+            f"{said} in {store.path} with an id that begins with {prefix!r}: `agentkit journal ls` lists them"
+        )
+    return found[0]
+
+
+@contextmanager
+def _opened(options: Namespace, *, folder: Path | None = None, read_only: bool = True) -> Iterator[Store]:
+    """The journal that a session in `folder` would open."""
+    # Imported here: `agentkit --help` must not wait for the engine.
+    from agentkit.engine.session import journal_path
+
+    path = journal_path(folder, options.journal)
+    if read_only and not path.exists():
+        raise JournalError(path, "there is no journal", "run an agent in this folder first, or name one with --journal")
+    with Store.open(path, read_only=read_only) as store:
+        yield store
+
+
+def _columns(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
+
+
+def _date(text: str) -> float:
+    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).astimezone().timestamp()
