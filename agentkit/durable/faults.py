@@ -96,7 +96,7 @@ def _of_system(number: int, error: OSError, path: Path) -> JournalError:
 def _not_opened(path: Path) -> JournalError:
     if not path.exists():
         return gone(path)
-    if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+    if not all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent)):
         return read_only(path)
     return JournalError(path, "cannot be opened", "check its permissions and the open-file limit (ulimit -n)")
 

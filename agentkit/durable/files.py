@@ -12,17 +12,23 @@ from agentkit.durable import faults, schema
 from agentkit.durable.place import Place
 from agentkit.errors import JournalError
 
-_NO_SHARED_MEMORY: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
+# How SQLite says that it could not make the index of the log: the folder, the disk or its space does not let it.
+_NO_INDEX: Final = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+)
 
 
 def open_to_write(place: Place, *, exclusive: bool) -> sqlite3.Connection:
     """The reading connection of a journal that was seen to be whole enough and writable."""
     place.prepare()
+    torn = _is_torn(place.path)
     connection = schema.connect(place.path, exclusive=exclusive)
     try:
         if schema.is_empty(connection):
             schema.create_tables(connection)
         schema.check_format(connection, place.path)
+        if torn:
+            raise faults.corrupt(place.path, "is cut short")
         # SQLite opens a file it may not write without a word: ask.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
@@ -48,10 +54,15 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise JournalError(path, "does not exist", "check the folder, or run something in it first")
     if path.stat().st_size == 0:
         raise faults.corrupt(path, "is empty")
+    torn = _is_torn(path)
     try:
-        return _checked(schema.connect_to_read(path), path)
+        connection = _checked(schema.connect_to_read(path), path)
+        if torn:
+            connection.close()
+            raise faults.corrupt(path, "is cut short")
+        return connection
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _NO_SHARED_MEMORY:
+        if error.sqlite_errorcode & 0xFF not in _NO_INDEX:
             raise
     # Nothing can be written beside it, so nobody is writing it either.
     if not _has_unmerged(path):
@@ -66,6 +77,11 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _is_torn(path: Path) -> bool:
+    """SQLite reads what is missing of the last page as zeros. (While its log is merged the file may end anywhere.)"""
+    return not _has_unmerged(path) and path.stat().st_size % schema.PAGE != 0
 
 
 def _has_unmerged(path: Path) -> bool:

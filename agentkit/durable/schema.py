@@ -11,7 +11,8 @@ from agentkit.durable import faults
 
 FORMAT: Final = 1
 APPLICATION: Final = 0x616B6974
-BUSY_SECONDS: Final = 10.0
+PAGE: Final = 8192
+BUSY_SECONDS = 10.0
 
 _TABLES: Final = """
 CREATE TABLE step (
@@ -52,7 +53,7 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
     try:
         if exclusive:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute("PRAGMA page_size=8192")
+        connection.execute(f"PRAGMA page_size={PAGE}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         # The writer checkpoints between batches, where nobody waits; SQLite's own is the safety net for large ones.
