@@ -48,10 +48,11 @@ class Found:
 
 @dataclass(frozen=True)
 class _Literals:
-    """What in the prompt has not been given to a parameter yet."""
+    """What in the prompt has not been given to a parameter yet; `members` say how, as in `by weather`."""
 
     numbers: tuple[Number, ...]
     texts: tuple[str, ...]
+    members: frozenset[str]
 
     def without(self, value: Any) -> _Literals:
         taken = next((number for number in self.numbers if number.value == value), None)
@@ -59,11 +60,14 @@ class _Literals:
         return replace(self, numbers=numbers, texts=tuple(text for text in self.texts if text != value))
 
 
-def arguments(tool: ToolDefinition, prompt: Prompt, known: Known) -> list[dict[str, Any]]:
-    """The calls the prompt asks of this tool; none if a required argument is nowhere to be found."""
+def arguments(tool: ToolDefinition, prompt: Prompt, known: Known, *, guess: bool = True) -> list[dict[str, Any]]:
+    """The calls the prompt asks of this tool; none if a required argument is nowhere to be found.
+
+    With `guess` a text may also be a bare word of the prompt, as in `weather paris`.
+    """
     schema = tool.parameters_json_schema
-    found = _object(schema, schema.get("$defs", {}), prompt, known)
-    return [] if found is None else found
+    bare = prompt.last_word_besides(roots(tool.name)) if guess else None
+    return _Filler(schema.get("$defs", {}), prompt, known, bare).calls(schema) or []
 
 
 def needs(tool: ToolDefinition) -> list[str]:
@@ -117,28 +121,78 @@ def fitting(tool: ToolDefinition, number: Number) -> bool:
     )
 
 
-def _object(
-    schema: Mapping[str, Any], defs: Mapping[str, Any], prompt: Prompt, known: Known
-) -> list[dict[str, Any]] | None:
-    required = set(schema.get("required", ()))
-    texts = (*prompt.quoted, *prompt.names, *prompt.proper)
-    left = _Literals(prompt.numbers, tuple(dict.fromkeys(texts)))
-    calls: list[dict[str, Any]] = [{}]
-    properties = schema.get("properties", {})
-    shapes = {name: _shape(each, defs) for name, each in properties.items()}
-    alone = sum(_is_free_text(shape) for shape in shapes.values()) == 1
-    for name, shape in shapes.items():
-        found = _value(name, shape, defs, prompt=prompt, known=known, left=left, must=name in required)
-        if not found.values:
-            if name in required:
+@dataclass(frozen=True)
+class _Filler:
+    """Fills one tool's schema. `bare` is the word to take for a text when nothing better is there."""
+
+    defs: Mapping[str, Any]
+    prompt: Prompt
+    known: Known
+    bare: str | None
+
+    def calls(self, schema: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """The objects this schema can be filled with; None if something required is missing."""
+        required = set(schema.get("required", ()))
+        prompt = self.prompt
+        made: list[dict[str, Any]] = [{}]
+        shapes = {name: _shape(each, self.defs) for name, each in schema.get("properties", {}).items()}
+        named = {str(each) for shape in shapes.values() for each in shape.get("enum", ()) if mentioned(each, prompt)}
+        texts = tuple(dict.fromkeys((*prompt.quoted, *prompt.names, *prompt.proper)))
+        left = _Literals(prompt.numbers, texts, frozenset(named))
+        alone = sum(_is_free_text(shape) for shape in shapes.values()) == 1
+        for name, shape in shapes.items():
+            found = self.value(name, shape, left, must=name in required)
+            if not found.values and name in required:
                 return None
-            continue
-        several = found.sure and len(found.values) > 1 and len(calls) == 1 and (alone or "enum" in shape)
-        values = found.values[:_MOST_CALLS] if several else found.values[:1]
-        calls = [{**call, name: value} for value in values for call in calls]
-        for value in values:
-            left = left.without(value)
-    return calls
+            if not found.values:
+                continue
+            several = found.sure and len(found.values) > 1 and len(made) == 1 and (alone or "enum" in shape)
+            values = found.values[:_MOST_CALLS] if several else found.values[:1]
+            made = [{**call, name: value} for value in values for call in made]
+            for value in values:
+                left = left.without(value)
+        return made
+
+    def value(self, name: str, shape: Mapping[str, Any], left: _Literals, *, must: bool) -> Found:
+        if "enum" in shape:
+            return _member(shape["enum"], self.prompt, must=must)
+        match shape.get("type"):
+            case "boolean":
+                return _flag(name, self.prompt, must=must)
+            case "integer" | "number" as kind:
+                return _number(name, kind, left.numbers, must=must)
+            case "string":
+                return self.text(name, shape, left, must=must)
+            case "array":
+                return self.array(name, shape, left, must=must)
+            case "object":
+                inner = self.calls(shape)
+                return Found((inner[0],)) if inner and (must or inner[0]) else Found()
+            case _:
+                anything = (*left.texts, *(number.value for number in left.numbers))
+                return Found(anything[:1]) if must else Found()
+
+    def array(self, name: str, shape: Mapping[str, Any], left: _Literals, *, must: bool) -> Found:
+        item = _shape(shape.get("items", {"type": "string"}), self.defs)
+        if item.get("type") in ("integer", "number"):
+            plain = [number.value for number in left.numbers if number.sense == "plain"]
+            return Found((plain,)) if plain else Found()
+        found = self.value(name, item, left, must=must)
+        values = found.values if found.sure else found.values[:1]
+        return Found((list(values),)) if values else Found()
+
+    def text(self, name: str, shape: Mapping[str, Any], left: _Literals, *, must: bool) -> Found:
+        if shape.get("format") in ("date", "date-time"):
+            dates = tuple(text for text in left.texts if text[:4].isdigit() and text[4:5] == "-")
+            return Found(dates, sure=bool(dates))
+        if choices := self.known.of(name):
+            return _among([choice for choice in choices if choice not in left.members], self.prompt, must=must)
+        if texts := _suited(name, left.texts, self.known, self.prompt):
+            return Found(texts, sure=True)
+        if set(parts(name)) & _TEXTUAL and must:
+            return Found((self.known.summary or self.prompt.text.strip(),))
+        beside = _beside(name, self.prompt) or self.bare
+        return Found((beside,)) if beside and must else Found()
 
 
 def _shape(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -153,40 +207,6 @@ def _shape(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, A
 
 def _is_free_text(shape: Mapping[str, Any]) -> bool:
     return shape.get("type") == "string" and "enum" not in shape
-
-
-def _value(
-    name: str,
-    shape: Mapping[str, Any],
-    defs: Mapping[str, Any],
-    *,
-    prompt: Prompt,
-    known: Known,
-    left: _Literals,
-    must: bool,
-) -> Found:
-    if "enum" in shape:
-        return _member(shape["enum"], prompt, must=must)
-    match shape.get("type"):
-        case "boolean":
-            return _flag(name, prompt, must=must)
-        case "integer" | "number" as kind:
-            return _number(name, kind, left.numbers, must=must)
-        case "string":
-            return _text(name, shape, prompt=prompt, known=known, left=left, must=must)
-        case "array":
-            item = _shape(shape.get("items", {"type": "string"}), defs)
-            inner = _value(name, item, defs, prompt=prompt, known=known, left=left, must=must)
-            values = inner.values if inner.sure else inner.values[:1]
-            if item.get("type") in ("integer", "number"):
-                values = tuple(number.value for number in left.numbers if number.sense == "plain")
-            return Found((list(values),)) if values else Found()
-        case "object":
-            inner_calls = _object(shape, defs, prompt, known)
-            return Found((inner_calls[0],)) if inner_calls and (must or inner_calls[0]) else Found()
-        case _:
-            anything = (*left.texts, *(number.value for number in left.numbers))
-            return Found(anything[:1]) if must else Found()
 
 
 def _member(members: Sequence[Any], prompt: Prompt, *, must: bool) -> Found:
@@ -229,20 +249,6 @@ def _number(name: str, kind: str, numbers: Sequence[Number], *, must: bool) -> F
         meant = meant if must or senses != {"count"} else []
     values = tuple(int(number.value) if kind == "integer" else number.value for number in meant)
     return Found(values[:1])
-
-
-def _text(name: str, shape: Mapping[str, Any], *, prompt: Prompt, known: Known, left: _Literals, must: bool) -> Found:
-    if shape.get("format") in ("date", "date-time"):
-        dates = tuple(text for text in left.texts if text[:4].isdigit() and text[4:5] == "-")
-        return Found(dates, sure=bool(dates))
-    if choices := known.of(name):
-        return _among(choices, prompt, must=must)
-    if texts := _suited(name, left.texts, known, prompt):
-        return Found(texts, sure=True)
-    if parts(name) and set(parts(name)) & _TEXTUAL and must:
-        return Found((known.summary or prompt.text.strip(),))
-    beside = _beside(name, prompt) or prompt.object
-    return Found((beside,)) if beside and must else Found()
 
 
 def _suited(name: str, texts: Sequence[str], known: Known, prompt: Prompt) -> tuple[str, ...]:

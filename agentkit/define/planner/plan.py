@@ -192,7 +192,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _filled(tool: ToolDefinition, prompt: Prompt, known: Known) -> list[Wish]:
-    return [Wish(tool=tool.name, args=args) for args in arguments(tool, prompt, known)]
+    return [Wish(tool=tool.name, args=args) for args in arguments(tool, prompt, known, guess=not acts(tool))]
 
 
 def _first_filled(tools: Sequence[ToolDefinition], prompt: Prompt, known: Known) -> list[Wish]:

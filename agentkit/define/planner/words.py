@@ -210,11 +210,12 @@ class Prompt:
         """The sentences and what `and` or a comma joins in them."""
         return tuple(part for part in _JOINT.split(self.text) if part.strip())
 
-    @cached_property
-    def object(self) -> str | None:
-        """The word after the last `in`, `of`, `for`, `at` or `about`: what a short question is about."""
-        pairs = list(pairwise(self.words))
-        return next((second for first, second in reversed(pairs) if first in _ABOUT and _means(second)), None)
+    def last_word_besides(self, known: frozenset[str]) -> str | None:
+        """What a short question is about: the word after its last `in`, `of` or `for`, or else its last other word."""
+        about = [second for first, second in pairwise(self.words) if first in _ABOUT]
+        return next(
+            (word for word in reversed((*self.words, *about)) if _means(word) and root(word) not in known), None
+        )
 
     @cached_property
     def negated(self) -> frozenset[str]:
