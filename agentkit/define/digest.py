@@ -1,0 +1,388 @@
+"""What a tool computes with: its code, the notebook code it calls, and the values both read, as one digest."""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import dataclasses
+import enum
+import functools
+import hashlib
+import inspect
+import linecache
+import logging
+import random
+import re
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentkit.define import contents
+from agentkit.define.source import Source, is_library, module_digest, source_of
+
+_SECONDS = 0.25
+_DEPTH = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+# They carry no data; what state they have changes with every use.
+_STATELESS_MODULES = ("threading", "_thread", "asyncio", "multiprocessing", "contextvars", "_contextvars", "concurrent")
+_CONTAINERS = (list, dict, set, collections.deque, bytearray)
+_GENERATED = ("<string>", "<attrs generated")
+_OURS = ("agentkit", "pydantic_ai")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDigest:
+    """The digest of a tool, and what it does not cover.
+
+    `unhashed` names the values it could not take in and why; `assigns` the globals the tool assigns; `reads` what it
+    reads by name, each with a digest of its own, so that a change can be named.
+    """
+
+    digest: bytes
+    unhashed: tuple[str, ...]
+    assigns: tuple[str, ...]
+    reads: dict[str, str]
+
+
+def tool_digest(
+    function: Callable[..., Any], *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS
+) -> ToolDigest:
+    """The digest of what `function` computes with.
+
+    `memo` remembers large arrays and frames by identity, for as long as they live: give one for the length of a run.
+    `seconds` bounds the hashing of each value: of a larger one the shape and a spread sample are hashed, and it is
+    named in `unhashed`.
+    """
+    walk = _Walk(memo=memo, seconds=seconds)
+    digest = walk.digest(function, "")
+    return ToolDigest(digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads)
+
+
+def value_digest(value: object, *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS) -> bytes:
+    """The digest of one value, such as the dependencies of a run."""
+    return _Walk(memo=memo, seconds=seconds).digest(value, "")
+
+
+def _sha(tag: str, *pieces: bytes) -> bytes:
+    whole = hashlib.sha256(f"{tag} {len(pieces)} ".encode("utf-8", "backslashreplace"))
+    for piece in pieces:
+        whole.update(hashlib.sha256(piece).digest())
+    return whole.digest()
+
+
+@dataclass(kw_only=True)
+class _Walk:
+    """One walk over a function and all it reaches; `path` arguments say by which names a value was reached."""
+
+    memo: dict[int, bytes] | None
+    seconds: float
+    unhashed: dict[str, None] = field(default_factory=dict)
+    assigns: dict[str, None] = field(default_factory=dict)
+    reads: dict[str, str] = field(default_factory=dict)
+    _open: list[int] = field(default_factory=list)
+    _cells: float = 0.0
+
+    def digest(self, value: Any, path: str) -> bytes:
+        simple = contents.scalar(value)
+        if simple is not None:
+            return _sha("scalar", simple)
+        if id(value) in self._open:
+            # Within a cycle a value is named by how far up it was opened: the same wherever it lies in memory.
+            return _sha(f"above {len(self._open) - self._open.index(id(value))}")
+        if len(self._open) >= _DEPTH:
+            return self._leave_out(value, path, f"nested more than {_DEPTH} deep")
+        self._open.append(id(value))
+        try:
+            return self._known_data(value, path) or self._structured(value, path)
+        finally:
+            self._open.pop()
+
+    def _leave_out(self, value: object, path: str, reason: str = "") -> bytes:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        self.unhashed[f"{path or 'it'} ({reason or kind})"] = None
+        return _sha("unhashed", kind.encode())
+
+    def _known_data(self, value: Any, path: str) -> bytes | None:
+        if self.memo is not None and id(value) in self.memo:
+            return self.memo[id(value)]
+        found = contents.data(value, self.seconds)
+        if found is None:
+            return None
+        digest, whole = found
+        if not whole:
+            self._leave_out(value, path, "large: only its shape and a sample are hashed")
+        elif self.memo is not None:
+            _remember(self.memo, value, digest)
+        return digest
+
+    def _structured(self, value: Any, path: str) -> bytes:
+        match value:
+            case types.FunctionType():
+                return self._function(value, path)
+            case types.ModuleType():
+                return self._module(value, path)
+            case type():
+                return self._class(value, path)
+            case functools.partial():
+                return _sha("partial", *self._each((value.func, value.args, value.keywords), path))
+            case types.MethodType():
+                return _sha("method", self.digest(value.__func__, path), self._state(value.__self__, value, path))
+            case types.BuiltinFunctionType():
+                return self._builtin(value, path)
+            case staticmethod() | classmethod():
+                return _sha(type(value).__name__, self.digest(value.__func__, path))
+            case property():
+                return _sha("property", *self._each((value.fget, value.fset, value.fdel), path))
+            case enum.Enum():
+                return _sha("enum", self._named(type(value)), value.name.encode(), self.digest(value.value, path))
+            case _ if hasattr(value, "__wrapped__") and callable(value):
+                # functools.cache and its kind: what they have cached is not part of the question.
+                return _sha("wrapper", self._named(type(value)), self.digest(value.__wrapped__, path))
+            case _:
+                return self._container(value, path) or self._instance(value, path)
+
+    def _each(self, values: Iterable[Any], path: str) -> Iterator[bytes]:
+        return (self.digest(value, path) for value in values)
+
+    # -- containers
+
+    def _container(self, value: Any, path: str) -> bytes | None:
+        kind = type(value).__name__
+        match value:
+            case dict() | types.MappingProxyType() | collections.ChainMap():
+                if not self._affordable(len(value)):
+                    return self._sampled(value, path)
+                factory = getattr(value, "default_factory", None)
+                items = (piece for key, item in value.items() for piece in self._item(key, item, path))
+                return _sha(f"mapping {kind}", self.digest(factory, path), *items)
+            case list() | tuple() | collections.deque():
+                if not self._affordable(len(value)):
+                    return self._sampled(value, path)
+                return _sha(f"sequence {kind}", *(self.digest(item, f"{path}[{i}]") for i, item in enumerate(value)))
+            case set() | frozenset():
+                if not self._affordable(len(value)):
+                    return self._leave_out(value, path, "large: only its length is hashed")
+                return _sha(f"set {kind}", *sorted(self._each(value, path)))
+            case _:
+                return None
+
+    def _item(self, key: Any, item: Any, path: str) -> tuple[bytes, bytes]:
+        return self.digest(key, path), self.digest(item, f"{path}[{key!r}]" if isinstance(key, str | int) else path)
+
+    def _affordable(self, cells: int) -> bool:
+        self._cells += cells
+        return self._cells <= self.seconds * contents.CELLS_PER_SECOND / 8
+
+    def _sampled(self, value: Any, path: str) -> bytes:
+        self._cells -= len(value)
+        rows = list(value.items() if isinstance(value, Mapping) else value)
+        sample = rows[:: max(1, len(rows) // 1_000)] + rows[-1:]
+        self._leave_out(value, path, "large: only its length and a sample are hashed")
+        return _sha(f"sample {type(value).__name__} {len(rows)}", *self._each(sample, path))
+
+    # -- code
+
+    def _function(self, function: types.FunctionType, path: str) -> bytes:
+        if is_library(function.__code__.co_filename) and not hasattr(function, "__wrapped__"):
+            return self._named(function)
+        source = source_of(function.__code__)
+        if source.note is not None:
+            self.unhashed[f"{path or function.__name__} ({source.note})"] = None
+        for name in source.assigns:
+            self.assigns[name] = None
+        pieces = {f"={name}": value for name, value in self._defaults(function, path)}
+        pieces |= {name: self._read(function, source, name, path) for name in source.reads}
+        pieces |= {f"import {name}": self._imported(name, path) for name in source.imports}
+        if hasattr(function, "__wrapped__"):
+            pieces["wrapped"] = self.digest(function.__wrapped__, path)
+        if not path:
+            self.reads |= {name: digest.hex() for name, digest in {"the code": source.digest, **pieces}.items()}
+        named = (piece for name in sorted(pieces) for piece in (name.encode(), pieces[name]))
+        return _sha("function", source.digest, *named)
+
+    def _defaults(self, function: types.FunctionType, path: str) -> Iterator[tuple[str, bytes]]:
+        for place, value in enumerate(function.__defaults__ or ()):
+            yield str(place), self.digest(value, f"{path or function.__name__}(default)")
+        for name, value in (function.__kwdefaults__ or {}).items():
+            yield name, self.digest(value, f"{path or function.__name__}({name}=)")
+
+    def _read(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
+        found, value = _lookup(function, name)
+        label = f"{path} → {name}" if path else name
+        if not found:
+            return _sha("builtin" if hasattr(builtins, name) else "undefined", name.encode())
+        if name in source.changed and (isinstance(value, _CONTAINERS) or name in source.assigns):
+            return self._leave_out(value, label, "changed by the tool itself")
+        return self.digest(value, label)
+
+    def _imported(self, name: str, path: str) -> bytes:
+        """A module imported inside the function; one not imported yet is known by its name."""
+        module = sys.modules.get(name)
+        return _sha("import", name.encode()) if module is None else self.digest(module, path)
+
+    def _builtin(self, value: types.BuiltinFunctionType, path: str) -> bytes:
+        owner = value.__self__
+        if owner is None or isinstance(owner, types.ModuleType | type):
+            return self._named(value)
+        return _sha("builtin method", value.__name__.encode(), self.digest(owner, path))
+
+    def _module(self, module: types.ModuleType, path: str) -> bytes:
+        filename = getattr(module, "__file__", None)
+        if filename is None or not filename.endswith(".py") or is_library(filename):
+            return _sha("module", module.__name__.encode(), _version(module.__name__))
+        linecache.checkcache(filename)
+        text = "".join(linecache.getlines(filename))
+        names = vars(module).items()
+        reached = [(name, value) for name, value in names if _is_local_code(value) and _home(value) != module.__name__]
+        others = (self.digest(value, f"{path}.{name}") for name, value in reached)
+        return _sha("module", module.__name__.encode(), module_digest(text), *others)
+
+    def _class(self, cls: type, path: str) -> bytes:
+        if not _is_local_class(cls):
+            return self._named(cls)
+        members = {name: member for name, member in vars(cls).items() if _is_content(name, member)}
+        pieces = [self.digest(base, path) for base in cls.__bases__]
+        for name in sorted(members):
+            pieces += [name.encode(), self.digest(members[name], f"{path}.{name}")]
+        return _sha("class", cls.__name__.encode(), _annotations(cls).encode(), *pieces)
+
+    def _named(self, value: Any) -> bytes:
+        """By module, name and version: code that is installed."""
+        module = getattr(value, "__module__", None) or ""
+        name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
+        return _sha("named", f"{module}.{name}".encode(), _version(module))
+
+    # -- instances
+
+    def _state(self, owner: Any, method: types.MethodType, path: str) -> bytes:
+        """The object a tool is bound to, without the attributes that the tool itself changes."""
+        code = getattr(method.__func__, "__code__", None)
+        if code is None or not _is_local_class(type(owner)):
+            return self.digest(owner, path)
+        first = code.co_varnames[0] if code.co_argcount else ""
+        changed = {name.removeprefix(f"{first}.") for name in source_of(code).changed if name.startswith(f"{first}.")}
+        for name in sorted(changed & set(_attributes(owner))):
+            self._leave_out(owner, f"{first}.{name}", "changed by the tool itself")
+        return self._local_instance(owner, path, without=changed)
+
+    def _instance(self, value: Any, path: str) -> bytes:
+        kind = type(value)
+        content = getattr(kind, "__agentkit_digest__", None)
+        if content is not None:
+            return _sha("declared", self._named(kind), self.digest(content(value), path))
+        if _is_local_class(kind):
+            return self._local_instance(value, path)
+        if kind.__module__.split(".")[0] in _STATELESS_MODULES or isinstance(value, logging.Logger):
+            return _sha("stateless", self._named(kind))
+        if _is_typing(value):
+            return _sha("type", _ADDRESS.sub("", repr(value)).encode())
+        if dataclasses.is_dataclass(value) and kind.__module__.split(".")[0] not in _OURS:
+            return self._local_instance(value, path)
+        return self._foreign(value, path)
+
+    def _local_instance(self, value: Any, path: str, without: Iterable[str] = ()) -> bytes:
+        attributes = {name: item for name, item in _attributes(value).items() if name not in without}
+        pieces = [self.digest(type(value), path)]
+        for name in sorted(attributes):
+            pieces += [name.encode(), self.digest(attributes[name], f"{path}.{name}" if path else name)]
+        return _sha("instance", *pieces)
+
+    def _foreign(self, value: Any, path: str) -> bytes:
+        """An object of a library: a fitted model, a frame of another kind; or a connection, which has no content."""
+        if isinstance(value, random.Random) or type(value).__name__ in ("Generator", "RandomState"):
+            return self._leave_out(value, path, "a random generator: it changes with every use")
+        try:
+            return _sha("saved", self._named(type(value)), contents.pickled(value, self.seconds))
+        except contents.TooLarge:
+            return self._leave_out(value, path, f"a {type(value).__qualname__} too large to hash")
+        except Exception:  # noqa: BLE001 - saving runs the object's own code, and whatever it raises means the same
+            return self._leave_out(value, path)
+
+
+def _remember(memo: dict[int, bytes], value: object, digest: bytes) -> None:
+    try:
+        weakref.finalize(value, memo.pop, id(value), None).atexit = False
+    except TypeError:
+        return
+    memo[id(value)] = digest
+
+
+def _lookup(function: types.FunctionType, name: str) -> tuple[bool, Any]:
+    """The value `name` stands for in `function`: a closure cell, else a global."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    if name in cells:
+        try:
+            return True, cells[name].cell_contents
+        except ValueError:
+            # A cell that is not filled yet: the name of a function being defined.
+            return False, None
+    return name in function.__globals__, function.__globals__.get(name)
+
+
+@functools.cache
+def _version(module: str) -> bytes:
+    """The version of the package a module belongs to; Python's own modules and ours stand for any."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top in _OURS:
+        return b""
+    return str(getattr(sys.modules.get(top), "__version__", "")).encode()
+
+
+def _home(value: Any) -> str:
+    return value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", "") or ""
+
+
+def _is_local_code(value: Any) -> bool:
+    match value:
+        case types.FunctionType():
+            return not is_library(value.__code__.co_filename)
+        case type():
+            return _is_local_class(value)
+        case types.ModuleType():
+            return not is_library(getattr(value, "__file__", None) or "<frozen>")
+        case _:
+            return False
+
+
+def _is_local_module(name: str) -> bool:
+    if name == "__main__":
+        return True
+    filename = getattr(sys.modules.get(name), "__file__", None)
+    return filename is not None and filename.endswith(".py") and not is_library(filename)
+
+
+def _is_local_class(cls: type) -> bool:
+    return _is_local_module(cls.__module__)
+
+
+def _is_content(name: str, member: Any) -> bool:
+    """Whether a member of a class says what the class does, and was not generated from what it says elsewhere."""
+    if isinstance(member, types.FunctionType):
+        return not member.__code__.co_filename.startswith(_GENERATED)
+    if isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
+        return False
+    return not name.startswith(("__", "_abc_", "_member", "_value", "_unhashable"))
+
+
+def _annotations(cls: type) -> str:
+    named = inspect.get_annotations(cls)
+    return ";".join(f"{name}:{kind if isinstance(kind, str) else _type_name(kind)}" for name, kind in named.items())
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__qualname__ if isinstance(kind, type) else _ADDRESS.sub("", repr(kind))
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    declared = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
+    names = {name for slots in declared for name in ([slots] if isinstance(slots, str) else slots)}
+    slotted = {name: getattr(value, name) for name in names - {"__dict__", "__weakref__"} if hasattr(value, name)}
+    return slotted | getattr(value, "__dict__", {})
+
+
+def _is_typing(value: Any) -> bool:
+    return type(value).__module__ == "typing" or isinstance(value, types.GenericAlias | types.UnionType)

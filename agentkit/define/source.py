@@ -1,0 +1,265 @@
+"""The code of a function as a tree without positions: equal across formatting and Python versions."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import hashlib
+import inspect
+import linecache
+import os
+import site
+import sysconfig
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+_SKIPPED = {"ctx", "kind", "type_comment", "type_ignores"}
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_READ = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+_ASSIGNED = {"STORE_GLOBAL", "DELETE_GLOBAL"}
+_CHANGING = frozenset(
+    "add append appendleft clear discard extend extendleft insert pop popitem popleft put put_nowait remove reverse "
+    "setdefault sort update write writelines".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the code of one function says, its nested functions included.
+
+    `changed` are the outer names whose value the function itself changes (`calls.append(x)`, `cache[k] = v`): state it
+    leaves behind, not something it computes with. `note` says why the source itself could not be read, if so.
+    """
+
+    digest: bytes
+    reads: tuple[str, ...]
+    assigns: tuple[str, ...]
+    changed: frozenset[str]
+    imports: tuple[str, ...]
+    note: str | None = None
+
+
+_KNOWN: dict[int, tuple[weakref.ref[CodeType], Source]] = {}
+
+
+def source_of(code: CodeType) -> Source:
+    """Read once for each code object: equal ones may stand in cells that differ in an annotation."""
+    known = _KNOWN.get(id(code))
+    if known is not None and known[0]() is code:
+        return known[1]
+    source = _read(code)
+    place = id(code)
+    _KNOWN[place] = (weakref.ref(code, lambda _: _KNOWN.pop(place, None)), source)
+    return source
+
+
+def _read(code: CodeType) -> Source:
+    nodes, note = _nodes(code)
+    text = "".join(_canonical(node) for node in nodes) if nodes else _compiled(code)
+    instructions = list(_instructions(code))
+    return Source(
+        digest=hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest(),
+        reads=tuple(sorted({i.argval for i in instructions if i.opname in _READ} | set(code.co_freevars))),
+        assigns=tuple(sorted({i.argval for i in instructions if i.opname in _ASSIGNED})),
+        changed=frozenset(name for node in nodes for name in _changed(node)) | _rebound(instructions, code),
+        imports=tuple(sorted({i.argval for i in instructions if i.opname == "IMPORT_NAME" and i.argval})),
+        note=note,
+    )
+
+
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    yield from dis.get_instructions(code)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _instructions(constant)
+
+
+def _rebound(instructions: Sequence[dis.Instruction], code: CodeType) -> frozenset[str]:
+    stored = {i.argval for i in instructions if i.opname in _ASSIGNED | {"STORE_DEREF", "DELETE_DEREF"}}
+    return frozenset(stored - set(code.co_cellvars))
+
+
+def _compiled(code: CodeType) -> str:
+    """Of code without source: what the interpreter made of it, which differs between Python versions."""
+    constants = [_compiled(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return repr((code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars))
+
+
+# -- finding the definition
+
+
+def _nodes(code: CodeType) -> tuple[list[ast.AST], str | None]:
+    """The definition of `code`, or all that stand on its line where lambdas share one; and why there is none."""
+    linecache.checkcache(code.co_filename)
+    text = "".join(linecache.getlines(code.co_filename))
+    if not text:
+        return [], "has no source: its bytecode is compared, which differs between Python versions"
+    try:
+        nodes = _definitions(text).get((code.co_name, code.co_firstlineno), [])
+    except (SyntaxError, ValueError):
+        return [], "has a source that cannot be parsed: its bytecode is compared"
+    if not nodes or (os.path.exists(code.co_filename) and not _is_current(code, text)):
+        return [], "was edited since it was imported: reload its module (its bytecode is compared until then)"
+    return nodes, None
+
+
+@lru_cache(maxsize=32)
+def _definitions(text: str) -> dict[tuple[str, int], list[ast.AST]]:
+    found: dict[tuple[str, int], list[ast.AST]] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, _DEFINITIONS):
+            name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
+            lines = [node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]
+            found.setdefault((name, min(lines)), []).append(node)
+    return found
+
+
+def _is_current(code: CodeType, text: str) -> bool:
+    """Whether the file still says what was imported from it: else today's source would vouch for yesterday's code."""
+    return any(_compiled(code) == _compiled(other) for other in _codes(text, code.co_name, code.co_firstlineno))
+
+
+def _codes(text: str, name: str, line: int) -> list[CodeType]:
+    return [code for code in _all_codes(text) if code.co_name == name and code.co_firstlineno == line]
+
+
+@lru_cache(maxsize=32)
+def _all_codes(text: str) -> tuple[CodeType, ...]:
+    def nested(code: CodeType) -> Iterator[CodeType]:
+        yield code
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from nested(constant)
+
+    return tuple(nested(compile(text, "<source>", "exec", dont_inherit=True)))
+
+
+# -- the tree
+
+
+def _canonical(node: ast.AST) -> str:
+    """Without the decorators of the definition itself: what they made of it is the object that is called."""
+    out: list[str] = []
+    _dump(node, out, skipped=_SKIPPED | {"decorator_list"})
+    return "".join(out)
+
+
+def module_digest(text: str) -> bytes:
+    """Of a whole module's source."""
+    out: list[str] = []
+    _dump(ast.parse(text), out)
+    return hashlib.sha256("".join(out).encode("utf-8", "backslashreplace")).digest()
+
+
+def _dump(value: Any, out: list[str], skipped: set[str] = _SKIPPED) -> None:
+    if isinstance(value, ast.Constant):
+        out.append(_constant(value.value))
+    elif isinstance(value, ast.AST):
+        out.append(f"{type(value).__name__}(")
+        for name, field in _fields(value):
+            # Empty fields say nothing, and a later Python adds more of them.
+            if name not in skipped and field is not None and field != []:
+                out.append(f"{name}=")
+                _dump(field, out)
+        out.append(")")
+    elif isinstance(value, list):
+        out.append("[")
+        for item in value:
+            _dump(item, out)
+            out.append(",")
+        out.append("]")
+    else:
+        out.append(repr(value))
+
+
+def _constant(value: object) -> str:
+    # Beyond 4,300 digits `repr` of an int raises.
+    return f"{type(value).__name__}:{hex(value) if type(value) is int else value!r}"
+
+
+def _fields(node: ast.AST) -> list[tuple[str, Any]]:
+    named = {name: getattr(node, name, None) for name in sorted(node._fields)}
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+        named["body"] = _clean_docstring(node.body)
+    if isinstance(node, ast.JoinedStr):
+        named["values"] = _joined(node.values)
+    if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
+        named["format_spec"] = node.format_spec if _joined(node.format_spec.values) else None
+    if isinstance(node, ast.ImportFrom):
+        named["level"] = node.level or None
+    return list(named.items())
+
+
+def _clean_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str(text))), *rest]:
+            cleaned = "\n".join(line.rstrip() for line in inspect.cleandoc(text).splitlines())
+            return [ast.Expr(value=ast.Constant(value=cleaned)), *rest]
+        case _:
+            return body
+
+
+def _joined(values: Sequence[ast.expr]) -> list[ast.expr]:
+    """The parts of an f-string with neighbouring texts made one: where they are split depends on the parser."""
+    merged: list[ast.expr] = []
+    for value in values:
+        last = merged[-1] if merged else None
+        match last, value:
+            case ast.Constant(value=str(before)), ast.Constant(value=str(after)):
+                merged[-1] = ast.Constant(value=before + after)
+            case _, ast.Constant(value=""):
+                pass
+            case _:
+                merged.append(value)
+    return merged
+
+
+# -- what a function changes
+
+
+def _changed(node: ast.AST) -> Iterator[str]:
+    """Names of which an item, an attribute or the content is changed."""
+    for inner in ast.walk(node):
+        match inner:
+            case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
+                yield from _root(inner.value)
+            case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _CHANGING:
+                yield from _root(owner)
+
+
+def _root(node: ast.expr) -> Iterator[str]:
+    """`a` of `a`, `a.b`, `a[0].b`; for the first parameter of a method also `self.b`."""
+    dotted = None
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        dotted = node.attr if isinstance(node, ast.Attribute) else dotted
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
+        if dotted is not None:
+            yield f"{node.id}.{dotted}"
+
+
+# -- whose code it is
+
+
+@cache
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    # Our own package, wherever it was installed from.
+    folders.add(str(Path(__file__).resolve().parent.parent))
+    return tuple(os.path.join(os.path.realpath(folder), "") for folder in sorted(folders))
+
+
+@lru_cache(maxsize=4096)
+def is_library(filename: str) -> bool:
+    """Whether a file belongs to an installed package or to Python: its version stands for its content."""
+    if filename.startswith("<frozen"):
+        return True
+    return os.path.realpath(filename).startswith(_library_folders())
