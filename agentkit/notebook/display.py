@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import time
 from collections.abc import Callable
@@ -61,6 +62,8 @@ class AnswerOutput:
 
     def __init__(self, *, live: bool) -> None:
         self._output = Output(live=live)
+        # The model's step is going on while text arrives: what is drawn is not something that step showed.
+        self._context = contextvars.copy_context()
         self._drawn = 0.0
         self._begun = False
 
@@ -70,7 +73,7 @@ class AnswerOutput:
         if now - self._drawn >= INTERVAL:
             self._drawn = now
             self._begun = True
-            self._output.draw(markdown(text))
+            self._context.run(self._output.draw, markdown(text))
 
     def finish(self, answer: object) -> None:
         """The whole answer: text as Markdown, anything else as the notebook shows it."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from agentkit.errors import AgentKitError, Interrupted
-from agentkit.notebook import cells, complete, display, failure, grammar, line, place
+from agentkit.notebook import arrival, cells, complete, display, failure, grammar, line, place
 
 if TYPE_CHECKING:
     from agentkit.engine.session import Session
     from agentkit.notebook.panels import Panels
     from agentkit.notebook.verbs import Desk, Reply
-
-_NAMES = ("agentkit", "pydantic_ai")
 
 
 class Notebook:
@@ -91,6 +88,7 @@ class Notebook:
     def session(self) -> Session:
         """The session of this kernel; the first call of it opens one for this notebook's folder."""
         from agentkit.engine.session import current, open_ambient
+        from agentkit.notebook import shown
         from agentkit.notebook.panels import Panels
 
         found = current()
@@ -98,6 +96,7 @@ class Notebook:
             where = place.of(os.environ, self.shell.user_ns, Path.cwd())
             found = open_ambient(where.label, where.folder)
             found.start_cell(self._cell[0])
+            shown.keep(self.shell, found)
         if self._panels is None:
             self._panels = Panels()
             self._panels.begin(self._cell[0], live=self._cell[1])
@@ -131,12 +130,9 @@ class Notebook:
             return
         self._cell = (getattr(info, "cell_id", None), display.watched(self.shell))
         self._undo_stop = cells.wake_on_stop()
-        if "agentkit.engine.session" in sys.modules or any(name in (info.raw_cell or "") for name in _NAMES):
-            begun = self._panels is not None
-            session = self.session()
-            session.start_cell(self._cell[0])
-            if begun and self._panels is not None:
-                self._panels.begin(self._cell[0], live=self._cell[1])
+        if self._panels is not None:
+            self.session().start_cell(self._cell[0])
+            self._panels.begin(self._cell[0], live=self._cell[1])
 
     def after_cell(self, result: Any) -> None:
         cells.depth.set(max(0, cells.depth.get() - 1))
@@ -175,6 +171,7 @@ def load_ipython_extension(shell: Any) -> None:
     shell.events.register("pre_run_cell", notebook.before_cell)
     shell.events.register("post_run_cell", notebook.after_cell)
     complete.register(shell)
+    arrival.when_engine_arrives(notebook.session)
 
 
 def unload_ipython_extension(shell: Any) -> None:
@@ -186,3 +183,4 @@ def unload_ipython_extension(shell: Any) -> None:
             if getattr(callback, "__module__", "") == __name__:
                 shell.events.unregister(event, callback)
     complete.unregister(shell)
+    arrival.forget()

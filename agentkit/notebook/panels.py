@@ -37,11 +37,14 @@ class CellPanel:
     def knows(self, run: str | None) -> bool:
         return run is not None and (run, -1) in self.events
 
-    def takes(self, event: Event) -> bool:
-        """Whether the event belongs to this cell: a run of it, a run inside one of those, or their steps."""
-        if not isinstance(event, Run):
-            return self.knows(event.run)
-        return self.knows(event.id) or self.knows(event.parent_run) or event.cell == self.cell
+    def contains(self, event: Event) -> bool:
+        """Whether the event is of a run that this panel has, or of one inside it."""
+        if isinstance(event, Run):
+            return self.knows(event.id) or self.knows(event.parent_run)
+        return self.knows(event.run)
+
+    def begins(self, event: Event) -> bool:
+        return isinstance(event, Run) and event.cell == self.cell
 
     def add(self, event: Event) -> None:
         key = (event.id, -1) if isinstance(event, Run) else (event.run, event.ord)
@@ -90,11 +93,10 @@ class Panels:
 
     def take(self, event: Event) -> None:
         """An event from the session, on any thread."""
-        run = event.id if isinstance(event, Run) else event.run
         newest_first = self._panels[::-1]
         # A run that an earlier cell started and that still goes on stays in the panel of that cell.
-        owner = next((one for one in newest_first if one.knows(run)), None) or next(
-            (one for one in newest_first if one.takes(event)), None
+        owner = next((one for one in newest_first if one.contains(event)), None) or next(
+            (one for one in newest_first if one.begins(event)), None
         )
         if owner is None:
             return

@@ -158,6 +158,7 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
         on_text=output.stream,
     )
     output.finish(answer.output)
+    desk.remark(tuple(desk.session.remarks))
     return answer
 
 
