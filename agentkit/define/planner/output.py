@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from typing import Any
+from uuid import UUID
 
 from agentkit.define.planner.answer import GROUPS, entries, picks, summary
 from agentkit.define.planner.arguments import mentioned
@@ -13,6 +15,14 @@ from agentkit.define.planner.talk import Result
 from agentkit.define.planner.words import Prompt, parts, roots
 
 _PROSE = frozenset("answer summary text explanation description comment reason conclusion finding note message".split())
+_FORMS: dict[str, tuple[Callable[[str], object], str]] = {
+    "date": (date.fromisoformat, "1970-01-01"),
+    "date-time": (datetime.fromisoformat, "1970-01-01T00:00:00Z"),
+    "time": (time.fromisoformat, "00:00:00"),
+    "uuid": (UUID, str(UUID(int=0))),
+}
+"""How texts of a form are read, and what stands for an unknown one."""
+
 _SIGN = "(offline model)"
 
 
@@ -140,6 +150,8 @@ class _Maker:
         return made
 
     def _array(self, name: str, schema: Mapping[str, Any], known: Sequence[Fact]) -> list[Any]:
+        if "prefixItems" in schema:
+            return [self.make(name, each, known) for each in schema["prefixItems"]]
         item = self._resolved(schema.get("items", {}))
         least, most = schema.get("minItems", 0), schema.get("maxItems", 50)
         values: list[Any] = []
@@ -193,7 +205,8 @@ def _rows(value: Any) -> list[dict[str, Any]]:
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     match schema.get("type"):
         case "string":
-            return isinstance(value, str) and len(value) <= schema.get("maxLength", math.inf)
+            fits = isinstance(value, str) and len(value) <= schema.get("maxLength", math.inf)
+            return fits and _reads(value, schema.get("format", ""))
         case "integer":
             return _number(value) and float(value).is_integer() and _within(value, schema)
         case "number":
@@ -206,6 +219,17 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
             return isinstance(value, dict)
         case _:
             return True
+
+
+def _reads(text: str, form: str) -> bool:
+    """Whether a text is of the form a schema names."""
+    if form not in _FORMS:
+        return True
+    try:
+        _FORMS[form][0](text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(value: Any) -> bool:
@@ -228,10 +252,8 @@ def _smallest(schema: Mapping[str, Any], sentence: str) -> Any:
     """What the schema allows when nothing is known: nothing, as far as it can be said in this type."""
     match schema.get("type"):
         case "string":
-            return _fit_text(
-                {"date": "1970-01-01", "date-time": "1970-01-01T00:00:00Z"}.get(schema.get("format", ""), sentence),
-                schema,
-            )
+            form = schema.get("format", "")
+            return _FORMS[form][1] if form in _FORMS else _fit_text(sentence, schema)
         case "integer":
             return math.ceil(_lowest(schema, 1))
         case "number":

@@ -64,7 +64,7 @@ save store write
 
 _LEAST = set("low small few least little cold cool short slow dry cheap calm weak light poor near young early".split())
 _MOST_WORDS = frozenset("most max maximum top peak best highest".split())
-_LEAST_WORDS = frozenset("least min minimum bottom worst lowest fewest".split())
+_LEAST_WORDS = frozenset("least min minimum bottom worst lowest".split())
 _NOT_SUPERLATIVE = frozenset(
     "test request interest forest west east rest nest guest harvest invest suggest quest chest honest modest latest "
     "contest protest digest manifest invested est arrest newest oldest tempest priest breast".split()
@@ -255,7 +255,7 @@ def _numbers(words: tuple[str, ...]) -> Iterator[Number]:
     for place, word in enumerate(words):
         if word in _NUMBER_WORDS:
             yield Number(value=_NUMBER_WORDS[word], sense=_sense(words, place, _NUMBER_WORDS[word]))
-        elif word.lstrip("-")[0].isdigit():
+        elif word.lstrip("-")[0].isdecimal():
             text = word.replace(",", "")
             value = float(text) if "." in text else int(text)
             yield Number(value=value, sense=_sense(words, place, value))
