@@ -14,6 +14,7 @@ from pydantic_ai import BinaryContent
 from agentkit.define import models
 from agentkit.define.spec import Spec
 from agentkit.durable import portable
+from agentkit.engine.agent import durable
 from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session
@@ -129,7 +130,7 @@ def _filled_field(value: Any, desk: Desk) -> Any:
 
 async def run(desk: Desk, line: Line, body: str | None) -> Reply:
     name, _, text = line.rest.partition(" ")
-    agent = look.agent(name, desk.names)
+    agent = durable(look.agent(name, desk.names))
     if body is not None and text:
         raise UserError(f"%%agent run {name}: what is {text!r}? The prompt goes under this line")
     bind = line.options.get("as")
@@ -189,7 +190,7 @@ def glance(desk: Desk, line: Line) -> Reply:
         ("last run", last),
     ]
     doubt = session.in_doubt()
-    rows += [("in doubt", f"{len(doubt)} step{'s' * (len(doubt) > 1)}: %agent settle lists them")] if doubt else []
+    rows += [("in doubt", f"{_counted(len(doubt), 'step')}: %agent settle lists them")] if doubt else []
     return _said("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
 
 
@@ -238,7 +239,7 @@ def forget(desk: Desk, line: Line) -> Reply:
     else:
         known = sorted({run.agent for run in session.runs()})
         raise UserError(f"nothing recorded is called {what}{nearest(what, known)}: give a run, a step or an agent")
-    return _said(f"{count} step{'s' * (count != 1)} of {what} will not be replayed again (a tombstone stays)")
+    return _said(f"{_counted(count, 'step')} of {what} will not be replayed again (a tombstone stays)")
 
 
 def settle(desk: Desk, line: Line) -> Reply:
@@ -282,13 +283,13 @@ def journal(desk: Desk, line: Line) -> Reply:
     store = desk.session.store
     match line.words:
         case ():
-            return _said(f"{desk.session.path} · {len(desk.session.runs(limit=1_000_000))} runs")
+            return _said(f"{desk.session.path} · {_counted(len(desk.session.runs(limit=1_000_000)), 'run')}")
         case ("verify",):
             problems = store.verify()
             return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
         case ("attach", file):
             added = portable.attach(Path(file).expanduser(), store)
-            return _said(f"{added.steps} steps of {added.runs} runs were added, {added.known} were there already")
+            return _said(f"{_counted(added.steps, 'step')} of {_counted(added.runs, 'run')} added, {added.known} known already")
         case _:
             raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
 
@@ -324,6 +325,10 @@ def _one_of(what: str, text: str, known: tuple[str, ...]) -> Any:
     if text not in known:
         raise UserError(f"{what} {text}: one of {', '.join(known)}{nearest(text, known)}")
     return text
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def _said(text: str) -> Reply:

@@ -290,6 +290,12 @@ def test_an_agent_made_elsewhere_is_journaled_by_the_first_cell_that_uses_it(tmp
         assert "1 replayed" in running.run("await own.run('hi')").headline
 
 
+def test_an_agent_of_pydantic_ai_can_be_asked_by_the_magic(notebook: Kernel) -> None:
+    notebook.run("from pydantic_ai import Agent\nbare = Agent(talker, name='bare')")
+    assert notebook.run("%%agent run bare\nas it is").of("text/markdown") == ["You said: **as it is**"]
+    assert "1 replayed" in notebook.run("%%agent run bare\nas it is").headline
+
+
 def test_loading_imports_nothing_slow(tmp_path: Path) -> None:
     with kernel(tmp_path) as running:
         running.run(
@@ -312,7 +318,7 @@ def test_a_recording_made_elsewhere_is_attached_and_replayed(notebook: Kernel, t
     with kernel(tmp_path) as elsewhere:
         elsewhere.run("%load_ext agentkit")
         elsewhere.run(SETUP + "\ntalker = ScriptedModel([])")
-        assert elsewhere.run(f"%agent journal attach {file}").text.startswith("1 steps of 1 runs were added")
+        assert elsewhere.run(f"%agent journal attach {file}").text.startswith("1 step of 1 run added")
         elsewhere.run("%%agent build echo --model talker\nYou repeat.")
         cell = elsewhere.run("%%agent run echo --mode replay\ntravel")
         assert cell.of("text/markdown") == ["You said: **travel**"], cell.traceback
