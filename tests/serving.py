@@ -156,7 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": {"message": f"no such path: {self.path}"}})
 
     def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+        length = int(self.headers.get("content-length", 0))
+        raw = self.rfile.read(length)
+        if len(raw) < length:  # killed while it sent: not a request
+            self.close_connection = True
+            return
         try:
             self._route(raw)
         except (BrokenPipeError, ConnectionResetError):

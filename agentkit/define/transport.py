@@ -13,6 +13,8 @@ from pydantic_ai.models import create_async_httpx2_client
 from pydantic_ai.retries import AsyncHTTPX2TenacityTransport, RetryConfig, wait_retry_after
 from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from agentkit.define.arrivals import KeptAnswers
+
 ATTEMPTS = 4
 LONGEST_WAIT = 30.0
 """Seconds. A server that asks for a longer wait is taken at its word: its answer is the error."""
@@ -23,9 +25,9 @@ _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 
 
-def client() -> httpx2.AsyncClient:
-    """A client for one provider, usable on any event loop."""
-    return create_async_httpx2_client(transport=patient(Connections()))
+def client(wire: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
+    """A client for one provider, usable on any event loop; `wire` stands in for its connections."""
+    return create_async_httpx2_client(transport=patient(KeptAnswers(wire or Connections())))
 
 
 def patient(wrapped: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:

@@ -72,7 +72,7 @@ def begin(to: Writing, intent: Intent) -> Claim:
     if found[_AT["settled"]] == FORGOTTEN:
         return _insert(to, intent, gen=found[_AT["gen"]] + 1)
     row = row_of(found, to.path)
-    if row.status == "started" and to.alive(row.owner):
+    if row.status == "started" and to.alive(row.owner) and not (intent.abandoned and row.owner == to.owner):
         return Claim(row, False)
     again = intent.fresh or intent.redo
     if row.status == "done" and again:
@@ -103,7 +103,7 @@ def finish(to: Writing, outcome: Outcome) -> None:
         _FINISH,
         (
             *ended, seal(values[:BODIES], outcome.body, outcome.shown), started, stopped, text(outcome.result),
-            outcome.step,
+            outcome.paid_twice, outcome.step,
         ),
     )  # fmt: skip
 
@@ -111,8 +111,8 @@ def finish(to: Writing, outcome: Outcome) -> None:
 _ENDED = ("status", "settled", "reply", "input_tokens", "output_tokens", "cost", "nested", "error", "model")
 # Only what changes: to set a column of an index is to rewrite the index.
 _FINISH = (
-    f"UPDATE step SET {', '.join(f'{name} = ?' for name in _ENDED)}, sum = ?, started = ?, ended = ?, result = ? "
-    "WHERE id = ?"
+    f"UPDATE step SET {', '.join(f'{name} = ?' for name in _ENDED)}, sum = ?, started = ?, ended = ?, result = ?, "
+    "twice = coalesce(?, twice) WHERE id = ?"
 )
 
 

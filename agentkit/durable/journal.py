@@ -10,24 +10,28 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
-from agentkit.durable.records import Intent, Node, Outcome, Row, Use
+from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import InDoubt, ReplayMiss, SecretMissing
 from agentkit.events import Effects, Event, Kind, Mode, Step, Usage
 
+T = TypeVar("T")
 Payload: TypeAlias = Any
 """What a step answers: JSON values only."""
 
 CONTROL_ERROR = "control: "
 """Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
+
+UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
 
 _SHOWN_CHARACTERS = 400
 _SHOWN_BYTES = 1 << 20
@@ -119,7 +123,11 @@ class RunFrame:
 
 @dataclass(kw_only=True)
 class StepFrame:
-    """A step in progress: what runs inside it counts as its own, and a thread may record its end."""
+    """A step in progress: what runs inside it counts as its own, and a thread may record its end.
+
+    `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
+    whether the step was possibly paid twice before this attempt, if that is known.
+    """
 
     row: Row
     ord: int
@@ -129,9 +137,10 @@ class StepFrame:
     outer: StepFrame | None = None
     nested: Counter[str] = field(default_factory=Counter)
     shown: list[dict[str, Any]] = field(default_factory=list)
+    arrivals: Pigeonhole | None = None
+    paid_before: bool | None = None
     finish_in_thread: Callable[[object], None] | None = None
-    thread_started: bool = False
-    thread_running: bool = False
+    thread: Future[bool] | None = None
     recorded: bool = False
 
     def lineage(self) -> Iterator[StepFrame]:
@@ -199,6 +208,16 @@ class _Found(NamedTuple):
     edited: bool
 
 
+@dataclass(kw_only=True, eq=False)
+class _Flight:
+    """The right to look up and perform one step in this process; whoever wants it too waits for `landed`."""
+
+    key: bytes
+    n: int
+    landed: Future[None] = field(default_factory=Future)
+    handed_over: bool = False
+
+
 class Journal:
     """Answers calls from a store, or performs and records them; tells listeners about each change."""
 
@@ -214,7 +233,7 @@ class Journal:
         self.redactor = redactor
         self._emit = emit
         self._show = show
-        self._running: dict[tuple[bytes, int], Future[None]] = {}
+        self._flights: dict[tuple[bytes, int], _Flight] = {}
         self._lock = threading.Lock()
 
     async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
@@ -230,25 +249,87 @@ class Journal:
         ord = run.next_ord()
         started = time.time()
         while True:
-            found = self._find(call, n, run)
-            if found is not None and self._replays(found, call, run):
-                return self._replay(found.row, call, run, ord=ord, started=started)
-            if found is not None and self._is_running(found.row):
-                await self._join(found.row)
+            flight, mine = self._take_off(call.key.key, n)
+            if not mine:
+                await asyncio.wrap_future(flight.landed)
                 continue
-            redo = await self._may_go_live(found, call, run, n=n, ord=ord)
-            if isinstance(redo, Performed):
-                return redo
-            shared = await self._from_cache(call)
-            intent = self._intent(call, run, n=n, ord=ord, redo=redo)
-            claim = await asyncio.wrap_future(self.store.begin(intent))
-            if not claim.mine:
-                if claim.row.status == "started":
-                    await self._join(claim.row)
-                continue
-            if shared is not None:
-                return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
-            return await self._live(claim.row, call, run, body, ord=ord)
+            try:
+                performed = await self._attempt(flight, call, run, body, ord=ord, started=started)
+            finally:
+                if not flight.handed_over:
+                    self._land(flight)
+            if performed is not None:
+                return performed
+
+    async def _attempt(
+        self,
+        flight: _Flight,
+        call: Call,
+        run: RunFrame,
+        body: Callable[[], Awaitable[Payload]],
+        *,
+        ord: int,
+        started: float,
+    ) -> Performed | None:
+        """Replay or perform; None when another process has been at it, so that it is to be looked up again."""
+        found = self._find(call, flight.n, run)
+        if found is not None and self._replays(found, call, run):
+            return self._replay(found.row, call, run, ord=ord, started=started)
+        if found is not None and await self._waited_for_other(found.row):
+            return None
+        redo = await self._may_go_live(found, call, run, ord=ord)
+        if isinstance(redo, Performed):
+            return redo
+        shared = await self._from_cache(call)
+        before = None if found is None else found.row
+        claim = await self._claim(self._intent(call, run, before, n=flight.n, ord=ord, redo=redo))
+        if not claim.mine:
+            await self._waited_for_other(claim.row)
+            return None
+        if shared is not None:
+            return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
+        return await self._live(flight, self._frame(claim.row, before, call, run, ord=ord), call, body)
+
+    # -- one at a time
+
+    def _take_off(self, key: bytes, n: int) -> tuple[_Flight, bool]:
+        with self._lock:
+            flight = self._flights.get((key, n))
+            if flight is not None:
+                return flight, False
+            flight = self._flights[key, n] = _Flight(key=key, n=n)
+        # Out of reach of whoever waits for it and is cancelled.
+        flight.landed.set_running_or_notify_cancel()
+        return flight, True
+
+    def _land(self, flight: _Flight) -> None:
+        with self._lock:
+            del self._flights[flight.key, flight.n]
+        flight.landed.set_result(None)
+
+    async def _waited_for_other(self, row: Row) -> bool:
+        """Wait a little for somebody else who performs this step; false when nobody does."""
+        if row.status != "started":
+            return False
+        flight = self._flights.get((row.key, row.n))
+        if flight is not None and row.owner == self.store.owner and flight.key != row.key:
+            await asyncio.wrap_future(flight.landed)
+            return True
+        # A row of our own that is not in flight was given up: its result could not be written.
+        if row.owner == self.store.owner or not self.store.alive(row.owner):
+            return False
+        await asyncio.sleep(_JOIN_POLL_SECONDS)
+        return True
+
+    async def _claim(self, intent: Intent) -> Claim:
+        """The row to perform under. When stopped meanwhile, it is given back: nothing was performed, so no doubt."""
+        future = self.store.begin(intent)
+        try:
+            return await _on_disk(future)
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None and (claim := future.result()).mine:
+                self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))
+            raise
 
     # -- looking up
 
@@ -284,18 +365,6 @@ class Journal:
             return run.mode == "replay"
         return True
 
-    def _is_running(self, row: Row) -> bool:
-        return row.status == "started" and self.store.alive(row.owner)
-
-    async def _join(self, row: Row) -> None:
-        """Wait until somebody else's equal call has ended (or its owner is gone)."""
-        with self._lock:
-            future = self._running.get((row.key, row.n))
-        if future is not None:
-            await asyncio.shield(asyncio.wrap_future(future))
-            return
-        await asyncio.sleep(_JOIN_POLL_SECONDS)
-
     # -- replaying
 
     def _replay(self, row: Row, call: Call, run: RunFrame, *, ord: int, started: float) -> Performed:
@@ -327,9 +396,7 @@ class Journal:
 
     # -- going live
 
-    async def _may_go_live(
-        self, found: _Found | None, call: Call, run: RunFrame, *, n: int, ord: int
-    ) -> bool | Performed:
+    async def _may_go_live(self, found: _Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             raise ReplayMiss(name=f"{call.kind} {call.name}", detail=self._nearest(call, run))
@@ -374,7 +441,7 @@ class Journal:
         body = await asyncio.to_thread(call.cache.get, call.key.key)
         return None if body is None else json.loads(body)
 
-    def _intent(self, call: Call, run: RunFrame, *, n: int, ord: int, redo: bool) -> Intent:
+    def _intent(self, call: Call, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool) -> Intent:
         outer = current_step.get()
         return Intent(
             key=call.key.key,
@@ -395,6 +462,7 @@ class Journal:
             bodies=call.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
+            abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
 
     async def _adopt(
@@ -406,7 +474,12 @@ class Journal:
         await asyncio.wrap_future(
             self.store.finish(
                 Outcome(
-                    step=row.id, status="done", body=self._body(payload), usage=reading.usage, node=reading.node, use=use
+                    step=row.id,
+                    status="done",
+                    body=self._body(payload),
+                    usage=reading.usage,
+                    node=reading.node,
+                    use=use,
                 )
             )
         )
@@ -415,9 +488,7 @@ class Journal:
         self._emit(_step(again, run, ord, status="done", replayed=True, started=started, ended=use.ended, shared=True))
         return Performed(call.as_replayed(payload), True, row.id)
 
-    async def _live(
-        self, row: Row, call: Call, run: RunFrame, body: Callable[[], Awaitable[Payload]], *, ord: int
-    ) -> Performed:
+    def _frame(self, row: Row, before: Row | None, call: Call, run: RunFrame, *, ord: int) -> StepFrame:
         frame = StepFrame(
             row=row,
             ord=ord,
@@ -425,38 +496,36 @@ class Journal:
             started=time.time(),
             idempotency_key=f"{row.key.hex()[:32]}-{row.n}-{row.gen}",
             outer=current_step.get(),
+            paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
+        if call.kind == "model":
+            frame.arrivals = self.store.inbox.of(row, clean=lambda text: self.redactor.scrub(text) == text)
         if call.encode is not None:
             encode = call.encode
             frame.finish_in_thread = lambda value: self._finish_in_thread(frame, call, encode(value))
-        done: Future[None] = Future()
-        with self._lock:
-            self._running[row.key, row.n] = done
-        run.live += 1
-        self._emit(_step(row, run, ord, status="started", replayed=False, started=frame.started))
+        return frame
+
+    async def _live(
+        self, flight: _Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
+    ) -> Performed:
+        frame.run.live += 1
+        self._emit(_step(frame.row, frame.run, frame.ord, status="started", replayed=False, started=frame.started))
         crash_point("intent")
         token = current_step.set(frame)
         try:
             payload = await body()
         except asyncio.CancelledError:
-            self._cancelled(frame, done)
+            self._cancelled(frame, flight)
             raise
         except BaseException as error:
-            await self._failed(frame, error, done)
+            await self._failed(frame, error)
             raise
         finally:
             current_step.reset(token)
         crash_point("call")
         await self._record(frame, call, payload)
         crash_point("record")
-        self._release(frame, done)
-        return Performed(payload, False, row.id)
-
-    def _release(self, frame: StepFrame, done: Future[None]) -> None:
-        with self._lock:
-            self._running.pop((frame.row.key, frame.row.n), None)
-        if not done.done():
-            done.set_result(None)
+        return Performed(payload, False, frame.row.id)
 
     async def _record(self, frame: StepFrame, call: Call, payload: Payload) -> None:
         if (signal_name := call.control(payload)) is not None:
@@ -465,11 +534,20 @@ class Journal:
         if frame.recorded:
             return
         outcome = self._outcome(frame, call, payload)
-        await asyncio.wrap_future(self.store.finish(outcome))
-        frame.recorded = True
-        self._tell_done(frame, outcome)
+        written = self.store.finish(outcome)
+        try:
+            await _on_disk(written)
+        finally:
+            if written.exception() is None:
+                self._recorded(frame, outcome)
         if call.cache is not None and outcome.body is not None and call.cacheable(payload):
             await asyncio.to_thread(call.cache.put, call.key.key, outcome.body, call.ttl)
+
+    def _recorded(self, frame: StepFrame, outcome: Outcome) -> None:
+        frame.recorded = True
+        if frame.arrivals is not None:
+            frame.arrivals.drop()
+        self._tell_done(frame, outcome)
 
     def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
         reading = call.read(payload)
@@ -486,6 +564,7 @@ class Journal:
             model=reading.model,
             node=reading.node,
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
+            paid_twice=frame.paid_before if frame.arrivals is not None and frame.arrivals.answered else None,
         )
 
     def _body(self, payload: Payload) -> bytes:
@@ -497,34 +576,34 @@ class Journal:
             return
         outcome = self._outcome(frame, call, payload)
         self.store.finish(outcome).result()
-        frame.recorded = True
-        self._tell_done(frame, outcome)
+        self._recorded(frame, outcome)
 
-    def _cancelled(self, frame: StepFrame, done: Future[None]) -> None:
-        if frame.thread_running:
-            # The thread goes on and will record its end; whoever asks again joins it.
-            threading.Thread(target=self._release_after_thread, args=(frame, done), daemon=True).start()
+    def _cancelled(self, frame: StepFrame, flight: _Flight) -> None:
+        if frame.thread is None:
+            self.store.finish(self._end(frame, "cancelled", "stopped"))
+            self._tell(frame, status="cancelled", error="stopped")
             return
-        self.store.finish(self._end(frame, "cancelled", "stopped"))
-        self._tell(frame, status="cancelled", error="stopped")
-        self._release(frame, done)
+        # The thread goes on and records its end; whoever asks again waits for it.
+        flight.handed_over = True
+        frame.thread.add_done_callback(lambda thread: self._after_thread(frame, flight, performed=thread.result()))
 
-    def _release_after_thread(self, frame: StepFrame, done: Future[None]) -> None:
-        while frame.thread_running:
-            time.sleep(0.02)
-        if not frame.recorded:
-            self.store.finish(self._end(frame, "failed", "the tool raised after it was stopped"))
-        self._release(frame, done)
-
-    async def _failed(self, frame: StepFrame, error: BaseException, done: Future[None]) -> None:
-        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
+    def _after_thread(self, frame: StepFrame, flight: _Flight, *, performed: bool) -> None:
         try:
-            await self._finish(frame, status="failed", error=text)
+            if not frame.recorded:
+                error = "the tool raised after it was stopped" if performed else UNPERFORMED
+                self.store.finish(self._end(frame, "failed" if performed else "cancelled", error)).result()
         finally:
-            self._release(frame, done)
+            self._land(flight)
+
+    async def _failed(self, frame: StepFrame, error: BaseException) -> None:
+        if frame.arrivals is not None:
+            # An answer that cannot be used must not be given again.
+            frame.arrivals.drop()
+        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
+        await self._finish(frame, status="failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        await asyncio.wrap_future(self.store.finish(self._end(frame, status, error)))
+        await _on_disk(self.store.finish(self._end(frame, status, error)))
         self._tell(frame, status=status, error=error)
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
@@ -532,11 +611,16 @@ class Journal:
         return Outcome(step=frame.row.id, status=status, error=error, nested=dict(frame.nested), use=use)
 
     def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
-        row = replace(frame.row, usage=outcome.usage, result=outcome.result, model=outcome.model or frame.row.model)
-        ended = outcome.use.ended if outcome.use is not None else None
-        self._emit(
-            _step(row, frame.run, frame.ord, status="done", replayed=False, started=frame.started, ended=ended)
+        twice = frame.row.maybe_paid_twice if outcome.paid_twice is None else outcome.paid_twice
+        row = replace(
+            frame.row,
+            usage=outcome.usage,
+            result=outcome.result,
+            model=outcome.model or frame.row.model,
+            maybe_paid_twice=twice,
         )
+        ended = outcome.use.ended if outcome.use is not None else None
+        self._emit(_step(row, frame.run, frame.ord, status="done", replayed=False, started=frame.started, ended=ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)
@@ -545,12 +629,23 @@ class Journal:
         )
 
 
+async def _on_disk(future: Future[T]) -> T:
+    """What was written, once it is. A stopped task still waits that moment: nobody finds a write half done."""
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        wait([future])
+        raise
+
+
 def _doubt(found: _Found, effects: Effects) -> str | None:
     """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
     row = found.row
     if found.edited:
         return "ran before and its code or data has changed since"
-    if row.status == "failed" and (effects != "once" or (row.error or "").startswith(CONTROL_ERROR)):
+    if row.status != "started" and (row.error or "").startswith(CONTROL_ERROR):
+        return None
+    if row.status == "failed" and effects != "once":
         return None
     if effects not in ("once", "undeclared"):
         return None

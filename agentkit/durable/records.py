@@ -36,7 +36,10 @@ class Use(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intent:
-    """What is on disk before a live step is performed."""
+    """What is on disk before a live step is performed.
+
+    `abandoned`: a started row of this very owner is known to be performed by nobody, and may be taken over.
+    """
 
     key: bytes
     n: int
@@ -56,11 +59,15 @@ class Intent:
     bodies: tuple[Part, ...] = ()
     fresh: bool = False
     redo: bool = False
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a live step ended. `key` re-keys the row when another member of a fallback chain answered."""
+    """How a live step ended. `key` re-keys the row when another member of a fallback chain answered.
+
+    `paid_twice` corrects what was assumed when the step was begun again; None leaves it.
+    """
 
     step: int
     status: StepStatus
@@ -74,6 +81,7 @@ class Outcome:
     model: str | None = None
     node: Node | None = None
     use: Use | None = None
+    paid_twice: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

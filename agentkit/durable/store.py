@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from agentkit.durable import changes, faults, files, owner, reading, upkeep
 from agentkit.durable.changes import Settlement, Writing
+from agentkit.durable.inbox import Inbox
 from agentkit.durable.owner import Owner
 from agentkit.durable.place import Place, on_network
 from agentkit.durable.reading import Needed, Source
@@ -34,6 +35,7 @@ class Store:
 
     def __init__(self, place: Place, *, read_only: bool, exclusive: bool) -> None:
         self.path = place.path
+        self.inbox = Inbox(place.path.parent / "inbox")
         self.read_only = read_only
         self._place = place
         self._exclusive = exclusive
@@ -71,6 +73,7 @@ class Store:
         self._reader = files.open_to_write(self._place, exclusive=self._exclusive)
         owner.sweep(self._place.owners)
         self._owner = Owner(self._place.owners)
+        self.inbox.sweep(self.find)
 
     def close(self) -> None:
         """Write what waits and let go. What was noted and cannot be written is raised, after everything is closed."""
@@ -228,6 +231,7 @@ class Store:
                     upkeep.compact(connection, self.path)
             except sqlite3.Error as error:
                 raise faults.translated(error, self.path) from error
+        self.inbox.sweep(self.find)
         return count
 
     # ---- behind the doors

@@ -32,6 +32,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 
 from agentkit.define import models
+from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
 from agentkit.define.tools import Declaration, declaration
 from agentkit.durable.journal import (
@@ -88,9 +89,23 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), body)
+        performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), _within_arrivals(body))
         _mark_span(performed, frame)
         return performed.payload
+
+
+def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+    """What arrives from the wire inside the step is kept with it until the step is recorded."""
+
+    async def performed() -> object:
+        step = current_step.get()
+        token = arrivals.set(None if step is None else step.arrivals)
+        try:
+            return await body()
+        finally:
+            arrivals.reset(token)
+
+    return performed
 
 
 def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:

@@ -169,15 +169,16 @@ class Session:
     # -- life
 
     def close(self) -> None:
+        if "executor" in self.__dict__:
+            # A stopped run's thread goes on; what it does is recorded before the journal is closed.
+            self.executor.shutdown(wait=True)
+            del self.__dict__["executor"]
         if "store" in self.__dict__:
             self.store.close()
             del self.__dict__["store"]
             self.__dict__.pop("journal", None)
         while self._caches:
             self._caches.popitem()[1].close()
-        if "executor" in self.__dict__:
-            self.executor.shutdown(wait=False)
-            del self.__dict__["executor"]
 
     def __enter__(self) -> Session:
         self.execution = Execution()

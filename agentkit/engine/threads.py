@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from agentkit.durable.journal import StepFrame, current_step
+from agentkit.durable.journal import current_step
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,24 +20,19 @@ class RecordingExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         frame = current_step.get()
-        if frame is None or frame.finish_in_thread is None or frame.thread_started:
+        if frame is None or frame.finish_in_thread is None or frame.thread is not None:
             return super().submit(fn, *args, **kwargs)
-        frame.thread_started = True
-        frame.thread_running = True
-        future = super().submit(_record_end, frame, frame.finish_in_thread, lambda: fn(*args, **kwargs))
-        future.add_done_callback(lambda ended: _never_started(frame, ended))
+        ended: Future[bool] = Future()
+        future = super().submit(_record_end, ended, frame.finish_in_thread, lambda: fn(*args, **kwargs))
+        future.add_done_callback(lambda work: ended.set_result(False) if work.cancelled() else None)
+        frame.thread = ended
         return future
 
 
-def _record_end(frame: StepFrame, finish: Callable[[object], None], work: Callable[[], T]) -> T:
+def _record_end(ended: Future[bool], finish: Callable[[object], None], work: Callable[[], T]) -> T:
     try:
         value = work()
         finish(value)
         return value
     finally:
-        frame.thread_running = False
-
-
-def _never_started(frame: StepFrame, ended: Future[T]) -> None:
-    if ended.cancelled():
-        frame.thread_running = False
+        ended.set_result(True)

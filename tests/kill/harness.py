@@ -213,11 +213,7 @@ def effect_of(row: Row) -> str:
 
 def rows(folder: Path) -> list[Row]:
     with Store.open(folder / ".agentkit" / "journal.db", read_only=True) as store:
-        found = {
-            event.id: store.step(event.id)
-            for run in store.runs(limit=10_000)
-            for event in store.steps(run.id)
-        }
+        found = {event.id: store.step(event.id) for run in store.runs(limit=10_000) for event in store.steps(run.id)}
         return [row for row in found.values() if row is not None]
 
 
@@ -234,9 +230,7 @@ def count(figures: Figures, calm: Undisturbed, folder: Path, ledger: list[dict[s
     _count_payments(figures, recorded, ledger, log)
 
 
-def _count_steps(
-    figures: Figures, calm: Undisturbed, folder: Path, recorded: list[Row], log: list[list[str]]
-) -> None:
+def _count_steps(figures: Figures, calm: Undisturbed, folder: Path, recorded: list[Row], log: list[list[str]]) -> None:
     ended = Counter(words[1] for words in log if words[0] == "ended")
     figures.lost += sum(times - 1 for times in ended.values())
     names = {name_of(row) for row in recorded}
@@ -268,9 +262,7 @@ def tool_name(function: Any) -> str:
     return str(function.__name__)
 
 
-def _count_payments(
-    figures: Figures, recorded: list[Row], ledger: list[dict[str, Any]], log: list[list[str]]
-) -> None:
+def _count_payments(figures: Figures, recorded: list[Row], ledger: list[dict[str, Any]], log: list[list[str]]) -> None:
     asked = [entry for entry in ledger if entry["kind"] != "effect"]
     answered = Counter(entry["headers"][STEP] for entry in asked if entry["sent"] is not None)
     read = Counter(words[1] for words in log if words[0] == "read")

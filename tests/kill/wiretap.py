@@ -6,11 +6,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 import httpx2
-from pydantic_ai.models import Model, create_async_httpx2_client
+from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from agentkit.define.transport import Connections, patient
+from agentkit.define.transport import Connections, client
 from agentkit.durable.journal import idempotency_key
 from tests.kill.workload import STEP
 
@@ -64,10 +64,8 @@ class _Counted(httpx2.AsyncByteStream):
 
 def tapped_model(url: str, *, asked: Callable[[], None], read: Callable[[str], None]) -> Model:
     """A model at `url`, as agentkit makes one, with the tap nearest to the wire."""
-    transport = patient(Tap(Connections(), asked=asked, read=read))
-    provider = OpenAIProvider(
-        base_url=url, api_key="no-key", http_client=create_async_httpx2_client(transport=transport)
-    )
+    wire = Tap(Connections(), asked=asked, read=read)
+    provider = OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire))
     provider.client.max_retries = 0
     return OpenAIChatModel("small", provider=provider)
 

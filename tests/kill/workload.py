@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from pydantic_ai.models import Model
 
 from agentkit.define.spec import Spec
 from agentkit.define.tools import tool
@@ -18,7 +19,6 @@ from agentkit.durable.journal import idempotency_key
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.build import build
 from agentkit.engine.run import ask
-from pydantic_ai.models import Model
 
 STEP = "x-step"
 """The header by which the server's ledger says which step asked."""
@@ -122,7 +122,7 @@ async def perform(agents: Crew) -> list[str]:
         )
     )
     inner = does("send:c1", "find:c2")
-    outputs.append(await _say(agents.lead, f"do worker {json.dumps({'prompt': inner})} & order {{\"name\": \"c3\"}}"))
+    outputs.append(await _say(agents.lead, f'do worker {json.dumps({"prompt": inner})} & order {{"name": "c3"}}'))
     outputs.append((await ask(agents.worker, does("order:d1"), on_text=lambda text: None)).output)
     async with agents.worker.run_stream("tell me a story of a journal that forgot nothing") as story:
         outputs.append("".join([text async for text in story.stream_text(delta=True, debounce_by=None)]))
@@ -132,5 +132,3 @@ async def perform(agents: Crew) -> list[str]:
 
 async def _say(agent: DurableAgent, prompt: str) -> str:
     return str((await agent.run(prompt)).output)
-
-

@@ -1,0 +1,117 @@
+"""Answers of model servers, kept from the moment their last byte is read: what was paid for and is not recorded yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from typing import Protocol
+
+import httpx2
+
+
+class Arrivals(Protocol):
+    """Where the answers to the requests of one step are kept until the step is recorded; `request` is a digest."""
+
+    def find(self, request: bytes) -> bytes | None: ...
+    def keep(self, request: bytes, answer: bytes) -> None: ...
+    def asked(self) -> None: ...
+
+
+arrivals: ContextVar[Arrivals | None] = ContextVar("agentkit_arrivals", default=None)
+"""Those of the step that is being performed."""
+
+_LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b"event: message_stop")
+"""How the last event of a stream begins, where a protocol has one: known before the connection says it is the end."""
+
+_KEPT_HEADERS = ("content-type", "x-request-id", "request-id")
+
+
+class KeptAnswers(httpx2.AsyncBaseTransport):
+    """Keeps each whole answer before anybody sees the end of it, and gives it again to a step that died with it."""
+
+    def __init__(self, wrapped: httpx2.AsyncBaseTransport) -> None:
+        self._wrapped = wrapped
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        place = arrivals.get()
+        digest = None if place is None else _digest(request)
+        if place is None or digest is None:
+            return await self._wrapped.handle_async_request(request)
+        known = place.find(digest)
+        if known is not None:
+            return _unpack(known, request)
+        place.asked()
+        response = await self._wrapped.handle_async_request(request)
+        if response.status_code == httpx2.codes.OK and isinstance(response.stream, httpx2.AsyncByteStream):
+            headers = response.headers
+            response.stream = _Collected(
+                response.stream, headers, lambda body: place.keep(digest, _pack(headers, body))
+            )
+        return response
+
+    async def aclose(self) -> None:
+        await self._wrapped.aclose()
+
+
+class _Collected(httpx2.AsyncByteStream):
+    """Calls `whole` once with the body, before the piece that completes it is handed on."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, headers: httpx2.Headers, whole: Callable[[bytes], None]) -> None:
+        self._stream = stream
+        self._length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
+        self._whole: Callable[[bytes], None] | None = whole
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = bytearray()
+        async for piece in self._stream:
+            body += piece
+            if self._is_whole(body):
+                self._end(body)
+            yield piece
+        if self._length is None:
+            self._end(body)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def _is_whole(self, body: bytearray) -> bool:
+        if self._length is not None:
+            return len(body) == self._length
+        if not body.endswith(b"\n\n"):
+            return False
+        return body.startswith(_LAST_EVENTS, body.rfind(b"\n\n", 0, -2) + 2)
+
+    def _end(self, body: bytearray) -> None:
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            whole(bytes(body))
+
+
+def _digest(request: httpx2.Request) -> bytes | None:
+    try:
+        content = request.content
+    except httpx2.RequestNotRead:
+        # A body that is streamed up is not at hand; such a request is simply asked again.
+        return None
+    return hashlib.sha256(b"\n".join((request.method.encode(), str(request.url).encode(), content))).digest()
+
+
+def _pack(headers: httpx2.Headers, body: bytes) -> bytes:
+    """The decoded body behind one line of the headers that matter for reading it."""
+    kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+    return json.dumps(kept).encode() + b"\n" + httpx2.Response(200, headers=headers, content=body).content
+
+
+def _unpack(answer: bytes, request: httpx2.Request) -> httpx2.Response:
+    headers, _, body = answer.partition(b"\n")
+    return httpx2.Response(200, headers=json.loads(headers), stream=_Once(body), request=request)
+
+
+class _Once(httpx2.AsyncByteStream):
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body

@@ -1,0 +1,91 @@
+"""Raw answers that have arrived and are not recorded yet: one small file each, which a kill cannot take back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from agentkit.durable.records import Row
+
+_SUM = hashlib.sha256().digest_size
+
+
+class Pigeonhole:
+    """The raw answers that one step received."""
+
+    def __init__(self, folder: Path, name: str, *, clean: Callable[[str], bool]) -> None:
+        self._folder = folder
+        self._name = name
+        self._clean = clean
+        self._held: list[Path] = []
+        self._asked = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether all that the step needed had arrived in an earlier life."""
+        return bool(self._held) and self._asked == 0
+
+    def find(self, request: bytes) -> bytes | None:
+        """The answer to this very request that arrived before; a half-written one is as good as none."""
+        file = self._file(request)
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content[_SUM:]).digest() != content[:_SUM]:
+            return None
+        self._held.append(file)
+        return content[_SUM:]
+
+    def asked(self) -> None:
+        self._asked += 1
+
+    def keep(self, request: bytes, answer: bytes) -> None:
+        """Not synced: it shall survive the death of the process, and a power cut finds a checksum that is wrong."""
+        if not self._clean(answer.decode("utf-8", "replace")):
+            # It repeats a secret: nothing is written that holds one.
+            return
+        file = self._file(request)
+        self._held.append(file)
+        # A full disk is reported by the journal, whose record of this answer has room set aside.
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(opened, hashlib.sha256(answer).digest() + answer)
+            finally:
+                os.close(opened)
+
+    def drop(self) -> None:
+        """The step is recorded, or its answer could not be used."""
+        for file in self._held:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        self._held.clear()
+
+    def _file(self, request: bytes) -> Path:
+        return self._folder / f"{self._name}.{request.hex()[:32]}"
+
+
+class Inbox:
+    """Beside the journal: a pigeonhole for each step that is being performed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, row: Row, *, clean: Callable[[str], bool]) -> Pigeonhole:
+        """`clean` says whether a text may be written: whether it is free of secrets."""
+        return Pigeonhole(self._folder, f"{row.key.hex()}.{row.n}.{row.gen}", clean=clean)
+
+    def sweep(self, find: Callable[[bytes, int], Row | None]) -> None:
+        """Remove what no step waits for: it was recorded, forgotten or erased since."""
+        if not self._folder.is_dir():
+            return
+        for file in self._folder.iterdir():
+            key, n, gen, _ = file.name.split(".")
+            row = find(bytes.fromhex(key), int(n))
+            if row is None or row.gen != int(gen) or row.status not in ("started", "cancelled"):
+                file.unlink(missing_ok=True)
