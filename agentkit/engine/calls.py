@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -64,6 +64,7 @@ class AgentRunFrame(RunFrame):
     journal: Journal
     chain: Chain
     memo: RequestParts
+    digests: dict[int, bytes] = field(default_factory=dict)
     trusted: bool = True
     cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
     share: Scope | None = None
@@ -232,7 +233,7 @@ def _last_text(messages: list[ModelMessage]) -> str:
 def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
     function = function_of(tool)
     declared = declaration(function) if function is not None else _from_hints(tool)
-    digest = _digest(function)
+    digest = _digest(function, frame.digests)
     deps = value_digest(ctx.deps) if ctx.deps is not None else None
     shared = declared.share is not None
     history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
@@ -281,8 +282,8 @@ def _from_hints(tool: Any) -> Declaration:
     return Declaration(effects=effects)
 
 
-def _digest(function: Callable[..., Any] | None) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(function)
+def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
+    return _FOREIGN if function is None else tool_digest(function, memo=memo)
 
 
 def _shown_arguments(args: Any) -> str:
