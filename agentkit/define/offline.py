@@ -20,7 +20,7 @@ from agentkit.define.planner.answer import answer, called, summary
 from agentkit.define.planner.output import coverage, fill
 from agentkit.define.planner.plan import Wish, next_calls, sure, told
 from agentkit.define.planner.talk import Result, Talk
-from agentkit.define.replies import WordByWord, estimate
+from agentkit.define.replies import WordByWord, estimate, overhead
 
 _WORD_SECONDS = 0.012
 """Per streamed word, so that an answer is seen to arrive."""
@@ -82,7 +82,9 @@ def _reply(messages: Sequence[ModelMessage], params: ModelRequestParameters) -> 
     wishes = next_calls(talk, tools, summary=summary(talk.prompt, results))
     parts = _call_parts(wishes, len(messages)) or [_final(talk, results, params, place=len(messages))]
     reply = ModelResponse(parts=parts, model_name="offline", provider_name="agentkit")
-    return replace(reply, usage=replace(estimate(messages, reply), cost=Decimal(0)))
+    usage = estimate(messages, reply)
+    sent = usage.input_tokens + overhead(params)
+    return replace(reply, usage=replace(usage, input_tokens=sent, cost=Decimal(0)))
 
 
 def _call_parts(wishes: Sequence[Wish], place: int) -> list[ModelResponsePart]:

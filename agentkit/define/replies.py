@@ -20,7 +20,7 @@ from pydantic_ai.messages import (
     ThinkingPart,
     ToolCallPart,
 )
-from pydantic_ai.models import StreamedResponse
+from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
 _WORD = re.compile(r"\s*\S+\s*")
@@ -36,6 +36,16 @@ def estimate(messages: Sequence[ModelMessage], reply: ModelResponse) -> RequestU
     """The tokens that sending these messages and reading this reply would take, by length."""
     asked = sum(_message_tokens(message) for message in messages)
     return RequestUsage(input_tokens=asked, output_tokens=_message_tokens(reply))
+
+
+def overhead(params: ModelRequestParameters) -> int:
+    """The tokens that the instructions and the descriptions of the tools take in every request."""
+    told = [part.content for part in params.instruction_parts or ()]
+    told += [
+        f"{tool.name} {tool.description or ''} {json.dumps(tool.parameters_json_schema)}"
+        for tool in (*params.function_tools, *params.output_tools)
+    ]
+    return sum(tokens(text) for text in told)
 
 
 def _message_tokens(message: ModelMessage) -> int:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
-from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, TextOutput
+from pydantic_ai import Agent, ModelRetry, NativeOutput, PromptedOutput, TextOutput, Tool
 from pydantic_ai.messages import BinaryContent, ModelMessage, ModelResponse, TextPart, ToolCallPart
 
 from agentkit.define.offline import OfflineModel
@@ -255,6 +255,16 @@ def book(city: str, nights: int, breakfast: bool = False, room: Literal["single"
     return "booked"
 
 
+def orders(status: Literal["open", "paid"] = "open") -> list[dict[str, Any]]:
+    """List orders."""
+    return [{"id": 17, "status": status}]
+
+
+def cancel_order(order_id: int) -> str:
+    """Cancel an order."""
+    return "cancelled"
+
+
 @pytest.mark.parametrize(
     ("prompt", "tools", "calls"),
     [
@@ -279,6 +289,8 @@ def book(city: str, nights: int, breakfast: bool = False, room: Literal["single"
             [("book", {"city": "Oslo", "nights": 3, "breakfast": True, "room": "double"})],
         ),
         ("Which hotel would you book?", [book], []),
+        ("Cancel order 17", [orders, cancel_order], [("cancel_order", {"order_id": 17})]),
+        ("Show the paid orders", [orders, cancel_order], [("orders", {"status": "paid"})]),
     ],
 )
 def test_the_usual_first_tools_work(prompt: str, tools: list[Any], calls: Calls) -> None:
@@ -415,6 +427,23 @@ def test_equal_messages_give_equal_replies_and_calls_cost_nothing() -> None:
     assert [reply.parts for reply in replies] == [reply.parts for reply in again]
     assert all(reply.usage.cost == 0 and reply.usage.output_tokens > 0 for reply in replies)
     assert replies[1].usage.input_tokens > replies[0].usage.input_tokens
+
+
+def test_instructions_and_tools_are_counted_as_what_they_take() -> None:
+    bare = Agent(OfflineModel()).run_sync("hello").usage.input_tokens
+    told = Agent(OfflineModel(), instructions="word " * 80).run_sync("hello").usage.input_tokens
+    armed = Agent(OfflineModel(), tools=list(LOOKS)).run_sync("hello").usage.input_tokens
+    assert told - bare == 100
+    assert armed - bare > 100
+
+
+@pytest.mark.parametrize("name", ["delete_row", "add_user", "charge", "submit_order"])
+def test_a_number_as_the_only_argument_makes_no_act_harmless(name: str) -> None:
+    def act(number: int) -> str:
+        return "done"
+
+    agent = Agent(OfflineModel(), tools=[Tool(act, name=name, description="row user order 7")])
+    assert calls_in(agent.run_sync("What is the user, row and order 7?").new_messages()) == []
 
 
 _WORDS = st.sampled_from(

@@ -30,6 +30,9 @@ _MOST_TURNS = 8
 # First words of names that say nothing about what the tool is for.
 _PLAIN_VERBS = frozenset("get fetch read load compute calculate calc make give return run do".split())
 
+# `add(a: int, b: int)` changes nothing, `add_user(number: int)` may.
+_ADDING = frozenset("add two numbers integers floats values them up together".split())
+
 _TOPICS = {root("weather"): roots("rain sun snow wind temperature umbrella")}
 """What a tool is asked about in other words than its name."""
 
@@ -55,15 +58,17 @@ def next_calls(talk: Talk, tools: Sequence[ToolDefinition], *, summary: str) -> 
         return []
     looks = [tool for tool in tools if not acts(tool)]
     known = Known(names=dict(_names(talk, looks)))
-    wanted = wishes(talk, looks)
-    pursued = [tool for tool, _ in wanted] or _next_best(looks, talk.prompt)[:1]
+    asked = _asked(talk.prompt, tools)
+    wanted = [(tool, prompt) for tool, prompt in wishes(talk, looks) if not _object_of(asked, tool, prompt)]
+    others = [] if asked else _next_best(looks, talk.prompt)
+    pursued = [tool for tool, _ in wanted] or others[:1]
     if sources := [tool for tool in _sources(pursued, looks, known) if not talk.called(tool.name, {})]:
         return [Wish(tool=tool.name, args={}) for tool in sources]
     filled = [
         wish for tool, prompt in wanted for wish in _filled(tool, prompt, known) or _filled(tool, talk.prompt, known)
     ]
-    filled = filled or _first_filled(_next_best(looks, talk.prompt), talk.prompt, known)
-    return _open(talk, filled) or _deeds(talk, tools, Known(names=known.names, summary=summary))
+    filled = filled or _first_filled(others, talk.prompt, known)
+    return _open(talk, filled) or _deeds(talk, asked, Known(names=known.names, summary=summary))
 
 
 def sure(talk: Talk, tools: Sequence[ToolDefinition]) -> bool:
@@ -108,8 +113,9 @@ def acts(tool: ToolDefinition) -> bool:
         return hints["readOnlyHint"] is False
     if isinstance(ours, Mapping) and ours.get("effects") in ("none", "once", "idempotent"):
         return bool(ours["effects"] != "none")
-    # `add(a, b)` is arithmetic, `add(user)` is not.
-    return bool(parts(tool.name)) and parts(tool.name)[0] in _ACTS and not only_numbers(tool)
+    words = parts(tool.name)
+    arithmetic = only_numbers(tool) and set(words) <= _ADDING
+    return bool(words) and words[0] in _ACTS and not arithmetic
 
 
 def score(tool: ToolDefinition, prompt: Prompt) -> float:
@@ -208,15 +214,22 @@ def _open(talk: Talk, wanted: Sequence[Wish]) -> list[Wish]:
     return calls
 
 
-def _deeds(talk: Talk, tools: Sequence[ToolDefinition], known: Known) -> list[Wish]:
-    """Acts the prompt asks for in so many words, not denied by a `not` before them; each tool acts once."""
+def _asked(prompt: Prompt, tools: Sequence[ToolDefinition]) -> list[ToolDefinition]:
+    """Acts the prompt asks for in so many words, not denied by a `not` before them."""
+    return [tool for tool in tools if acts(tool) and _says_do(tool, prompt) and score(tool, prompt) >= _ENOUGH]
+
+
+def _object_of(asked: Sequence[ToolDefinition], look: ToolDefinition, prompt: Prompt) -> bool:
+    """Whether a look is wanted only for the words of an act: `cancel order 17` does not ask for the `orders`."""
+    named = _name_roots(look) & prompt.roots
+    return bool(named) and any(named <= _name_roots(tool) for tool in asked)
+
+
+def _deeds(talk: Talk, asked: Sequence[ToolDefinition], known: Known) -> list[Wish]:
+    """The acts still to do; each tool acts once."""
     done = {result.tool for result in talk.results}
-    asked = [
-        tool
-        for tool in tools
-        if acts(tool) and tool.name not in done and _says_do(tool, talk.prompt) and score(tool, talk.prompt) >= _ENOUGH
-    ]
-    return _open(talk, [wish for tool in asked for wish in _filled(tool, talk.prompt, known)])
+    left = [tool for tool in asked if tool.name not in done]
+    return _open(talk, [wish for tool in left for wish in _filled(tool, talk.prompt, known)])
 
 
 def _says_do(tool: ToolDefinition, prompt: Prompt) -> bool:
