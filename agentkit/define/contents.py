@@ -13,7 +13,7 @@ import re
 import sys
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 BYTES_PER_SECOND = 400_000_000
 """What sha256 does on a slow machine; size, not the clock, decides, so that equal values always get equal digests."""
@@ -43,6 +43,9 @@ _SCALARS = (
 )
 
 
+Cells: TypeAlias = Callable[[list[Any]], bytes]
+
+
 class TooLarge(Exception):
     """Hashing the whole value would take longer than was allowed."""
 
@@ -66,8 +69,11 @@ def _tagged(name: str, value: object) -> bytes:
     return f"{name}:{value!r}".encode("utf-8", "backslashreplace")
 
 
-def data(value: Any, seconds: float) -> tuple[bytes, bool] | None:
-    """The digest of an array, series, index or frame and whether it is of all of it; None for anything else."""
+def data(value: Any, seconds: float, cells: Cells) -> tuple[bytes, bool] | None:
+    """The digest of an array, series, index or frame and whether it is of all of it; None for anything else.
+
+    `cells` is the digest of a list of objects, for arrays that hold such.
+    """
     numpy = sys.modules.get("numpy")
     if numpy is None or not hasattr(numpy, "ndarray"):
         return None
@@ -77,20 +83,20 @@ def data(value: Any, seconds: float) -> tuple[bytes, bool] | None:
         whole = value.nbytes <= BYTES_PER_SECOND * seconds and (
             not value.dtype.hasobject or value.size <= CELLS_PER_SECOND * seconds
         )
-        return _array(value if whole else _spread(value.reshape(-1)), value.shape), whole
+        return _array(value if whole else _spread(value.reshape(-1)), value.shape, cells), whole
     pandas = sys.modules.get("pandas")
     if pandas is None or not hasattr(pandas, "DataFrame"):
         return None
-    return _pandas(pandas, value, seconds)
+    return _pandas(pandas, value, seconds, cells)
 
 
-def _pandas(pandas: Any, value: Any, seconds: float) -> tuple[bytes, bool] | None:
+def _pandas(pandas: Any, value: Any, seconds: float, cells: Cells) -> tuple[bytes, bool] | None:
     if isinstance(value, pandas.DataFrame | pandas.Series | pandas.Index):
         whole = value.memory_usage(index=True).sum() if isinstance(value, pandas.DataFrame) else value.nbytes
         fits = bool(whole <= BYTES_PER_SECOND * seconds and value.size <= CELLS_PER_SECOND * seconds)
-        return _frame(pandas, value if fits else _spread(value), value.shape), fits
+        return _frame(pandas, value if fits else _spread(value), value.shape, cells), fits
     if type(value).__module__.startswith("pandas.") and hasattr(value, "dtype") and hasattr(value, "__array__"):
-        return _column(pandas, value), True
+        return _column(pandas, value, cells), True
     if isinstance(value, pandas.Timestamp | pandas.Timedelta | pandas.Period | pandas.Interval):
         return _sha(_tagged(type(value).__name__, value)), True
     if value is pandas.NA or value is pandas.NaT:
@@ -105,43 +111,46 @@ def _spread(value: Any) -> Any:
     return value.iloc[rows] if hasattr(value, "iloc") else value[rows]
 
 
-def _array(value: Any, shape: tuple[int, ...]) -> bytes:
+def _array(value: Any, shape: tuple[int, ...], cells: Cells) -> bytes:
     head = _tagged("ndarray", (str(value.dtype), shape))
     if value.dtype.hasobject:
-        return _sha(head, repr(value.tolist()).encode("utf-8", "backslashreplace"))
+        return _sha(head, cells(list(value.reshape(-1))))
     numpy = sys.modules["numpy"]
     return _sha(head, memoryview(numpy.ascontiguousarray(value).reshape(-1).view(numpy.uint8)))
 
 
-def _frame(pandas: Any, value: Any, shape: tuple[int, ...]) -> bytes:
+def _frame(pandas: Any, value: Any, shape: tuple[int, ...], cells: Cells) -> bytes:
     if isinstance(value, pandas.DataFrame):
-        columns = [_column(pandas, value.iloc[:, place].array) for place in range(value.shape[1])]
-        return _sha(_tagged("frame", shape), _index(pandas, value.columns), _index(pandas, value.index), *columns)
+        columns = [_column(pandas, value.iloc[:, place].array, cells) for place in range(value.shape[1])]
+        return _sha(
+            _tagged("frame", shape), _index(pandas, value.columns, cells), _index(pandas, value.index, cells), *columns
+        )
     if isinstance(value, pandas.Series):
         named = _tagged("series", (value.name, shape))
-        return _sha(named, _index(pandas, value.index), _column(pandas, value.array))
-    return _sha(_tagged("index", shape), _index(pandas, value))
+        return _sha(named, _index(pandas, value.index, cells), _column(pandas, value.array, cells))
+    return _sha(_tagged("index", shape), _index(pandas, value, cells))
 
 
-def _index(pandas: Any, index: Any) -> bytes:
+def _index(pandas: Any, index: Any, cells: Cells) -> bytes:
     names = _tagged("names", tuple(index.names))
     if isinstance(index, pandas.RangeIndex):
         return _sha(names, _tagged("range", (index.start, index.stop, index.step)))
     if isinstance(index, pandas.MultiIndex):
-        return _sha(names, *(_column(pandas, index.get_level_values(level).array) for level in range(index.nlevels)))
-    return _sha(names, _column(pandas, index.array))
+        levels = (index.get_level_values(level).array for level in range(index.nlevels))
+        return _sha(names, *(_column(pandas, level, cells) for level in levels))
+    return _sha(names, _column(pandas, index.array, cells))
 
 
-def _column(pandas: Any, values: Any) -> bytes:
+def _column(pandas: Any, values: Any, cells: Cells) -> bytes:
     kind = _tagged("dtype", str(values.dtype))
-    plain = values.to_numpy() if hasattr(values, "to_numpy") else values
-    if isinstance(values.dtype, sys.modules["numpy"].dtype) and not values.dtype.hasobject:
-        return _sha(kind, _array(plain, plain.shape))
+    plain = values.asi8 if hasattr(values, "asi8") else values.to_numpy() if hasattr(values, "to_numpy") else values
+    if str(plain.dtype) in (str(values.dtype), "int64") and not plain.dtype.hasobject:
+        return _sha(kind, _array(plain, plain.shape, cells))
     try:
         return _sha(kind, memoryview(pandas.util.hash_array(values, categorize=False)).cast("B"))
     except (TypeError, ValueError, NotImplementedError):
-        # Cells such as lists and dicts have no hash of their own.
-        return _sha(kind, repr(list(plain)).encode("utf-8", "backslashreplace"))
+        # Cells such as lists and arrays have no hash of their own.
+        return _sha(kind, cells(list(plain)))
 
 
 def pickled(value: object, seconds: float) -> bytes:

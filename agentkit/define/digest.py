@@ -109,7 +109,7 @@ class _Walk:
     def _known_data(self, value: Any, path: str) -> bytes | None:
         if self.memo is not None and id(value) in self.memo:
             return self.memo[id(value)]
-        found = contents.data(value, self.seconds)
+        found = contents.data(value, self.seconds, lambda cells: self.digest(cells, path))
         if found is None:
             return None
         digest, whole = found
@@ -130,7 +130,7 @@ class _Walk:
             case functools.partial():
                 return _sha("partial", *self._each((value.func, value.args, value.keywords), path))
             case types.MethodType():
-                return _sha("method", self.digest(value.__func__, path), self._state(value.__self__, value, path))
+                return _sha("method", self.digest(value.__func__, path), self._owner(value, path))
             case types.BuiltinFunctionType():
                 return self._builtin(value, path)
             case staticmethod() | classmethod():
@@ -215,8 +215,10 @@ class _Walk:
         label = f"{path} → {name}" if path else name
         if not found:
             return _sha("builtin" if hasattr(builtins, name) else "undefined", name.encode())
-        if name in source.changed and (isinstance(value, _CONTAINERS) or name in source.assigns):
+        if name in source.rebound or (name in source.changed and isinstance(value, _CONTAINERS)):
             return self._leave_out(value, label, "changed by the tool itself")
+        if name in source.changed:
+            return self._unchanged(value, source, name, label)
         return self.digest(value, label)
 
     def _imported(self, name: str, path: str) -> bytes:
@@ -244,7 +246,8 @@ class _Walk:
     def _class(self, cls: type, path: str) -> bytes:
         if not _is_local_class(cls):
             return self._named(cls)
-        members = {name: member for name, member in vars(cls).items() if _is_content(name, member)}
+        members = {name: member for name, member in vars(cls).items() if _is_content(cls, name, member)}
+        members |= {f"field {name}": settings for name, settings in _declared_fields(cls)}
         pieces = [self.digest(base, path) for base in cls.__bases__]
         for name in sorted(members):
             pieces += [name.encode(), self.digest(members[name], f"{path}.{name}")]
@@ -252,30 +255,38 @@ class _Walk:
 
     def _named(self, value: Any) -> bytes:
         """By module, name and version: code that is installed."""
-        module = getattr(value, "__module__", None) or ""
+        module = _stable_module(getattr(value, "__module__", None) or "")
         name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
         return _sha("named", f"{module}.{name}".encode(), _version(module))
 
     # -- instances
 
-    def _state(self, owner: Any, method: types.MethodType, path: str) -> bytes:
-        """The object a tool is bound to, without the attributes that the tool itself changes."""
+    def _owner(self, method: types.MethodType, path: str) -> bytes:
+        """The object a tool is bound to."""
         code = getattr(method.__func__, "__code__", None)
-        if code is None or not _is_local_class(type(owner)):
-            return self.digest(owner, path)
-        first = code.co_varnames[0] if code.co_argcount else ""
-        changed = {name.removeprefix(f"{first}.") for name in source_of(code).changed if name.startswith(f"{first}.")}
-        for name in sorted(changed & set(_attributes(owner))):
-            self._leave_out(owner, f"{first}.{name}", "changed by the tool itself")
-        return self._local_instance(owner, path, without=changed)
+        if code is None or not code.co_argcount or is_library(code.co_filename):
+            return self.digest(method.__self__, path)
+        return self._unchanged(method.__self__, source_of(code), code.co_varnames[0], path)
+
+    def _unchanged(self, value: Any, source: Source, name: str, path: str) -> bytes:
+        """An object without the attributes that the tool itself changes, where it is one of the notebook's own."""
+        if not (_is_local_class(type(value)) or isinstance(value, types.SimpleNamespace)):
+            return self.digest(value, path)
+        changed = {each.removeprefix(f"{name}.") for each in source.changed if each.startswith(f"{name}.")}
+        for attribute in sorted(changed & set(_attributes(value))):
+            self._leave_out(value, f"{path or name}.{attribute}", "changed by the tool itself")
+        return self._local_instance(value, path, without=changed)
 
     def _instance(self, value: Any, path: str) -> bytes:
         kind = type(value)
         content = getattr(kind, "__agentkit_digest__", None)
         if content is not None:
             return _sha("declared", self._named(kind), self.digest(content(value), path))
-        if _is_local_class(kind):
+        if _is_local_class(kind) or kind is types.SimpleNamespace:
             return self._local_instance(value, path)
+        agent = _agent(value)
+        if agent is not None:
+            return _sha("agent", self.digest(agent, path))
         if kind.__module__.split(".")[0] in _STATELESS_MODULES or isinstance(value, logging.Logger):
             return _sha("stateless", self._named(kind))
         if _is_typing(value):
@@ -332,6 +343,12 @@ def _version(module: str) -> bytes:
     return str(getattr(sys.modules.get(top), "__version__", "")).encode()
 
 
+def _stable_module(module: str) -> str:
+    """Python's own modules by their public top: what stands in which private part changes between versions."""
+    top = module.partition(".")[0]
+    return top.lstrip("_") if top in sys.stdlib_module_names else module
+
+
 def _home(value: Any) -> str:
     return value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", "") or ""
 
@@ -359,13 +376,31 @@ def _is_local_class(cls: type) -> bool:
     return _is_local_module(cls.__module__)
 
 
-def _is_content(name: str, member: Any) -> bool:
+def _is_content(cls: type, name: str, member: Any) -> bool:
     """Whether a member of a class says what the class does, and was not generated from what it says elsewhere."""
-    if isinstance(member, types.FunctionType):
-        return not member.__code__.co_filename.startswith(_GENERATED)
+    function = getattr(member, "__func__", member)
+    if isinstance(function, types.FunctionType):
+        # A generated method may be wrapped by one of the library (the `__repr__` of a dataclass is).
+        written = inspect.unwrap(function)
+        return not written.__code__.co_filename.startswith(_GENERATED) and not is_library(written.__code__.co_filename)
     if isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType):
         return False
-    return not name.startswith(("__", "_abc_", "_member", "_value", "_unhashable"))
+    if issubclass(cls, enum.Enum) and not isinstance(member, property):
+        # What else an Enum holds, and under which names, depends on the Python version.
+        return False
+    return not name.startswith(("__", "_abc_"))
+
+
+def _declared_fields(cls: type) -> Iterator[tuple[str, object]]:
+    """The defaults of dataclass and pydantic fields, and the members of an Enum in their order."""
+    if dataclasses.is_dataclass(cls):
+        for each in dataclasses.fields(cls):
+            yield each.name, [v for v in (each.default, each.default_factory) if v is not dataclasses.MISSING]
+    for name, info in vars(cls).get("__pydantic_fields__", {}).items():
+        default = [] if info.is_required() else [info.default]
+        yield name, [*default, info.default_factory, repr(info.metadata), info.alias, info.description]
+    if issubclass(cls, enum.Enum):
+        yield "members", [(name, member.value) for name, member in cls.__members__.items()]
 
 
 def _annotations(cls: type) -> str:
@@ -386,3 +421,23 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 def _is_typing(value: Any) -> bool:
     return type(value).__module__ == "typing" or isinstance(value, types.GenericAlias | types.UnionType)
+
+
+def _agent(value: Any) -> list[Any] | None:
+    """What an agent answers with, when a tool asks it: its model, its instructions and its tools."""
+    while not any(
+        cls.__module__.startswith("pydantic_ai.agent") and cls.__name__ == "Agent" for cls in type(value).__mro__
+    ):
+        value = getattr(value, "wrapped", None)
+        if value is None or not type(value).__module__.startswith(_OURS):
+            return None
+    held = vars(value)
+    if not {"_instructions", "_function_toolset", "_user_toolsets"} <= held.keys():
+        return None
+    model = held.get("_model")
+    texts = [getattr(each, "instruction", each) for each in (*held["_instructions"], *held.get("_system_prompts", ()))]
+    toolsets = (held["_function_toolset"], *held["_user_toolsets"])
+    tools = {name: each.function for toolset in toolsets for name, each in getattr(toolset, "tools", {}).items()}
+    settings = held.get("model_settings")
+    named = model if isinstance(model, str) else getattr(model, "model_id", None)
+    return [value.name, named, texts, tools, held.get("_output_type"), settings if isinstance(settings, dict) else None]

@@ -11,7 +11,7 @@ import os
 import site
 import sysconfig
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -32,13 +32,15 @@ _CHANGING = frozenset(
 class Source:
     """What the code of one function says, its nested functions included.
 
-    `changed` are the outer names whose value the function itself changes (`calls.append(x)`, `cache[k] = v`): state it
-    leaves behind, not something it computes with. `note` says why the source itself could not be read, if so.
+    `rebound` are the outer names it gives a new value (`global n; n += 1`), `changed` those whose value it changes
+    (`calls.append(x)`, `cache[k] = v`, `self.n += 1`, also as "self.n"): state it leaves, not what it computes with.
+    `note` says why the source itself could not be read, if so.
     """
 
     digest: bytes
     reads: tuple[str, ...]
     assigns: tuple[str, ...]
+    rebound: frozenset[str]
     changed: frozenset[str]
     imports: tuple[str, ...]
     note: str | None = None
@@ -64,12 +66,19 @@ def _read(code: CodeType) -> Source:
     instructions = list(_instructions(code))
     return Source(
         digest=hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest(),
-        reads=tuple(sorted({i.argval for i in instructions if i.opname in _READ} | set(code.co_freevars))),
+        reads=tuple(sorted(_read_names(instructions) | set(code.co_freevars))),
         assigns=tuple(sorted({i.argval for i in instructions if i.opname in _ASSIGNED})),
-        changed=frozenset(name for node in nodes for name in _changed(node)) | _rebound(instructions, code),
+        rebound=_rebound(instructions, code),
+        changed=frozenset(name for node in nodes for name in _changed(node)),
         imports=tuple(sorted({i.argval for i in instructions if i.opname == "IMPORT_NAME" and i.argval})),
         note=note,
     )
+
+
+def _read_names(instructions: Iterable[dis.Instruction]) -> set[str]:
+    names = {i.argval for i in instructions if i.opname in _READ}
+    # A class body reads `__name__` and its kind for bookkeeping.
+    return {name for name in names if not (name.startswith("__") and name.endswith("__"))}
 
 
 def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
@@ -227,7 +236,7 @@ def _changed(node: ast.AST) -> Iterator[str]:
     for inner in ast.walk(node):
         match inner:
             case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
-                yield from _root(inner.value)
+                yield from _root(inner)  # type: ignore[arg-type]
             case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _CHANGING:
                 yield from _root(owner)
 
