@@ -4,195 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Literal, NamedTuple, TypeVar
 
-from agentkit.durable.inbox import Pigeonhole
-from agentkit.durable.keys import Key
-from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
+from agentkit.durable.flights import Flight, Flights
+from agentkit.durable.frames import (
+    CONTROL_ERROR,
+    UNPERFORMED,
+    Call,
+    Payload,
+    RunFrame,
+    StepFrame,
+    bounded,
+    crash_point,
+    current_run,
+    current_step,
+    dumps,
+    step_event,
+)
+from agentkit.durable.records import Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import InDoubt, ReplayMiss, SecretMissing
-from agentkit.events import Effects, Event, Kind, Mode, Step, Usage
+from agentkit.events import Effects, Event
 
 T = TypeVar("T")
-Payload: TypeAlias = Any
-"""What a step answers: JSON values only."""
 
-CONTROL_ERROR = "control: "
-"""Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
-
-UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
-
-_SHOWN_CHARACTERS = 400
-_SHOWN_BYTES = 1 << 20
 _JOIN_POLL_SECONDS = 0.05
-
-
-class CallCacheView(Protocol):
-    """What the journal needs of the call cache that is shared across projects."""
-
-    def get(self, key: bytes) -> bytes | None: ...
-    def put(self, key: bytes, body: bytes, ttl: float | None) -> None: ...
-
-
-class Reading(NamedTuple):
-    """What the engine reads from a payload before it is recorded."""
-
-    usage: Usage | None = None
-    node: Node | None = None
-    model: str | None = None
-    key: bytes | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """One step about to be answered, from the record or live.
-
-    `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
-    they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control` names a payload
-    that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a recorded one.
-    """
-
-    key: Key
-    kind: Kind
-    name: str
-    effects: Effects
-    request: str = ""
-    history: bytes | None = None
-    nodes: Callable[[], tuple[Node, ...]] = tuple
-    known: Callable[[], None] = lambda: None
-    model: str | None = None
-    counted: bool = True
-    alternatives: tuple[bytes, ...] = ()
-    verify: Callable[[], Awaitable[Payload | None]] | None = None
-    cache: CallCacheView | None = None
-    ttl: float | None = None
-    control: Callable[[Payload], str | None] = lambda payload: None
-    cacheable: Callable[[Payload], bool] = lambda payload: True
-    read: Callable[[Payload], Reading] = lambda payload: Reading()
-    as_replayed: Callable[[Payload], Payload] = lambda payload: payload
-    encode: Callable[[object], Payload] | None = None
-
-
-@dataclass(kw_only=True)
-class Execution:
-    """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
-
-    cell: str | None = None
-    counts: Counter[bytes] = field(default_factory=Counter)
-
-    def take(self, key: bytes) -> int:
-        n = self.counts[key]
-        self.counts[key] = n + 1
-        return n
-
-    def credit(self, nested: dict[str, int]) -> None:
-        """Count the steps that a replayed step performed inside itself when it was live."""
-        for key, times in nested.items():
-            self.counts[bytes.fromhex(key)] += times
-
-
-@dataclass(kw_only=True)
-class RunFrame:
-    """The run that steps are performed for, while it runs."""
-
-    id: str
-    agent: str
-    execution: Execution
-    mode: Mode = "auto"
-    fresh: bool = False
-    ord: int = 0
-    live: int = 0
-    replayed: int = 0
-    missing_secrets: tuple[str, ...] = ()
-
-    def next_ord(self) -> int:
-        self.ord += 1
-        return self.ord
-
-
-@dataclass(kw_only=True)
-class StepFrame:
-    """A step in progress: what runs inside it counts as its own, and a thread may record its end.
-
-    `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
-    whether the step was possibly paid twice before this attempt, if that is known.
-    """
-
-    row: Row
-    ord: int
-    run: RunFrame
-    started: float
-    idempotency_key: str
-    outer: StepFrame | None = None
-    nested: Counter[str] = field(default_factory=Counter)
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    arrivals: Pigeonhole | None = None
-    paid_before: bool | None = None
-    finish_in_thread: Callable[[object], None] | None = None
-    thread: Future[bool] | None = None
-    recorded: bool = False
-
-    def lineage(self) -> Iterator[StepFrame]:
-        frame: StepFrame | None = self
-        while frame is not None:
-            yield frame
-            frame = frame.outer
-
-
-current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)
-current_step: ContextVar[StepFrame | None] = ContextVar("agentkit_step", default=None)
-
-
-def idempotency_key() -> str | None:
-    """The key of the step now running, equal on every attempt of it; None outside a step."""
-    frame = current_step.get()
-    return None if frame is None else frame.idempotency_key
-
-
-def record_shown(bundle: dict[str, Any]) -> None:
-    """Keep what the step now running shows (a MIME bundle of JSON values), so that a replay shows it again."""
-    frame = current_step.get()
-    if frame is None:
-        return
-    room = _SHOWN_BYTES - sum(len(str(kept)) for kept in frame.shown)
-    if len(str(bundle)) > room:
-        bundle = {"text/plain": f"[agentkit] {len(str(bundle))} bytes of output were shown and not kept"}
-    frame.shown.append(bundle)
-
-
-def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
-    """`text` cut to `limit` characters, saying how many are left out."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
-
-
-def dumps(payload: Payload) -> bytes:
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def crash_point(name: Literal["intent", "call", "record"]) -> None:
-    """Die here when AGENTKIT_CRASH_AT says so: the kill tests' way to stop at an exact instruction."""
-    wanted = os.environ.get("AGENTKIT_CRASH_AT")
-    if wanted is None:
-        return
-    point, _, nth = wanted.partition(":")
-    if point == name:
-        _crash_counts[name] += 1
-        if _crash_counts[name] == int(nth or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-_crash_counts: Counter[str] = Counter()
 
 
 class Performed(NamedTuple):
@@ -206,16 +47,6 @@ class Performed(NamedTuple):
 class _Found(NamedTuple):
     row: Row
     edited: bool
-
-
-@dataclass(kw_only=True, eq=False)
-class _Flight:
-    """The right to look up and perform one step in this process; whoever wants it too waits for `landed`."""
-
-    key: bytes
-    n: int
-    landed: Future[None] = field(default_factory=Future)
-    handed_over: bool = False
 
 
 class Journal:
@@ -233,8 +64,7 @@ class Journal:
         self.redactor = redactor
         self._emit = emit
         self._show = show
-        self._flights: dict[tuple[bytes, int], _Flight] = {}
-        self._lock = threading.Lock()
+        self._flights = Flights()
 
     async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
@@ -249,7 +79,7 @@ class Journal:
         ord = run.next_ord()
         started = time.time()
         while True:
-            flight, mine = self._take_off(call.key.key, n)
+            flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
                 await asyncio.wrap_future(flight.landed)
                 continue
@@ -257,13 +87,13 @@ class Journal:
                 performed = await self._attempt(flight, call, run, body, ord=ord, started=started)
             finally:
                 if not flight.handed_over:
-                    self._land(flight)
+                    self._flights.land(flight)
             if performed is not None:
                 return performed
 
     async def _attempt(
         self,
-        flight: _Flight,
+        flight: Flight,
         call: Call,
         run: RunFrame,
         body: Callable[[], Awaitable[Payload]],
@@ -292,26 +122,11 @@ class Journal:
 
     # -- one at a time
 
-    def _take_off(self, key: bytes, n: int) -> tuple[_Flight, bool]:
-        with self._lock:
-            flight = self._flights.get((key, n))
-            if flight is not None:
-                return flight, False
-            flight = self._flights[key, n] = _Flight(key=key, n=n)
-        # Out of reach of whoever waits for it and is cancelled.
-        flight.landed.set_running_or_notify_cancel()
-        return flight, True
-
-    def _land(self, flight: _Flight) -> None:
-        with self._lock:
-            del self._flights[flight.key, flight.n]
-        flight.landed.set_result(None)
-
     async def _waited_for_other(self, row: Row) -> bool:
         """Wait a little for somebody else who performs this step; false when nobody does."""
         if row.status != "started":
             return False
-        flight = self._flights.get((row.key, row.n))
+        flight = self._flights.get(row.key, row.n)
         if flight is not None and row.owner == self.store.owner and flight.key != row.key:
             await asyncio.wrap_future(flight.landed)
             return True
@@ -382,7 +197,7 @@ class Journal:
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
-        self._emit(_step(row, run, ord, status="done", replayed=True, started=started, ended=ended))
+        self._emit(step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended))
         return Performed(call.as_replayed(payload), True, row.id)
 
     def _credit(self, row: Row, run: RunFrame) -> None:
@@ -407,7 +222,7 @@ class Journal:
         row = found.row
         if row.settled == "stop":
             raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
-        if row.settled == "redo" or row.status == "done" and not found.edited:
+        if row.settled == "redo" or (row.status == "done" and not found.edited):
             return True
         if (reason := _doubt(found, call.effects)) is None:
             return False
@@ -485,7 +300,9 @@ class Journal:
         )
         run.replayed += 1
         again = self._reload(row)
-        self._emit(_step(again, run, ord, status="done", replayed=True, started=started, ended=use.ended, shared=True))
+        self._emit(
+            step_event(again, run, ord, status="done", replayed=True, started=started, ended=use.ended, shared=True)
+        )
         return Performed(call.as_replayed(payload), True, row.id)
 
     def _frame(self, row: Row, before: Row | None, call: Call, run: RunFrame, *, ord: int) -> StepFrame:
@@ -506,10 +323,10 @@ class Journal:
         return frame
 
     async def _live(
-        self, flight: _Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
+        self, flight: Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
     ) -> Performed:
         frame.run.live += 1
-        self._emit(_step(frame.row, frame.run, frame.ord, status="started", replayed=False, started=frame.started))
+        self._emit(step_event(frame.row, frame.run, frame.ord, status="started", replayed=False, started=frame.started))
         crash_point("intent")
         token = current_step.set(frame)
         try:
@@ -559,7 +376,7 @@ class Journal:
             usage=reading.usage,
             nested=dict(frame.nested),
             shown=self._body(frame.shown) if frame.shown else None,
-            result=bounded(body.decode()),
+            result=bounded(self.redactor.scrub(call.describe(payload))),
             key=reading.key,
             model=reading.model,
             node=reading.node,
@@ -578,7 +395,7 @@ class Journal:
         self.store.finish(outcome).result()
         self._recorded(frame, outcome)
 
-    def _cancelled(self, frame: StepFrame, flight: _Flight) -> None:
+    def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
         if frame.thread is None:
             self.store.finish(self._end(frame, "cancelled", "stopped"))
             self._tell(frame, status="cancelled", error="stopped")
@@ -587,13 +404,13 @@ class Journal:
         flight.handed_over = True
         frame.thread.add_done_callback(lambda thread: self._after_thread(frame, flight, performed=thread.result()))
 
-    def _after_thread(self, frame: StepFrame, flight: _Flight, *, performed: bool) -> None:
+    def _after_thread(self, frame: StepFrame, flight: Flight, *, performed: bool) -> None:
         try:
             if not frame.recorded:
                 error = "the tool raised after it was stopped" if performed else UNPERFORMED
                 self.store.finish(self._end(frame, "failed" if performed else "cancelled", error)).result()
         finally:
-            self._land(flight)
+            self._flights.land(flight)
 
     async def _failed(self, frame: StepFrame, error: BaseException) -> None:
         if frame.arrivals is not None:
@@ -620,12 +437,16 @@ class Journal:
             maybe_paid_twice=twice,
         )
         ended = outcome.use.ended if outcome.use is not None else None
-        self._emit(_step(row, frame.run, frame.ord, status="done", replayed=False, started=frame.started, ended=ended))
+        self._emit(
+            step_event(row, frame.run, frame.ord, status="done", replayed=False, started=frame.started, ended=ended)
+        )
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)
         self._emit(
-            _step(row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=time.time())
+            step_event(
+                row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=time.time()
+            )
         )
 
 
@@ -658,47 +479,3 @@ def _doubt(found: _Found, effects: Effects) -> str | None:
             return "was started and has no recorded end"
         case "done":
             return None
-
-
-def _step(
-    row: Row,
-    run: RunFrame,
-    ord: int,
-    *,
-    status: Literal["started", "done", "failed", "cancelled"],
-    replayed: bool,
-    started: float,
-    ended: float | None = None,
-    shared: bool = False,
-) -> Step:
-    recorded = None if row.ended is None else row.ended - row.started
-    return Step(
-        run=run.id,
-        ord=ord,
-        id=row.id,
-        kind=row.kind,
-        name=row.name,
-        status=status,
-        replayed=replayed,
-        effects=row.effects,
-        started=started,
-        ended=ended,
-        recorded_seconds=recorded,
-        usage=row.usage,
-        attempt=row.attempt,
-        shared=shared,
-        maybe_paid_twice=row.maybe_paid_twice,
-        request=row.request,
-        result=row.result,
-        error=row.error,
-    )
-
-
-@contextmanager
-def inside(frame: RunFrame) -> Iterator[RunFrame]:
-    """Perform steps for `frame` in this context."""
-    token = current_run.set(frame)
-    try:
-        yield frame
-    finally:
-        current_run.reset(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
@@ -11,7 +12,6 @@ from opentelemetry import trace
 from pydantic_ai.durable_exec import (
     BaseDurabilityCapability,
     CapabilityOperationId,
-    CallToolResult,
     DurabilityEngineSpec,
     DurableOperationId,
     EventStreamHandlerId,
@@ -23,8 +23,8 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
-from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.exceptions import UserError as LibraryUserError
+from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
@@ -35,16 +35,8 @@ from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
 from agentkit.define.tools import Declaration, declaration
-from agentkit.durable.journal import (
-    Call,
-    CallCacheView,
-    Journal,
-    Performed,
-    Reading,
-    RunFrame,
-    current_run,
-    current_step,
-)
+from agentkit.durable.frames import Call, CallCacheView, Reading, RunFrame, current_run, current_step
+from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.keys import Chain, RequestParts, model_key, operation_key, tool_key
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.stream import LiveModel, forward_deltas
@@ -179,6 +171,7 @@ def model_call(
         cacheable=_complete,
         read=lambda payload: _read_response(payload, names, by_member),
         as_replayed=_zero_usage,
+        describe=_said,
     )
 
 
@@ -217,6 +210,32 @@ def _zero_usage(payload: Any) -> Any:
 
 def _complete(payload: Any) -> bool:
     return payload.get("finish_reason") not in ("length", "content_filter", "error") and bool(payload.get("parts"))
+
+
+def _said(payload: Any) -> str:
+    """A reply as a person reads it: its text, and the calls it asks for."""
+    return " ".join(filter(None, (_said_part(part) for part in payload.get("parts", ()))))
+
+
+def _said_part(part: Any) -> str:
+    if "tool_name" not in part:
+        content = part.get("content")
+        return content if isinstance(content, str) and part.get("part_kind") == "text" else ""
+    args = part.get("args")
+    if isinstance(args, str):
+        try:
+            args = json.loads(args or "{}")
+        except ValueError:
+            return f"→ {part['tool_name']}({args})"
+    return f"→ {part['tool_name']}({_shown_arguments(args or {})})"
+
+
+def _returned(payload: Any) -> str:
+    """A tool's result as a person reads it; a control signal by its name and message."""
+    if payload.get("kind") in ("tool_return", "tool_content_result"):
+        result = payload.get("result")
+        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+    return f"{payload.get('kind', '')}: {payload.get('message') or payload.get('title') or ''}".rstrip(": ")
 
 
 def _last_text(messages: list[ModelMessage]) -> str:
@@ -261,6 +280,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         ttl=declared.ttl or _SHARED_SECONDS,
         control=_control,
         cacheable=lambda payload: payload.get("kind") == "tool_return",
+        describe=_returned,
         encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
     )
 
