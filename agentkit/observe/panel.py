@@ -1,0 +1,290 @@
+"""The panel under a cell: a trace as HTML that needs no script and no style sheet, with its metadata."""
+
+from __future__ import annotations
+
+import html as markup
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias, assert_never
+
+from agentkit.events import Event, Run, Step
+from agentkit.observe import wording
+from agentkit.observe.lines import Bar, FoldedLine, Line, RunLine, StepLine, lines
+from agentkit.observe.plain import text
+from agentkit.observe.trace import UNFINISHED, StepNode, Trace, error_shown_below
+
+__all__ = ["bundle", "html", "metadata", "text"]
+
+# Each is readable on white and on Jupyter's dark #111: a contrast of 4.3 on both.
+BLUE, GREEN, RED, AMBER = "#347acf", "#188b52", "#d4484f", "#b06805"
+GREY = "#7f7f7f"
+COLOURS = {
+    "live": BLUE,
+    "replayed": GREEN,
+    "running": BLUE,
+    "waiting": AMBER,
+    "done": GREEN,
+    "failed": RED,
+    "cancelled": GREY,
+    "stopped": AMBER,
+    "in doubt": AMBER,
+}
+_PALE = {GREEN: "#188b5299", GREY: "#7f7f7f66"}
+_RULE = "1px solid #7f7f7f38"
+# Front ends typeset what stands between two dollar signs as a formula; prices do.
+_NO_MATH = "tex2jax_ignore mathjax_ignore"
+_MUTED = "opacity:0.75"
+_OPENED = "font-size:11px;white-space:pre-wrap;word-break:normal;margin:0 14px 4px"
+_MARKER = "13px"
+"""As wide as the triangle of a row that opens."""
+
+_TITLE_TEXT = 80
+_SHORT_ENOUGH = 42
+_DETAIL_TEXT = 400
+_ERROR_TEXT = 300
+_DETAIL_LINES = 12
+_NOTES = 8
+_METADATA_STEPS = 300
+_METADATA_TEXT = 200
+METADATA_KEY = "agentkit"
+
+_Remark: TypeAlias = tuple[str, str, str]
+"""Colour (or none), glyph, words."""
+
+
+def bundle(trace: Trace, *, now: float, open: bool = True) -> dict[str, str]:
+    """What a display handle takes: HTML for notebooks, plain text for terminals."""
+    return {"text/html": html(trace, now=now, open=open), "text/plain": text(trace, now=now)}
+
+
+# -- HTML
+
+
+def html(trace: Trace, *, now: float, open: bool = True) -> str:
+    """The panel as one `<details>` with inline styles only: it survives saving, reopening and untrusted notebooks."""
+    rows = "".join(_row(line) for line in lines(trace, now=now))
+    return (
+        f'<details{" open" if open else ""} class="{_NO_MATH}" style="border:{_RULE};border-radius:6px;'
+        f'padding:5px 10px;margin:2px 0;font-size:12px;line-height:1.5;white-space:nowrap">'
+        f"{_summary(trace, now)}{_head(trace, now) if rows else ''}{rows}{_foot(trace)}</details>"
+    )
+
+
+def _summary(trace: Trace, now: float) -> str:
+    state = wording.state_of(trace)
+    facts = [_isolated(fact) for fact in wording.headline(trace, now)]
+    if saved := wording.saved_said(trace.totals):
+        facts[-1] = f'<b title="{wording.saved_explained(trace.totals)}" style="color:{GREEN}">{saved}</b>'
+    flags = "".join(f' · <b style="color:{COLOURS[kind]}">{words}</b>' for kind, words in wording.flags(trace))
+    return (
+        f'<summary style="white-space:normal"><b>{_isolated(wording.title(trace))}</b> · '
+        f'<b style="color:{COLOURS[state]}">{wording.GLYPHS[state]} {wording.states_said(trace)}</b> · '
+        f"{' · '.join(facts)}{flags}</summary>"
+    )
+
+
+def _head(trace: Trace, now: float) -> str:
+    words = ("step", "", f"time, {wording.duration(trace.seconds(now))}", "took", "tokens", "price")
+    columns = "".join(_column(place, word) for place, word in enumerate(words))
+    return f'<div style="opacity:0.65">{_line_of(columns, inset=True)}</div>'
+
+
+# The first column gives way to the others, which never get narrower than this.
+_WIDTHS = ("width:100%", *(f"min-width:{width}" for width in ("6.2em", "18%", "4.4em", "7.6em", "5.4em")))
+
+
+def _column(place: int, inner: str, style: str = "") -> str:
+    """One cell of a row; a space follows, so that without styles a row still reads as a sentence."""
+    side = ";text-align:right" if place > 2 else ""
+    return f'<span style="{_WIDTHS[place]}{side}{style}">{inner}</span> '
+
+
+def _line_of(columns: str, *, inset: bool) -> str:
+    style = f"display:inline-flex;gap:6px;width:97%{f';margin-left:{_MARKER}' if inset else ''}"
+    return f'<span style="{style}">{columns}</span>'
+
+
+def _row(line: Line) -> str:
+    match line:
+        case RunLine(node=node, depth=depth):
+            error = [] if error_shown_below(node) else _error(node.run.error)
+            return _run_row(line) + _below([*error, *_notes(node.run)], depth)
+        case StepLine(node=node, depth=depth):
+            doubt = [(AMBER, "?", wording.doubt_said(node))] if node.state == "in doubt" else []
+            return _step_row(line) + _below([*doubt, *_error(node.step.error)], depth)
+        case FoldedLine():
+            return _folded_row(line)
+        case _:
+            assert_never(line)
+
+
+def _cells(line: Line, name: str, state: str, bar: str, *, took: str, tokens: str, price: str, opened: str = "") -> str:
+    indent = f";padding-left:{18 * min(line.depth, 8)}px" if line.depth else ""
+    columns = (
+        _column(0, name, f";overflow:hidden;text-overflow:ellipsis{indent}")
+        + _column(1, f"{wording.GLYPHS[state]} {state}" if state else "", f";color:{COLOURS[state]}" if state else "")
+        + _column(2, bar)
+        + "".join(_column(place, inner) for place, inner in enumerate((took, tokens, price), start=3))
+    )
+    if not opened:
+        return f'<div style="border-top:{_RULE}">{_line_of(columns, inset=True)}</div>'
+    line_itself = _line_of(columns, inset=False)
+    return f'<details style="border-top:{_RULE}"><summary>{line_itself}</summary>{opened}</details>'
+
+
+def _run_row(line: RunLine) -> str:
+    node = line.node
+    facts = " · ".join(_isolated(fact) for fact in (wording.shares_said(node.totals), _prompt(node.run)) if fact)
+    price = wording.saved_or_spent(node.totals)
+    return _cells(
+        line,
+        f"<b>{_isolated(wording.clean(node.run.agent, 60))}</b> {_muted(facts)}",
+        node.state,
+        _bar(line.bar, GREY),
+        took=wording.duration(line.seconds),
+        tokens=wording.amount(node.totals.tokens) if node.totals.tokens else "",
+        price=price if node.totals.spent else _saved(price),
+    )
+
+
+def _prompt(run: Run) -> str:
+    return wording.clean(run.prompt, _TITLE_TEXT)
+
+
+def _step_row(line: StepLine) -> str:
+    node = line.node
+    price = wording.price_of(node)
+    return _cells(
+        line,
+        _name(node),
+        node.state,
+        _bar(line.bar, COLOURS[node.state], fading=node.state in UNFINISHED),
+        took=wording.duration(line.seconds) if node.state != "in doubt" else "",
+        tokens=wording.tokens_of(node),
+        price=_saved(f"({price})") if price and node.step.replayed else price,
+        opened=_opened(node.step),
+    )
+
+
+def _folded_row(line: FoldedLine) -> str:
+    return _cells(
+        line,
+        _muted(f"<i>{wording.folded_said(line.steps, line.runs)}</i>"),
+        "",
+        _bar(line.bar, GREY),
+        took="",
+        tokens=wording.amount(line.steps.tokens) if line.steps.tokens else "",
+        price=wording.saved_or_spent(line.steps),
+    )
+
+
+def _name(node: StepNode) -> str:
+    step = node.step
+    name = _isolated(wording.clean(wording.short_name(step), 60))
+    head = f"<b>{name}</b>" if step.kind == "tool" else f"{_muted(step.kind)} {name}"
+    marks = "".join(f' · <b style="color:{AMBER}">{remark}</b>' for remark in wording.remarks(node))
+    return f"{head}{marks} {_muted(_isolated(wording.clean(wording.in_short(step), _TITLE_TEXT)))}"
+
+
+def _opened(step: Step) -> str:
+    """What a click opens: what was asked and what came back. Empty where the row already holds both."""
+    short = wording.in_short(step)
+    if len(step.name) + len(short) <= _SHORT_ENOUGH and "\n" not in short:
+        return ""
+    asked, answered = (
+        wording.clean_block(part, _DETAIL_TEXT, lines=_DETAIL_LINES) for part in (step.request, step.result)
+    )
+    full = wording.clean(step.name, _ERROR_TEXT) if step.name != wording.short_name(step) else ""
+    body = "\n".join(part for part in (full, asked, f"→ {answered}" if answered else "") if part)
+    return f'<pre style="{_OPENED}">{_isolated(body)}</pre>'
+
+
+def _below(remarks: Sequence[_Remark], depth: int) -> str:
+    """Errors, doubts and notes of a row, over the whole width."""
+    if not remarks:
+        return ""
+    return f'<div style="padding-left:{14 + 18 * min(depth, 8)}px">{_remarks(remarks)}</div>'
+
+
+def _remarks(remarks: Sequence[_Remark]) -> str:
+    return "".join(
+        f'<div style="white-space:normal;{f"color:{colour}" if colour else _MUTED}">'
+        f"{glyph} {_isolated(wording.clean(words, _ERROR_TEXT))}</div>"
+        for colour, glyph, words in remarks
+    )
+
+
+def _error(error: str | None) -> list[_Remark]:
+    return [(RED, "✕", error)] if error else []
+
+
+def _notes(run: Run) -> list[_Remark]:
+    left = len(run.notes) - _NOTES
+    return [("", "·", note) for note in run.notes[:_NOTES]] + ([("", "·", f"{left} more notes")] if left > 0 else [])
+
+
+def _foot(trace: Trace) -> str:
+    """What the only run has to say beyond its steps; several runs say it under their own rows."""
+    if len(trace.roots) != 1:
+        return ""
+    root = trace.roots[0]
+    return _remarks([*([] if error_shown_below(root) else _error(root.run.error)), *_notes(root.run)])
+
+
+def _bar(bar: Bar, colour: str, *, fading: bool = False) -> str:
+    paint = f"linear-gradient(to right, {colour}, #7f7f7f26)" if fading else _PALE.get(colour, colour)
+    return (
+        f'<div style="margin:5px 0 0 {min(bar.offset * 100, 98):.3g}%;width:{bar.width * 100:.3g}%;min-width:3px;'
+        f'height:7px;border-radius:2px;background:{paint}"></div>'
+    )
+
+
+def _muted(markup: str) -> str:
+    return f'<span style="{_MUTED}">{markup}</span>'
+
+
+def _saved(words: str) -> str:
+    return f'<span title="saved" style="color:{GREEN}">{words}</span>' if words else ""
+
+
+def _isolated(words: str) -> str:
+    """Foreign text: escaped, and kept from turning the direction of what stands beside it."""
+    escaped = markup.escape(words, quote=False)
+    return escaped if words.isascii() else f"<bdi>{escaped}</bdi>"
+
+
+# -- metadata
+
+
+def metadata(trace: Trace) -> dict[str, Any]:
+    """The trace for machines, to be kept in the metadata of the output: totals, runs and steps, bounded."""
+    events = trace.events()
+    steps = [event for event in events if isinstance(event, Step)]
+    return {
+        METADATA_KEY: {
+            "version": 1,
+            "totals": asdict(trace.totals),
+            "runs": [_plain(event) for event in events if isinstance(event, Run)][:_METADATA_STEPS],
+            "steps": [_plain(step) for step in steps[:_METADATA_STEPS]],
+            "omitted_steps": max(0, len(steps) - _METADATA_STEPS),
+        }
+    }
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """The event's fields that say something, texts bounded."""
+    fields = {name: value for name, value in asdict(event).items() if value not in (None, "", (), False)}
+    return {
+        name: wording.clean(value, _METADATA_TEXT) if isinstance(value, str) else _finite(value)
+        for name, value in fields.items()
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [wording.clean(item, _METADATA_TEXT) if isinstance(item, str) else item for item in value[:20]]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,84 @@
+"""The panel as plain text for terminals and for notebooks shown without HTML: no escape codes, bounded lines."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from agentkit.observe import wording
+from agentkit.observe.lines import Bar, FoldedLine, Line, RunLine, StepLine, lines
+from agentkit.observe.trace import RunNode, StepNode, Trace, error_shown_below
+
+_BAR_CELLS = 12
+_NOTES = 8
+_LEFT = 44
+"""Cells taken by the columns that stand before the name."""
+
+
+def text(trace: Trace, *, now: float, width: int = 100) -> str:
+    """The headline, then one line for each step."""
+    flags = [words for _, words in wording.flags(trace)]
+    head = " · ".join([wording.title(trace), wording.states_said(trace), *wording.headline(trace, now), *flags])
+    rows = [row for line in lines(trace, now=now) for row in _rows(line, width)]
+    foot = _run_remarks(trace.roots[0], 0, width) if len(trace.roots) == 1 else []
+    return "\n".join([head, *rows, *foot])
+
+
+def _rows(line: Line, width: int) -> list[str]:
+    match line:
+        case RunLine(node=node, depth=depth):
+            facts = (
+                wording.clean(node.run.agent, 40),
+                wording.shares_said(node.totals),
+                wording.clean(node.run.prompt, 120),
+            )
+            name = " · ".join(fact for fact in facts if fact)
+            row = _row(line, node.state, wording.saved_or_spent(node.totals), name, width)
+            return [row, *_run_remarks(node, depth, width)]
+        case StepLine(node=node, depth=depth):
+            return [_row(line, node.state, _money(node), _name(node), width), *_step_remarks(node, depth, width)]
+        case FoldedLine(steps=steps, runs=runs, depth=depth):
+            return [" " * (_LEFT + 2 * depth) + wording.folded_said(steps, runs)]
+        case _:
+            assert_never(line)
+
+
+def _row(line: RunLine | StepLine, state: str, money: str, name: str, width: int) -> str:
+    took = "" if state == "in doubt" else wording.duration(line.seconds)
+    columns = f"{wording.GLYPHS[state]} {state:<9} {took:>8} {money:>10} {_bar(line.bar)} "
+    return wording.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", width).rstrip()
+
+
+def _bar(bar: Bar) -> str:
+    start = min(_BAR_CELLS - 1, int(bar.offset * _BAR_CELLS))
+    cells = max(1, min(_BAR_CELLS - start, round(bar.width * _BAR_CELLS)))
+    return " " * start + "▬" * cells + " " * (_BAR_CELLS - start - cells)
+
+
+def _name(node: StepNode) -> str:
+    step, short = node.step, wording.clean(wording.in_short(node.step), 160)
+    name = wording.clean(wording.short_name(step), 60)
+    marks = "".join(f" · {remark}" for remark in wording.remarks(node))
+    if step.kind == "tool":
+        return f"{name}{marks}{' ' if marks else ''}{short}"
+    return f"{step.kind} {name}{marks} {short}"
+
+
+def _money(node: StepNode) -> str:
+    price = wording.price_of(node)
+    return f"({price})" if price and node.step.replayed else price
+
+
+def _step_remarks(node: StepNode, depth: int, width: int) -> list[str]:
+    doubt = [_below("?", wording.doubt_said(node), depth, width)] if node.state == "in doubt" else []
+    return doubt + ([_below("✕", node.step.error, depth, width)] if node.step.error else [])
+
+
+def _run_remarks(node: RunNode, depth: int, width: int) -> list[str]:
+    error = node.run.error if not error_shown_below(node) else None
+    notes = [_below("·", note, depth, width) for note in node.run.notes[:_NOTES]]
+    return ([_below("✕", error, depth, width)] if error else []) + notes
+
+
+def _below(glyph: str, words: str, depth: int, width: int) -> str:
+    """A remark under a row; given more room than a row, because it says what to do."""
+    return wording.cut(f"{' ' * (4 + 2 * depth)}{glyph} {wording.clean(words, 240)}", max(width, 160))

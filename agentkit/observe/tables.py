@@ -1,0 +1,107 @@
+"""Runs and what they cost as pandas frames with typed columns, for `%agent cost` and `%agent runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from agentkit.events import Event, Run
+from agentkit.observe.trace import Totals, Trace, is_unpriced, price
+
+_TIME = "datetime64[ns, UTC]"
+_COST = {
+    "run": "string", "agent": "category", "step": "Int64", "kind": "category", "name": "category",
+    "state": "category", "replayed": "boolean", "started": _TIME, "seconds": "Float64", "recorded_seconds": "Float64",
+    "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "priced": "boolean",
+    "maybe_paid_twice": "boolean",
+}  # fmt: skip
+_RUNS = {
+    "run": "string", "agent": "category", "status": "category", "label": "category", "cell": "string",
+    "prompt": "string", "output": "string", "continues": "string", "model": "category", "mode": "category",
+    "started": _TIME, "seconds": "Float64", "steps": "Int64", "live": "Int64", "replayed": "Int64",
+    "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "unpriced": "Int64",
+    "error": "string",
+}  # fmt: skip
+
+
+def cost_frame(events: Iterable[Event]) -> pd.DataFrame:
+    """One row for each step. A price that is not known is NA in `spent` and `saved`, never 0."""
+    trace = Trace.of(events)
+    agents = {event.id: event.agent for event in trace.events() if isinstance(event, Run)}
+    rows = []
+    for node in (node for root in trace.roots for node in root.every_step()):
+        step, cost = node.step, price(node.step)
+        rows.append(
+            {
+                "run": step.run,
+                "agent": agents.get(step.run),
+                "step": step.id,
+                "kind": step.kind,
+                "name": step.name,
+                "state": node.state,
+                "replayed": step.replayed,
+                "started": _moment(step.started),
+                "seconds": _between(step.started, step.ended),
+                "recorded_seconds": step.recorded_seconds,
+                "input_tokens": step.usage.input_tokens if step.usage else None,
+                "output_tokens": step.usage.output_tokens if step.usage else None,
+                "spent": None if step.replayed else cost,
+                "saved": cost if step.replayed else None,
+                "priced": not is_unpriced(step),
+                "maybe_paid_twice": step.maybe_paid_twice,
+            }
+        )
+    return _typed(rows, _COST)
+
+
+def runs_frame(runs: Iterable[Run], traces: Mapping[str, Trace] | None = None) -> pd.DataFrame:
+    """One row for each run in the order given; `traces` by run id fill the counts, which are NA without one."""
+    known = traces or {}
+    return _typed([_run_row(run, known.get(run.id)) for run in runs], _RUNS)
+
+
+def _run_row(run: Run, trace: Trace | None) -> dict[str, object]:
+    return {
+        "run": run.id,
+        "agent": run.agent,
+        "status": run.status,
+        "label": run.label,
+        "cell": run.cell,
+        "prompt": run.prompt,
+        "output": run.output,
+        "continues": run.continues,
+        "model": run.model,
+        "mode": run.mode,
+        "started": _moment(run.started),
+        "seconds": _between(run.started, run.ended),
+        **({} if trace is None else _counts(trace.totals)),
+        "error": run.error,
+    }
+
+
+def _counts(totals: Totals) -> dict[str, object]:
+    """Sums of known prices; NA when there is nothing but unknown ones."""
+    return {
+        "steps": totals.steps,
+        "live": totals.live,
+        "replayed": totals.replayed,
+        "input_tokens": totals.input_tokens,
+        "output_tokens": totals.output_tokens,
+        "spent": None if totals.unpriced and not totals.spent else totals.spent,
+        "saved": None if totals.saved_unpriced and not totals.saved else totals.saved,
+        "unpriced": totals.unpriced,
+    }
+
+
+def _moment(seconds: float) -> pd.Timestamp:
+    return pd.Timestamp(seconds, unit="s", tz="UTC")
+
+
+def _between(started: float, ended: float | None) -> float | None:
+    return None if ended is None else ended - started
+
+
+def _typed(rows: Sequence[Mapping[str, object]], types: Mapping[str, str]) -> pd.DataFrame:
+    columns = {name: pd.Series([row.get(name) for row in rows], dtype=dtype) for name, dtype in types.items()}
+    return pd.DataFrame(columns)

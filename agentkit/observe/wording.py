@@ -1,0 +1,261 @@
+"""How counts, times, money and text from outside are written, so that the panel and its plain twin say the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from agentkit.events import Step
+from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price
+
+GLYPHS = {
+    "live": "●",
+    "replayed": "○",
+    "running": "◐",
+    "waiting": "◇",
+    "done": "✓",
+    "failed": "✕",
+    "cancelled": "–",
+    "stopped": "■",
+    "in doubt": "?",
+}
+SAYS = {"running": "running…", "waiting": "waiting for you"}
+"""In the headline; a row has room for the state's own name only."""
+
+# Terminal escapes, direction overrides, line and paragraph separators and half surrogates: none may reach a screen.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff\ufeff]")
+
+
+def said(state: str) -> str:
+    return SAYS.get(state, state)
+
+
+def clean(text: str, limit: int) -> str:
+    """`text` on one line without control characters, cut to `limit` characters with an ellipsis."""
+    head = text[: limit * 4 + 64]
+    line = " ".join(_UNSEEN.sub(_visible, head.replace("\n", " ").replace("\t", " ")).split())
+    if len(line) <= limit and len(head) == len(text):
+        return line
+    return line[: max(0, limit - 1)].rstrip() + "…"
+
+
+def clean_block(text: str, limit: int, *, lines: int) -> str:
+    """The first `lines` lines of `text` without control characters, cut to `limit`; says how much was left out."""
+    kept = "\n".join(text[:limit].split("\n")[:lines])
+    left = len(text) - len(kept)
+    shown = "\n".join(_UNSEEN.sub(_visible, line.replace("\t", "    ")) for line in kept.split("\n"))
+    return f"{shown}… ({left:,} more characters)" if left else shown
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else "\ufffd"
+
+
+def width_of(text: str) -> int:
+    """Terminal cells that `text` takes."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` terminal cells."""
+    if width_of(text) <= width:
+        return text
+    kept = ""
+    for char in text:
+        if width_of(kept + char) > width - 1:
+            break
+        kept += char
+    return kept + "…"
+
+
+def money(dollars: float) -> str:
+    if dollars == 0:
+        return "$0"
+    if dollars < 0.00005:
+        return "<$0.0001"
+    if dollars < 0.1:
+        return f"${dollars:.4f}"
+    return f"${dollars:.3f}" if dollars < 1 else f"${dollars:,.2f}"
+
+
+def duration(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def amount(number: int) -> str:
+    """A count that fits a narrow column."""
+    if number < 1_000_000:
+        return f"{number:,}"
+    return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.0f} G"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def steps_said(totals: Totals) -> str:
+    """`5 steps: 2 live, 3 replayed`"""
+    return f"{counted(totals.steps, 'step')}: {totals.live:,} live, {totals.replayed:,} replayed"
+
+
+def shares_said(totals: Totals) -> str:
+    """`3 live`, `3 replayed` or `2 live, 1 replayed`; empty before the first step."""
+    shares = ((totals.live, "live"), (totals.replayed, "replayed"))
+    return ", ".join(f"{count:,} {word}" for count, word in shares if count)
+
+
+def short_name(step: Step) -> str:
+    """A model without its provider and address; anything else as it is called."""
+    return step.name.split(" @ ")[0].split(":", 1)[-1] if step.kind == "model" else step.name
+
+
+def spent_said(totals: Totals, *, offline: bool) -> str:
+    """What live steps cost; a price that is not known is never written as 0."""
+    unpriced = f"{totals.unpriced:,} unpriced"
+    if totals.unpriced:
+        return f"spent {money(totals.spent)} + {unpriced}" if totals.spent else f"spent: {unpriced}"
+    if totals.spent == 0 and totals.requests and offline:
+        return "$0 (offline)"
+    return f"spent {money(totals.spent)}"
+
+
+def saved_said(totals: Totals) -> str:
+    """What replay avoided paying; tokens where there is no price. Empty when nothing was saved."""
+    unpriced = f"{totals.saved_unpriced:,} unpriced"
+    if totals.saved:
+        return f"saved {money(totals.saved)}" + (f" + {unpriced}" if totals.saved_unpriced else "")
+    if totals.saved_tokens:
+        return f"saved {counted(totals.saved_tokens, 'token')}" + (" (unpriced)" if totals.saved_unpriced else "")
+    return f"saved {unpriced}" if totals.saved_unpriced else ""
+
+
+def saved_explained(totals: Totals) -> str:
+    took = duration(totals.saved_seconds)
+    return f"when they were live, the replayed steps took {took} and {counted(totals.saved_tokens, 'token')}"
+
+
+def is_offline(trace: Trace) -> bool:
+    """Whether every live model request was answered by the offline model."""
+    asked = [
+        node.step.name
+        for root in trace.roots
+        for node in root.every_step()
+        if node.step.kind == "model" and not node.step.replayed
+    ]
+    return bool(asked) and all(name.startswith("offline") for name in asked)
+
+
+def title(trace: Trace) -> str:
+    """Whose trace this is: the agent, or how many runs of which agents."""
+    if len(trace.roots) == 1:
+        return clean(trace.roots[0].run.agent, 60)
+    names = list(dict.fromkeys(clean(root.run.agent, 40) for root in trace.roots))
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{len(trace.roots):,} runs of {listed}" if names else "nothing has run"
+
+
+_BY_WEIGHT: tuple[RunState, ...] = ("waiting", "running", "in doubt", "failed", "stopped", "done")
+
+
+def state_of(trace: Trace) -> RunState:
+    """The state that a person must know first."""
+    states = {root.state for root in trace.roots}
+    return next((state for state in _BY_WEIGHT if state in states), "done")
+
+
+def states_said(trace: Trace) -> str:
+    """`done`, or for several runs how many are in which state."""
+    counts = {state: sum(root.state == state for root in trace.roots) for state in _BY_WEIGHT}
+    present = {state: count for state, count in counts.items() if count}
+    if len(present) <= 1:
+        return said(next(iter(present), "done"))
+    return ", ".join(f"{count} {said(state)}" for state, count in present.items())
+
+
+def headline(trace: Trace, now: float) -> list[str]:
+    """The facts of a trace in reading order, without the title and state."""
+    totals = trace.totals
+    facts = [
+        steps_said(totals),
+        duration(trace.seconds(now)),
+        counted(totals.tokens, "token"),
+        spent_said(totals, offline=is_offline(trace)),
+        saved_said(totals),
+    ]
+    return [fact for fact in facts if fact]
+
+
+def flags(trace: Trace) -> list[tuple[str, str]]:
+    """What the state alone does not say: the state whose colour it has, and the words."""
+    states, totals = {root.state for root in trace.roots}, trace.totals
+    all_flags = (
+        ("failed", totals.failed, f"{counted(totals.failed, 'step')} failed", "failed" not in states),
+        ("in doubt", totals.in_doubt, f"{counted(totals.in_doubt, 'step')} in doubt", "in doubt" not in states),
+        ("in doubt", totals.paid_twice, f"{totals.paid_twice:,} possibly paid twice", True),
+    )
+    return [(state, words) for state, count, words, new in all_flags if count and new]
+
+
+def tokens_of(node: StepNode) -> str:
+    usage = node.step.usage
+    return f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}" if usage else ""
+
+
+def price_of(node: StepNode) -> str:
+    """What a step cost, or would have cost; empty for what has no price of its own."""
+    known = price(node.step)
+    if known is not None:
+        return money(known)
+    return "unpriced" if node.step.status == "done" and node.step.kind == "model" else ""
+
+
+def remarks(node: StepNode) -> list[str]:
+    """What a person should know about a step beyond its state."""
+    step = node.step
+    said_of = {
+        f"attempt {step.attempt}": step.attempt > 1,
+        "shared": step.shared,
+        "possibly paid twice": step.maybe_paid_twice,
+    }
+    return [remark for remark, holds in said_of.items() if holds]
+
+
+def doubt_said(node: StepNode) -> str:
+    """What a step without a recorded end means for the next run."""
+    if node.step.kind == "model" or node.step.effects in ("none", "idempotent", "kernel"):
+        return "started, no recorded end: the next run performs it again"
+    return f"started, no recorded end: %agent settle {node.step.id} --redo | --result JSON | --stop, then run again"
+
+
+def in_short(step: Step) -> str:
+    """A step's question and answer on one line: a tool's arguments, a model's reply."""
+    if step.kind == "model":
+        return step.result or step.request
+    return (f"({step.request})" if step.request or step.kind == "tool" else "") + (
+        f" → {step.result}" if step.result else ""
+    )
+
+
+def saved_or_spent(totals: Totals) -> str:
+    """One cell's worth of money: what was spent, else in brackets what was saved."""
+    if totals.spent:
+        return money(totals.spent)
+    return f"({money(totals.saved)})" if totals.saved else ""
+
+
+def folded_said(steps: Totals, runs: int) -> str:
+    more = f" and {counted(runs, 'run')}" if runs else ""
+    return f"… {steps_said(steps)}{more}, folded"
