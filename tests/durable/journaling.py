@@ -31,7 +31,7 @@ def intent(question: str = "question", **more: Any) -> Intent:
 
 
 def outcome(claim: Claim, answer: bytes = b'"answer"', **more: Any) -> Outcome:
-    known: dict[str, Any] = {"step": claim.row.id, "status": "done", "body": answer, "result": answer.decode()}
+    known: dict[str, Any] = {"step": claim.row.id, "status": "done", "body": answer, "result": answer.decode(errors="replace")}
     return Outcome(**(known | more))
 
 
