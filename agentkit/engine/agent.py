@@ -22,7 +22,7 @@ from pydantic_ai.usage import UsageLimits
 from pydantic_core import PydanticSerializationError
 
 from agentkit.define import models
-from agentkit.durable.journal import bounded, current_run, inside
+from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
 from agentkit.engine.calls import AgentRunFrame, JournalDurability, enclosing_step
 from agentkit.engine.session import Last, Session, current, execution_of
@@ -135,10 +135,9 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
         durability = JournalDurability(name=self.name or "agent")
         kwargs = _defaults(self, kwargs)
         kwargs["capabilities"] = [*(kwargs.get("capabilities") or ()), durability]
-        async with _recorded(self, self.policy, args, kwargs):
-            async with super().iter(*args, **kwargs) as run:
-                _bind(run)
-                yield run
+        async with _recorded(self, self.policy, args, kwargs), super().iter(*args, **kwargs) as run:
+            _bind(run)
+            yield run
 
 
 def durable(agent: AbstractAgent[Any, Any]) -> AbstractAgent[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
 
-from agentkit.durable.journal import current_step
+from agentkit.durable.frames import current_step
 from agentkit.values import to_json
 
 
@@ -28,7 +28,9 @@ RESULT_CODEC = ResultCodec()
 
 def encode_tool_result(value: object) -> Any:
     """What the journal keeps of a tool function's return value."""
-    return JSON_CODEC.dump(CallToolResult, JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": _plain(value)}))
+    return JSON_CODEC.dump(
+        CallToolResult, JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": _plain(value)})
+    )
 
 
 def _kind(value: object) -> str:

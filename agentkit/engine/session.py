@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentkit.durable.cache import CallCache
-from agentkit.durable.journal import CallCacheView, Execution, Journal, dumps
+from agentkit.durable.frames import CallCacheView, Execution, dumps
+from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store

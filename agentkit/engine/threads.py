@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from agentkit.durable.journal import current_step
+from agentkit.durable.frames import current_step
 
 P = ParamSpec("P")
 T = TypeVar("T")

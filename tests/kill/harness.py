@@ -38,7 +38,11 @@ _SETTLING = 0.06
 
 @dataclass(kw_only=True)
 class Figures:
-    """What a number of kills did. `read_and_paid_again` is the price of a kill that no record could have been early for."""
+    """What a number of kills did.
+
+    `answered_again` counts the model answers that the server had sent whole before; `read_and_paid_again` those of them
+    whose last byte had been read by the client.
+    """
 
     kills: int = 0
     runs: int = 0

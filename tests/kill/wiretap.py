@@ -11,7 +11,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from agentkit.define.transport import Connections, client
-from agentkit.durable.journal import idempotency_key
+from agentkit.durable.frames import idempotency_key
 from tests.kill.workload import STEP
 
 _END_OF_STREAM = b"data: [DONE]\n\n"

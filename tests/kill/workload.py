@@ -15,7 +15,7 @@ from pydantic_ai.models import Model
 from agentkit.define.spec import Spec
 from agentkit.define.tools import tool
 from agentkit.define.transport import Connections
-from agentkit.durable.journal import idempotency_key
+from agentkit.durable.frames import idempotency_key
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.build import build
 from agentkit.engine.run import ask

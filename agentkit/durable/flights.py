@@ -1,0 +1,44 @@
+"""One at a time: who performs a step in this process, and who waits for it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True, eq=False)
+class Flight:
+    """The right to look up and perform one step in this process; whoever wants it too waits for `landed`."""
+
+    key: bytes
+    n: int
+    landed: Future[None] = field(default_factory=Future)
+    handed_over: bool = False
+
+
+class Flights:
+    """The steps that are looked up or performed just now, by any thread of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[tuple[bytes, int], Flight] = {}
+
+    def take_off(self, key: bytes, n: int) -> tuple[Flight, bool]:
+        """The flight of this step, and whether it is the caller's own."""
+        with self._lock:
+            flight = self._flights.get((key, n))
+            if flight is not None:
+                return flight, False
+            flight = self._flights[key, n] = Flight(key=key, n=n)
+        # Out of reach of whoever waits for it and is cancelled.
+        flight.landed.set_running_or_notify_cancel()
+        return flight, True
+
+    def land(self, flight: Flight) -> None:
+        with self._lock:
+            del self._flights[flight.key, flight.n]
+        flight.landed.set_result(None)
+
+    def get(self, key: bytes, n: int) -> Flight | None:
+        return self._flights.get((key, n))

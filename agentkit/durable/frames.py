@@ -1,0 +1,234 @@
+"""What is being performed: the call, the run and the step it stands in, and how the code inside finds them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from agentkit.durable.inbox import Pigeonhole
+from agentkit.durable.keys import Key
+from agentkit.durable.records import Node, Row
+from agentkit.events import Effects, Kind, Mode, Step, Usage
+
+Payload: TypeAlias = Any
+"""What a step answers: JSON values only."""
+
+CONTROL_ERROR = "control: "
+"""Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
+
+UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
+
+_SHOWN_CHARACTERS = 400
+_SHOWN_BYTES = 1 << 20
+
+
+class CallCacheView(Protocol):
+    """What the journal needs of the call cache that is shared across projects."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def put(self, key: bytes, body: bytes, ttl: float | None) -> None: ...
+
+
+class Reading(NamedTuple):
+    """What the engine reads from a payload before it is recorded."""
+
+    usage: Usage | None = None
+    node: Node | None = None
+    model: str | None = None
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One step about to be answered, from the record or live.
+
+    `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
+    they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
+    names a payload that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a
+    recorded one; `describe` is what a person is shown of it.
+    """
+
+    key: Key
+    kind: Kind
+    name: str
+    effects: Effects
+    request: str = ""
+    history: bytes | None = None
+    nodes: Callable[[], tuple[Node, ...]] = tuple
+    known: Callable[[], None] = lambda: None
+    model: str | None = None
+    counted: bool = True
+    alternatives: tuple[bytes, ...] = ()
+    verify: Callable[[], Awaitable[Payload | None]] | None = None
+    cache: CallCacheView | None = None
+    ttl: float | None = None
+    control: Callable[[Payload], str | None] = lambda payload: None
+    cacheable: Callable[[Payload], bool] = lambda payload: True
+    read: Callable[[Payload], Reading] = lambda payload: Reading()
+    as_replayed: Callable[[Payload], Payload] = lambda payload: payload
+    encode: Callable[[object], Payload] | None = None
+    describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
+
+    cell: str | None = None
+    counts: Counter[bytes] = field(default_factory=Counter)
+
+    def take(self, key: bytes) -> int:
+        n = self.counts[key]
+        self.counts[key] = n + 1
+        return n
+
+    def credit(self, nested: dict[str, int]) -> None:
+        """Count the steps that a replayed step performed inside itself when it was live."""
+        for key, times in nested.items():
+            self.counts[bytes.fromhex(key)] += times
+
+
+@dataclass(kw_only=True)
+class RunFrame:
+    """The run that steps are performed for, while it runs."""
+
+    id: str
+    agent: str
+    execution: Execution
+    mode: Mode = "auto"
+    fresh: bool = False
+    ord: int = 0
+    live: int = 0
+    replayed: int = 0
+    missing_secrets: tuple[str, ...] = ()
+
+    def next_ord(self) -> int:
+        self.ord += 1
+        return self.ord
+
+
+@dataclass(kw_only=True)
+class StepFrame:
+    """A step in progress: what runs inside it counts as its own, and a thread may record its end.
+
+    `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
+    whether the step was possibly paid twice before this attempt, if that is known.
+    """
+
+    row: Row
+    ord: int
+    run: RunFrame
+    started: float
+    idempotency_key: str
+    outer: StepFrame | None = None
+    nested: Counter[str] = field(default_factory=Counter)
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    arrivals: Pigeonhole | None = None
+    paid_before: bool | None = None
+    finish_in_thread: Callable[[object], None] | None = None
+    thread: Future[bool] | None = None
+    recorded: bool = False
+
+    def lineage(self) -> Iterator[StepFrame]:
+        frame: StepFrame | None = self
+        while frame is not None:
+            yield frame
+            frame = frame.outer
+
+
+current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)
+current_step: ContextVar[StepFrame | None] = ContextVar("agentkit_step", default=None)
+
+
+def idempotency_key() -> str | None:
+    """The key of the step now running, equal on every attempt of it; None outside a step."""
+    frame = current_step.get()
+    return None if frame is None else frame.idempotency_key
+
+
+def record_shown(bundle: dict[str, Any]) -> None:
+    """Keep what the step now running shows (a MIME bundle of JSON values), so that a replay shows it again."""
+    frame = current_step.get()
+    if frame is None:
+        return
+    room = _SHOWN_BYTES - sum(len(str(kept)) for kept in frame.shown)
+    if len(str(bundle)) > room:
+        bundle = {"text/plain": f"[agentkit] {len(str(bundle))} bytes of output were shown and not kept"}
+    frame.shown.append(bundle)
+
+
+def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
+    """`text` cut to `limit` characters, saying how many are left out."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
+
+
+def dumps(payload: Payload) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def crash_point(name: Literal["intent", "call", "record"]) -> None:
+    """Die here when AGENTKIT_CRASH_AT says so: the kill tests' way to stop at an exact instruction."""
+    wanted = os.environ.get("AGENTKIT_CRASH_AT")
+    if wanted is None:
+        return
+    point, _, nth = wanted.partition(":")
+    if point == name:
+        _crash_counts[name] += 1
+        if _crash_counts[name] == int(nth or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+_crash_counts: Counter[str] = Counter()
+
+
+def step_event(
+    row: Row,
+    run: RunFrame,
+    ord: int,
+    *,
+    status: Literal["started", "done", "failed", "cancelled"],
+    replayed: bool,
+    started: float,
+    ended: float | None = None,
+    shared: bool = False,
+) -> Step:
+    """The step as it stands now, for those who listen."""
+    recorded = None if row.ended is None else row.ended - row.started
+    return Step(
+        run=run.id,
+        ord=ord,
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        status=status,
+        replayed=replayed,
+        effects=row.effects,
+        started=started,
+        ended=ended,
+        recorded_seconds=recorded,
+        usage=row.usage,
+        attempt=row.attempt,
+        shared=shared,
+        maybe_paid_twice=row.maybe_paid_twice,
+        request=row.request,
+        result=row.result,
+        error=row.error,
+    )
+
+
+@contextmanager
+def inside(frame: RunFrame) -> Iterator[RunFrame]:
+    """Perform steps for `frame` in this context."""
+    token = current_run.set(frame)
+    try:
+        yield frame
+    finally:
+        current_run.reset(token)
