@@ -58,21 +58,21 @@ class Output:
 
 
 class AnswerOutput:
-    """The answer as it arrives, as Markdown."""
+    """The answer as it arrives, as Markdown. Where somebody watches, its place is taken at once, above the panel."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, formatter: Any) -> None:
         self._output = Output(live=live)
+        self._format: Callable[[object], tuple[dict[str, Any], dict[str, Any]]] = formatter.format
         # The model's step is going on while text arrives: what is drawn is not something that step showed.
         self._context = contextvars.copy_context()
         self._drawn = 0.0
-        self._begun = False
+        self._output.draw(markdown(""))
 
     def stream(self, text: str) -> None:
         """The text so far; drawn at most ten times a second."""
         now = time.monotonic()
         if now - self._drawn >= INTERVAL:
             self._drawn = now
-            self._begun = True
             self._context.run(self._output.draw, markdown(text))
 
     def finish(self, answer: object) -> None:
@@ -80,9 +80,9 @@ class AnswerOutput:
         if isinstance(answer, str):
             self._output.finish(markdown(answer))
             return
-        if self._begun:
-            self._output.draw(markdown(""))
-        show(answer)
+        bundle, metadata = self._format(answer)
+        # A widget draws itself and leaves nothing to put in the place that was taken.
+        self._output.finish(bundle or markdown(""), metadata=metadata)
 
 
 def markdown(text: str) -> dict[str, Any]:

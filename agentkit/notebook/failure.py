@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
 
-from agentkit.errors import AgentKitError, RunFailed, UserError
+from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
 _kept: list[str] = []
+_raised: list[AgentKitError] = []
 
 
 def full() -> str:
@@ -26,7 +30,41 @@ def shown(error: Exception, *, doing: str) -> AgentKitError:
     _kept[:] = ["".join(traceback.format_exception(error))]
     told = error if isinstance(error, AgentKitError) else _told(error, doing)
     told.__cause__ = told.__context__ = None
+    _raised[:] = [told]
     return told.with_traceback(None)
+
+
+def interrupted(doing: str) -> Interrupted:
+    return Interrupted(f"{doing}stopped; what is recorded is kept: run the cell again to continue")
+
+
+def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
+    """Show our errors in one line in plain cells too, and a Stop in a cell for which `ran_agents` is true.
+
+    IPython has one place for such a handler: where somebody else has taken it, it stays theirs.
+    """
+
+    def one_line(
+        shell: Any, etype: type[BaseException], value: BaseException, tb: TracebackType, tb_offset: int | None = None
+    ) -> None:
+        told = value
+        if isinstance(value, AgentKitError):
+            # A verb's error was kept, with all that led to it, before it was raised.
+            told = value if value in _raised else shown(value.with_traceback(tb), doing="")
+        elif ran_agents():
+            told = interrupted("")
+        else:
+            shell.showtraceback((etype, value, tb), tb_offset=tb_offset)
+            return
+        shell._showtraceback(type(told), told, told._render_traceback_())
+
+    if not shell.custom_exceptions:
+        shell.set_custom_exc((AgentKitError, asyncio.CancelledError), one_line)
+
+
+def unregister(shell: Any) -> None:
+    if AgentKitError.__name__ in {kind.__name__ for kind in shell.custom_exceptions}:
+        shell.set_custom_exc((), None)
 
 
 def _told(error: Exception, doing: str) -> AgentKitError:

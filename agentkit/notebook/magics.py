@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from agentkit.errors import AgentKitError, Interrupted
+from agentkit.errors import AgentKitError
 from agentkit.notebook import arrival, cells, complete, display, failure, grammar, line, place
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Notebook:
             with cells.prompt_stop():
                 return await verbs.perform(self._ready(), asked, body)
         except asyncio.CancelledError:
-            problem = Interrupted(f"{doing}: stopped; what is recorded is kept: run the cell again to continue")
+            problem = failure.interrupted(f"{doing}: ")
         except Exception as error:  # noqa: BLE001 - each becomes one line; %agent traceback keeps the rest
             problem = failure.shown(error, doing=doing)
         self._finish_panel()
@@ -119,6 +119,10 @@ class Notebook:
     def _finish_panel(self) -> None:
         if self._panels is not None:
             self._panels.end()
+
+    def ran_agents(self) -> bool:
+        """Whether the present cell has run any agent."""
+        return self._panels is not None and self._panels.used
 
     # -- IPython's events
 
@@ -171,6 +175,7 @@ def load_ipython_extension(shell: Any) -> None:
     shell.events.register("pre_run_cell", notebook.before_cell)
     shell.events.register("post_run_cell", notebook.after_cell)
     complete.register(shell)
+    failure.register(shell, ran_agents=notebook.ran_agents)
     arrival.when_engine_arrives(notebook.session)
 
 
@@ -183,4 +188,5 @@ def unload_ipython_extension(shell: Any) -> None:
             if getattr(callback, "__module__", "") == __name__:
                 shell.events.unregister(event, callback)
     complete.unregister(shell)
+    failure.unregister(shell)
     arrival.forget()

@@ -91,6 +91,11 @@ class Panels:
         except RuntimeError:
             self._loop = None
 
+    @property
+    def used(self) -> bool:
+        """Whether the newest panel has anything in it."""
+        return bool(self._panels) and bool(self._panels[-1].events)
+
     def take(self, event: Event) -> None:
         """An event from the session, on any thread."""
         newest_first = self._panels[::-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from agentkit.durable.journal import record_shown
+from agentkit.durable.frames import record_shown
 from agentkit.engine.session import Session
 from agentkit.notebook.display import show
 

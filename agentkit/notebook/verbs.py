@@ -148,7 +148,7 @@ async def run(desk: Desk, line: Line, body: str | None) -> Reply:
 
 
 async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
-    output = AnswerOutput(live=watched(desk.shell))
+    output = AnswerOutput(live=watched(desk.shell), formatter=desk.shell.display_formatter)
     answer = await ask(
         agent,
         text,
@@ -217,7 +217,8 @@ def runs(desk: Desk, line: Line) -> Reply:
         known = sorted({run.agent for run in desk.session.runs()})
         raise UserError(f"no run of {line.word} is recorded{nearest(line.word, known)}")
     traces = {run.id: Trace.of(desk.session.trace(run.id)) for run in found}
-    return _frame(runs_frame(found, traces))
+    frame = runs_frame(found, traces)
+    return Reply(value=frame, show=lambda: show(frame[[name for name in _AT_A_GLANCE if name in frame]]))
 
 
 def why(desk: Desk, line: Line) -> Reply:
@@ -289,7 +290,9 @@ def journal(desk: Desk, line: Line) -> Reply:
             return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
         case ("attach", file):
             added = portable.attach(Path(file).expanduser(), store)
-            return _said(f"{_counted(added.steps, 'step')} of {_counted(added.runs, 'run')} added, {added.known} known already")
+            return _said(
+                f"{_counted(added.steps, 'step')} of {_counted(added.runs, 'run')} added, {added.known} known already"
+            )
         case _:
             raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
 
@@ -338,6 +341,21 @@ def _said(text: str) -> Reply:
 def _frame(frame: Any) -> Reply:
     return Reply(value=frame, show=lambda: show(frame))
 
+
+_AT_A_GLANCE = (
+    "run",
+    "agent",
+    "status",
+    "prompt",
+    "continues",
+    "started",
+    "seconds",
+    "live",
+    "replayed",
+    "spent",
+    "saved",
+)
+"""What `%agent runs` shows of a frame that has everything."""
 
 _MODES: dict[Mode, str] = {
     "auto": "what is recorded is replayed, the rest is live",

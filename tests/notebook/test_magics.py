@@ -155,6 +155,16 @@ def test_a_failing_tool_is_one_line_with_its_place_and_the_rest_on_request(noteb
     assert full.startswith("Traceback") and "return x // 0" in full
 
 
+def test_our_errors_are_one_line_in_plain_cells_too(notebook: Kernel) -> None:
+    notebook.run("%%agent build analyst --tools sales\nYou answer questions about sales.")
+    cell = notebook.run(
+        "from agentkit.engine.session import mode\nwith mode('replay'):\n    await analyst.run('unheard of')"
+    )
+    assert cell.ename == "ReplayMiss" and "\n" not in cell.traceback, cell.traceback
+    assert "unheard of" in notebook.run("%agent traceback").text
+    assert "Traceback" in notebook.run("1 / 0").traceback
+
+
 def test_stop_acts_within_a_second_and_the_rerun_continues(notebook: Kernel) -> None:
     notebook.run("sleepy = ScriptedModel.by(lambda m: 'awake', delay=8)")
     notebook.run("%%agent build sleeper --model sleepy\nYou sleep.")
@@ -162,7 +172,10 @@ def test_stop_acts_within_a_second_and_the_rerun_continues(notebook: Kernel) -> 
     assert cell.ename == "Interrupted" and "\n" not in cell.traceback
     assert cell.seconds < 2.5
     plain = notebook.run("await sleeper.run('plain')", watched=True, stop_after=1.0)
-    assert plain.status == "error" and plain.seconds < 2.5
+    assert plain.traceback.startswith("Interrupted: stopped; what is recorded is kept")
+    assert plain.seconds < 2.5 and "stopped" in plain.headline
+    other = notebook.run("await asyncio.sleep(9)", watched=True, stop_after=0.5)
+    assert other.ename == "CancelledError" and other.seconds < 2
     notebook.run("sleepy.delay = 0")
     again = notebook.run("%%agent run sleeper\nwake up")
     assert again.status == "ok", again.traceback
