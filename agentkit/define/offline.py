@@ -127,7 +127,7 @@ def _remarks(talk: Talk, results: Sequence[Result], tools: Sequence[ToolDefiniti
         remarks.append("From an earlier result:")
     elif not sure(talk, tools):
         remarks.append("No tool here answers this directly; the nearest one gave this.")
-    remarks += [f"`{called(failed)}` failed: {failed.value}" for failed in talk.results if not failed.ok]
+    remarks += [f"{called(failed)} failed: {failed.value}" for failed in talk.results if not failed.ok]
     return remarks
 
 

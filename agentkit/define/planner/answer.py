@@ -6,16 +6,18 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from agentkit.define.planner.talk import Result
-from agentkit.define.planner.words import Direction, Prompt, root, roots
+from agentkit.define.planner.words import Direction, Prompt, parts, root, roots
 
 SIGNATURE = "— offline model (scripted; no LLM was called)"
 
 GROUPS = ("by", "per", "each", "group", "group_by")
 """Names of parameters that say what a result is grouped by."""
 
+_REGULAR = {"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annual": "year"}
 _ROWS = 12
 _COLUMNS = 6
 _CELL = 60
@@ -80,8 +82,9 @@ def _is_statistics(value: Mapping[str, Any]) -> bool:
 
 
 def called(result: Result) -> str:
-    """A call as one would type it."""
-    return f"{result.tool}({', '.join(f'{name}={json.dumps(value)}' for name, value in result.args.items())})"
+    """A call as one would type it, in Markdown."""
+    text = f"{result.tool}({', '.join(f'{name}={json.dumps(value)}' for name, value in result.args.items())})"
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _is_number(value: Any) -> bool:
@@ -103,7 +106,7 @@ def _blocks(prompt: Prompt, result: Result) -> Iterator[str]:
 def _headlines(prompt: Prompt, result: Result) -> Iterator[str]:
     """One or two sentences that say what came."""
     value = result.value
-    code = f"`{called(result)}`"
+    code = called(result)
     numbers = entries(value)
     if found := picks(prompt, value):
         yield from (
@@ -178,6 +181,8 @@ def _cell(value: Any) -> str:
 
 
 def _quote(text: str) -> str:
+    # What another offline agent said is signed here once more.
+    text = text.removesuffix(f"\n\n*{SIGNATURE}*")
     bounded = text if len(text) <= _TEXT else f"{text[:_TEXT]}… ({len(text):,} characters)"
     return "\n".join(f"> {line}" for line in bounded.splitlines())
 
@@ -197,8 +202,15 @@ def _table(result: Result) -> str:
 
 
 def _label(result: Result) -> str:
-    """What a grouped result is grouped by."""
-    return next((str(value) for name, value in result.args.items() if name in GROUPS), "")
+    """What a grouped result is grouped by: an argument says it, or the name of the tool."""
+    said = next((str(value) for name, value in result.args.items() if name in GROUPS), "")
+    return said or next(_named_groups(parts(result.tool)), "")
+
+
+def _named_groups(words: tuple[str, ...]) -> Iterator[str]:
+    """`month` in `monthly_mean` and in `mean_by_month`."""
+    yield from (_REGULAR[word] for word in words if word in _REGULAR)
+    yield from (after for before, after in pairwise(words) if before in GROUPS)
 
 
 def _measure(result: Result) -> str:

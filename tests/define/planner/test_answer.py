@@ -22,6 +22,23 @@ def test_the_superlative_of_the_prompt_names_the_winner() -> None:
     assert "**July** is the warmest month: **26**. **May** is the coldest month: **19.3**." in text
 
 
+@pytest.mark.parametrize("tool", ["monthly_mean", "mean_by_month", "mean_per_month"])
+def test_the_name_of_a_tool_may_say_what_it_groups_by(tool: str) -> None:
+    text = answer(Prompt("the warmest"), [Result(tool=tool, args={"of": "temp"}, value={"May": 19.3, "July": 26.0})])
+    assert "**July** is the warmest month: **26**." in text
+    assert f"| month | {tool} of temp |" in text
+
+
+def test_backquotes_in_arguments_do_not_end_the_code() -> None:
+    assert '`` mean(of="`temp`") ``' in told(3, of="`temp`")
+
+
+def test_a_quoted_answer_is_signed_once() -> None:
+    inner = answer(Prompt("x"), [Result(tool="mean", args={}, value=3)])
+    assert told(inner).count(SIGNATURE) == 1
+    assert "> `mean()` gave **3**." in told(inner)
+
+
 def test_without_a_superlative_both_ends_are_named() -> None:
     text = told({"May": 1, "June": 3, "July": 2}, "by month", by="month")
     assert "highest **June** (3), lowest **May** (1)" in text
