@@ -9,7 +9,6 @@ import enum
 import functools
 import hashlib
 import inspect
-import linecache
 import logging
 import random
 import re
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.define import contents
-from agentkit.define.source import Source, is_library, module_digest, source_of
+from agentkit.define.source import Source, is_library, source_of
 
 _SECONDS = 0.25
 _DEPTH = 200
@@ -90,6 +89,8 @@ class _Walk:
         simple = contents.scalar(value)
         if simple is not None:
             return _sha("scalar", simple)
+        if isinstance(value, types.ModuleType):
+            return self._module(value, path)
         if id(value) in self._open:
             # Within a cycle a value is named by how far up it was opened: the same wherever it lies in memory.
             return _sha(f"above {len(self._open) - self._open.index(id(value))}")
@@ -123,8 +124,6 @@ class _Walk:
         match value:
             case types.FunctionType():
                 return self._function(value, path)
-            case types.ModuleType():
-                return self._module(value, path)
             case type():
                 return self._class(value, path)
             case functools.partial():
@@ -196,7 +195,7 @@ class _Walk:
             self.assigns[name] = None
         pieces = {f"={name}": value for name, value in self._defaults(function, path)}
         pieces |= {name: self._read(function, source, name, path) for name in source.reads}
-        pieces |= {f"import {name}": self._imported(name, path) for name in source.imports}
+        pieces |= {f"import {name}": self._imported(source, name, path) for name in source.imports}
         if hasattr(function, "__wrapped__"):
             pieces["wrapped"] = self.digest(function.__wrapped__, path)
         if not path:
@@ -217,14 +216,16 @@ class _Walk:
             return _sha("builtin" if hasattr(builtins, name) else "undefined", name.encode())
         if name in source.rebound or (name in source.changed and isinstance(value, _CONTAINERS)):
             return self._leave_out(value, label, "changed by the tool itself")
+        if isinstance(value, types.ModuleType):
+            return self._module(value, label, source.attributes)
         if name in source.changed:
             return self._unchanged(value, source, name, label)
         return self.digest(value, label)
 
-    def _imported(self, name: str, path: str) -> bytes:
+    def _imported(self, source: Source, name: str, path: str) -> bytes:
         """A module imported inside the function; one not imported yet is known by its name."""
         module = sys.modules.get(name)
-        return _sha("import", name.encode()) if module is None else self.digest(module, path)
+        return _sha("import", name.encode()) if module is None else self._module(module, path, source.attributes)
 
     def _builtin(self, value: types.BuiltinFunctionType, path: str) -> bytes:
         owner = value.__self__
@@ -232,16 +233,21 @@ class _Walk:
             return self._named(value)
         return _sha("builtin method", value.__name__.encode(), self.digest(owner, path))
 
-    def _module(self, module: types.ModuleType, path: str) -> bytes:
-        filename = getattr(module, "__file__", None)
-        if filename is None or not filename.endswith(".py") or is_library(filename):
+    def _module(self, module: types.ModuleType, path: str, used: frozenset[str] | None = None) -> bytes:
+        """Of a module beside the notebook what is used of it: the objects themselves, for its file may be newer."""
+        if not _is_local_code(module):
             return _sha("module", module.__name__.encode(), _version(module.__name__))
-        linecache.checkcache(filename)
-        text = "".join(linecache.getlines(filename))
-        names = vars(module).items()
-        reached = [(name, value) for name, value in names if _is_local_code(value) and _home(value) != module.__name__]
-        others = (self.digest(value, f"{path}.{name}") for name, value in reached)
-        return _sha("module", module.__name__.encode(), module_digest(text), *others)
+        if id(module) in self._open:
+            return _sha("module", module.__name__.encode())
+        pieces = []
+        self._open.append(id(module))
+        for name, value in sorted(vars(module).items()):
+            if name in used if used is not None else _is_local_code(value):
+                label = f"{path}.{name}"
+                inner = isinstance(value, types.ModuleType)
+                pieces += [name.encode(), self._module(value, label, used) if inner else self.digest(value, label)]
+        self._open.pop()
+        return _sha("module", module.__name__.encode(), *pieces)
 
     def _class(self, cls: type, path: str) -> bytes:
         if not _is_local_class(cls):
@@ -347,10 +353,6 @@ def _stable_module(module: str) -> str:
     """Python's own modules by their public top: what stands in which private part changes between versions."""
     top = module.partition(".")[0]
     return top.lstrip("_") if top in sys.stdlib_module_names else module
-
-
-def _home(value: Any) -> str:
-    return value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", "") or ""
 
 
 def _is_local_code(value: Any) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 _SKIPPED = {"ctx", "kind", "type_comment", "type_ignores"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _READ = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+_ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _ASSIGNED = {"STORE_GLOBAL", "DELETE_GLOBAL"}
 _CHANGING = frozenset(
     "add append appendleft clear discard extend extendleft insert pop popitem popleft put put_nowait remove reverse "
@@ -43,6 +44,7 @@ class Source:
     rebound: frozenset[str]
     changed: frozenset[str]
     imports: tuple[str, ...]
+    attributes: frozenset[str]
     note: str | None = None
 
 
@@ -71,6 +73,7 @@ def _read(code: CodeType) -> Source:
         rebound=_rebound(instructions, code),
         changed=frozenset(name for node in nodes for name in _changed(node)),
         imports=tuple(sorted({i.argval for i in instructions if i.opname == "IMPORT_NAME" and i.argval})),
+        attributes=frozenset(i.argval for i in instructions if i.opname in _ATTRIBUTE),
         note=note,
     )
 
@@ -156,13 +159,6 @@ def _canonical(node: ast.AST) -> str:
     out: list[str] = []
     _dump(node, out, skipped=_SKIPPED | {"decorator_list"})
     return "".join(out)
-
-
-def module_digest(text: str) -> bytes:
-    """Of a whole module's source."""
-    out: list[str] = []
-    _dump(ast.parse(text), out)
-    return hashlib.sha256("".join(out).encode("utf-8", "backslashreplace")).digest()
 
 
 def _dump(value: Any, out: list[str], skipped: set[str] = _SKIPPED) -> None:
