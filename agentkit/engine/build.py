@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,7 +66,11 @@ def _model_of(spec: Spec, model: str | Model | None) -> str | Model | None:
 
 
 def _tool(function: Callable[..., Any]) -> Tool[Any]:
-    return Tool(function, timeout=declaration(function).timeout)
+    with warnings.catch_warnings():
+        # Frames and arrays have no schema; they cross by the registry of converters.
+        warnings.filterwarnings("ignore", message="Could not generate return schema", category=UserWarning)
+        declared = declaration(function)
+    return Tool(function, timeout=declared.timeout, metadata={"agentkit": {"effects": declared.effects}})
 
 
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
@@ -78,7 +83,9 @@ def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
 
     # After a crash inside it the sub-agent's own steps are replayed, so the call itself may simply be made again.
     ask_agent.__agentkit__ = Declaration(effects="none")  # type: ignore[attr-defined]
-    return Tool(ask_agent, name=agent.name, description=f"Ask the agent {agent.name}: {agent.description or ''}".strip())
+    return Tool(
+        ask_agent, name=agent.name, description=f"Ask the agent {agent.name}: {agent.description or ''}".strip()
+    )
 
 
 def _mcp_servers(place: str) -> list[AbstractToolset[Any]]:
