@@ -12,8 +12,9 @@ import agentkit.durable as _durable
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from agentkit.define.spec import Spec as Spec
     from agentkit.define.tools import tool as tool
-    from agentkit.durable.journal import idempotency_key as idempotency_key
+    from agentkit.durable.frames import idempotency_key as idempotency_key
     from agentkit.engine.build import build as build
     from agentkit.engine.run import Answer as Answer
     from agentkit.engine.run import ask as ask
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 _HOME = {
     "AgentKitError": "agentkit.errors",
     "Answer": "agentkit.engine.run",
+    "Spec": "agentkit.define.spec",
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
-    "idempotency_key": "agentkit.durable.journal",
+    "idempotency_key": "agentkit.durable.frames",
     "session": "agentkit.engine.session",
     "tool": "agentkit.define.tools",
 }
@@ -33,6 +35,7 @@ _HOME = {
 __all__ = [
     "AgentKitError",
     "Answer",
+    "Spec",
     "ask",
     "build",
     "durable",

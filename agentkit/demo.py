@@ -98,7 +98,8 @@ def _execute(folder: Path, name: str, *, known: frozenset[str]) -> Pass:
 
 def _environment() -> dict[str, str]:
     """The person's own settings must not make the demo cost money or write into a real journal."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AGENTKIT_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTKIT_")}
+    return {**kept, "AGENTKIT_NOTEBOOK": NOTEBOOK}
 
 
 def _answers(runs: list[Run], store: Store) -> Iterator[tuple[str, str, bytes | None]]:
