@@ -66,11 +66,11 @@ def _model_of(spec: Spec, model: str | Model | None) -> str | Model | None:
 
 
 def _tool(function: Callable[..., Any]) -> Tool[Any]:
+    declared = declaration(function)
     with warnings.catch_warnings():
         # Frames and arrays have no schema; they cross by the registry of converters.
         warnings.filterwarnings("ignore", message="Could not generate return schema", category=UserWarning)
-        declared = declaration(function)
-    return Tool(function, timeout=declared.timeout, metadata={"agentkit": {"effects": declared.effects}})
+        return Tool(function, timeout=declared.timeout, metadata={"agentkit": {"effects": declared.effects}})
 
 
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
