@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
+
+from agentkit.events import Mode, Scope
 
 Takes: TypeAlias = Literal["text", "agent", "model", "tools", "type", "name", "mode", "run", "scope", "file", "verb"]
 Where: TypeAlias = Literal["cell", "line", "both"]
@@ -151,8 +153,8 @@ VERBS: dict[str, Verb] = {
     "help": Verb(where="line", words="[VERB]", most=1, takes="verb", options={}, help="this list, or one verb in full"),
 }
 
-MODES: tuple[str, ...] = ("auto", "live", "replay", "off")
-SCOPES: tuple[str, ...] = ("project", "user", "shared")
+MODES: tuple[str, ...] = get_args(Mode)
+SCOPES: tuple[str, ...] = get_args(Scope)
 
 
 def usage(name: str) -> str:

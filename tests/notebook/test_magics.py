@@ -207,6 +207,14 @@ def test_a_line_is_taken_as_typed_and_may_be_assigned(notebook: Kernel) -> None:
     assert looped.of("text/markdown") == ["You said: **line 0**", "You said: **line 1**"]
 
 
+def test_equal_prompts_in_one_cell_are_answers_of_their_own_and_replay_as_those(notebook: Kernel) -> None:
+    notebook.run("%%agent build echo --model talker\nYou repeat.")
+    cell = "for n in range(3):\n    %agent run echo the very same"
+    assert "3 steps: 3 live" in notebook.run(cell).headline
+    assert "0 live, 3 replayed" in notebook.run(cell).headline
+    assert "0 live, 1 replayed" in notebook.run("%%agent run echo\nthe very same").headline
+
+
 def test_an_answer_cannot_act_in_the_page(notebook: Kernel) -> None:
     notebook.run("evil = ScriptedModel.by(lambda m: '<script>alert(1)</script> ![x](http://e.example/?q)')")
     notebook.run("%%agent build hostile --model evil\nx")

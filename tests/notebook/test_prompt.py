@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import IPython.display
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -71,9 +74,8 @@ def test_an_object_that_differs_in_every_kernel_is_remarked() -> None:
 
 
 def test_an_image_becomes_an_image_part_between_the_text() -> None:
-    from IPython.display import Image as Shown
-
-    rendered = render("What is {{ picture }}?", {"picture": Shown(data=PIXEL)})
+    picture: Callable[..., object] = IPython.display.Image
+    rendered = render("What is {{ picture }}?", {"picture": picture(data=PIXEL)})
     assert rendered.parts == ("What is ", Image(PIXEL, "image/png"), "?")
 
 
