@@ -196,8 +196,13 @@ def _opened(step: Step) -> str:
         wording.clean_block(part, _DETAIL_TEXT, lines=_DETAIL_LINES) for part in (step.request, step.result)
     )
     full = wording.clean(step.name, _ERROR_TEXT) if step.name != wording.short_name(step) else ""
-    body = "\n".join(part for part in (full, asked, f"→ {answered}" if answered else "") if part)
+    body = "\n".join(part for part in (full, asked, _after_arrow(answered)) if part)
     return f'<pre style="{_OPENED}">{_isolated(body)}</pre>'
+
+
+def _after_arrow(answered: str) -> str:
+    """A reply that calls tools brings its own arrows."""
+    return f"→ {answered}" if answered and not answered.startswith("→") else answered
 
 
 def _below(remarks: Sequence[_Remark], depth: int) -> str:

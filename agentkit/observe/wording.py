@@ -56,21 +56,23 @@ def _visible(match: re.Match[str]) -> str:
 
 def width_of(text: str) -> int:
     """Terminal cells that `text` takes."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
+    return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def _cells_of(char: str) -> int:
+    return 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def cut(text: str, width: int) -> str:
     """`text` in at most `width` terminal cells."""
     if width_of(text) <= width:
         return text
-    kept = ""
-    for char in text:
-        if width_of(kept + char) > width - 1:
-            break
-        kept += char
-    return kept + "…"
+    left = width - 1
+    for place, char in enumerate(text):
+        left -= _cells_of(char)
+        if left < 0:
+            return text[:place] + "…"
+    return text
 
 
 def money(dollars: float) -> str:
