@@ -17,6 +17,7 @@ class Arrivals(Protocol):
     def find(self, request: bytes) -> bytes | None: ...
     def keep(self, request: bytes, answer: bytes) -> None: ...
     def asked(self) -> None: ...
+    def lose(self) -> None: ...
 
 
 arrivals: ContextVar[Arrivals | None] = ContextVar("agentkit_arrivals", default=None)
@@ -43,11 +44,17 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
         if known is not None:
             return _unpack(known, request)
         place.asked()
-        response = await self._wrapped.handle_async_request(request)
+        try:
+            response = await self._wrapped.handle_async_request(request)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise
+        except httpx2.TransportError:
+            place.lose()
+            raise
         if response.status_code == httpx2.codes.OK and isinstance(response.stream, httpx2.AsyncByteStream):
             headers = response.headers
             response.stream = _Collected(
-                response.stream, headers, lambda body: place.keep(digest, _pack(headers, body))
+                response.stream, headers, whole=lambda body: place.keep(digest, _pack(headers, body)), lost=place.lose
             )
         return response
 
@@ -56,20 +63,32 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
 
 
 class _Collected(httpx2.AsyncByteStream):
-    """Calls `whole` once with the body, before the piece that completes it is handed on."""
+    """Calls `whole` once with the body, before the piece that completes it is handed on; `lost` when it breaks off."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, headers: httpx2.Headers, whole: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        stream: httpx2.AsyncByteStream,
+        headers: httpx2.Headers,
+        *,
+        whole: Callable[[bytes], None],
+        lost: Callable[[], None],
+    ) -> None:
         self._stream = stream
         self._length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
         self._whole: Callable[[bytes], None] | None = whole
+        self._lost = lost
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         body = bytearray()
-        async for piece in self._stream:
-            body += piece
-            if self._is_whole(body):
-                self._end(body)
-            yield piece
+        try:
+            async for piece in self._stream:
+                body += piece
+                if self._is_whole(body):
+                    self._end(body)
+                yield piece
+        except httpx2.TransportError:
+            self._lost()
+            raise
         if self._length is None:
             self._end(body)
 

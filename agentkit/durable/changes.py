@@ -170,7 +170,7 @@ def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
 
 def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
     now = time.time()
-    twice = row.maybe_paid_twice or (row.kind == "model" and row.status == "started")
+    twice = row.maybe_paid_twice or intent.paid_before or (row.kind == "model" and row.status == "started")
     to.connection.execute(
         "UPDATE step SET status = 'started', settled = NULL, error = NULL, attempt = ?, owner = ?, started = ?, "
         "ended = NULL, twice = ?, agent = ?, run = ?, ord = ?, parent = ?, request = ?, result = '' WHERE id = ?",

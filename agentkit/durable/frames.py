@@ -21,11 +21,6 @@ from agentkit.events import Effects, Kind, Mode, Step, Usage
 Payload: TypeAlias = Any
 """What a step answers: JSON values only."""
 
-CONTROL_ERROR = "control: "
-"""Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
-
-UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
-
 _SHOWN_CHARACTERS = 400
 _SHOWN_BYTES = 1 << 20
 

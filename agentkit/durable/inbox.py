@@ -22,6 +22,8 @@ class Pigeonhole:
         self._clean = clean
         self._held: list[Path] = []
         self._asked = 0
+        self.lost = False
+        self.lost_and_asked_again = False
 
     @property
     def answered(self) -> bool:
@@ -42,6 +44,11 @@ class Pigeonhole:
 
     def asked(self) -> None:
         self._asked += 1
+        self.lost_and_asked_again |= self.lost
+
+    def lose(self) -> None:
+        """The connection broke: the server may have done its work, and charge for it, all the same."""
+        self.lost = True
 
     def keep(self, request: bytes, answer: bytes) -> None:
         """Not synced: it shall survive the death of the process, and a power cut finds a checksum that is wrong."""

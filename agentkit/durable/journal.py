@@ -12,8 +12,6 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
-    CONTROL_ERROR,
-    UNPERFORMED,
     Call,
     Payload,
     RunFrame,
@@ -25,7 +23,7 @@ from agentkit.durable.frames import (
     dumps,
     step_event,
 )
-from agentkit.durable.records import Claim, Intent, Outcome, Row, Use
+from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import InDoubt, ReplayMiss, SecretMissing
@@ -277,6 +275,7 @@ class Journal:
             bodies=call.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
+            paid_before=before is not None and _may_have_been_paid(before),
             abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
 
@@ -381,7 +380,7 @@ class Journal:
             model=reading.model,
             node=reading.node,
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
-            paid_twice=frame.paid_before if frame.arrivals is not None and frame.arrivals.answered else None,
+            paid_twice=_paid_twice(frame),
         )
 
     def _body(self, payload: Payload) -> bytes:
@@ -413,10 +412,11 @@ class Journal:
             self._flights.land(flight)
 
     async def _failed(self, frame: StepFrame, error: BaseException) -> None:
+        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
         if frame.arrivals is not None:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()
-        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
+            text += LOST if frame.arrivals.lost else ""
         await self._finish(frame, status="failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
@@ -448,6 +448,21 @@ class Journal:
                 row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=time.time()
             )
         )
+
+
+def _may_have_been_paid(row: Row) -> bool:
+    if row.kind != "model":
+        return False
+    return (row.error or "").endswith(LOST) or (row.status == "cancelled" and row.error != UNPERFORMED)
+
+
+def _paid_twice(frame: StepFrame) -> bool | None:
+    """What the wire says about double payment; None leaves what was assumed when the step was begun."""
+    if frame.arrivals is None:
+        return None
+    if frame.arrivals.lost_and_asked_again:
+        return True
+    return frame.paid_before if frame.arrivals.answered else None
 
 
 async def _on_disk(future: Future[T]) -> T:

@@ -7,6 +7,14 @@ from typing import NamedTuple
 
 from agentkit.events import Effects, Kind, StepStatus, Usage
 
+CONTROL_ERROR = "control: "
+"""Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
+
+UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
+
+LOST = "; the connection broke, so it may have been paid"
+"""Ends the error of a model request that was sent and got no whole answer."""
+
 
 class Node(NamedTuple):
     """One message of a conversation, stored once: `digest` is of the parent's digest and this message's content."""
@@ -39,6 +47,7 @@ class Intent:
     """What is on disk before a live step is performed.
 
     `abandoned`: a started row of this very owner is known to be performed by nobody, and may be taken over.
+    `paid_before`: an earlier attempt, whose end is recorded, may have been paid without giving an answer.
     """
 
     key: bytes
@@ -60,6 +69,7 @@ class Intent:
     fresh: bool = False
     redo: bool = False
     abandoned: bool = False
+    paid_before: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
