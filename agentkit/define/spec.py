@@ -86,7 +86,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # its stubs are partial
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not read here", problem_mark=mark)
         return super().compose_node(parent, index)
 
@@ -107,7 +107,7 @@ def _front_matter(head: str, *, first_line: int) -> dict[str, Any]:
         raise SpecError(_yaml_problem(error, head, first_line)) from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"line {first_line}: front matter cannot be read: {error}") from error
-    if values is None:
+    if node is None or values is None:
         return {}
     lines = {key.value: key.start_mark.line + first_line for key, _ in node.value}
     _check(values, lines)
@@ -130,7 +130,7 @@ def _plain(node: yaml.Node | None, first_line: int) -> None:
     if not isinstance(node, yaml.MappingNode):
         raise SpecError(f"line {first_line}: front matter must be `field: value` lines, one for each field")
     # Nesting is bounded by YAML's own parser, sharing by the refusal of aliases.
-    stack = [node]
+    stack: list[yaml.Node] = [node]
     while stack:
         here = stack.pop()
         line = here.start_mark.line + first_line
