@@ -9,6 +9,7 @@ import enum
 import json
 import math
 import pathlib
+import socket
 import uuid
 from typing import Any
 
@@ -84,11 +85,8 @@ def test_a_long_frame_is_bounded_and_says_so() -> None:
 
 
 def test_what_has_no_form_is_refused_by_name() -> None:
-    with pytest.raises(Unconvertible, match=r"the result of f is a .*socket"):
-        import socket
-
-        with socket.socket() as opened:
-            to_json([opened], where="the result of f")
+    with socket.socket() as opened, pytest.raises(Unconvertible, match=r"the result of f is a .*socket"):
+        to_json([opened], where="the result of f")
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:

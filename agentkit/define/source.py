@@ -232,7 +232,7 @@ def _changed(node: ast.AST) -> Iterator[str]:
     for inner in ast.walk(node):
         match inner:
             case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
-                yield from _root(inner)  # type: ignore[arg-type]
+                yield from _root(inner)
             case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _CHANGING:
                 yield from _root(owner)
 

@@ -109,10 +109,12 @@ class DurableAgent(Agent[Any, Any]):
 
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
-        async with _recorded(self, self.policy, args, kwargs):
-            async with super().iter(*args, **_defaults(self, kwargs)) as run:
-                _bind(run)
-                yield run
+        async with (
+            _recorded(self, self.policy, args, kwargs),
+            super().iter(*args, **_defaults(self, kwargs)) as run,
+        ):
+            _bind(run)
+            yield run
 
 
 class AdoptedAgent(WrapperAgent[Any, Any]):
@@ -334,4 +336,4 @@ def messages_of(session: Session, run: str) -> list[ModelMessage]:
     digest = session.store.run_history(run)
     if digest is None:
         return []
-    return cast("list[ModelMessage]", restore(session.store.messages(digest), session.redactor))
+    return restore(session.store.messages(digest), session.redactor)

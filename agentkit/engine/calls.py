@@ -123,13 +123,13 @@ def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cac
             payload = {"operation": type(operation_id).__name__, "prompt": ctx.prompt}
             return _operation(frame, "discovery", toolset, payload, ctx)
         case CapabilityOperationId(capability_id=capability, operation=operation):
-            *payload, ctx = cache_key
-            return _operation(frame, "capability", f"{capability}.{operation}", payload, ctx)
+            *given, ctx = cache_key
+            return _operation(frame, "capability", f"{capability}.{operation}", given, ctx)
         case _:
             # The union of operations may grow in a minor release: an unknown one is still recorded, by its content.
             ctx = next((value for value in cache_key if isinstance(value, RunContext)), None)
-            payload = [value for value in cache_key if not isinstance(value, RunContext)]
-            return _operation(frame, "capability", name, payload, ctx)
+            given = [value for value in cache_key if not isinstance(value, RunContext)]
+            return _operation(frame, "capability", name, given, ctx)
 
 
 # -- model requests

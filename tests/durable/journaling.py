@@ -31,8 +31,8 @@ def intent(question: str = "question", **more: Any) -> Intent:
 
 
 def outcome(claim: Claim, answer: bytes = b'"answer"', **more: Any) -> Outcome:
-    known: dict[str, Any] = {"step": claim.row.id, "status": "done", "body": answer, "result": answer.decode(errors="replace")}
-    return Outcome(**(known | more))
+    known: dict[str, Any] = {"step": claim.row.id, "status": "done", "body": answer}
+    return Outcome(**({"result": answer.decode(errors="replace")} | known | more))
 
 
 def record(store: Store, question: str = "question", answer: bytes = b'"answer"', **more: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def sub_agents(inner: ScriptedModel, outer: ScriptedModel) -> DurableAgent:
 
 def test_an_agent_in_another_agents_tool_is_nested_and_replayed(tmp_path: Path) -> None:
     outer = (Call("helper", {"prompt": "go"}), "done")
-    first, steps = run(tmp_path, sub_agents(scripted("went"), scripted(*outer)))
+    first, _ = run(tmp_path, sub_agents(scripted("went"), scripted(*outer)))
     runs = [event for event in first.events() if not isinstance(event, Step)]
     assert [(r.agent, r.parent_run is None) for r in runs] == [("lead", True), ("helper", False)]
     assert first.output == "done"
@@ -250,6 +251,16 @@ def test_a_conversation_continues_after_a_restart(tmp_path: Path) -> None:
     assert [type(m).__name__ for m in model.requests[0].messages] == ["ModelRequest", "ModelResponse", "ModelRequest"]
 
 
+def edited_send() -> Callable[[str], str]:
+    @tool(effects="once")
+    def send(to: str) -> str:
+        """Send a letter."""
+        PAID.append("sent twice")
+        return "sent again"
+
+    return send
+
+
 def test_an_edited_once_tool_is_not_repeated_unasked(tmp_path: Path) -> None:
     @tool(effects="once")
     def send(to: str) -> str:
@@ -260,16 +271,11 @@ def test_an_edited_once_tool_is_not_repeated_unasked(tmp_path: Path) -> None:
     script = (Call("send", {"to": "Bo"}), "done")
     run(tmp_path, calculator(scripted(*script), send))
 
-    @tool(effects="once")
-    def send(to: str) -> str:  # noqa: F811
-        """Send a letter."""
-        PAID.append("sent twice")
-        return "sent again"
-
+    edited = edited_send()
     with pytest.raises(InDoubt) as doubt:
-        run(tmp_path, calculator(scripted(), send))
+        run(tmp_path, calculator(scripted(), edited))
     assert PAID == ["sent"]
     with session(folder=tmp_path) as opened:
         opened.settle(doubt.value.step, "result", "sent")
-    assert run(tmp_path, calculator(scripted(), send))[0].output == "done"
+    assert run(tmp_path, calculator(scripted(), edited))[0].output == "done"
     assert PAID == ["sent"]

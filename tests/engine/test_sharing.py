@@ -123,7 +123,7 @@ def test_a_secret_never_reaches_the_journal_and_is_restored(tmp_path: Path, monk
     answer, steps = run(tmp_path, agent(ScriptedModel([]), token, use), f"with {secret}")
     assert answer == "done"
     assert all(step.replayed for step in steps)
-    assert PAID == [secret]
+    assert [secret] == PAID
 
 
 def test_a_live_step_is_not_given_a_placeholder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
