@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.durable.changes import Writing
 from agentkit.durable.records import Node, Outcome, Part, Use
 from agentkit.durable.store import Store
 from agentkit.errors import JournalCorrupt, JournalError, JournalReadOnly, UserError
@@ -99,13 +100,16 @@ def test_a_finished_step_is_not_begun_again_unless_asked_anew(store: Store) -> N
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_step_without_an_answer_is_tried_again_as_the_same_step(store: Store, status: str, fresh: bool) -> None:
+@pytest.mark.parametrize("paid", [False, True])
+def test_a_step_without_an_answer_is_tried_again_as_the_same_step(
+    store: Store, status: str, fresh: bool, paid: bool
+) -> None:
     claim = store.begin(intent()).result()
     store.finish(outcome(claim, status=status, body=None, error="429")).result()
-    again = store.begin(intent(run="later", fresh=fresh)).result()
+    again = store.begin(intent(run="later", fresh=fresh, paid_before=paid)).result()
     assert again.mine
     assert (again.row.id, again.row.attempt, again.row.run) == (claim.row.id, 2, "later")
-    assert (again.row.status, again.row.error, again.row.maybe_paid_twice) == ("started", None, False)
+    assert (again.row.status, again.row.error, again.row.maybe_paid_twice) == ("started", None, paid)
 
 
 def test_an_answer_of_another_member_is_found_under_that_members_key(store: Store) -> None:
@@ -359,6 +363,40 @@ def test_a_closed_store_owns_nothing_any_more(path: Path) -> None:
         assert len(second.in_doubt()) == 1
 
 
+def test_a_kill_at_any_moment_loses_no_step_that_was_acknowledged(path: Path) -> None:
+    code = """
+    store = Store.open(Path(arguments[0]))
+    number = 0
+    while True:
+        record(store, f"{os.getpid()} {number}", b"x" * 3000, run=str(os.getpid()), ord=number)
+        number += 1
+        print(number, flush=True)
+    """
+    acknowledged: dict[int, int] = {}
+    for trial in range(6):
+        with child(code, path) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.03 * trial + 0.01)
+            process.kill()
+            lines = process.stdout.read().splitlines()
+            acknowledged[process.pid] = int(lines[-1]) if lines else 1
+    with Store.open(path) as store:
+        assert store.verify() == []
+        for pid, count in acknowledged.items():
+            rows = [store.find(intent(f"{pid} {number}").key, 0) for number in range(count)]
+            assert all(row is not None and row.body == b"x" * 3000 for row in rows)
+        assert len(store.in_doubt()) <= 6
+
+
+def test_a_commit_is_on_the_disk_and_not_in_its_cache(store: Store) -> None:
+    def settings(to: Writing) -> list[object]:
+        names = ("journal_mode", "synchronous", "page_size")
+        return [to.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert store._tell(settings).result() == ["wal", 2, 8192]
+
+
 def test_two_processes_claim_each_of_500_keys_once(path: Path) -> None:
     Store.open(path).close()
     code = """
@@ -471,6 +509,15 @@ def test_settled_to_stop_it_is_not_run_again_unasked(path: Path) -> None:
         assert (row.status, row.settled) == ("failed", "stop")
         assert store.begin(intent()).result().mine is False
         assert store.begin(intent(redo=True)).result().mine is True
+
+
+def test_a_payment_that_was_made_can_be_settled_when_its_code_has_changed(store: Store) -> None:
+    id = record(store, answer=b"old", kind="tool", name="pay", effects="once")
+    kept = store.settle(id, "redo").result()
+    assert (kept.status, kept.settled, kept.body) == ("done", "redo", b"old")
+    decided = store.settle(id, "result", b"by hand").result()
+    assert (decided.status, decided.settled, decided.body) == ("done", "result", b"by hand")
+    assert store.verify() == []
 
 
 def test_a_model_request_settled_to_redo_may_be_paid_twice(path: Path) -> None:
