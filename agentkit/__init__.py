@@ -62,6 +62,11 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     import_module("agentkit.notebook.magics").load_ipython_extension(shell)
 
 
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take `%agent` and `%%agent` away again."""
+    import_module("agentkit.notebook.magics").unload_ipython_extension(shell)
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("jupyter-agentkit")

@@ -31,7 +31,9 @@ class Unconvertible(UserError):
         self.where = where
         self.kind = kind
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        super().__init__(f"{where} is a {name}, which cannot be recorded: return numbers, text, lists, dicts or a frame")
+        super().__init__(
+            f"{where} is a {name}, which cannot be recorded: return numbers, text, lists, dicts or a frame"
+        )
 
 
 def to_json(value: object, *, where: str) -> JSON:

@@ -125,6 +125,7 @@ class StepFrame:
     idempotency_key: str
     outer: StepFrame | None = None
     nested: Counter[str] = field(default_factory=Counter)
+    inner: Usage | None = None
     shown: list[dict[str, Any]] = field(default_factory=list)
     arrivals: Pigeonhole | None = None
     paid_before: bool | None = None
@@ -147,6 +148,22 @@ def idempotency_key() -> str | None:
     """The key of the step now running, equal on every attempt of it; None outside a step."""
     frame = current_step.get()
     return None if frame is None else frame.idempotency_key
+
+
+def absorb(outer: StepFrame | None, usage: Usage | None) -> None:
+    """Count what a step inside `outer` cost as that of the steps around it: replayed alone, they save all of it."""
+    if outer is None or usage is None:
+        return
+    for frame in outer.lineage():
+        frame.inner = usage if frame.inner is None else _sum(frame.inner, usage)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cost=None if one.cost is None or other.cost is None else one.cost + other.cost,
+    )
 
 
 def record_shown(bundle: dict[str, Any]) -> None:
@@ -209,7 +226,8 @@ def step_event(
         started=started,
         ended=ended,
         recorded_seconds=recorded,
-        usage=row.usage,
+        # Live, the steps inside a tool's step stand beside it with what they cost.
+        usage=row.usage if replayed or row.kind == "model" else None,
         attempt=row.attempt,
         shared=shared,
         maybe_paid_twice=row.maybe_paid_twice,

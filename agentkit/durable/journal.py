@@ -16,6 +16,7 @@ from agentkit.durable.frames import (
     Payload,
     RunFrame,
     StepFrame,
+    absorb,
     bounded,
     crash_point,
     current_run,
@@ -187,6 +188,7 @@ class Journal:
             payload, missing = self.redactor.restore(payload)
             run.missing_secrets += tuple(missing)
         self._credit(row, run)
+        absorb(current_step.get(), row.usage)
         if row.history == call.history:
             call.known()
         for bundle in json.loads(row.shown) if row.shown else ():
@@ -361,6 +363,8 @@ class Journal:
 
     def _recorded(self, frame: StepFrame, outcome: Outcome) -> None:
         frame.recorded = True
+        if frame.row.kind == "model":
+            absorb(frame.outer, outcome.usage)
         if frame.arrivals is not None:
             frame.arrivals.drop()
         self._tell_done(frame, outcome)
@@ -372,7 +376,7 @@ class Journal:
             step=frame.row.id,
             status="done",
             body=body,
-            usage=reading.usage,
+            usage=reading.usage or frame.inner,
             nested=dict(frame.nested),
             shown=self._body(frame.shown) if frame.shown else None,
             result=bounded(self.redactor.scrub(call.describe(payload))),

@@ -120,12 +120,14 @@ def step_of(use: UseRow) -> Step:
     overtaken = not replayed and use.attempt is not None and use.attempt < use.newest_attempt
     ended = use.ended if replayed or overtaken else use.live_ended
     took = None if use.live_ended is None else use.live_ended - use.live_started
+    # Live, the steps inside a tool's step stand beside it with what they cost.
+    counts = replayed or use.kind == "model"
     return Step(
         run=use.run, ord=use.ord, id=use.step, kind=use.kind, name=use.name,
         status="cancelled" if overtaken else use.status, replayed=replayed, effects=use.effects,
         started=use.started if replayed or overtaken else use.live_started, ended=ended,
         recorded_seconds=None if overtaken else took,
-        usage=None if overtaken else usage_of(use.input_tokens, use.output_tokens, use.cost),
+        usage=usage_of(use.input_tokens, use.output_tokens, use.cost) if not overtaken and counts else None,
         attempt=use.attempt or use.newest_attempt,
         # Recorded at this very place and yet replayed: it came from the call cache.
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),

@@ -45,7 +45,9 @@ def explain(store: Store, run: str) -> list[Reason]:
         return []
     steps = [event for event in store.trace(run) if isinstance(event, Step) and event.run == run]
     before = previous(store, record)
-    earlier = [] if before is None else [e for e in store.trace(before.id) if isinstance(e, Step) and e.run == before.id]
+    earlier = (
+        [] if before is None else [e for e in store.trace(before.id) if isinstance(e, Step) and e.run == before.id]
+    )
     return [_reason(store, step, _counterpart(step, steps, earlier)) for step in steps if not step.replayed]
 
 
@@ -54,7 +56,9 @@ def previous(store: Store, run: Run) -> Run | None:
     others = [
         other
         for other in store.runs(agent=run.agent, limit=200)
-        if other.id != run.id and other.started <= run.started and (other.parent_run is None) == (run.parent_run is None)
+        if other.id != run.id
+        and other.started <= run.started
+        and (other.parent_run is None) == (run.parent_run is None)
     ]
     for alike in (
         [other for other in others if other.prompt == run.prompt],
@@ -86,7 +90,9 @@ def diverged(store: Store, run: Run) -> str | None:
 
 def _counterpart(step: Step, steps: Sequence[Step], earlier: Sequence[Step]) -> Step | None:
     """The step of the earlier run that this one stands for: the same tool, or the same place among its kind."""
-    alike = [other for other in earlier if other.kind == step.kind and (step.kind == "model" or other.name == step.name)]
+    alike = [
+        other for other in earlier if other.kind == step.kind and (step.kind == "model" or other.name == step.name)
+    ]
     place = [other for other in steps if other.kind == step.kind and (step.kind == "model" or other.name == step.name)]
     index = place.index(step)
     candidates = [other for other in alike if other.id != step.id]
@@ -165,5 +171,3 @@ def _differing(old: Any, new: Any) -> tuple[str, str]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
-
-

@@ -194,6 +194,20 @@ def test_an_agent_in_another_agents_tool_is_nested_and_replayed(tmp_path: Path) 
     assert all(step.replayed for step in again)
 
 
+def tokens(steps: list[Step]) -> int:
+    used = [step.usage for step in steps if step.usage is not None]
+    return sum(usage.input_tokens + usage.output_tokens for usage in used)
+
+
+def test_a_replay_saves_what_the_requests_inside_its_tools_cost(tmp_path: Path) -> None:
+    outer = (Call("helper", {"prompt": "go"}), "done")
+    _, steps = run(tmp_path, sub_agents(scripted("went", cost=0.5), scripted(*outer, cost=0.25)))
+    _, again = run(tmp_path, sub_agents(scripted(), scripted()))
+    assert len(again) == 3
+    assert tokens(again) == tokens(steps) > 0
+    assert [step.usage.cost for step in again if step.usage] == [0.25, 0.5, 0.25]
+
+
 def test_a_replayed_sub_agent_still_counts_its_requests(tmp_path: Path) -> None:
     async def both(inner: ScriptedModel, outer: ScriptedModel) -> list[str]:
         helper = build(Spec(instructions="Help."), name="helper", model=inner)
