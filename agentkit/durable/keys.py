@@ -220,6 +220,7 @@ class RequestParts:
     def __init__(self, redactor: Redactor | None = None) -> None:
         self._scrub = _as_is if redactor is None else redactor.scrub
         self._memo: dict[tuple[object, ...], Part] = {}
+        self._last: tuple[tuple[str, bytes], dict[str, Part]] | None = None
 
     def part(self, value: object) -> Part:
         """One ingredient under its content."""
@@ -230,6 +231,15 @@ class RequestParts:
         self, model: str, settings: Mapping[str, Any] | None, params: ModelRequestParameters
     ) -> dict[str, Part]:
         """The ingredients of a model request besides its history."""
+        # Nearly always the same as last time, and looked at once; what changed is found in the parts.
+        whole = (model, _raw((settings, vars(params))))
+        if self._last is None or self._last[0] != whole:
+            self._last = (whole, self._request(model, settings, params))
+        return self._last[1]
+
+    def _request(
+        self, model: str, settings: Mapping[str, Any] | None, params: ModelRequestParameters
+    ) -> dict[str, Part]:
         parts = {"model": self._remembered(("model", model), lambda: model)}
         for name in _GROUPS:
             parts[name] = self._group(name, params)
