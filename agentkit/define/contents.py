@@ -22,6 +22,7 @@ CELLS_PER_SECOND = 4_000_000
 _SAMPLE = 10_000
 
 _SCALARS = (
+    bool,
     int,
     float,
     complex,

@@ -29,6 +29,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # They carry no data; what state they have changes with every use.
 _STATELESS_MODULES = ("threading", "_thread", "asyncio", "multiprocessing", "contextvars", "_contextvars", "concurrent")
 _CONTAINERS = (list, dict, set, collections.deque, bytearray)
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _GENERATED = ("<string>", "<attrs generated")
 _OURS = ("agentkit", "pydantic_ai")
 
@@ -152,6 +153,9 @@ class _Walk:
     def _container(self, value: Any, path: str) -> bytes | None:
         kind = type(value).__name__
         match value:
+            case list() | tuple() if (plain := _plain(value)) is not None:
+                # The same for a million numbers in a tenth of the time.
+                return _sha(f"plain {kind}", plain) if len(value) <= self._plain_limit else self._sampled(value, path)
             case dict() | types.MappingProxyType() | collections.ChainMap():
                 if not self._affordable(len(value)):
                     return self._sampled(value, path)
@@ -169,12 +173,16 @@ class _Walk:
             case _:
                 return None
 
+    @property
+    def _plain_limit(self) -> float:
+        return self.seconds * contents.CELLS_PER_SECOND
+
     def _item(self, key: Any, item: Any, path: str) -> tuple[bytes, bytes]:
         return self.digest(key, path), self.digest(item, f"{path}[{key!r}]" if isinstance(key, str | int) else path)
 
     def _affordable(self, cells: int) -> bool:
         self._cells += cells
-        return self._cells <= self.seconds * contents.CELLS_PER_SECOND / 8
+        return self._cells <= self.seconds * contents.CELLS_PER_SECOND / 12
 
     def _sampled(self, value: Any, path: str) -> bytes:
         self._cells -= len(value)
@@ -318,6 +326,17 @@ class _Walk:
             return self._leave_out(value, path, f"a {type(value).__qualname__} too large to hash")
         except Exception:  # noqa: BLE001 - saving runs the object's own code, and whatever it raises means the same
             return self._leave_out(value, path)
+
+
+def _plain(value: list[Any] | tuple[Any, ...]) -> bytes | None:
+    """The content of a list of numbers and texts only."""
+    if len(value) < 2 or not _PLAIN.issuperset(map(type, value)):
+        return None
+    try:
+        return repr(list(value)).encode("utf-8", "backslashreplace")
+    except ValueError:
+        # Beyond 4,300 digits `repr` of an int raises.
+        return None
 
 
 def _remember(memo: dict[int, bytes], value: object, digest: bytes) -> None:
