@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from tests.kill import workload
 from tests.kill.wiretap import Log, tapped_model
 from tests.kill.workload import KEYED, REPEATABLE, STEP, Crew
 from tests.serving import control
+
+Job = Callable[[Crew], Coroutine[Any, Any, list[str]]]
 
 DELAY = 0.04
 """Seconds before the server answers: what the acceptance figure is stated for."""
@@ -114,14 +116,15 @@ class Warm:
         if self._log is not None and isinstance(event, Step) and event.status == "done" and not event.replayed:
             self._log.note("ended", event.id)
 
-    def _live(self, folder: Path) -> None:
+    def live(self, folder: Path, job: Job) -> None:
         with session("kill", folder=folder) as opened:
-            self._settle(opened)
             opened.listen(self._heard)
-            outputs = asyncio.run(workload.perform(self.crew))
-        part = folder / "outputs.part"
-        part.write_text(json.dumps(outputs))
-        part.rename(folder / "outputs.json")
+            outputs = asyncio.run(job(self.crew))
+        write(folder / f"outputs-{os.getpid()}.json", outputs)
+
+    def settle_doubts(self, folder: Path) -> None:
+        with session("settle", folder=folder) as opened:
+            self._settle(opened)
 
     def _settle(self, opened: Session) -> None:
         """Answers as a person would who can see the far side: it happened, or it did not."""
@@ -137,12 +140,12 @@ class Warm:
             else:
                 opened.settle(row.id, "redo")
 
-    def _child(self, folder: Path, first: int) -> NoReturn:
+    def _child(self, folder: Path, work: Callable[[], None], first: int | None) -> NoReturn:
         code = 1
         try:
             self._log = Log(str(folder / "log"))
             self._first = first
-            self._live(folder)
+            work()
             code = 0
         except BaseException:  # noqa: BLE001 - a forked child must not unwind into the parent's code
             (folder / "error").write_text(traceback.format_exc())
@@ -151,13 +154,23 @@ class Warm:
 
     # -- in the parent
 
+    def fork(self, folder: Path, work: Callable[[], None], *, first: int | None = None) -> int:
+        """A child that does `work` and logs to `folder`; it writes to the pipe `first` when it first asks a model."""
+        pid = os.fork()
+        if pid == 0:
+            self._child(folder, work, first)
+        return pid
+
     def life(self, folder: Path, *, within: float | None) -> bool:
         """One child until it ends by itself (False) or is killed at a random time after its first request (True)."""
         reads, writes = os.pipe()
-        pid = os.fork()
-        if pid == 0:
+
+        def work() -> None:
             os.close(reads)
-            self._child(folder, writes)
+            self.settle_doubts(folder)
+            self.live(folder, workload.perform)
+
+        pid = self.fork(folder, work, first=writes)
         os.close(writes)
         handle = os.pidfd_open(pid)
         try:
@@ -189,9 +202,8 @@ class Warm:
             started = time.monotonic()
             self.life(folder, within=None)
             seconds = time.monotonic() - started
-            outputs = json.loads((folder / "outputs.json").read_text())
             steps = frozenset(name_of(row) for row in rows(folder))
-            return Undisturbed(outputs=outputs, steps=steps, seconds=seconds)
+            return Undisturbed(outputs=outputs_of(folder)[0], steps=steps, seconds=seconds)
 
     def run(self, figures: Figures, calm: Undisturbed, *, within: float, most: int) -> None:
         """One workload to its end, with at most `most` kills on the way; what it cost is added to `figures`."""
@@ -208,6 +220,17 @@ class Warm:
             figures.runs += 1
             figures.steps += len(calm.steps)
             count(figures, calm, folder, control(self.root, "_ledger"))
+
+
+def write(file: Path, value: object) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(value))
+    part.rename(file)
+
+
+def outputs_of(folder: Path) -> list[list[str]]:
+    """What each life that reached its end put out."""
+    return [json.loads(file.read_text()) for file in sorted(folder.glob("outputs-*.json"))]
 
 
 def effect_of(row: Row) -> str:
@@ -241,7 +264,7 @@ def _count_steps(figures: Figures, calm: Undisturbed, folder: Path, recorded: li
     if names != calm.steps:
         figures.lost += len(names ^ calm.steps)
         figures.problems.append(f"other steps than undisturbed: {sorted(names ^ calm.steps)}")
-    if json.loads((folder / "outputs.json").read_text()) != calm.outputs:
+    if outputs_of(folder) != [calm.outputs]:
         figures.wrong_outputs += 1
     figures.redone += sum(words[0] == "redo" for words in log)
     figures.in_doubt += sum(words[0] in ("redo", "result") for words in log)
