@@ -143,7 +143,7 @@ def _numpy(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
     if isinstance(value, numpy.generic):
         return True, _convert(value.item(), where, depth)
     if isinstance(value, numpy.ndarray):
-        return True, _convert(_bounded(list(value), len(value)) if value.ndim else value.item(), where, depth)
+        return True, _convert(_bounded(list(value[:ROWS]), len(value)) if value.ndim else value.item(), where, depth)
     return _MISSING
 
 

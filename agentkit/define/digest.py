@@ -27,7 +27,9 @@ _DEPTH = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 # They carry no data; what state they have changes with every use.
-_STATELESS_MODULES = ("threading", "_thread", "asyncio", "multiprocessing", "contextvars", "_contextvars", "concurrent")
+_STATELESS_MODULES = frozenset(
+    "threading _thread asyncio multiprocessing contextvars _contextvars concurrent IPython ipykernel ipywidgets".split()
+)
 _CONTAINERS = (list, dict, set, collections.deque, bytearray)
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _GENERATED = ("<string>", "<attrs generated")
