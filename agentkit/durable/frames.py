@@ -21,6 +21,7 @@ from agentkit.events import Effects, Kind, Mode, Step, Usage
 Payload: TypeAlias = Any
 """What a step answers: JSON values only."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _SHOWN_CHARACTERS = 400
 _SHOWN_BYTES = 1 << 20
 
@@ -183,7 +184,7 @@ def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
 
 
 def dumps(payload: Payload) -> bytes:
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(payload).encode()
 
 
 def crash_point(name: Literal["intent", "call", "record"]) -> None:

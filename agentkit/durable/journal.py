@@ -10,6 +10,8 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from pydantic_core import from_json
+
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
     Call,
@@ -183,7 +185,7 @@ class Journal:
 
     def _replay(self, row: Row, call: Call, run: RunFrame, *, ord: int, started: float) -> Performed:
         assert row.body is not None
-        payload = json.loads(row.body)
+        payload = from_json(row.body)
         if b"<secret:" in row.body:
             payload, missing = self.redactor.restore(payload)
             run.missing_secrets += tuple(missing)
