@@ -88,7 +88,7 @@ class Notebook:
     def session(self) -> Session:
         """The session of this kernel; the first call of it opens one for this notebook's folder."""
         from agentkit.engine.session import current, open_ambient
-        from agentkit.notebook import shown
+        from agentkit.notebook import carried, shown
         from agentkit.notebook.panels import Panels
 
         found = current()
@@ -97,6 +97,8 @@ class Notebook:
             found = open_ambient(where.label, where.folder)
             found.start_cell(self._cell[0])
             shown.keep(self.shell, found)
+            if (came := carried.beside(found, where.folder / where.label)) is not None:
+                display.say(came)
         if self._panels is None:
             self._panels = Panels()
             self._panels.begin(self._cell[0], live=self._cell[1])

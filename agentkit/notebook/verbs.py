@@ -13,18 +13,18 @@ from pydantic_ai import BinaryContent
 
 from agentkit.define import models
 from agentkit.define.spec import Spec
-from agentkit.durable import portable
 from agentkit.engine.agent import durable
 from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
-from agentkit.notebook import failure, grammar, look, prompt
+from agentkit.notebook import carried, failure, grammar, look, prompt
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
+from agentkit.observe.why import diverged, explain
 
 BODY_LINE = 2
 """The number of the body's first line, as the front end counts: the magic line is line 1."""
@@ -160,6 +160,8 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
     )
     output.finish(answer.output)
     desk.remark(tuple(desk.session.remarks))
+    if (change := diverged(desk.session.store, answer.run)) is not None:
+        say(f"  note: {change}; %agent why says what changed")
     return answer
 
 
@@ -222,8 +224,6 @@ def runs(desk: Desk, line: Line) -> Reply:
 
 
 def why(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.why import explain
-
     run = _run_id(desk, line)
     reasons = explain(desk.session.store, run)
     return _said("\n".join(map(str, reasons)) or f"run {run}: every step was replayed")
@@ -289,10 +289,8 @@ def journal(desk: Desk, line: Line) -> Reply:
             problems = store.verify()
             return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
         case ("attach", file):
-            added = portable.attach(Path(file).expanduser(), store)
-            return _said(
-                f"{_counted(added.steps, 'step')} of {_counted(added.runs, 'run')} added, {added.known} known already"
-            )
+            added = carried.take(desk.session, Path(file).expanduser())
+            return _said(f"{carried.said(added)}; {carried.held(desk.session)}")
         case _:
             raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
 

@@ -73,7 +73,7 @@ def previous(store: Store, run: Run) -> Run | None:
 def diverged(store: Store, run: Run) -> str | None:
     """What a changed run leaves unused: "from step k: m recorded steps unused, …"; None when it replays to its end."""
     before = previous(store, run)
-    if before is None or before.prompt != run.prompt and (run.cell is None or before.cell != run.cell):
+    if before is None or (before.prompt != run.prompt and (run.cell is None or before.cell != run.cell)):
         return None
     steps = [event for event in store.trace(run.id) if isinstance(event, Step) and event.run == run.id]
     first = next((step for step in steps if not step.replayed), None)
@@ -85,7 +85,7 @@ def diverged(store: Store, run: Run) -> str | None:
         return None
     costs = [step.usage.cost for step in unused if step.usage is not None and step.usage.cost is not None]
     price = f", the next call costs about ${costs[0]:.4f}" if costs and costs[0] else ""
-    return f"diverged: from step {first.ord}: {len(unused)} recorded steps unused{price}"
+    return f"diverged: from step {first.ord}: {len(unused)} recorded step{'s' * (len(unused) != 1)} unused{price}"
 
 
 def _counterpart(step: Step, steps: Sequence[Step], earlier: Sequence[Step]) -> Step | None:

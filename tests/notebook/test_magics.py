@@ -341,5 +341,32 @@ def test_a_recording_made_elsewhere_is_attached_and_replayed(notebook: Kernel, t
         elsewhere.run(SETUP + "\ntalker = ScriptedModel([])")
         assert elsewhere.run(f"%agent journal attach {file}").text.startswith("1 step of 1 run added")
         elsewhere.run("%%agent build echo --model talker\nYou repeat.")
-        cell = elsewhere.run("%%agent run echo --mode replay\ntravel")
+        cell = elsewhere.run("%%agent run echo\ntravel")
         assert cell.of("text/markdown") == ["You said: **travel**"], cell.traceback
+        assert elsewhere.run("%%agent run echo\nanother").ename == "ReplayMiss"
+
+
+def test_a_recording_that_lies_beside_the_notebook_is_taken_in(notebook: Kernel, tmp_path: Path) -> None:
+    notebook.run("%%agent build echo --model talker\nYou repeat.")
+    notebook.run("%%agent run echo\ntravel")
+    file = tmp_path / "trip.agentkit"
+    notebook.run(
+        "from agentkit.durable import portable\nfrom agentkit.engine.session import current\n"
+        f"from pathlib import Path\nportable.export(current().store, [echo.last.run.id], Path({str(file)!r}), str)"
+    )
+    with kernel(tmp_path) as elsewhere:
+        elsewhere.run(f"import os\nos.environ['AGENTKIT_NOTEBOOK'] = {str(tmp_path / 'trip.ipynb')!r}")
+        elsewhere.run("%load_ext agentkit")
+        elsewhere.run(SETUP + "\ntalker = ScriptedModel([])")
+        built = elsewhere.run("%%agent build echo --model talker\nYou repeat.")
+        assert "trip.agentkit: 1 step of 1 run added" in built.text
+        cell = elsewhere.run("%%agent run echo\ntravel")
+        assert cell.of("text/markdown") == ["You said: **travel**"], cell.traceback
+
+
+def test_a_changed_run_says_where_it_diverged(notebook: Kernel) -> None:
+    notebook.run("%%agent build echo --model talker\nYou repeat.")
+    notebook.run("%%agent run echo\ntravel")
+    notebook.run("%%agent build echo --model talker\nYou repeat after me.")
+    assert "diverged: from step 1: 1 recorded step unused" in notebook.run("%%agent run echo\ntravel").text
+    assert "instructions was 'You repeat.' and is 'You repeat after me.'" in notebook.run("%agent why echo").text
