@@ -47,7 +47,7 @@ class Pair:
         (numpy.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
         (numpy.array(7), 7),
         (numpy.datetime64("2024-01-02"), "2024-01-02"),
-        (numpy.datetime64("NaT"), None),
+        (numpy.datetime64("NaT", "ns"), None),
         (numpy.timedelta64(90, "s"), 90.0),
         (math.nan, None),
         (math.inf, "Infinity"),
