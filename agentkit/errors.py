@@ -9,6 +9,7 @@ AgentKitError
 ├── Stopped                a run ended on purpose or was interrupted; re-running continues
 │   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
+│   ├── ApprovalPending    a person has to decide first; decided, re-running continues
 │   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
 │   └── ReplayMiss         `replay` mode met a step that is not in the journal
 └── JournalError           the record cannot be used as it is; names the file and what to do
@@ -23,7 +24,7 @@ AgentKitError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -90,6 +91,19 @@ class InDoubt(Stopped):
         super().__init__(
             f"step {step} ({name}) {reason}: settle it with "
             f"%agent settle {step} --redo | --result JSON | --stop, then run again"
+        )
+
+
+class ApprovalPending(Stopped):
+    """A call or question waits for a person, and nobody can answer it here and now."""
+
+    def __init__(self, *, steps: Sequence[str], asked: str) -> None:
+        self.steps = tuple(steps)
+        self.asked = asked
+        ids = " ".join(self.steps)
+        super().__init__(
+            f"{asked} waits for a person: %agent approve {ids} [--deny WHY | --edit JSON], in a shell "
+            f"`agentkit approvals decide {ids}`, then run again"
         )
 
 

@@ -85,6 +85,9 @@ def begin(to: Writing, intent: Intent) -> Claim:
 def finish(to: Writing, outcome: Outcome) -> None:
     values = to.read(outcome.step)
     was, name = values[_AT["status"]], values[_AT["name"]]
+    if values[_AT["kind"]] in ("approval", "question") and was == "done":
+        # Decided meanwhile, by another process perhaps: what is on disk is what holds.
+        return
     if was == "done":
         raise JournalError(
             to.path, f"step {outcome.step} ({name}) already has its result, this second one was not kept", "run again"

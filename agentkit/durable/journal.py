@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic_core import from_json
 
+from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.doubt import doubt, may_have_been_paid, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
     Call,
@@ -29,8 +31,8 @@ from agentkit.durable.frames import (
 from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
-from agentkit.errors import InDoubt, ReplayMiss, SecretMissing
-from agentkit.events import Effects, Event
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing
+from agentkit.events import Event
 
 T = TypeVar("T")
 
@@ -66,6 +68,7 @@ class Journal:
         self._emit = emit
         self._show = show
         self._flights = Flights()
+        self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _nobody
 
     async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
@@ -76,7 +79,7 @@ class Journal:
         run = current_run.get()
         if run is None:
             raise RuntimeError("a step was performed outside a run")
-        n = self._count(call, run)
+        n = self.count(call, run)
         ord = run.next_ord()
         started = time.time()
         while True:
@@ -86,6 +89,10 @@ class Journal:
                 continue
             try:
                 performed = await self._attempt(flight, call, run, body, ord=ord, started=started)
+            except InDoubt as doubtful:
+                if not await self.settle_doubt(doubtful):
+                    raise
+                performed = None
             finally:
                 if not flight.handed_over:
                     self._flights.land(flight)
@@ -149,7 +156,8 @@ class Journal:
 
     # -- looking up
 
-    def _count(self, call: Call, run: RunFrame) -> int:
+    def count(self, call: Call, run: RunFrame) -> int:
+        """Which of the equal requests of this execution this one is; the next will be another."""
         if not call.counted:
             return 0
         outer = current_step.get()
@@ -168,6 +176,11 @@ class Journal:
             if row is not None:
                 return _Found(row, edited=True)
         return None
+
+    def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
+        """The record that the next such call but `ahead` would be answered from; None when it would go live."""
+        found = self._find(call, run.execution.counts[call.key.key] + ahead if call.counted else 0, run)
+        return found.row if found is not None and self._replays(found, call, run) else None
 
     def _replays(self, found: _Found, call: Call, run: RunFrame) -> bool:
         row = found.row
@@ -226,7 +239,7 @@ class Journal:
             raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
         if row.settled == "redo" or (row.status == "done" and not found.edited):
             return True
-        if (reason := _doubt(found, call.effects)) is None:
+        if (reason := doubt(found.row, call.effects, edited=found.edited)) is None:
             return False
         if call.verify is not None and not found.edited:
             answer = await call.verify()
@@ -279,7 +292,7 @@ class Journal:
             bodies=call.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
-            paid_before=before is not None and _may_have_been_paid(before),
+            paid_before=before is not None and may_have_been_paid(before),
             abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
 
@@ -386,7 +399,7 @@ class Journal:
             model=reading.model,
             node=reading.node,
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
-            paid_twice=_paid_twice(frame),
+            paid_twice=paid_twice(frame),
         )
 
     def _body(self, payload: Payload) -> bytes:
@@ -423,6 +436,9 @@ class Journal:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()
             text += LOST if frame.arrivals.lost else ""
+        if isinstance(error, ApprovalPending) and frame.row.kind in ASKED:
+            await self._finish(frame, status="cancelled", error=WAITING)
+            return
         await self._finish(frame, status="failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
@@ -456,19 +472,9 @@ class Journal:
         )
 
 
-def _may_have_been_paid(row: Row) -> bool:
-    if row.kind != "model":
-        return False
-    return (row.error or "").endswith(LOST) or (row.status == "cancelled" and row.error != UNPERFORMED)
-
-
-def _paid_twice(frame: StepFrame) -> bool | None:
-    """What the wire says about double payment; None leaves what was assumed when the step was begun."""
-    if frame.arrivals is None:
-        return None
-    if frame.arrivals.lost_and_asked_again:
-        return True
-    return frame.paid_before if frame.arrivals.answered else None
+async def _nobody(doubtful: InDoubt) -> bool:
+    """There is nobody to settle it."""
+    return False
 
 
 async def _on_disk(future: Future[T]) -> T:
@@ -478,25 +484,3 @@ async def _on_disk(future: Future[T]) -> T:
     except asyncio.CancelledError:
         wait([future])
         raise
-
-
-def _doubt(found: _Found, effects: Effects) -> str | None:
-    """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
-    row = found.row
-    if found.edited:
-        return "ran before and its code or data has changed since"
-    if row.status != "started" and (row.error or "").startswith(CONTROL_ERROR):
-        return None
-    if row.status == "failed" and effects != "once":
-        return None
-    if effects not in ("once", "undeclared"):
-        return None
-    match row.status:
-        case "failed":
-            return f"failed before ({row.error}) and may have taken effect"
-        case "cancelled":
-            return "was stopped while it ran and may have taken effect"
-        case "started":
-            return "was started and has no recorded end"
-        case "done":
-            return None

@@ -128,6 +128,16 @@ def maybe_paid_twice(source: Source) -> list[Row]:
     return _rows(source, f"{_ROWS} WHERE step.twice = 1 ORDER BY step.id", ())
 
 
+def questions(source: Source, *, limit: int) -> list[Row]:
+    """What persons were asked, newest first; of several askings of the same the newest."""
+    query = (
+        f"{_ROWS} WHERE step.kind IN ('approval', 'question') AND step.settled IS NOT '{FORGOTTEN}' AND NOT EXISTS ("
+        "SELECT 1 FROM step AS later WHERE later.key = step.key AND later.n = step.n AND later.gen > step.gen) "
+        "ORDER BY step.id DESC LIMIT ?"
+    )
+    return _rows(source, query, (limit,))
+
+
 def nearest(source: Source, *, kind: Kind, name: str, agent: str, before: int | None, limit: int) -> list[Row]:
     query = (
         f"{_ROWS} WHERE step.kind = ?1 AND step.name = ?2 AND step.agent = ?3 AND (?4 IS NULL OR step.id < ?4) "

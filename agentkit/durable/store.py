@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentkit.durable import changes, faults, files, owner, reading, upkeep
+from agentkit.durable import changes, decisions, faults, files, owner, reading, upkeep
 from agentkit.durable.changes import Settlement, Writing
 from agentkit.durable.inbox import Inbox
 from agentkit.durable.owner import Owner
@@ -167,6 +167,10 @@ class Store:
             lambda source: reading.nearest(source, kind=kind, name=name, agent=agent, before=before, limit=limit)
         )
 
+    def questions(self, *, limit: int = 1000) -> list[Row]:
+        """The approvals and questions, decided or not, newest first."""
+        return self._ask(lambda source: reading.questions(source, limit=limit))
+
     def needed_by(self, runs: Iterable[str]) -> Needed:
         """The rows, messages and parts that these runs and the runs inside them rest on."""
         return self._ask(lambda source: reading.needed_by(source, runs))
@@ -207,6 +211,14 @@ class Store:
     def settle(self, step: int, action: Settlement, body: bytes | None = None) -> Future[Row]:
         """What a person decided about a step without a recorded end."""
         return self._tell(lambda to: changes.settle(to, step, action, body=body))
+
+    def decide(self, step: int, body: bytes, *, said: str) -> Future[Row]:
+        """Put a decision on an open question; UserError when there is one already."""
+        return self._tell(lambda to: decisions.decide(to, step, body=body, said=said))
+
+    def withdraw(self, step: int) -> Future[Row]:
+        """Let a standing approval hold no longer."""
+        return self._tell(lambda to: decisions.withdraw(to, step))
 
     def forget(self, *, run: str | None = None, step: int | None = None, agent: str | None = None) -> Future[int]:
         """Leave tombstones: these steps are never replayed again. The future gives their number."""

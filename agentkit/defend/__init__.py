@@ -1,0 +1,1 @@
+"""What stands between an agent and the world: approvals and questions."""

@@ -1,0 +1,265 @@
+"""What needs a person, what a person is asked, and what may be answered."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from agentkit.defend.schema import mismatch
+from agentkit.errors import UserError, nearest
+
+Asks: TypeAlias = Literal["approve", "ask", "doubt", "bailout"]
+Verdict: TypeAlias = Literal["approve", "deny", "edit", "answer", "redo", "result", "stop", "hint", "raise"]
+Headless: TypeAlias = Literal["suspend", "deny", "allow"]
+Form: TypeAlias = Literal["text", "choice", "yes_no", "number"]
+
+HEADLESS: tuple[Headless, ...] = get_args(Headless)
+HEADLESS_VARIABLE = "AGENTKIT_HEADLESS"
+POSSIBLE: dict[Asks, tuple[Verdict, ...]] = {
+    "approve": ("approve", "edit", "deny"),
+    "ask": ("answer", "stop"),
+    "doubt": ("redo", "result", "stop"),
+    "bailout": ("answer", "hint", "raise", "stop"),
+}
+_PATTERN = re.compile(r"[\w.:*?\[\]!-]+$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One thing a person is asked.
+
+    `id` is that of the step it is recorded as. `schema` is the JSON schema of the tool's arguments; `check` knows more
+    than the schema and says what is wrong with changed arguments, or None. `before` is what ran before, oldest first.
+    `lasting`: Always may be chosen.
+    """
+
+    id: str = ""
+    kind: Asks
+    tool: str = ""
+    arguments: Any = None
+    text: str = ""
+    form: Form = "text"
+    choices: tuple[str, ...] = ()
+    default: Any = None
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    before: tuple[str, ...] = ()
+    agent: str = ""
+    lasting: bool = False
+    check: Callable[[Any], str | None] | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is kept of it, so that it can be answered from anywhere."""
+        names = ("kind", "tool", "arguments", "text", "form", "default", "reason", "agent", "lasting")
+        kept = {name: getattr(self, name) for name in names}
+        return {**kept, "choices": list(self.choices), "before": list(self.before), "schema": dict(self.schema)}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any], *, id: str) -> Question:
+        lists = {name: tuple(kept.get(name, ())) for name in ("choices", "before")}
+        return cls(id=id, **{**kept, **lists})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What was decided: by whom (`you`, a policy, an earlier Always) and when (unix seconds)."""
+
+    verdict: Verdict
+    arguments: Any = None
+    answer: Any = None
+    reason: str = ""
+    by: str = "you"
+    at: float = field(default_factory=time.time)
+    always: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        kept = {"verdict": self.verdict, "by": self.by, "at": self.at}
+        rest = {"arguments": self.arguments, "answer": self.answer, "reason": self.reason, "always": self.always}
+        return {**kept, **{name: value for name, value in rest.items() if value not in (None, "", False) or value == 0}}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Decision:
+        return cls(**kept)
+
+    @property
+    def said(self) -> str:
+        """In one line, as the trace shows it."""
+        what = _SAID[self.verdict]
+        if self.verdict in ("answer", "result"):
+            what += f": {json.dumps(self.answer, ensure_ascii=False)}"
+        if self.verdict == "edit":
+            what += f": {json.dumps(self.arguments, ensure_ascii=False)}"
+        because = f" ({self.reason})" if self.reason else ""
+        return f"{what}{because} by {self.by}{', always' if self.always else ''}"
+
+
+_SAID: dict[Verdict, str] = {
+    "approve": "approved",
+    "deny": "denied",
+    "edit": "approved with changes",
+    "answer": "answered",
+    "redo": "to be performed again",
+    "result": "happened, result given",
+    "stop": "stopped",
+    "hint": "retried with a hint",
+    "raise": "limit raised",
+}
+
+
+def checked(question: Question, decision: Decision) -> Decision:
+    """`decision` as it is recorded; UserError says what is wrong with it and what is possible."""
+    possible = POSSIBLE[question.kind]
+    if decision.verdict not in possible:
+        raise UserError(f"{decision.verdict}: {_named(question)} can be answered with {', '.join(possible)}")
+    if decision.always and (decision.verdict != "approve" or not question.lasting):
+        raise UserError(f"always: {_named(question)} can be approved once only")
+    match decision.verdict:
+        case "edit":
+            return _edited(question, decision)
+        case "answer" if question.kind == "ask":
+            return replace(decision, answer=_answer(question, decision.answer))
+        case "hint" if not decision.reason.strip():
+            raise UserError("hint: write what the agent should do differently")
+    return decision
+
+
+def _edited(question: Question, decision: Decision) -> Decision:
+    if decision.arguments == question.arguments:
+        return replace(decision, verdict="approve", arguments=None)
+    wrong = mismatch(question.schema, decision.arguments)
+    if wrong is None and question.check is not None:
+        wrong = question.check(decision.arguments)
+    if wrong is not None:
+        raise UserError(f"these arguments do not fit {question.tool}: {wrong}")
+    return decision
+
+
+def _answer(question: Question, given: Any) -> Any:
+    match question.form:
+        case "text":
+            return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        case "choice" if question.choices:
+            if given not in question.choices:
+                near = nearest(given, question.choices) if isinstance(given, str) else ""
+                raise UserError(f"{given!r}: choose one of {', '.join(question.choices)}{near}")
+            return given
+        case "yes_no":
+            return _yes(given)
+        case "number":
+            return _number(given)
+        case _:
+            return given
+
+
+_WORDS = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
+
+
+def _yes(given: Any) -> bool:
+    answer = given if isinstance(given, bool) else _WORDS.get(str(given).strip().lower())
+    if answer is None:
+        raise UserError(f"{given!r}: answer yes or no")
+    return answer
+
+
+def _number(given: Any) -> float | int:
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return given
+    try:
+        number = float(str(given).replace("_", ""))
+    except ValueError as error:
+        raise UserError(f"{given!r}: answer with a number") from error
+    if number != number or number in (float("inf"), float("-inf")):
+        raise UserError(f"{given!r}: answer with a number")
+    return int(number) if number.is_integer() and "." not in str(given) and "e" not in str(given).lower() else number
+
+
+def _named(question: Question) -> str:
+    return f"question {question.id}" if question.kind != "approve" else f"the call of {question.tool} ({question.id})"
+
+
+# ---- what needs a person
+
+
+class Need(NamedTuple):
+    """A call needs a person: `why` if somebody said so, and whether Always may be offered."""
+
+    why: str = ""
+    lasting: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """Tool names that need a person, as typed (`read` is not `read_secrets`), and what happens where there is none."""
+
+    patterns: tuple[str, ...] = ()
+    headless: Headless | None = None
+
+    def names(self, tool: str) -> str | None:
+        """The pattern that names `tool`."""
+        return next((pattern for pattern in self.patterns if fnmatchcase(tool, pattern)), None)
+
+
+def parse_patterns(text: str, *, option: str = "--approve") -> tuple[str, ...]:
+    """`delete_*, send_mail` as patterns; UserError for what can match no tool."""
+    patterns = tuple(filter(None, (part.strip() for part in text.split(","))))
+    for pattern in patterns:
+        if not _PATTERN.match(pattern):
+            raise UserError(f"{option} {pattern}: tool names, with * for anything: delete_*,send_mail")
+    if not patterns:
+        raise UserError(f"{option}: which tools? For instance delete_*,send_mail, or * for all of them")
+    return patterns
+
+
+def parse_headless(text: str, *, option: str = "--headless") -> Headless:
+    if text not in HEADLESS:
+        raise UserError(f"{option} {text}: one of {', '.join(HEADLESS)}{nearest(text, HEADLESS)}")
+    return text
+
+
+def needed(
+    tool: str,
+    arguments: Mapping[str, Any],
+    *,
+    declared: str | Callable[..., Any] | None,
+    destructive: bool,
+    policies: Sequence[Policy],
+) -> Need | None:
+    """Whether this call needs a person. Whoever runs the agent may ask for more than the tool's author did.
+
+    `declared` is the tool's `approve=`: "ask", "always" (Always is not offered), "never", or a function of the
+    arguments that says whether, or why. A function that fails asks.
+    """
+    lasting = declared != "always"
+    if any(policy.names(tool) for policy in policies):
+        return Need(lasting=lasting)
+    if callable(declared):
+        return _by_function(declared, arguments)
+    if declared in ("ask", "always"):
+        return Need(lasting=lasting)
+    if destructive and declared != "never":
+        return Need(why="the server says that it destroys something")
+    return None
+
+
+def _by_function(declared: Callable[..., Any], arguments: Mapping[str, Any]) -> Need | None:
+    try:
+        answer = declared(**arguments)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, the call must not pass unasked
+        return Need(why=f"approve= raised {type(error).__name__}: {error}")
+    if not answer:
+        return None
+    return Need(why=answer if isinstance(answer, str) else "")
+
+
+def unattended(question: Question, headless: Headless) -> Decision | None:
+    """What the policy decides where nobody can be asked; None to leave it open."""
+    if headless == "suspend" or question.kind != "approve":
+        return None
+    if headless == "allow":
+        return Decision(verdict="approve", by="policy")
+    return Decision(verdict="deny", by="policy", reason="nobody is here to approve it")

@@ -1,0 +1,54 @@
+"""What a person decided, written to the row of the question: by whoever is asked, from whatever process."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from agentkit.durable.changes import Writing, reseal
+from agentkit.durable.records import Row
+from agentkit.durable.rows import FORGOTTEN, text
+from agentkit.errors import UserError
+from agentkit.events import Kind
+
+ASKED: tuple[Kind, ...] = ("approval", "question")
+"""The kinds of steps that a person performs."""
+
+WAITING = "nobody has decided yet"
+"""Ends the attempt of a question that was left open."""
+
+
+def decide(to: Writing, step: int, *, body: bytes, said: str) -> Row:
+    """Put the decision on a question that is open, whether or not somebody waits for it now."""
+    row = _question(to, step)
+    if row.status == "done" or row.settled == FORGOTTEN:
+        raise UserError(f"step {step} ({row.name}) is decided already: {row.result or 'forgotten'}")
+    to.connection.execute(
+        "UPDATE step SET status = 'done', error = NULL, ended = ?, result = ? WHERE id = ?",
+        (time.time(), text(said), step),
+    )
+    to.connection.execute("INSERT OR REPLACE INTO body (step, body, shown) VALUES (?, ?, NULL)", (step, body))
+    reseal(to, step)
+    return to.row(step)
+
+
+def withdraw(to: Writing, step: int) -> Row:
+    """The decision holds for its own step only from now on."""
+    row = _question(to, step)
+    decision = {} if row.body is None else json.loads(row.body)
+    if row.status != "done" or not decision.pop("always", False):
+        raise UserError(f"step {step} ({row.name}) is no standing approval: %agent approvals lists those")
+    body = json.dumps(decision, ensure_ascii=False, separators=(",", ":")).encode()
+    to.connection.execute("UPDATE body SET body = ? WHERE step = ?", (body, step))
+    to.connection.execute(
+        "UPDATE step SET result = ? WHERE id = ?", (row.result.removesuffix(", always") + ", withdrawn", step)
+    )
+    reseal(to, step)
+    return to.row(step)
+
+
+def _question(to: Writing, step: int) -> Row:
+    row = to.row(step)
+    if row.kind not in ASKED:
+        raise UserError(f"step {step} ({row.name}) is a {row.kind} step, not a question: %agent approvals lists those")
+    return row
