@@ -1,0 +1,425 @@
+"""Holding calls back for a person: which, what is asked about them, and what the decision means for the run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from pydantic_ai import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.tools import RunContext
+
+from agentkit.defend.approval import (
+    Decision,
+    Form,
+    Headless,
+    Need,
+    Policy,
+    Question,
+    needed,
+    unattended,
+)
+from agentkit.define.tools import declaration
+from agentkit.durable.frames import Call, current_step
+from agentkit.durable.keys import operation_key
+from agentkit.engine.frame import AgentRunFrame, frame_of_run
+from agentkit.engine.session import Session, current
+from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
+from agentkit.events import Kind
+
+_REASON_CHARACTERS = 2_000
+_BEFORE = 12
+
+
+def ask_user(
+    question: str, kind: Literal["text", "choice", "yes_no", "number"] = "text", choices: list[str] | None = None
+) -> Any:
+    """Ask the person who runs this a question and wait for the answer.
+
+    Args:
+        question: What to ask, in one or two sentences that can be understood alone.
+        kind: What answer is wanted: free text, one of the choices, yes or no, or a number.
+        choices: What to choose from, for kind "choice".
+    """
+    raise CallDeferred()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A call that waits: the step it will be, and what is known about its tool."""
+
+    call: Call
+    need: Need
+    schema: Mapping[str, Any]
+    check: Callable[[Any], str | None]
+
+
+# ---- at the door
+
+
+def hold(
+    frame: AgentRunFrame,
+    name: str,
+    args: Mapping[str, Any],
+    ctx: RunContext[Any],
+    tool: Any,
+    *,
+    call: Callable[[], Call],
+) -> None:
+    """Let the call pass, or raise what makes pydantic-ai put it aside until the others of its turn are done."""
+    id_, function = ctx.tool_call_id or "", function_of(tool)
+    if ctx.tool_call_approved:
+        if id_ in frame.passed:
+            _check_still_recorded(frame, call())
+        return
+    if function is ask_user:
+        frame.held[id_] = _held(call(), Need(lasting=False), tool, ctx)
+        raise CallDeferred()
+    policies = (frame.approve, *((frame.session.policy,) if frame.session is not None else ()))
+    need = needed(
+        name,
+        args,
+        declared=declaration(function).approve if function is not None else None,
+        destructive=_destructive(tool),
+        policies=policies,
+    )
+    if need is not None:
+        frame.held[id_] = _held(call(), need, tool, ctx)
+        raise ApprovalRequired()
+
+
+def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
+    """Outside a session nobody can be asked and no decision is kept: a call that needs one is not made."""
+    tool = None if ctx.tool_manager is None or ctx.tool_manager.tools is None else ctx.tool_manager.tools.get(name)
+    function = function_of(tool)
+    policy = getattr(getattr(ctx.agent, "policy", None), "approve", None)
+    need = needed(
+        name,
+        args,
+        declared=declaration(function).approve if function is not None else None,
+        destructive=_destructive(tool),
+        policies=[policy] if isinstance(policy, Policy) else [],
+    )
+    if need is not None and not ctx.tool_call_approved:
+        raise UserError(f"{name} needs an approval, and nothing is recorded here: run it in a session, not in mode off")
+
+
+def function_of(tool: Any) -> Callable[..., Any] | None:
+    """The Python function behind a toolset's tool; None for MCP and dynamic tools."""
+    schema = getattr(getattr(tool, "call_func", None), "__self__", None)
+    return getattr(schema, "function", None)
+
+
+def _held(call: Call, need: Need, tool: Any, ctx: RunContext[Any]) -> Held:
+    definition = getattr(tool, "tool_def", None)
+    return Held(
+        call=call,
+        need=need,
+        schema=getattr(definition, "parameters_json_schema", None) or {},
+        check=lambda changed: _misfit(tool, ctx, changed),
+    )
+
+
+def _misfit(tool: Any, ctx: RunContext[Any], changed: Any) -> str | None:
+    try:
+        tool.args_validator.validate_python(changed, context=ctx.validation_context)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else first["msg"]
+    return None
+
+
+def _destructive(tool: Any) -> bool:
+    metadata = getattr(getattr(tool, "tool_def", None), "metadata", None) or {}
+    return bool((metadata.get("annotations") or {}).get("destructiveHint"))
+
+
+def _check_still_recorded(frame: AgentRunFrame, call: Call) -> None:
+    # Passed because its result is on record: it must be answered from there, whatever ran in between.
+    if frame.journal.recorded(call) is None:
+        raise UserError(f"{call.name} needs an approval that it did not need before: run again to be asked")
+
+
+# ---- the calls of one turn that were put aside
+
+
+async def answers(
+    frame: AgentRunFrame, ctx: RunContext[Any], requests: DeferredToolRequests
+) -> DeferredToolResults | None:
+    """What was decided about the calls; None when all of them are somebody else's to answer."""
+    results = DeferredToolResults()
+    asked: list[tuple[ToolCallPart, Question, Call]] = []
+    seen: list[bytes] = []
+    for part in requests.approvals:
+        held = frame.held.get(part.tool_call_id)
+        if held is None and _left_to_caller(ctx):
+            continue
+        question = _approval(frame, ctx, part, held)
+        call = _question_call(frame, ctx, "approval", question)
+        if held is not None and frame.journal.recorded(call) is None and _on_record(frame, held, seen):
+            # It needed no approval when it ran, and now it only replays. The count goes on as if it had been asked.
+            frame.journal.count(call, frame)
+            frame.passed.add(part.tool_call_id)
+            results.approvals[part.tool_call_id] = True
+            continue
+        asked.append((part, question, call))
+    for part in requests.calls:
+        if part.tool_call_id in frame.held:
+            question = _asked_by_agent(frame, ctx, part)
+            asked.append((part, question, _question_call(frame, ctx, "question", question)))
+    decisions = await ask_all(frame, [(question, call) for _, question, call in asked])
+    for (part, question, _), decision in zip(asked, decisions, strict=True):
+        if question.kind == "approve":
+            results.approvals[part.tool_call_id] = _approved(frame, decision)
+        else:
+            results.calls[part.tool_call_id] = _answered(question, decision)
+    return results if results.approvals or results.calls else None
+
+
+def _left_to_caller(ctx: RunContext[Any]) -> bool:
+    """Whether the agent was written to end with its requests, for its caller to answer."""
+    output = getattr(ctx.agent, "output_type", None)
+    return output is DeferredToolRequests or (isinstance(output, Sequence) and DeferredToolRequests in output)
+
+
+def _on_record(frame: AgentRunFrame, held: Held, seen: list[bytes]) -> bool:
+    key = held.call.key.key
+    ahead = seen.count(key)
+    seen.append(key)
+    return frame.journal.recorded(held.call, ahead=ahead) is not None
+
+
+def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
+    match decision.verdict:
+        case "approve":
+            return True
+        case "edit":
+            arguments, missing = frame.journal.redactor.restore(decision.arguments)
+            frame.missing_secrets += tuple(missing)
+            return ToolApproved(override_args=arguments)
+        case _:
+            why = f": {decision.reason}" if decision.reason else ""
+            return ToolDenied(f"This call was denied by {_whom(decision)}{why}. It was not made.")
+
+
+def _answered(question: Question, decision: Decision) -> Any:
+    if decision.verdict == "stop":
+        raise Stopped(f"stopped by {_whom(decision)} at the question: {question.text}")
+    return decision.answer
+
+
+def _whom(decision: Decision) -> str:
+    return "the person" if decision.by == "you" else decision.by
+
+
+# ---- the question
+
+
+def _approval(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart, held: Held | None) -> Question:
+    definition = None if ctx.tool_manager is None else ctx.tool_manager.get_tool_def(part.tool_name)
+    return Question(
+        kind="approve",
+        tool=part.tool_name,
+        arguments=frame.journal.redactor.scrub_json(_arguments(part)),
+        text="" if held is None else held.need.why,
+        schema=held.schema if held is not None else getattr(definition, "parameters_json_schema", None) or {},
+        reason=_reason(ctx.messages),
+        before=tuple(frame.ran[-_BEFORE:]),
+        agent=frame.agent,
+        lasting=held is None or held.need.lasting,
+        check=None if held is None else held.check,
+    )
+
+
+def _asked_by_agent(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart) -> Question:
+    given = _arguments(part)
+    choices = tuple(map(str, given.get("choices") or ()))
+    form: Form = given.get("kind") or ("choice" if choices else "text")
+    return Question(
+        kind="ask",
+        tool=part.tool_name,
+        arguments=given,
+        text=frame.journal.redactor.scrub(str(given.get("question", ""))),
+        form="text" if form == "choice" and not choices else form,
+        choices=choices,
+        reason=_reason(ctx.messages),
+        before=tuple(frame.ran[-_BEFORE:]),
+        agent=frame.agent,
+    )
+
+
+def _arguments(part: ToolCallPart) -> dict[str, Any]:
+    try:
+        return part.args_as_dict()
+    except ValueError:
+        return {"arguments": part.args}
+
+
+def _reason(messages: Sequence[ModelMessage]) -> str:
+    """What the agent said in the reply that asks for the call."""
+    last = next((message for message in reversed(messages) if isinstance(message, ModelResponse)), None)
+    parts = [] if last is None else [part.content for part in last.parts if isinstance(part, TextPart)]
+    return "\n".join(parts).strip()[:_REASON_CHARACTERS]
+
+
+def _question_call(frame: AgentRunFrame, ctx: RunContext[Any], kind: Kind, question: Question) -> Call:
+    history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
+    payload = {"tool": question.tool, "arguments": question.arguments}
+    return question_call(frame, kind, question, payload=payload, history=history)
+
+
+def question_call(
+    frame: AgentRunFrame, kind: Kind, question: Question, *, payload: Mapping[str, Any], history: bytes | None
+) -> Call:
+    """The step that a question is. What is shown with it is kept beside its key and is not part of it."""
+    key = operation_key(name=f"{kind}:{question.kind}", payload=payload, history=history, memo=frame.memo)
+    shown = frame.memo.part(question.to_json())
+    key = replace(key, parts={**key.parts, "question": shown.digest.hex()}, bodies=(*key.bodies, shown))
+    return Call(
+        key=key,
+        kind=kind,
+        name=question.tool or question.kind,
+        effects="none",
+        request=question.text if question.kind == "ask" else json.dumps(question.arguments, ensure_ascii=False),
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
+        describe=lambda payload: Decision.from_json(payload).said,
+    )
+
+
+# ---- asking
+
+
+async def ask_all(frame: AgentRunFrame, questions: Sequence[tuple[Question, Call]]) -> list[Decision]:
+    """The decisions, in order: those on record, and the rest from whoever can be asked, all of them together."""
+    gathering = _Gathering(frame, len(questions))
+    tasks = (gathering.answer(question, call) for question, call in questions)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
+class _Gathering:
+    """The questions of one turn: asked as soon as it is known of each whether it is on record."""
+
+    def __init__(self, frame: AgentRunFrame, expected: int) -> None:
+        self._frame = frame
+        self._expected = expected
+        self._open: list[tuple[Question, asyncio.Future[Decision]]] = []
+        self._task: asyncio.Task[None] | None = None
+        # What asks is not something that a step shows, to be shown again when it is replayed.
+        self._context = contextvars.copy_context()
+        self._context.run(current_step.set, None)
+
+    async def answer(self, question: Question, call: Call) -> Decision:
+        asked = False
+
+        async def body() -> Any:
+            nonlocal asked
+            asked = True
+            return (await self._ask(question)).to_json()
+
+        try:
+            performed = await self._frame.journal.perform(call, body)
+        finally:
+            if not asked:
+                self._expected -= 1
+                self._begin()
+        return Decision.from_json(performed.payload)
+
+    async def _ask(self, question: Question) -> Decision:
+        step = current_step.get()
+        assert step is not None
+        question = replace(question, id=str(step.row.id))
+        session = self._frame.session
+        if session is not None and (always := session.standing(question)) is not None:
+            self._expected -= 1
+            self._begin()
+            return always
+        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._open.append((question, future))
+        self._begin()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._task is not None:
+                self._task.cancel()
+            raise
+
+    def _begin(self) -> None:
+        if self._open and len(self._open) == self._expected and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._all(), context=self._context)
+
+    async def _all(self) -> None:
+        questions = tuple(question for question, _ in self._open)
+        try:
+            decisions = await put(self._frame.session or current(), questions, headless=self._frame.headless)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each that waits raises it
+            for _, future in self._open:
+                if not future.done():
+                    future.set_exception(error) if isinstance(error, Exception) else future.cancel()
+            return
+        for (_, future), decision in zip(self._open, decisions, strict=True):
+            if not future.done():
+                future.set_result(decision)
+
+
+async def put(
+    session: Session | None, questions: tuple[Question, ...], *, headless: Headless | None
+) -> tuple[Decision, ...]:
+    """Have `questions` decided: by the person, else by the policy; ApprovalPending when it leaves one open."""
+    asker = None if session is None else session.asker
+    given = None if asker is None or session is None else await asker(questions)
+    if given is not None and session is not None:
+        return tuple(session.decide(question, decision) for question, decision in zip(questions, given, strict=True))
+    policy: Headless = headless or ("suspend" if session is None else session.headless)
+    decided = {question.id: unattended(question, policy) for question in questions}
+    left = [question for question in questions if decided[question.id] is None]
+    if left:
+        raise pending(left)
+    return tuple(decision for decision in decided.values() if decision is not None)
+
+
+def pending(questions: Sequence[Question]) -> ApprovalPending:
+    names = list(dict.fromkeys(question.tool or question.kind for question in questions))
+    return ApprovalPending(steps=[question.id for question in questions], asked=", ".join(names))
+
+
+# ---- steps in doubt
+
+
+async def settle_doubt(doubtful: InDoubt) -> bool:
+    """Ask what happened with a step that has no recorded end; false when nobody can be asked, or it stays stopped."""
+    frame = frame_of_run()
+    session = None if frame is None else frame.session
+    if frame is None or session is None or session.asker is None:
+        return False
+    row = session.store.step(doubtful.step)
+    if row is None or row.settled == "stop":
+        return False
+    question = Question(
+        kind="doubt",
+        tool=row.name,
+        arguments={"step": row.id, "called with": row.request},
+        text=f"Step {row.id} ({row.name}) {doubtful.reason}.",
+        before=tuple(frame.ran[-_BEFORE:]),
+        agent=frame.agent,
+    )
+    payload = {"step": row.id, "attempt": row.attempt, "status": row.status}
+    call = question_call(frame, "question", question, payload=payload, history=None)
+    (decision,) = await ask_all(frame, [(replace(question, id=""), replace(call, counted=False))])
+    action = decision.verdict
+    if action not in ("redo", "result", "stop"):
+        return False
+    session.settle(row.id, action, decision.answer)
+    return action != "stop"

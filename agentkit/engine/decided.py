@@ -1,0 +1,85 @@
+"""Questions as they stand in the journal: which are open, what was decided, and what holds from now on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agentkit.defend.approval import Decision, Question, checked
+from agentkit.durable.frames import dumps
+from agentkit.durable.records import Row
+from agentkit.durable.redact import Redactor
+from agentkit.durable.store import Store
+from agentkit.errors import UserError
+
+SHOWN = "question"
+"""The part of a key that holds what a person was shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question with what was decided, if anything was."""
+
+    question: Question
+    decision: Decision | None
+    row: Row
+
+    @property
+    def id(self) -> str:
+        return self.question.id
+
+
+def asked(store: Store, row: Row) -> Asked | None:
+    """The question that a step is; None for a step that is none."""
+    kept = row.parts.get(SHOWN)
+    shown = None if kept is None else store.part(bytes.fromhex(kept))
+    if shown is None:
+        return None
+    decision = None if row.status != "done" or row.body is None else Decision.from_json(json.loads(row.body))
+    return Asked(question=Question.from_json(json.loads(shown), id=str(row.id)), decision=decision, row=row)
+
+
+def everything(store: Store) -> list[Asked]:
+    """All questions, newest first."""
+    return [found for row in store.questions() if (found := asked(store, row)) is not None]
+
+
+def find(store: Store, id_: str) -> Asked:
+    """One question; UserError names those that are open."""
+    row = store.step(int(id_)) if id_.isdecimal() and len(id_) < 10 else None
+    found = None if row is None else asked(store, row)
+    if found is None:
+        waiting = ", ".join(one.id for one in everything(store) if one.decision is None)
+        raise UserError(f"no question {id_}: {f'waiting are {waiting}' if waiting else 'nothing waits for a decision'}")
+    return found
+
+
+def decide(store: Store, redactor: Redactor, question: Question, decision: Decision) -> Decision:
+    """Put the decision on disk. One that is there already is what holds, and is given back."""
+    decision = checked(question, decision)
+    kept = redactor.scrub_json(decision.to_json())
+    try:
+        row = store.decide(int(question.id), dumps(kept), said=Decision.from_json(kept).said).result()
+    except UserError:
+        row = find(store, question.id).row
+        if row.status != "done":
+            raise
+    return Decision.from_json(json.loads(row.body or b"{}"))
+
+
+def standing(store: Store, question: Question, *, label: str) -> Decision | None:
+    """The approval that an earlier Always gives: for this very tool and these very arguments, in this session."""
+    if question.kind != "approve" or not question.lasting:
+        return None
+    for one in everything(store):
+        if one.decision is None or not one.decision.always or _asks(one.question) != _asks(question):
+            continue
+        run = store.run(one.row.run)
+        if run is not None and run.label == label:
+            return replace(one.decision, by=f"Always of step {one.id}", always=False, reason="")
+    return None
+
+
+def _asks(question: Question) -> tuple[str, Any]:
+    return question.tool, question.arguments

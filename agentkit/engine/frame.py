@@ -1,0 +1,44 @@
+"""The run that steps are performed for, with what its keys are built from and whom it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from agentkit.defend.approval import Headless, Policy
+from agentkit.durable.frames import CallCacheView, RunFrame, current_run
+from agentkit.durable.journal import Journal
+from agentkit.durable.keys import Chain, RequestParts
+from agentkit.engine.gate import Gate
+from agentkit.engine.session import Session
+from agentkit.events import Scope
+
+
+@dataclass(kw_only=True)
+class AgentRunFrame(RunFrame):
+    """A run with the chain of its messages, the memo of its request parts, and its approvals.
+
+    `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
+    they only replay; `ran` says in one line each what tools have done so far.
+    """
+
+    journal: Journal
+    chain: Chain
+    memo: RequestParts
+    digests: dict[int, bytes] = field(default_factory=dict)
+    trusted: bool = True
+    cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
+    share: Scope | None = None
+    ttl: float | None = None
+    gate: Gate | None = None
+    session: Session | None = None
+    approve: Policy = field(default_factory=Policy)
+    headless: Headless | None = None
+    held: dict[str, Any] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
+
+
+def frame_of_run() -> AgentRunFrame | None:
+    return cast("AgentRunFrame | None", current_run.get())
