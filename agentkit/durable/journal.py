@@ -178,7 +178,10 @@ class Journal:
         return None
 
     def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
-        """The record that the next such call but `ahead` would be answered from; None when it would go live."""
+        """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
+
+        Nothing is counted or noted.
+        """
         found = self._find(call, run.execution.counts[call.key.key] + ahead if call.counted else 0, run)
         return found.row if found is not None and self._replays(found, call, run) else None
 

@@ -143,7 +143,7 @@ def _destructive(tool: Any) -> bool:
 
 def _check_still_recorded(frame: AgentRunFrame, call: Call) -> None:
     # Passed because its result is on record: it must be answered from there, whatever ran in between.
-    if frame.journal.recorded(call) is None:
+    if frame.journal.recorded(call, frame) is None:
         raise UserError(f"{call.name} needs an approval that it did not need before: run again to be asked")
 
 
@@ -163,7 +163,7 @@ async def answers(
             continue
         question = _approval(frame, ctx, part, held)
         call = _question_call(frame, ctx, "approval", question)
-        if held is not None and frame.journal.recorded(call) is None and _on_record(frame, held, seen):
+        if held is not None and frame.journal.recorded(call, frame) is None and _on_record(frame, held, seen):
             # It needed no approval when it ran, and now it only replays. The count goes on as if it had been asked.
             frame.journal.count(call, frame)
             frame.passed.add(part.tool_call_id)
@@ -193,7 +193,7 @@ def _on_record(frame: AgentRunFrame, held: Held, seen: list[bytes]) -> bool:
     key = held.call.key.key
     ahead = seen.count(key)
     seen.append(key)
-    return frame.journal.recorded(held.call, ahead=ahead) is not None
+    return frame.journal.recorded(held.call, frame, ahead=ahead) is not None
 
 
 def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
