@@ -10,6 +10,7 @@ AgentKitError
 │   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
 │   ├── ApprovalPending    a person has to decide first; decided, re-running continues
+│   ├── RunPaused          a breakpoint was met where nobody can click; %agent next or continue goes on
 │   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
 │   └── ReplayMiss         `replay` mode met a step that is not in the journal
 └── JournalError           the record cannot be used as it is; names the file and what to do
@@ -79,6 +80,18 @@ class RunFailed(Stopped):
 
 class Interrupted(Stopped):
     """The run was stopped by the person or its task was cancelled."""
+
+
+class RunPaused(Stopped):
+    """A run paused before a step; it goes on from there when somebody says so."""
+
+    def __init__(self, *, run: str, agent: str, step: str, cause: str) -> None:
+        self.run = run
+        self.step = step
+        super().__init__(
+            f"{agent} is paused before {step} ({cause}): %agent next performs it, %agent continue goes on; "
+            "then run this cell again"
+        )
 
 
 class InDoubt(Stopped):

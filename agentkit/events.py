@@ -57,6 +57,11 @@ class Step:
     result: str = ""
     error: str | None = None
 
+    @property
+    def numbered(self) -> bool:
+        """Whether it is one of the steps that a person takes and counts: a request, a call, or what stands for one."""
+        return self.kind in ("model", "tool") or self.name in ("edit result", "edit reply")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -21,10 +22,14 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
 from pydantic_core import PydanticSerializationError
 
+from agentkit.defend import approval
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine.calls import AgentRunFrame, JournalDurability, enclosing_step
+from agentkit.engine import asking
+from agentkit.engine.calls import JournalDurability, enclosing_step
+from agentkit.engine.frame import AgentRunFrame, frame_of_run
+from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.session import Last, Session, current, execution_of
 from agentkit.errors import Interrupted, Stopped
 from agentkit.events import Mode, Run, Scope
@@ -41,14 +46,16 @@ class RunOptions:
     continues: str | None = None
     fresh: bool = False
     mode: Mode | None = None
+    headless: approval.Headless | None = None
 
 
 @dataclass(kw_only=True)
 class Policy:
-    """How an agent's requests may be shared across projects, and what was remarked when it was built."""
+    """How an agent's requests may be shared, which of its tools need a person, and what was remarked at its build."""
 
     share: Scope | None = None
     ttl: float | None = None
+    approve: approval.Policy = field(default_factory=approval.Policy)
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
 
@@ -190,10 +197,13 @@ async def _recorded(
         with inside_nothing():
             yield
         return
-    recording = _open(session, agent, policy, options, _prompt(args, kwargs), kwargs.get("model") or agent.model)
+    gate = _gate(session, agent, args, kwargs)
+    recording = _open(
+        session, agent, policy, options, _prompt(args, kwargs), kwargs.get("model") or agent.model, gate=gate
+    )
     token = _recording.set(recording)
     try:
-        with inside(recording.frame), Agent.using_thread_executor(session.executor):
+        with inside(recording.frame), Agent.using_thread_executor(session.executor), _one_by_one(gate):
             try:
                 yield
             except BaseException as error:
@@ -202,6 +212,29 @@ async def _recorded(
         await _close(session, recording, None)
     finally:
         _recording.reset(token)
+
+
+def _gate(
+    session: Session, agent: AbstractAgent[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Gate | None:
+    """The gate of this run: that of the run around it, of the stepping it belongs to, or of the breakpoints."""
+    outer = frame_of_run()
+    if outer is not None:
+        return outer.gate
+    stepped = current_gate.get()
+    if stepped is not None or not session.bench.breakpoints:
+        return stepped
+    return session.bench.watching(agent, args, kwargs, Counter(execution_of(session).counts))
+
+
+@contextmanager
+def _one_by_one(gate: Gate | None) -> Iterator[None]:
+    """At a gate the tool calls of one turn come in their order: none is under way when another one pauses."""
+    if gate is None:
+        yield
+        return
+    with Agent.parallel_tool_call_execution_mode("sequential"):
+        yield
 
 
 @contextmanager
@@ -215,9 +248,9 @@ def inside_nothing() -> Iterator[None]:
 
 
 def _options(session: Session) -> RunOptions:
-    outer = current_run.get()
+    outer = frame_of_run()
     if outer is not None:
-        return RunOptions(fresh=outer.fresh, mode=outer.mode)
+        return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless)
     options = run_options.get() or RunOptions()
     return options if options.mode is not None else replace(options, mode=session.mode)
 
@@ -236,6 +269,8 @@ def _open(
     options: RunOptions,
     prompt: str,
     model: Model | str | None,
+    *,
+    gate: Gate | None,
 ) -> _Recording:
     execution = execution_of(session)
     outer = enclosing_step()
@@ -248,11 +283,18 @@ def _open(
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
         memo=RequestParts(redactor=session.redactor),
-        trusted=_untouched.get() and not _edits_messages(agent),
+        trusted=_untouched.get() and not _edits_messages(agent) and not (gate is not None and gate.edits_messages),
         cache=session.cache,
         share=policy.share,
         ttl=policy.ttl,
+        gate=gate,
+        session=session,
+        approve=policy.approve,
+        headless=options.headless,
     )
+    session.journal.settle_doubt = asking.settle_doubt
+    if gate is not None:
+        gate.enter(frame.id)
     record = Run(
         id=frame.id,
         agent=frame.agent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic_ai import Tool
@@ -11,13 +12,15 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
+from agentkit.defend import approval
 from agentkit.define import models
 from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
 from agentkit.define.tools import Declaration, check, declaration
 from agentkit.engine.agent import DurableAgent, Policy
+from agentkit.engine.asking import ask_user
 from agentkit.engine.session import current
-from agentkit.errors import MissingExtra, UserError
+from agentkit.errors import MissingExtra, UserError, nearest
 from agentkit.events import Scope
 
 
@@ -32,11 +35,14 @@ def build(
     mcp: Sequence[str] = (),
     share: Scope | None = None,
     ttl: float | None = None,
+    approve: str | Sequence[str] = (),
+    ask: bool = False,
 ) -> DurableAgent:
     """A durable agent named `name`, as `spec` describes it.
 
     `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by URL or a JSON
-    file. Raises UserError, in one line, for what cannot be built.
+    file. `approve` names the tools whose calls need a person, with `*` for anything; `ask` lets the agent ask the
+    person questions. Raises UserError, in one line, for what cannot be built.
     """
     functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
     subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
@@ -52,10 +58,31 @@ def build(
         instructions=spec.instructions or None,
         output_type=str if output is None else output,
         deps_type=object if deps is None else type(deps),
-        tools=[*(_tool(function) for function in functions), *(_sub_agent(agent) for agent in subagents)],
+        tools=[
+            *(_tool(function) for function in (*functions, *((ask_user,) if ask else ()))),
+            *(_sub_agent(agent) for agent in subagents),
+        ],
         toolsets=[*toolsets, *(server for place in mcp for server in _mcp_servers(place))],
-        policy=Policy(share=share, ttl=ttl, notes=_notes(functions)),
+        policy=Policy(
+            share=share,
+            ttl=ttl,
+            approve=_approvals(approve, functions, subagents, others=bool(toolsets or mcp)),
+            notes=_notes(functions),
+        ),
     )
+
+
+def _approvals(
+    approve: str | Sequence[str], functions: Sequence[Callable[..., Any]], subagents: Sequence[Any], *, others: bool
+) -> approval.Policy:
+    patterns = approval.parse_patterns(approve if isinstance(approve, str) else ",".join(approve)) if approve else ()
+    names = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
+    for pattern in patterns:
+        # What toolsets and servers offer is known at the first run only.
+        if not others and not any(fnmatchcase(name, pattern) for name in names):
+            known = ", ".join(names) or "none"
+            raise UserError(f"--approve {pattern} names no tool of this agent{nearest(pattern, names)}; it has {known}")
+    return approval.Policy(patterns=patterns)
 
 
 def _model_of(spec: Spec, model: str | Model | None) -> str | Model | None:

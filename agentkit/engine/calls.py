@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -24,47 +24,34 @@ from pydantic_ai.durable_exec import (
     ToolsetValidateToolArgumentsId,
 )
 from pydantic_ai.exceptions import UserError as LibraryUserError
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import RunContext
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
 from agentkit.define.tools import Declaration, declaration
-from agentkit.durable.frames import Call, CallCacheView, Reading, RunFrame, current_run, current_step
-from agentkit.durable.journal import Journal, Performed
-from agentkit.durable.keys import Chain, RequestParts, model_key, operation_key, tool_key
+from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
+from agentkit.durable.journal import Performed
+from agentkit.durable.keys import model_key, operation_key, tool_key
+from agentkit.engine import asking
+from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
+from agentkit.engine.frame import AgentRunFrame, frame_of_run
+from agentkit.engine.gate import Arrival
 from agentkit.engine.stream import LiveModel, forward_deltas
-from agentkit.events import Effects, Kind, Scope, Usage
+from agentkit.events import Effects, Kind, Usage
 
 ENGINE = "agentkit"
 _SHARED_SECONDS = 30 * 24 * 3600.0
 # The code of MCP and dynamic tools is somewhere else: they are known by their schema, which is in the history.
 _FOREIGN = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
+_ONE_LINE = 200
 _NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
-
-
-@dataclass(kw_only=True)
-class AgentRunFrame(RunFrame):
-    """A run with what its keys are built from: the chain of its messages and the memo of its request parts."""
-
-    journal: Journal
-    chain: Chain
-    memo: RequestParts
-    digests: dict[int, bytes] = field(default_factory=dict)
-    trusted: bool = True
-    cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
-    share: Scope | None = None
-    ttl: float | None = None
-
-
-def frame_of_run() -> AgentRunFrame | None:
-    return cast("AgentRunFrame | None", current_run.get())
 
 
 class JournalBackend(JournalCallableOperationBackend[None]):
@@ -82,9 +69,33 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), _within_arrivals(body))
+        within = _within_arrivals(body)
+        arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
+        if frame.gate is not None and arrival is not None:
+            frame.gate.change_arguments(arrival)
+        if isinstance(operation_id, ToolsetCallToolId):
+            _hold(frame, operation_id, name, cache_key)
+        if frame.gate is None or arrival is None:
+            performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), within)
+        else:
+            performed = await frame.gate.through(
+                frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
+            )
         _mark_span(performed, frame)
+        if isinstance(operation_id, ToolsetCallToolId):
+            frame.ran.append(_in_one_line(cache_key, performed.payload))
         return performed.payload
+
+
+def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
+    tool_name, args, ctx, tool = cache_key
+    asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
+
+
+def _in_one_line(cache_key: tuple[Any, ...], payload: Any) -> str:
+    name, args, *_ = cache_key
+    result = bounded(_returned(payload), _ONE_LINE)
+    return f"{name}({bounded(_shown_arguments(args), _ONE_LINE)})" + (f" → {result}" if result else "")
 
 
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
@@ -130,6 +141,37 @@ def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cac
             ctx = next((value for value in cache_key if isinstance(value, RunContext)), None)
             given = [value for value in cache_key if not isinstance(value, RunContext)]
             return _operation(frame, "capability", name, given, ctx)
+
+
+def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> Arrival | None:
+    """What stands at the gate of a stepped run; None for what is not a step that a person takes."""
+    match operation_id:
+        case ModelRequestId():
+            model_id, messages, _, parameters, ctx = cache_key
+            in_use = _model_in_use(model_id, ctx)
+            return Arrival(
+                kind="model",
+                name=model_id or "" if in_use is None else models.identity(in_use),
+                messages=tuple(messages),
+                record=lambda name, edit: _edit(frame, name, edit, ctx),
+                parameters=parameters,
+                model=in_use,
+            )
+        case ToolsetCallToolId():
+            name, args, ctx, tool = cache_key
+            definition = getattr(tool, "tool_def", None)
+            return Arrival(
+                kind="tool",
+                name=name,
+                messages=tuple(ctx.messages),
+                record=lambda name, edit: _edit(frame, name, edit, ctx),
+                arguments=args,
+                validator=getattr(tool, "args_validator", None),
+                schema=getattr(definition, "parameters_json_schema", None),
+                call_id=ctx.tool_call_id,
+            )
+        case _:
+            return None
 
 
 # -- model requests
@@ -285,12 +327,6 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
     )
 
 
-def function_of(tool: Any) -> Callable[..., Any] | None:
-    """The Python function behind a toolset's tool; None for MCP and dynamic tools."""
-    schema = getattr(getattr(tool, "call_func", None), "__self__", None)
-    return getattr(schema, "function", None)
-
-
 def _from_hints(tool: Any) -> Declaration:
     definition = getattr(tool, "tool_def", tool)
     hints = (getattr(definition, "metadata", None) or {}).get("annotations") or {}
@@ -349,6 +385,14 @@ def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: R
     )
 
 
+def _edit(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any]) -> Call:
+    """What a person put in the place of a step, as a step of its own."""
+    value = edit["value"]
+    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    call = _operation(frame, "question", name, edit, ctx)
+    return replace(call, request=f"step {edit['at']}: {said}", describe=lambda payload: "by you")
+
+
 class JournalDurability(BaseDurabilityCapability[Any]):
     """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
 
@@ -394,6 +438,27 @@ class JournalDurability(BaseDurabilityCapability[Any]):
         self._models_by_id[key] = model
         _instances[key] = model
         return key
+
+    async def before_tool_execute(
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
+    ) -> dict[str, Any]:
+        if current_run.get() is None:
+            asking.refuse_unrecorded(ctx, call.tool_name, args)
+        return await super().before_tool_execute(ctx, call=call, tool_def=tool_def, args=args)
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        frame = frame_of_run()
+        return None if frame is None else await asking.answers(frame, ctx, requests)
+
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        frame = frame_of_run()
+        if frame is not None and frame.gate is not None:
+            await frame.gate.revise(ctx, request_context)
+        return await super().before_model_request(ctx, request_context)
 
 
 def enclosing_step() -> tuple[str, int] | None:

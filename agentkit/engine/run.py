@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.messages import AgentStreamEvent, ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 
+from agentkit.defend.approval import Headless
 from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.errors import UserError
@@ -48,14 +49,17 @@ async def ask(
     continues: str | None = None,
     fresh: bool = False,
     mode: Mode | None = None,
+    headless: Headless | None = None,
     deps: Any = None,
     on_text: Callable[[str], None] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Run `agent` on `prompt` in the open session.
 
     `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
-    kernel before this cell. `on_text` is called with the answer's text so far. Raises UserError when there is no such
-    conversation, and whatever the run raises.
+    kernel before this cell. `headless` is what happens to a call that needs a person where there is none: it stays
+    open (`suspend`), is denied or allowed. `on_text` is called with the answer's text so far. `more` are other keywords
+    of the agent's own `run`. Raises UserError when there is no such conversation, and whatever the run raises.
     """
     session = current()
     if session is None:
@@ -66,11 +70,10 @@ async def ask(
         raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
     seen: list[Run] = []
     unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
-    token = run_options.set(RunOptions(continues=parent, fresh=fresh, mode=mode))
+    token = run_options.set(RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless))
     try:
-        result = await agent.run(
-            prompt, message_history=history, deps=deps, event_stream_handler=_text_handler(on_text) if on_text else None
-        )
+        given = {"message_history": history, "deps": deps, **(more or {})}
+        result = await agent.run(prompt, event_stream_handler=_text_handler(on_text) if on_text else None, **given)
     finally:
         run_options.reset(token)
         unlisten()

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from agentkit.defend.approval import HEADLESS_VARIABLE, Decision, Headless, Policy, Question, parse_headless
 from agentkit.durable.cache import CallCache
 from agentkit.durable.frames import CallCacheView, Execution, dumps
 from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
+from agentkit.engine import decided
+from agentkit.engine.bench import Bench
 from agentkit.engine.threads import RecordingExecutor
 from agentkit.errors import UserError
 from agentkit.events import Event, Mode, Run, Scope
 
 JOURNAL_FILE = "journal.db"
+Asker: TypeAlias = Callable[[tuple[Question, ...]], Awaitable[tuple[Decision, ...] | None]]
+"""Asks a person; None when it turns out that there is nobody."""
 SettleAction = Literal["redo", "result", "stop"]
 
 
@@ -80,6 +85,9 @@ class Session:
         self._listeners: list[Callable[[Event], None]] = []
         self._caches: dict[Scope, CallCache] = {}
         self.remarks: list[str] = []
+        self.bench = Bench()
+        self.policy = Policy()
+        self.asker: Asker | None = None
         self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
 
     @cached_property
@@ -131,6 +139,10 @@ class Session:
         current_execution.set(self.execution)
         return self.execution
 
+    def continue_cell(self, cell: str | None) -> None:
+        """In this context, equal requests are counted from 0 again as those of a cell that has ended."""
+        current_execution.set(Execution(cell=cell))
+
     # -- reading the record
 
     def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
@@ -143,6 +155,20 @@ class Session:
         return self.store.in_doubt()
 
     # -- what a person decides
+
+    @property
+    def headless(self) -> Headless:
+        """What happens to a call that needs a person where there is none."""
+        named = os.environ.get(HEADLESS_VARIABLE)
+        return self.policy.headless or (parse_headless(named, option=HEADLESS_VARIABLE) if named else "suspend")
+
+    def decide(self, question: Question, decision: Decision) -> Decision:
+        """Record what a person decided; where something was decided already, that is what holds."""
+        return decided.decide(self.store, self.redactor, question, decision)
+
+    def standing(self, question: Question) -> Decision | None:
+        """The approval that an earlier Always gives this call."""
+        return decided.standing(self.store, question, label=self.label)
 
     def settle(self, step: int, action: SettleAction, result: object = None) -> str:
         """Decide on a step that must not be repeated unasked: redo it, give its result, or stop there for good."""
@@ -170,6 +196,7 @@ class Session:
     # -- life
 
     def close(self) -> None:
+        self.bench.close()
         if "executor" in self.__dict__:
             # A stopped run's thread goes on; what it does is recorded before the journal is closed.
             self.executor.shutdown(wait=True)

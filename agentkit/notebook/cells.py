@@ -147,6 +147,11 @@ def _other_loop() -> asyncio.AbstractEventLoop:
     return _loops[0]
 
 
+def is_other_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether code runs where awaiting is impossible, on the loop that stands in for the kernel's."""
+    return loop in _loops
+
+
 def blocking(work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] = _nothing) -> T:
     """Run `work` on a loop of our own and wait for it here, where awaiting is impossible (nested magics, `def`).
 

@@ -1,0 +1,77 @@
+"""What the next step of a run, or the rest of it, is expected to cost, from what is known before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.usage import RequestUsage
+
+from agentkit.define import models
+from agentkit.define.replies import estimate, overhead
+from agentkit.engine.gate import Pending
+from agentkit.events import Event, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Tokens and USD; `output_tokens` and `cost` are None where nothing is known to tell them from."""
+
+    input_tokens: int = 0
+    output_tokens: int | None = None
+    cost: float | None = None
+
+
+def of_step(pending: Pending, events: Iterable[Event]) -> Forecast | None:
+    """A model request: its input as it stands, and as much output as the run's requests had; None for a tool call."""
+    if pending.kind == "tool":
+        return None
+    asked = estimate(pending.messages, ModelResponse(parts=[])).input_tokens
+    asked += 0 if pending.arrival.parameters is None else overhead(pending.arrival.parameters)
+    answers = [step.usage.output_tokens for step in _requests(events) if step.usage is not None]
+    answered = round(median(answers)) if answers else None
+    return Forecast(
+        input_tokens=asked, output_tokens=answered, cost=_price(pending, RequestUsage(
+            input_tokens=asked, output_tokens=answered or 0
+        )),
+    )  # fmt: skip
+
+
+def of_rest(events: Iterable[Event], *, run: str, since: int) -> tuple[int, float, int]:
+    """How many recorded steps of `run` come from place `since` on, what they cost, and how many have no price."""
+    steps = [event for event in events if isinstance(event, Step) and event.numbered]
+    own = [step for step in steps if step.run == run][since - 1 :]
+    first = min((step.ord for step in own), default=0)
+    paid = [step for step in steps if step.kind == "model" and (step.run != run or step.ord >= first)]
+    costs = [step.usage.cost for step in paid if step.usage is not None]
+    return len(own), sum(cost for cost in costs if cost is not None), sum(cost is None for cost in costs)
+
+
+def said(count: int, cost: float, unpriced: int, *, since: int) -> str:
+    """What `of_rest` found, to be put behind a sentence; nothing when nothing will be live."""
+    if count == 0:
+        return ""
+    more = f" + {unpriced} unpriced" if unpriced else ""
+    return (
+        f"; from step {since} on {count} step{'s' * (count != 1)} may be live, about ${cost:.4f}{more}"
+        " by what they cost before"
+    )
+
+
+def _requests(events: Iterable[Event]) -> list[Step]:
+    return [event for event in events if isinstance(event, Step) and event.kind == "model" and event.status == "done"]
+
+
+def _price(pending: Pending, usage: RequestUsage) -> float | None:
+    model = pending.arrival.model
+    if model is None:
+        return None
+    members = models.members(model)
+    if models.identity(members[0]).startswith("offline"):
+        return 0.0
+    response = ModelResponse(
+        parts=[], usage=usage, model_name=members[0].model_name, provider_name=getattr(members[0], "system", None)
+    )
+    return models.price(response)
