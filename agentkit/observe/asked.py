@@ -1,0 +1,143 @@
+"""A question and its decision as they are shown: cards for the widget, and what stays when it is gone."""
+
+from __future__ import annotations
+
+import html as markup
+import json
+import re
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from agentkit.defend.approval import Decision, Question
+from agentkit.engine.decided import Asked
+from agentkit.observe import wording
+from agentkit.observe.panel import AMBER, GREEN, RED
+
+EDITABLE = 20_000
+"""Characters of arguments up to which they can be changed in the widget; longer ones are shown cut."""
+
+_LINES = 400
+_TEXT = 4_000
+_ONE_LINE = 160
+_NEGATIVE = frozenset({"deny", "stop"})
+# What a screen does not show, or shows in another order than it is: written as JSON writes it.
+_HIDDEN = re.compile(
+    "[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def title(question: Question) -> str:
+    """What is asked, in one line."""
+    agent = wording.clean(question.agent, 60) or "the agent"
+    tool = wording.clean(question.tool, 80)
+    match question.kind:
+        case "approve":
+            return f"{agent} wants to call {tool}"
+        case "ask":
+            return f"{agent} asks"
+        case "doubt":
+            return f"{tool} may have taken effect already"
+        case "bailout":
+            return f"{agent} does not get any further"
+
+
+def json_text(value: Any) -> str:
+    """JSON as a person reads and changes it: what cannot be seen is written as an escape."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return _HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def card(question: Question) -> dict[str, Any]:
+    """What the widget shows of a question."""
+    text = json_text(question.arguments)
+    editable = question.kind == "approve" and len(text) <= EDITABLE
+    return {
+        "id": question.id,
+        "kind": question.kind,
+        "title": title(question),
+        "text": wording.clean_block(question.text, _TEXT, lines=_LINES),
+        "arguments": text if editable else wording.clean_block(text, _TEXT, lines=_LINES),
+        "editable": editable,
+        "reason": wording.clean_block(question.reason, _TEXT, lines=_LINES),
+        "before": "\n".join(wording.clean(line, 2 * _ONE_LINE) for line in question.before),
+        "form": question.form,
+        "choices": [wording.clean(choice, _ONE_LINE) for choice in question.choices],
+        "lasting": question.lasting,
+        "raisable": bool(question.default),
+    }
+
+
+# ---- without the widget
+
+
+def open_bundle(questions: Sequence[Question]) -> dict[str, str]:
+    """The questions where the widget cannot be shown: what is asked, and how to answer by typing."""
+    rows = [
+        _row(title(question), _asked(question), AMBER, f"{how} {_typed(question)}".strip()) for question in questions
+    ]
+    plain = [f"◇ {title(question)}: {_asked(question)}\n  {how} {_typed(question)}" for question in questions]
+    return {"text/html": "".join(rows), "text/plain": "\n".join(plain)}
+
+
+def decided_bundle(pairs: Iterable[tuple[Question, Decision]], *, after: str = "") -> dict[str, str]:
+    """What stays in the notebook: who decided what, when."""
+    rows, plain = [], []
+    for question, decision in pairs:
+        colour = RED if decision.verdict in _NEGATIVE else GREEN
+        glyph = "✕" if decision.verdict in _NEGATIVE else "✓"
+        said = decided_text(decision)
+        rows.append(_row(f"{glyph} {title(question)}", _asked(question), colour, said))
+        plain.append(f"{glyph} {title(question)}: {wording.clean(_asked(question), _ONE_LINE)} · {said}")
+    if after:
+        rows.append(f'<div style="font-size:12px;opacity:0.75;padding:2px 10px">{markup.escape(after)}</div>')
+        plain.append(after)
+    return {"text/html": "".join(rows), "text/plain": "\n".join(plain)}
+
+
+def decided_text(decision: Decision) -> str:
+    """Who decided what, when."""
+    return f"{wording.clean(decision.said, _TEXT)}, {when(decision.at)}"
+
+
+def when(at: float) -> str:
+    moment = datetime.fromtimestamp(at)
+    today = moment.date() == datetime.fromtimestamp(time.time()).date()
+    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+
+
+def line(one: Asked) -> str:
+    """One question of a list."""
+    state = (
+        "waiting" if one.decision is None else f"{wording.clean(one.decision.said, _ONE_LINE)}, {when(one.decision.at)}"
+    )
+    return f"{one.id}  {title(one.question)}: {wording.clean(_asked(one.question), _ONE_LINE)} · {state}"
+
+
+def _asked(question: Question) -> str:
+    if question.kind == "approve":
+        return json.dumps(question.arguments, ensure_ascii=False)
+    return question.text
+
+
+def _typed(question: Question) -> str:
+    match question.kind:
+        case "approve":
+            return f"%agent approve {question.id} [--deny WHY | --edit JSON]"
+        case "ask":
+            return f"%agent approve {question.id} --answer {'yes' if question.form == 'yes_no' else 'TEXT'}"
+        case "doubt":
+            return f"%agent approve {question.id} --redo | --answer JSON | --stop"
+        case "bailout":
+            return f"%agent approve {question.id} --hint TEXT | --answer JSON | --stop"
+
+
+def _row(head: str, body: str, colour: str, foot: str) -> str:
+    shown = markup.escape(wording.clean_block(body, _TEXT, lines=40), quote=False)
+    return (
+        f'<div class="tex2jax_ignore mathjax_ignore" style="border-left:4px solid {colour};padding:2px 10px;'
+        f'margin:3px 0;font-size:12px;line-height:1.5"><b><bdi>{markup.escape(head, quote=False)}</bdi></b>'
+        f'<pre style="font-size:11px;white-space:pre-wrap;margin:0"><bdi>{shown}</bdi></pre>'
+        f'<span style="opacity:0.75"><bdi>{markup.escape(foot, quote=False)}</bdi></span></div>'
+    )
