@@ -74,10 +74,8 @@ def card(question: Question) -> dict[str, Any]:
 
 def open_bundle(questions: Sequence[Question]) -> dict[str, str]:
     """The questions where the widget cannot be shown: what is asked, and how to answer by typing."""
-    rows = [
-        _row(title(question), _asked(question), AMBER, f"{how} {_typed(question)}".strip()) for question in questions
-    ]
-    plain = [f"◇ {title(question)}: {_asked(question)}\n  {how} {_typed(question)}" for question in questions]
+    rows = [_row(title(question), _asked(question), AMBER, _typed(question)) for question in questions]
+    plain = [f"◇ {title(question)}: {_asked(question)}\n  {_typed(question)}" for question in questions]
     return {"text/html": "".join(rows), "text/plain": "\n".join(plain)}
 
 

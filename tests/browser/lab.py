@@ -1,0 +1,220 @@
+"""A real JupyterLab in a real Chromium: open a notebook, run cells, click, stop, restart, reload, read what is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from playwright.sync_api import Locator, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_SETTINGS = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+}
+TOKEN = "agentkit"
+
+
+@dataclass
+class Server:
+    """A running JupyterLab whose root folder is `folder`."""
+
+    url: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    """JupyterLab on a free port, with settings of its own and without news."""
+    home = folder / ".home"
+    for name, values in _SETTINGS.items():
+        path = home / "lab" / "user-settings" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "lab" / "user-settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "lab" / "workspaces"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    log = (home / "lab.log").open("wb")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"),
+            *(f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}", "--ServerApp.open_browser=False"),
+        ],
+        cwd=folder,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", process)
+        yield Server(f"http://127.0.0.1:{port}", folder, process)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        log.close()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended with {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError("JupyterLab did not start")
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        try:
+            yield chromium
+        finally:
+            chromium.close()
+
+
+class Notebook:
+    """One notebook in one page."""
+
+    def __init__(self, page: Page, url: str, path: Path) -> None:
+        self.page = page
+        self.path = path
+        self.errors: list[str] = []
+        self._url = f"{url}/lab/tree/{path.name}?token={TOKEN}&reset"
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}") or dialog.dismiss())
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self._url)
+        self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+        self._kernel_ready()
+
+    def _kernel_ready(self) -> None:
+        self.page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+
+    def reload(self) -> None:
+        self.save()
+        self.page.reload()
+        self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+
+    def cell(self, number: int) -> Locator:
+        return self.page.locator(".jp-NotebookPanel .jp-CodeCell").nth(number)
+
+    def output(self, number: int) -> Locator:
+        return self.cell(number).locator(".jp-Cell-outputWrapper")
+
+    def run(self, number: int) -> None:
+        """Start a cell; it may still be running when this returns."""
+        self.cell(number).locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+
+    def finished(self, number: int, *, seconds: float = 30) -> str:
+        """What the cell's prompt says once it has run."""
+        prompt = self.cell(number).locator(".jp-InputPrompt")
+        text = ""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            text = prompt.inner_text().strip()
+            if any(char.isdigit() for char in text):
+                return text
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"cell {number} has not finished: {text!r}; {self.output(number).inner_text()[:2000]}")
+
+    def do(self, number: int) -> str:
+        """Run a cell to its end and give its output's text."""
+        self.run(number)
+        self.page.wait_for_timeout(150)
+        self.finished(number, seconds=60)
+        return self.output(number).inner_text()
+
+    def text(self, number: int, *wanted: str, seconds: float = 30) -> str:
+        """The output's text, once it has all that is wanted."""
+        shown = ""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            shown = self.output(number).inner_text() if self.output(number).count() else ""
+            if all(one in shown for one in wanted):
+                return shown
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"cell {number} does not show {wanted!r} but:\n{shown[:3000]}")
+
+    def widgets(self, number: int) -> Locator:
+        """The questions that can be answered under a cell."""
+        return self.output(number).locator("section[data-question]")
+
+    def menu(self, *labels: str) -> None:
+        for place, label in enumerate(labels):
+            kind = ".lm-MenuBar-itemLabel" if place == 0 else ".lm-Menu-itemLabel"
+            self.page.locator(kind, has_text=label).first.click()
+
+    def command(self, label: str) -> None:
+        """Through the command palette."""
+        self.page.keyboard.press("Control+Shift+C")
+        self.page.locator(".lm-CommandPalette-input").fill(label)
+        self.page.locator(".lm-CommandPalette-item").first.click()
+
+    def stop(self) -> None:
+        self.page.locator('[data-command="notebook:interrupt-kernel"], jp-button[title^="Interrupt"]').first.click()
+
+    def restart(self) -> None:
+        self.page.locator('[data-command="kernelmenu:restart"], jp-button[title^="Restart the kernel"]').first.click()
+        accept = self.page.locator(".jp-Dialog .jp-mod-accept")
+        accept.click()
+        self.page.wait_for_timeout(1500)
+        self._kernel_ready()
+
+    def save(self) -> None:
+        self.page.keyboard.press("Control+S")
+        self.page.wait_for_timeout(700)
+
+    def saved(self) -> Any:
+        self.save()
+        return nbformat.read(self.path, as_version=4)
+
+
+def write(path: Path, sources: Sequence[str]) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+Opener = Callable[[Sequence[str]], Notebook]
