@@ -83,9 +83,7 @@ class Bench:
                 return one
         return None
 
-    def watching(
-        self, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Counter[bytes]
-    ) -> Gate:
+    def watching(self, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Counter[bytes]) -> Gate:
         """The gate of a plain run: it does not wait, it ends the run at a breakpoint before a live step."""
 
         def pausing(pending: Pending) -> RunPaused:

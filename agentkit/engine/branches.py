@@ -33,7 +33,13 @@ class Changes:
 
 
 async def fork(
-    session: Session, source: Run, place: int | str, *, agent: AbstractAgent[Any, Any], changes: Changes, deps: Any = None
+    session: Session,
+    source: Run,
+    place: int | str,
+    *,
+    agent: AbstractAgent[Any, Any],
+    changes: Changes,
+    deps: Any = None,
 ) -> Stepped:
     """Open a branch of a recorded run, finished or not, paused before that step; the run itself stays as it is."""
     at = read_path(place)

@@ -389,8 +389,10 @@ def _edit(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any]) -> C
     """What a person put in the place of a step, as a step of its own."""
     value = edit["value"]
     said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    stands = edit["what"] in ("result", "reply")
+    asked, answered = ("", f"{said} (by you)") if stands else (f": {said}", "by you")
     call = _operation(frame, "question", name, edit, ctx)
-    return replace(call, request=f"step {edit['at']}: {said}", describe=lambda payload: "by you")
+    return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
 class JournalDurability(BaseDurabilityCapability[Any]):

@@ -104,7 +104,7 @@ def parsed(what: What, text: str) -> Any:
             raise UserError(f"messages are a JSON list ({error}); plain text is a hint: --hint") from error
         if what == "result":
             return text
-        raise UserError(f"{what} are JSON ({error}): for example {{\"name\": 1}}") from error
+        raise UserError(f'{what} are JSON ({error}): for example {{"name": 1}}') from error
 
 
 def valid_arguments(value: Any, validator: Any, tool: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def reply_of(value: Any, at: Path) -> ModelResponse:
     items = value if isinstance(value, list) else [value]
     parts = [_reply_part(item, f"edited_{spoken(at)}_{place}") for place, item in enumerate(items)]
     if not parts:
-        raise UserError("a reply is text, or {\"tool\": NAME, \"args\": {…}}, or a list of these: this one is empty")
+        raise UserError('a reply is text, or {"tool": NAME, "args": {…}}, or a list of these: this one is empty')
     return ModelResponse(parts=parts, model_name="a person")
 
 
@@ -135,8 +135,8 @@ def _reply_part(item: Any, call_id: str) -> TextPart | ToolCallPart:
     match item:
         case str():
             return TextPart(item)
-        case {"tool": str(name), **rest} if set(rest) <= {"args"}:
-            return ToolCallPart(name, rest.get("args") or {}, tool_call_id=call_id)
+        case {"tool": str(name), **rest} if set(rest) <= {"args"} and isinstance(args := rest.get("args", {}), dict):
+            return ToolCallPart(name, args, tool_call_id=call_id)
         case dict() | list():
             raise UserError('a reply is text, or {"tool": NAME, "args": {…}}, or a list of these')
         case _:

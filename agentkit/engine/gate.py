@@ -220,7 +220,7 @@ class Gate:
                 case "hint":
                     changed = hinted(request.messages, edit.value)
                 case "model":
-                    request.model = models.resolve(edit.value)  # type: ignore[assignment]
+                    request.model = models.resolve(edit.value)
                     continue
                 case "instructions":
                     request.model_request_parameters = _instructed(request.model_request_parameters, edit.value)

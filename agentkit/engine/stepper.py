@@ -1,4 +1,4 @@
-"""A run that is taken step by step: it pauses before each step, goes back, is edited and forked, without paying twice."""
+"""A run taken step by step: it pauses before each, goes back, is edited and forked, and nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextvars
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -25,7 +25,7 @@ from agentkit.engine.moves import By, Entry, Move, MoveLog
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Last, Session, current, current_execution, current_session, execution_of
 from agentkit.errors import UserError
-from agentkit.events import Event, Mode, Step
+from agentkit.events import Event, Mode, Run, Step
 
 State: TypeAlias = Literal["paused", "done", "failed", "stopped"]
 _PATIENCE = 10.0
@@ -79,6 +79,9 @@ class Stepped:
         self._reached: Path = ()
         self._branch: list[str] = []
         self._acted: set[str] = set()
+        self._events: dict[tuple[str, int], Event] = {}
+        self._inside: set[str] = set()
+        self._unlisten: Callable[[], None] = _nothing
         self.moved = time.time()
 
     # -- what it looks like
@@ -98,7 +101,7 @@ class Stepped:
         """The run of this branch in which most steps were taken: going back begins another one."""
         if not self._branch:
             return self.run
-        return max(self._branch, key=lambda run: len(self.session.store.steps(run)))
+        return max(reversed(self._branch), key=lambda run: len(self.session.store.steps(run)))
 
     @property
     def forecast(self) -> Forecast | None:
@@ -106,8 +109,8 @@ class Stepped:
         return None if self.pending is None else forecast.of_step(self.pending, self.events())
 
     def events(self) -> list[Event]:
-        """The run and its steps so far."""
-        return self.session.trace(self.run) if self.run else []
+        """The run and its steps so far, with the runs inside them."""
+        return list(self._events.values())
 
     def __repr__(self) -> str:
         where = f"paused before {self.pending}" if self.pending else self.state
@@ -311,6 +314,7 @@ class Stepped:
 
     async def _reopen(self, order: Order) -> None:
         await self._halt()
+        self._unlisten()
         self._loop = asyncio.get_running_loop()
         self.answer, self.error = None, None
         gate = Gate(
@@ -324,6 +328,8 @@ class Stepped:
             opened=self._opened,
         )
         self._gate = gate
+        self._events, self._inside = {}, set()
+        self._unlisten = self.session.listen(self._hear)
         self._driver = asyncio.create_task(self._drive(gate), context=contextvars.copy_context())
         await self._until_pause()
 
@@ -341,12 +347,18 @@ class Stepped:
 
     def _opened(self, run: str) -> None:
         self.session.bench.stepped.add(run)
+        self._inside.add(run)
         if self._gate is not None and self._gate.root == run:
             self.runs.append(run)
             self._branch.append(run)
 
+    def _hear(self, event: Event) -> None:
+        key = (event.id, -1) if isinstance(event, Run) else (event.run, event.ord)
+        if key[0] in self._inside:
+            self._events[key] = event
+
     def _spent(self, run: str) -> dict[str, float]:
-        live = [event for event in self.session.trace(run) if isinstance(event, Step) and not event.replayed]
+        live = [event for event in self.events() if isinstance(event, Step) and not event.replayed]
         usages = [step.usage for step in live if step.usage is not None]
         return {
             "cost": sum(usage.cost or 0.0 for usage in usages),
@@ -396,6 +408,7 @@ class Stepped:
 
     def abandon(self) -> None:
         """Let it go without waiting: its kernel or session ends, or another run takes its place."""
+        self._unlisten()
         driver, self._driver = self._driver, None
         self.state = "stopped" if self.state == "paused" else self.state
         if driver is not None and self._loop is not None and not self._loop.is_closed():
@@ -417,6 +430,10 @@ class Stepped:
             return False
         self._acted.add(cell)
         return log.knows(cell)
+
+
+def _nothing() -> None:
+    """There is nothing to end yet."""
 
 
 def _after(place: Path) -> Path:
@@ -452,4 +469,3 @@ def _session() -> Session:
     if session is None:
         raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
     return session
-

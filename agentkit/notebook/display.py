@@ -68,6 +68,15 @@ class AnswerOutput:
         self._drawn = 0.0
         self._output.draw(markdown(""))
 
+    @classmethod
+    def here(cls, *, live: bool, formatter: Any) -> AnswerOutput:
+        """The place for the answer of this cell; a run that goes on after its cell has ended takes that cell's."""
+        if live and (place := _resumed.get()) is not None:
+            return place
+        place = cls(live=live, formatter=formatter)
+        _place.set(place)
+        return place
+
     def stream(self, text: str) -> None:
         """The text so far; drawn at most ten times a second."""
         now = time.monotonic()
@@ -83,6 +92,20 @@ class AnswerOutput:
         bundle, metadata = self._format(answer)
         # A widget draws itself and leaves nothing to put in the place that was taken.
         self._output.finish(bundle or markdown(""), metadata=metadata)
+
+
+_place: contextvars.ContextVar[AnswerOutput | None] = contextvars.ContextVar("agentkit_answer", default=None)
+_resumed: contextvars.ContextVar[AnswerOutput | None] = contextvars.ContextVar("agentkit_resumed", default=None)
+
+
+def resume() -> None:
+    """From now on this context is that of a cell that has ended: its output's places are used again."""
+    _resumed.set(_place.get())
+
+
+def resumed() -> bool:
+    """Whether this is a run that goes on after its cell has ended."""
+    return _resumed.get() is not None
 
 
 def markdown(text: str) -> dict[str, Any]:

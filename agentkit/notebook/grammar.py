@@ -41,6 +41,8 @@ _BUILD = {
     "deps": Option(value="NAME", takes="name", help="an object of the notebook that tools get as ctx.deps"),
     "mcp": Option(value="FILE|URL", takes="file", help="MCP servers: a URL or a JSON file, several with commas"),
     "share": Option(value="SCOPE", takes="scope", help="who else may reuse this agent's model answers: user, shared"),
+    "approve": Option(value="A,B*", takes="tools", help="tools that need a person's yes: delete_*,send_mail"),
+    "ask": Option(help="let the agent ask you questions (the tool ask_user)"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 
@@ -49,7 +51,60 @@ _RUN = {
     "continue": Option(value="RUN", takes="run", optional=True, help="carry on the last conversation, or that of RUN"),
     "fresh": Option(help="ask anew, even what is recorded; the newest answer is replayed after"),
     "mode": Option(value="MODE", takes="mode", help="auto, live, replay or off, for this run only"),
+    "headless": Option(value="HOW", help="what needs a person where there is none: suspend, deny or allow"),
     "deps": Option(value="NAME", takes="name", help="an object of the notebook that tools get as ctx.deps"),
+}
+
+_APPROVE = {
+    "edit": Option(value="JSON", help="approve the call with these arguments"),
+    "deny": Option(value="WHY", optional=True, help="do not make the call; the agent is told why"),
+    "always": Option(help="approve equal calls in this session too"),
+    "answer": Option(value="TEXT", help="answer a question; the result (JSON) of a step in doubt"),
+    "hint": Option(value="TEXT", help="let an agent that does not get any further go on with this hint"),
+    "redo": Option(help="perform a step in doubt again"),
+    "stop": Option(help="stop the run there"),
+}
+
+_POLICY = {
+    "approve": Option(value="A,B*", takes="tools", help="tools of any agent that need a person's yes; off: none"),
+    "headless": Option(value="HOW", help="where there is nobody to ask: suspend, deny or allow"),
+}
+
+_STEP = {
+    "at": Option(value="KIND", help="what to pause before: model, tool or all"),
+    "until": Option(value="WHERE", help="go on to there first: tool=NAME, turn=N or cost=USD"),
+    "as": _RUN["as"],
+    "continue": _RUN["continue"],
+    "fresh": _RUN["fresh"],
+    "mode": _RUN["mode"],
+    "deps": _RUN["deps"],
+}
+
+_NEXT = {
+    "in": Option(help="pause inside the agent that this step calls"),
+    "out": Option(help="go on until the agent that is stepped inside has answered"),
+}
+
+_EDIT = {
+    "arguments": Option(help="the body is the arguments of the tool call (JSON)"),
+    "result": Option(help="the body is the tool's result (JSON, or text): it is not called"),
+    "reply": Option(help='the body is the model\'s reply: text, or {"tool": NAME, "args": {…}}: it is not asked'),
+    "messages": Option(help="the body is all that is sent to the model (JSON, as pending.messages_json() gives it)"),
+    "hint": Option(help="the body is a remark of yours, put behind what is sent to the model"),
+    "last": Option(help="edit the step taken last, not the pending one"),
+    "step": Option(value="STEP", help="edit that step of this branch"),
+}
+
+_FORK = {
+    "as": Option(value="NAME", help="what the new branch is called here"),
+    "model": Option(value="MODEL", takes="model", help="another model from that step on"),
+    "prompt": Option(value="TEXT", help="another prompt: the branch begins at the first step"),
+    "hint": Option(value="TEXT", help="a remark put behind what is sent at that step"),
+    "instructions": Option(value="TEXT", help="other instructions from that step on"),
+    "arguments": Option(value="JSON", help="other arguments of that tool call"),
+    "result": Option(value="JSON", help="another result of that tool call: it is not called"),
+    "reply": Option(value="TEXT", help="another reply of the model there: it is not asked"),
+    "deps": _RUN["deps"],
 }
 
 _SETTLE = {
@@ -76,6 +131,89 @@ VERBS: dict[str, Verb] = {
         takes="agent",
         options=_RUN,
         help="ask an agent; the body is the prompt, {{ expression }} is filled in from the notebook",
+    ),
+    "step": Verb(
+        where="cell",
+        words="AGENT",
+        least=1,
+        most=1,
+        takes="agent",
+        options=_STEP,
+        help="run an agent step by step: it pauses before each; the body is the prompt",
+    ),
+    "next": Verb(
+        where="line",
+        words="[N] [RUN]",
+        most=2,
+        takes="run",
+        options=_NEXT,
+        help="take the pending step, or N steps",
+    ),
+    "continue": Verb(
+        where="line",
+        words="[RUN]",
+        most=1,
+        takes="run",
+        options={"until": _STEP["until"]},
+        help="go on to the end or the next breakpoint",
+    ),
+    "back": Verb(
+        where="line",
+        words="[N] [RUN]",
+        most=2,
+        takes="run",
+        options={},
+        help="pause before the step taken last, or N earlier; costs nothing",
+    ),
+    "goto": Verb(
+        where="line",
+        words="STEP [RUN]",
+        least=1,
+        most=2,
+        takes="run",
+        options={},
+        help="pause before a recorded step; costs nothing",
+    ),
+    "edit": Verb(
+        where="cell",
+        words="[RUN]",
+        most=1,
+        takes="run",
+        options=_EDIT,
+        help="put the body in the place of the pending step's arguments, result, reply or messages; begins a branch",
+    ),
+    "fork": Verb(
+        where="line",
+        words="RUN STEP",
+        least=2,
+        most=2,
+        takes="run",
+        options=_FORK,
+        help="begin another branch of a recorded run at a step; what comes before is shared and free",
+    ),
+    "diff": Verb(
+        where="line",
+        words="RUN RUN",
+        least=2,
+        most=2,
+        takes="run",
+        options={},
+        help="two branches step by step: same, changed (what), only in one",
+    ),
+    "stop": Verb(
+        where="line",
+        words="[RUN]",
+        most=1,
+        takes="run",
+        options={},
+        help="let go of a stepped run; what is recorded is kept",
+    ),
+    "break": Verb(
+        where="line",
+        words="[tool=NAME | when CONDITION | off]",
+        most=None,
+        options={},
+        help='pause every run of this session there: tool=delete_rows, when "cost > 0.10"; without words: list them',
     ),
     "trace": Verb(
         where="line",
@@ -125,6 +263,22 @@ VERBS: dict[str, Verb] = {
         options=_SETTLE,
         help="decide on a step in doubt; without STEP: list them",
     ),
+    "approve": Verb(
+        where="line",
+        words="ID",
+        least=1,
+        most=None,
+        options=_APPROVE,
+        help="decide on a call or question that waits; %agent approvals lists them",
+    ),
+    "approvals": Verb(
+        where="line",
+        words="[withdraw ID]",
+        most=2,
+        options={},
+        help="what waits for a person, what Always holds, what was decided",
+    ),
+    "policy": Verb(where="line", options=_POLICY, help="show or set what needs a person in this session"),
     "model": Verb(
         where="line",
         words="[MODEL]",

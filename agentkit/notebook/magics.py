@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from agentkit.errors import AgentKitError
+from agentkit.errors import AgentKitError, ApprovalPending
 from agentkit.notebook import arrival, cells, complete, display, failure, grammar, line, place
 
 if TYPE_CHECKING:
+    from agentkit.defend.approval import Decision, Question
     from agentkit.engine.session import Session
-    from agentkit.notebook.panels import Panels
-    from agentkit.notebook.verbs import Desk, Reply
+    from agentkit.notebook.asking import Asker
+    from agentkit.notebook.desk import Desk, Reply
+    from agentkit.notebook.panels import CellPanel, Panels
 
 
 class Notebook:
@@ -27,10 +29,34 @@ class Notebook:
         self._panels: Panels | None = None
         self._cell: tuple[str | None, bool] = (None, False)
         self._undo_stop = _nothing
+        self._asker: Asker | None = None
 
     async def cell(self, text: str, body: str) -> None:
-        """`%%agent …`."""
-        await self._shown(text, body)
+        """`%%agent …`. What it waits for when it ends may be decided later: then it goes on in its place."""
+        try:
+            await self._shown(text, body)
+        except ApprovalPending as error:
+            if self._asker is not None and cells.depth.get() == 1:
+                panel = None if self._panels is None else self._panels.newest
+                cell = self._cell[0]
+                self._asker.when_decided(error, lambda: self._go_on(text, body, panel=panel, cell=cell))
+            raise
+
+    async def _go_on(self, text: str, body: str, *, panel: CellPanel | None, cell: str | None) -> None:
+        """The cell once more, after its end: what is recorded replays, and the decisions are there now."""
+        session = self.session()
+        session.continue_cell(cell)
+        display.resume()
+        session.asker = self._ask
+        if self._panels is not None and panel is not None:
+            self._panels.again(panel)
+        try:
+            await self.cell(text, body)
+        except AgentKitError as error:
+            display.say(f"{type(error).__name__}: {error}")
+        finally:
+            if self._panels is not None and panel is not None:
+                self._panels.over(panel)
 
     async def line(self, text: str) -> None:
         """`%agent …` as a statement."""
@@ -82,7 +108,8 @@ class Notebook:
             problem = failure.interrupted(f"{doing}: ")
         except Exception as error:  # noqa: BLE001 - each becomes one line; %agent traceback keeps the rest
             problem = failure.shown(error, doing=doing)
-        self._finish_panel()
+        if not display.resumed():
+            self._finish_panel()
         raise problem
 
     def session(self) -> Session:
@@ -103,16 +130,29 @@ class Notebook:
             self._panels = Panels()
             self._panels.begin(self._cell[0], live=self._cell[1])
         self._panels.attach(found)
+        found.asker = self._ask if self._cell[1] else None
         return found
 
     def _ready(self) -> Desk:
-        from agentkit.notebook.verbs import Desk
+        from agentkit.notebook.desk import Desk
 
         session = self.session()
         if self._desk is None:
-            self._desk = Desk(shell=self.shell, session=session)
+            self._desk = Desk(shell=self.shell, session=session, decided=self._look)
         self._desk.session = session
         return self._desk
+
+    async def _ask(self, questions: tuple[Question, ...]) -> tuple[Decision, ...]:
+        """`session.asker`, where somebody watches."""
+        from agentkit.notebook.asking import Asker
+
+        if self._asker is None:
+            self._asker = Asker(self.session())
+        return await self._asker.ask(questions)
+
+    def _look(self) -> None:
+        if self._asker is not None:
+            self._asker.look()
 
     def _redraw(self) -> None:
         if self._panels is not None:

@@ -66,11 +66,16 @@ class CellPanel:
         self.context.run(finish or self.output.draw, bundle, metadata=panel.metadata(trace))
 
 
+def _run_of(event: Event) -> str:
+    return event.id if isinstance(event, Run) else event.run
+
+
 class Panels:
     """The panels of the present cell and of earlier ones whose runs still go on."""
 
     def __init__(self) -> None:
         self._panels: list[CellPanel] = []
+        self.newest: CellPanel | None = None
         self._session: Session | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -85,11 +90,24 @@ class Panels:
 
     def begin(self, cell: str | None, *, live: bool) -> None:
         self._panels = [old for old in self._panels if old.running]
-        self._panels.append(CellPanel(cell=cell, live=live))
+        self.newest = CellPanel(cell=cell, live=live)
+        self._panels.append(self.newest)
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
+
+    def again(self, panel: CellPanel) -> None:
+        """What the panel's cell runs from now on is drawn in its place, though the cell has ended."""
+        panel.events.clear()
+        if panel not in self._panels:
+            self._panels.insert(0, panel)
+
+    def over(self, panel: CellPanel) -> None:
+        """That has ended: draw it for the last time."""
+        panel.draw()
+        if panel in self._panels:
+            self._panels.remove(panel)
 
     @property
     def used(self) -> bool:
@@ -98,6 +116,9 @@ class Panels:
 
     def take(self, event: Event) -> None:
         """An event from the session, on any thread."""
+        if self._session is not None and _run_of(event) in self._session.bench.stepped:
+            # What is stepped is shown where it is moved.
+            return
         newest_first = self._panels[::-1]
         # A run that an earlier cell started and that still goes on stays in the panel of that cell.
         owner = next((one for one in newest_first if one.contains(event)), None) or next(

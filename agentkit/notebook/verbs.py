@@ -5,59 +5,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic_ai import BinaryContent
-
+from agentkit.defend.approval import parse_headless
 from agentkit.define import models
 from agentkit.define.spec import Spec
+from agentkit.engine import decided
 from agentkit.engine.agent import durable
 from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
-from agentkit.engine.session import Session
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
-from agentkit.notebook import carried, failure, grammar, look, prompt
+from agentkit.notebook import approving, carried, failure, grammar, look, prompt, stepping
+from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
+from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
 from agentkit.observe.why import diverged, explain
-
-BODY_LINE = 2
-"""The number of the body's first line, as the front end counts: the magic line is line 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """`value` is what `x = %agent …` gets and `_` holds; `show` draws it under the cell."""
-
-    value: Any = None
-    show: Callable[[], object] = field(default=lambda: None)
-
-
-@dataclass(kw_only=True)
-class Desk:
-    """What verbs work with: the shell, its session, and what was remarked or remembered in this kernel."""
-
-    shell: Any
-    session: Session
-    deps: dict[str, str] = field(default_factory=dict)
-    remarked: set[str] = field(default_factory=set)
-
-    @property
-    def names(self) -> dict[str, Any]:
-        names: dict[str, Any] = self.shell.user_ns
-        return names
-
-    def remark(self, notes: tuple[str, ...]) -> None:
-        """Print what was not said before in this kernel."""
-        for note in notes:
-            if note not in self.remarked:
-                self.remarked.add(note)
-                say(f"  note: {note}")
 
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
@@ -66,6 +33,8 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return build(desk, line, body or "")
     if line.verb == "run":
         return await run(desk, line, body)
+    if line.verb in stepping.VERBS:
+        return await stepping.perform(desk, line, body)
     return _LINES[line.verb](desk, line)
 
 
@@ -102,10 +71,13 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
         look.check_output(given["output"], options["output"])
     if "deps" in given:
         options["deps"] = look.value("deps", given["deps"], desk.names)
+    if "approve" in given:
+        options["approve"] = given["approve"]
+    options["ask"] = "ask" in given
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:
-        options["share"] = _one_of("--share", given["share"], get_args(Scope))
+        options["share"] = one_of("--share", given["share"], get_args(Scope))
     if "ttl" in given:
         options["ttl"] = look.seconds(given["ttl"])
     return options
@@ -141,21 +113,22 @@ async def run(desk: Desk, line: Line, body: str | None) -> Reply:
     template, first = (text, 1) if body is None else (body, BODY_LINE)
     given = prompt.render(template, desk.names, first_line=first)
     desk.remark(given.notes)
-    answer = await _answered(desk, agent, line, _sent(given))
+    answer = await _answered(desk, agent, line, sent(given))
     if bind is not None:
         desk.shell.push({bind: answer.output})
     return Reply(value=answer.output)
 
 
 async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
-    output = AnswerOutput(live=watched(desk.shell), formatter=desk.shell.display_formatter)
+    output = AnswerOutput.here(live=watched(desk.shell), formatter=desk.shell.display_formatter)
     answer = await ask(
         agent,
         text,
         continues=line.options.get("continue"),
         fresh=line.has("fresh"),
-        mode=_mode(line.options["mode"]) if line.has("mode") else None,
-        deps=_deps(desk, line, agent.name),
+        mode=mode_of(line),
+        headless=parse_headless(line.options["headless"]) if line.has("headless") else None,
+        deps=desk.deps_of(line, agent.name),
         on_text=output.stream,
     )
     output.finish(answer.output)
@@ -163,21 +136,6 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
     if (change := diverged(desk.session.store, answer.run)) is not None:
         say(f"  note: {change}; %agent why says what changed")
     return answer
-
-
-def _sent(given: prompt.Rendered) -> str | list[Any]:
-    """Text alone as text, else text and images in their order."""
-    if all(isinstance(part, str) for part in given.parts):
-        return given.text.strip()
-    return [
-        part if isinstance(part, str) else BinaryContent(data=part.data, media_type=part.media_type)
-        for part in given.parts
-    ]
-
-
-def _deps(desk: Desk, line: Line, name: str | None) -> Any:
-    given = line.options.get("deps") or desk.deps.get(name or "")
-    return None if given is None else look.value("deps", given, desk.names)
 
 
 def glance(desk: Desk, line: Line) -> Reply:
@@ -191,7 +149,9 @@ def glance(desk: Desk, line: Line) -> Reply:
         ("agents", agents),
         ("last run", last),
     ]
-    doubt = session.in_doubt()
+    waiting = [one.id for one in decided.everything(session.store) if one.decision is None]
+    rows += [("waiting", f"{_counted(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
+    doubt = [row for row in session.in_doubt() if str(row.id) not in waiting]
     rows += [("in doubt", f"{_counted(len(doubt), 'step')}: %agent settle lists them")] if doubt else []
     return _said("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
 
@@ -264,6 +224,12 @@ def _json(line: Line) -> Any:
         raise UserError(f'--result {given}: not JSON ({error}); text needs quotes: "like this"') from error
 
 
+def approve(desk: Desk, line: Line) -> Reply:
+    told = approving.approve(desk.session, line)
+    desk.decided()
+    return _said(told)
+
+
 def model(desk: Desk, line: Line) -> Reply:
     if line.rest:
         chosen = look.model(line.rest, desk.names)
@@ -276,7 +242,7 @@ def model(desk: Desk, line: Line) -> Reply:
 
 def mode(desk: Desk, line: Line) -> Reply:
     if line.word:
-        desk.session.mode = _mode(line.word)
+        desk.session.mode = read_mode(line.word)
     return _said(f"mode {desk.session.mode}: {_MODES[desk.session.mode]}")
 
 
@@ -316,16 +282,6 @@ def _run_id(desk: Desk, line: Line) -> str:
         known = [run.id for run in desk.session.runs(limit=50)] + [run.agent for run in desk.session.runs(limit=50)]
         raise UserError(f"no run or agent {line.word} is recorded{nearest(line.word, known)}; %agent runs lists them")
     raise UserError("nothing has run yet: %%agent run AGENT")
-
-
-def _mode(text: str) -> Mode:
-    return _one_of("mode", text, get_args(Mode))  # type: ignore[no-any-return]
-
-
-def _one_of(what: str, text: str, known: tuple[str, ...]) -> Any:
-    if text not in known:
-        raise UserError(f"{what} {text}: one of {', '.join(known)}{nearest(text, known)}")
-    return text
 
 
 def _counted(number: int, thing: str) -> str:
@@ -370,6 +326,9 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "why": why,
     "forget": forget,
     "settle": settle,
+    "approve": approve,
+    "approvals": lambda desk, line: _said(approving.approvals(desk.session, line)),
+    "policy": lambda desk, line: _said(approving.policy(desk.session, line)),
     "model": model,
     "mode": mode,
     "journal": journal,

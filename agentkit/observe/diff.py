@@ -112,8 +112,7 @@ class Diff:
 
 
 def _own(side: Sequence[Event], run: Run) -> list[Step]:
-    kinds = ("model", "tool", "question", "approval")
-    return [event for event in side if isinstance(event, Step) and event.run == run.id and event.kind in kinds]
+    return [event for event in side if isinstance(event, Step) and event.run == run.id and event.numbered]
 
 
 def _lined_up(left: Sequence[Step], right: Sequence[Step]) -> Iterable[Pair]:
@@ -137,6 +136,9 @@ def _line(step: Step) -> tuple[str, str, str, str]:
 def _pair(one: Step, other: Step) -> Pair:
     if one.id == other.id:
         return Pair(verdict="same", left=one, right=other)
+    if "question" in (one.kind, other.kind):
+        given = next(step.name.removeprefix("edit ") for step in (other, one) if step.kind == "question")
+        return Pair(verdict="changed", left=one, right=other, changed=(f"{given}, by a person",))
     facts = {
         "kind": one.kind != other.kind,
         "model" if one.kind == "model" else "tool": one.name != other.name,

@@ -1,4 +1,4 @@
-"""The step a run is paused before, shown in full: what would be sent or called, what it would cost, what can be done."""
+"""The step a run is paused before, in full: what would be sent or called, what it would cost, what can be done."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class PendingView:
-    """A paused run as a person sees it. `price` is empty where the step is no request; `beside` are the turn's calls."""
+    """A paused run as a person sees it; `beside` are all calls of the turn, `now` the place of this one among them."""
 
     agent: str
     run: str
@@ -80,7 +80,9 @@ def html(view: PendingView) -> str:
 
 
 def _headline(view: PendingView) -> str:
-    cost = f'<b style="color:{GREEN}">{_escaped(view.free)}</b>' if view.free else _escaped(view.price or "would be live")
+    cost = (
+        f'<b style="color:{GREEN}">{_escaped(view.free)}</b>' if view.free else _escaped(view.price or "would be live")
+    )
     return (
         f"<div><b>{_escaped(wording.clean(view.agent, 60))}</b> · "
         f'<b style="color:{AMBER}">⏸ paused before step {_escaped(view.at)}</b> · '
@@ -166,13 +168,12 @@ def text(view: PendingView) -> str:
     cost = view.free or view.price or "would be live"
     head = f"{view.agent} · paused before step {view.at} · {view.kind} {view.name} · {cost} · run {view.run}"
     rows = [
-        f"  {number} {'replayed' if node.step.replayed else 'live'} {_row(node)}" for number, node in _numbered(view.done)
+        f"  {number} {'replayed' if node.step.replayed else 'live'} {_row(node)}"
+        for number, node in _numbered(view.done)
     ]
     calls = [f"  {'▶' if place == view.now else '·'} {call}" for place, call in enumerate(view.beside)]
     shown = [
         f"  {block.title}: {wording.clean_block(block.text, _TEXT, lines=_LINES)}" for block in view.blocks[-_OLDER:]
     ]
     remarks = [f"  {wording.clean(remark, 400)}" for remark in (view.cause, view.note) if remark]
-    return "\n".join(
-        [wording.clean(head, 300), *remarks, *rows[-_ROWS:], *(calls if len(calls) > 1 else []), *shown]
-    )
+    return "\n".join([wording.clean(head, 300), *remarks, *rows[-_ROWS:], *(calls if len(calls) > 1 else []), *shown])

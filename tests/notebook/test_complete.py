@@ -21,8 +21,8 @@ NAMES: dict[str, Any] = {"analyst": Agent(TestModel()), "query": query, "Plan": 
 @pytest.mark.parametrize(
     ("text", "cell", "offered"),
     [
-        ("", True, ["build", "run"]),
-        ("s", False, ["settle"]),
+        ("", True, ["build", "run", "step", "edit"]),
+        ("se", False, ["settle"]),
         ("build x --t", True, ["--tools", "--ttl"]),
         ("build x --tools query --t", True, ["--ttl"]),
         ("build x --tools query,an", True, ["analyst"]),

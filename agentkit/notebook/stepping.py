@@ -1,0 +1,341 @@
+"""The verbs that step: each moves a run and shows the step it is paused before, or what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import html as markup
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, cast, get_args
+
+from pydantic_ai.messages import ModelMessage, ModelRequest
+
+from agentkit.engine import branches, edits, stepper
+from agentkit.engine.agent import durable
+from agentkit.engine.breakpoints import Breakpoint
+from agentkit.engine.gate import At, Pending, arguments_json
+from agentkit.engine.moves import Move
+from agentkit.engine.stepper import Stepped
+from agentkit.errors import SpecError, UserError, nearest
+from agentkit.notebook import cells, grammar, look, prompt
+from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, sent
+from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
+from agentkit.notebook.line import Line
+from agentkit.observe import panel, pending, wording
+from agentkit.observe.diff import Diff
+from agentkit.observe.pending import Block, PendingView
+from agentkit.observe.trace import Trace
+
+
+async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
+    """Do what a stepping verb says: its value, and what draws it under the cell."""
+    if line.verb in ("break", "diff"):
+        return (breakpoint_ if line.verb == "break" else diff)(desk, line)
+    if cells.is_other_loop(asyncio.get_running_loop()):
+        raise UserError(
+            f"%agent {line.verb} needs a cell of its own: it cannot move a run under another magic or inside a function"
+        )
+    return await _MOVES[line.verb](desk, line, body)
+
+
+# -- opening
+
+
+async def step(desk: Desk, line: Line, body: str | None) -> Reply:
+    agent = look.agent(line.word, desk.names)
+    if not (body or "").strip():
+        raise SpecError(f"the body is empty: write the prompt under the %%agent step {line.word} line")
+    given = prompt.render(body or "", desk.names, first_line=BODY_LINE)
+    desk.remark(given.notes)
+    if "as" in line.options:
+        desk.binds[line.word] = look.new_name(
+            line.options["as"], desk.names, option="--as", free=lambda old: not callable(old)
+        )
+    else:
+        desk.binds.pop(line.word, None)
+    return await _came_to(
+        desk,
+        None,
+        stepper.step(
+            durable(agent),
+            sent(given),
+            at=_at(line.options.get("at", "all")),
+            until=line.options.get("until", ""),
+            continues=line.options.get("continue"),
+            mode=mode_of(line),
+            fresh=line.has("fresh"),
+            deps=desk.deps_of(line, line.word),
+        ),
+    )
+
+
+def _at(text: str) -> At:
+    if text not in get_args(At):
+        raise UserError(f"--at {text}: one of {', '.join(get_args(At))}{nearest(text, get_args(At))}")
+    return cast(At, text)
+
+
+# -- moving
+
+
+async def next_(desk: Desk, line: Line, body: str | None) -> Reply:
+    count, word = _count(line)
+    return await _moved(desk, word, Move(verb="next", n=count, into=line.has("in"), out=line.has("out")))
+
+
+async def continue_(desk: Desk, line: Line, body: str | None) -> Reply:
+    return await _moved(desk, line.word, Move(verb="continue", until=line.options.get("until", "")))
+
+
+async def back(desk: Desk, line: Line, body: str | None) -> Reply:
+    count, word = _count(line)
+    return await _moved(desk, word, Move(verb="back", n=count))
+
+
+async def goto(desk: Desk, line: Line, body: str | None) -> Reply:
+    return await _moved(desk, " ".join(line.words[1:]), Move(verb="goto", to=edits.spoken(edits.read_path(line.word))))
+
+
+async def edit(desk: Desk, line: Line, body: str | None) -> Reply:
+    run = await _picked(desk, line.word)
+    place = run.editable(line.options.get("step"), last=line.has("last"))
+    what = _what(line, run.met(place), last=place != (run.pending.at if run.pending else None))
+    filled = prompt.render(body or "", desk.names, first_line=BODY_LINE).text
+    value = edits.parsed(what, filled)
+    made = edits.Override(at=place, what=what, value=value)
+    return await _moved(desk, line.word, Move(verb="edit", edit=made.as_json()))
+
+
+def _what(line: Line, met: Pending, *, last: bool) -> edits.What:
+    """What the body of an edit is: as the options say, else what is most often meant at such a step."""
+    named = [what for what in edits.WHATS if line.has(what)]
+    if len(named) > 1:
+        raise UserError(f"%%agent edit: --{named[0]} and --{named[1]}: give one of them")
+    if named:
+        return cast(edits.What, named[0])
+    if met.kind == "tool":
+        return "result" if last else "arguments"
+    return "reply" if last else "hint"
+
+
+async def stop(desk: Desk, line: Line, body: str | None) -> Reply:
+    run = desk.session.bench.pick(line.word)
+    where = f"before {run.pending}" if run.pending else run.state
+    await run.stop()
+    return Reply(show=lambda: say(f"{run.name}: no longer stepped ({where}); what is recorded is kept, run {run.run}"))
+
+
+async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
+    *named, place = line.words
+    word = " ".join(named)
+    options = {key: line.options[key] for key in ("model", "hint", "instructions") if line.has(key)}
+    changes = branches.Changes(
+        prompt=line.options.get("prompt"),
+        name=line.options.get("as", ""),
+        edits=tuple(
+            (cast(edits.What, what), edits.parsed(cast(edits.What, what), text))
+            for what, text in (*options.items(), *_json_edits(line))
+        ),
+    )
+    source = _run_named(desk, word)
+    agent = durable(look.agent(source.agent, desk.names))
+    deps = desk.deps_of(line, source.agent)
+    opening = branches.fork(desk.session, source, place, agent=agent, changes=changes, deps=deps)
+    return await _came_to(desk, None, opening)
+
+
+def _json_edits(line: Line) -> list[tuple[str, str]]:
+    return [(key, line.options[key]) for key in ("arguments", "result", "reply") if line.has(key)]
+
+
+async def _picked(desk: Desk, word: str) -> Stepped:
+    """The stepped run that is meant; a plain run that paused at a breakpoint is opened at its step."""
+    bench = desk.session.bench
+    found = bench.find(word)
+    waiting = bench.waiting(word)
+    if waiting is not None and (found is None or waiting.since > found.moved):
+        return await branches.take_up(desk.session, waiting)
+    return cast(Stepped, bench.pick(word))
+
+
+async def _moved(desk: Desk, word: str, move: Move) -> Reply:
+    run = await _picked(desk, word)
+
+    async def moved() -> Stepped:
+        await run.act(move, by="cell", cell=desk.session.execution.cell)
+        return run
+
+    return await _came_to(desk, run, moved())
+
+
+def _count(line: Line) -> tuple[int, str]:
+    """`[N] [RUN]`"""
+    if line.word.isdigit():
+        return int(line.word), " ".join(line.words[1:])
+    return 1, line.rest
+
+
+# -- showing
+
+
+async def _came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) -> Reply:
+    """Do the work, and say meanwhile what is being done where somebody watches; then show where the run stands."""
+    output = Output(live=watched(desk.shell))
+    if run is not None and run.pending is not None:
+        said = f"{run.name} · taking {run.pending} …"
+        output.draw({"text/plain": said, "text/html": f"<i>{markup.escape(said)}</i>"})
+    moved = await work
+    desk.remark(tuple(desk.session.remarks))
+    if moved.answer is not None:
+        answer = moved.answer
+        if (name := desk.binds.get(moved.name)) is not None:
+            desk.shell.push({name: answer.output})
+        return Reply(value=answer.output, show=lambda: _show_answer(desk, moved, output))
+    view = view_of(moved)
+    return Reply(show=lambda: output.finish(pending.bundle(view), metadata=pending.metadata(view)))
+
+
+def _show_answer(desk: Desk, run: Stepped, output: Output) -> None:
+    assert run.answer is not None
+    trace = Trace.of(run.events())
+    output.finish(panel.bundle(trace, now=time.time(), open=True), metadata=panel.metadata(trace))
+    AnswerOutput(live=False, formatter=desk.shell.display_formatter).finish(run.answer.output)
+
+
+def view_of(run: Stepped) -> PendingView:
+    """What is shown of a paused run."""
+    step = run.pending
+    if step is None:
+        return PendingView(
+            agent=run.name, run=run.run, at="?", kind="run", name=run.state, free=run.state, note=run.note, moves=()
+        )
+    calls = step.beside
+    return PendingView(
+        agent=run.name if len(step.at) == 1 else f"{run.name} › {step.agent}",
+        run=run.run,
+        at=edits.spoken(step.at),
+        kind=step.kind,
+        name=step.name.split(" @ ")[0],
+        free=_free(step),
+        price=_price(run),
+        cause=step.cause,
+        note=run.note,
+        blocks=tuple(_blocks(step)),
+        beside=tuple(f"{call.tool_name}({_short(call.args)})" for call in calls),
+        now=next((place for place, call in enumerate(calls) if call.tool_call_id == step.arrival.call_id), -1),
+        moves=_moves(step),
+        done=Trace.of(run.events()),
+    )
+
+
+def _free(step: Pending) -> str:
+    if step.given is not None:
+        return f"{step.given.what} given by you, free"
+    return "recorded, replayed for free" if step.row is not None else ""
+
+
+def _price(run: Stepped) -> str:
+    expected = run.forecast
+    if expected is None:
+        return "a call, would be performed"
+    tokens = f"{expected.input_tokens:,} tokens in"
+    tokens += f", about {expected.output_tokens:,} out" if expected.output_tokens is not None else ", out not known yet"
+    cost = "unpriced" if expected.cost is None else f"about {wording.money(expected.cost)}"
+    return f"would be live: {cost} ({tokens})"
+
+
+def _blocks(step: Pending) -> list[Block]:
+    shown = [Block(title="your edit", text=str(one)) for one in step.edits]
+    if step.kind == "tool":
+        return [*shown, Block(title="arguments", text=arguments_json(step.arguments))]
+    return [*shown, *(Block(title=_who(message), text=_told(message)) for message in step.messages)]
+
+
+def _who(message: ModelMessage) -> str:
+    return "to the model" if isinstance(message, ModelRequest) else "the model said"
+
+
+def _told(message: ModelMessage) -> str:
+    return "\n".join(_part(part) for part in message.parts)
+
+
+def _part(part: Any) -> str:
+    if part.part_kind == "tool-call":
+        return f"→ {part.tool_name}({_short(part.args)})"
+    content = getattr(part, "content", "")
+    said = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=repr)
+    return f"{part.tool_name} → {said}" if part.part_kind == "tool-return" else said
+
+
+def _short(args: Any) -> str:
+    given = args if isinstance(args, dict) else json.loads(args or "{}") if _is_json(args) else {"args": args}
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def _is_json(text: Any) -> bool:
+    try:
+        return isinstance(json.loads(text or "{}"), dict)
+    except (TypeError, ValueError):
+        return False
+
+
+def _moves(step: Pending) -> tuple[str, ...]:
+    edited = "--result" if step.kind == "tool" else "--reply"
+    return ("%agent next", "%agent continue", "%agent back", f"%%agent edit [{edited}]", "%agent stop")
+
+
+# -- breakpoints and branches
+
+
+def breakpoint_(desk: Desk, line: Line) -> Reply:
+    points = desk.session.bench.breakpoints
+    if line.rest == "off":
+        points.clear()
+    elif line.rest:
+        point = Breakpoint.parse(line.rest)
+        points[:] = [one for one in points if one.text != point.text] + [point]
+    told = "\n".join(f"pauses before a step where {point.text}" for point in points) or "no breakpoints"
+    return Reply(show=lambda: say(told))
+
+
+def diff(desk: Desk, line: Line) -> Reply:
+    one, other = (_run_named(desk, word) for word in line.words)
+    if one.id == other.id:
+        raise UserError(f"%agent diff: {line.words[0]} and {line.words[1]} are one run, {one.id}: name two")
+    compared = Diff.of(desk.session.trace(one.id), desk.session.trace(other.id))
+
+    def draw() -> None:
+        show(compared.bundle(), raw=True)
+
+    return Reply(value=compared.frame(), show=draw)
+
+
+def _run_named(desk: Desk, word: str) -> Any:
+    """A recorded run, by its id, the name of a stepped run, or an agent whose last run is meant."""
+    session = desk.session
+    stepped = session.bench.find(word) if word else None
+    if stepped is not None and word == stepped.name and session.store.run(stepped.furthest) is not None:
+        return session.store.run(stepped.furthest)
+    found = session.store.run(word) if word else None
+    if found is None:
+        found = next(iter(session.runs(agent=word or None, limit=1)), None)
+    if found is None:
+        known = [run.id for run in session.runs(limit=50)] + [run.agent for run in session.runs(limit=50)]
+        raise UserError(f"no run or agent {word} is recorded{nearest(word, known)}; %agent runs lists them")
+    return found
+
+
+_MOVES: dict[str, Callable[[Any, Line, str | None], Awaitable[Reply]]] = {
+    "step": step,
+    "next": next_,
+    "continue": continue_,
+    "back": back,
+    "goto": goto,
+    "edit": edit,
+    "stop": stop,
+    "fork": fork,
+}
+
+VERBS = frozenset({*_MOVES, "break", "diff"})
+assert set(grammar.VERBS) >= VERBS
