@@ -35,6 +35,7 @@ function block(text) {
 
 function folded(name, text) {
   const details = element("details", "margin:4px 0;");
+  details.open = text.length < 400;
   details.append(element("summary", "cursor:pointer;opacity:.75;font-size:11px;", name), block(text));
   return details;
 }

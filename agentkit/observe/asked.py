@@ -19,6 +19,7 @@ EDITABLE = 20_000
 """Characters of arguments up to which they can be changed in the widget; longer ones are shown cut."""
 
 _LINES = 400
+_WIDE = 90
 _TEXT = 4_000
 _ONE_LINE = 160
 _NEGATIVE = frozenset({"deny", "stop"})
@@ -45,8 +46,17 @@ def title(question: Question) -> str:
 
 def json_text(value: Any) -> str:
     """JSON as a person reads and changes it: what cannot be seen is written as an escape."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict) and value:
+        text = "{\n" + ",\n".join(f"  {_pair(name, item)}" for name, item in value.items()) + "\n}"
     return _HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _pair(name: object, value: Any) -> str:
+    short = json.dumps(value, ensure_ascii=False)
+    if len(short) > _WIDE:
+        short = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+    return f"{json.dumps(str(name), ensure_ascii=False)}: {short}"
 
 
 def card(question: Question) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real Chromium: open a notebook, run cells, click, stop, restart, reload, read what is shown."""
+"""A real JupyterLab in a real Chromium: open a notebook, run cells, click, stop, restart, read what is shown."""
 
 from __future__ import annotations
 
@@ -119,8 +119,15 @@ class Notebook:
         self.errors: list[str] = []
         self._url = f"{url}/lab/tree/{path.name}?token={TOKEN}&reset"
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: self.errors.append(f"dialog: {dialog.message}") or dialog.dismiss())
+        page.on("dialog", self._dialog)
         self.open()
+
+    def _dialog(self, dialog: Any) -> None:
+        if dialog.type == "beforeunload":
+            dialog.accept()
+            return
+        self.errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open(self) -> None:
         self.page.goto(self._url)
@@ -128,7 +135,9 @@ class Notebook:
         self._kernel_ready()
 
     def _kernel_ready(self) -> None:
-        self.page.wait_for_selector(".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+        self.page.wait_for_selector(
+            ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000
+        )
 
     def reload(self) -> None:
         self.save()
@@ -143,8 +152,17 @@ class Notebook:
 
     def run(self, number: int) -> None:
         """Start a cell; it may still be running when this returns."""
-        self.cell(number).locator(".cm-content").click()
-        self.page.keyboard.press("Control+Enter")
+        prompt = self.cell(number).locator(".jp-InputPrompt")
+        before = prompt.inner_text()
+        for _ in range(5):
+            # A page that is still settling takes the focus away again.
+            self.cell(number).locator(".cm-content").click()
+            self.page.keyboard.press("Control+Enter")
+            for _ in range(20):
+                if prompt.inner_text() != before:
+                    return
+                self.page.wait_for_timeout(100)
+        raise AssertionError(f"cell {number} does not start: {before!r}")
 
     def finished(self, number: int, *, seconds: float = 30) -> str:
         """What the cell's prompt says once it has run."""
@@ -161,7 +179,6 @@ class Notebook:
     def do(self, number: int) -> str:
         """Run a cell to its end and give its output's text."""
         self.run(number)
-        self.page.wait_for_timeout(150)
         self.finished(number, seconds=60)
         return self.output(number).inner_text()
 
