@@ -36,9 +36,9 @@ class Breakpoint:
         text = text.strip()
         word, _, rest = text.partition(" ")
         if word == "when":
-            return cls(text, _checked(rest.strip().strip("\"'")))
+            return cls(text, _checked(_unquoted(rest)))
         name, sign, value = text.partition("=")
-        name, value = name.strip(), value.strip().strip("\"'")
+        name, value = name.strip(), _unquoted(value)
         match name:
             case "tool" if sign and value:
                 return cls(text, _checked(f"tool == {value!r}"))
@@ -53,6 +53,11 @@ class Breakpoint:
 
     def holds(self, facts: Mapping[str, Any]) -> bool:
         return bool(_value(self.condition, facts))
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _is_number(text: str) -> bool:

@@ -42,6 +42,7 @@ class Recipe:
     mode: Mode | None = None
     fresh: bool = False
     deps: Any = None
+    on_text: Callable[[str], None] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     cell: str | None = None
     counts: Counter[bytes] = field(default_factory=Counter)
@@ -342,7 +343,7 @@ class Stepped:
         current_step.set(None)
         return await ask(
             recipe.agent, recipe.prompt, continues=recipe.continues, mode=recipe.mode, fresh=recipe.fresh,
-            deps=recipe.deps, more=recipe.more,
+            deps=recipe.deps, on_text=recipe.on_text, more=recipe.more,
         )  # fmt: skip
 
     def _opened(self, run: str) -> None:
@@ -450,13 +451,14 @@ async def step(
     mode: Mode | None = None,
     fresh: bool = False,
     deps: Any = None,
+    on_text: Callable[[str], None] | None = None,
     name: str = "",
 ) -> Stepped:
     """Open a run of `agent` that is paused before its first step (or, with `until`, where that is met)."""
     session = _session()
     execution = execution_of(session)
     recipe = Recipe(
-        agent=durable(agent), prompt=prompt, continues=continues, mode=mode, fresh=fresh, deps=deps,
+        agent=durable(agent), prompt=prompt, continues=continues, mode=mode, fresh=fresh, deps=deps, on_text=on_text,
         cell=execution.cell, counts=Counter(execution.counts),
     )  # fmt: skip
     run = Stepped(name=name or agent.name or "agent", session=session, recipe=recipe, at=at)
