@@ -1,0 +1,237 @@
+"""The stepping verbs in a real kernel: moves, edits, forks, breakpoints, and the same pause again after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.notebook.kernels import Cell, Kernel, kernel
+
+SETUP = """
+%load_ext agentkit
+import agentkit
+from agentkit.testing import Call, ScriptedModel
+from pydantic_ai.messages import ToolReturnPart, UserPromptPart
+
+@agentkit.tool(effects="none")
+def add(a: int, b: int) -> int:
+    "Add two numbers."
+    with open("performed", "a") as file: print("add", a, b, file=file)
+    return a + b
+
+def talk(messages):
+    with open("performed", "a") as file: print("model", len(messages), file=file)
+    results = [part.content for m in messages for part in m.parts if isinstance(part, ToolReturnPart)]
+    asked = [part.content for m in messages for part in m.parts if isinstance(part, UserPromptPart)]
+    return f"{asked[-1]} {results[-1]}" if results else Call("add", {"a": 1, "b": 2})
+
+scripted = ScriptedModel.by(talk, cost=0.25)
+"""
+BUILD = "%%agent build calc --model scripted --tools add\nCount."
+STEP = "%%agent step calc --as total\nhow many?"
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Iterator[Kernel]:
+    with kernel(tmp_path) as running:
+        assert running.run(SETUP).status == "ok"
+        assert running.run(BUILD).status == "ok"
+        yield running
+
+
+def again(notebook: Kernel) -> None:
+    notebook.restart()
+    assert notebook.run(SETUP).status == "ok"
+    assert notebook.run(BUILD).status == "ok"
+
+
+def performed(tmp_path: Path) -> list[str]:
+    file = tmp_path / "performed"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def pause(cell: Cell) -> str:
+    """The step that the cell shows a run to be paused before, and whether it is free."""
+    assert cell.status == "ok", cell.traceback
+    (panel,) = cell.panels
+    shown = panel["metadata"]["agentkit"]["pending"]
+    return f"{shown['step']} {shown['kind']}{' free' if shown['free'] else ''}"
+
+
+def test_cell_by_cell_and_from_the_top_after_a_restart(notebook: Kernel, tmp_path: Path) -> None:
+    def cells() -> list[str]:
+        told = [pause(notebook.run(STEP, cell="s"))]
+        told += [pause(notebook.run("%agent next", cell=f"n{number}")) for number in (1, 2)]
+        told += [pause(notebook.run("%%agent edit --last\n40", cell="e"))]
+        return told
+
+    assert cells() == ["1 model", "2 tool", "3 model", "3 model"]
+    before = performed(tmp_path)
+    assert before == ["model 1", "add 1 2"]
+    again(notebook)
+    assert cells() == ["1 model free", "2 tool free", "3 model", "3 model"]
+    assert performed(tmp_path) == before
+    done = notebook.run("%agent continue", cell="c")
+    assert done.of("text/markdown") == ["how many? 40"]
+    assert notebook.value("total") == "'how many? 40'"
+    again(notebook)
+    assert cells()[-1] == "3 model free"
+    assert notebook.run("%agent continue", cell="c").of("text/markdown") == ["how many? 40"]
+    assert performed(tmp_path) == [*before, "model 3"]
+    # The branch that was left is there, and a plain run has never heard of the edit.
+    assert notebook.run("%%agent run calc\nhow many?").of("text/markdown") == ["how many? 3"]
+
+
+def test_one_cell_pressed_several_times_comes_to_the_same_pause_at_once(notebook: Kernel, tmp_path: Path) -> None:
+    notebook.run(STEP, cell="s")
+    assert [pause(notebook.run("%agent next", cell="n")) for _ in range(2)] == ["2 tool", "3 model"]
+    before = performed(tmp_path)
+    again(notebook)
+    notebook.run(STEP, cell="s")
+    assert pause(notebook.run("%agent next", cell="n")) == "3 model"
+    assert performed(tmp_path) == before
+    # Pressed once more it is a new move, which may go live.
+    assert notebook.run("%agent next", cell="n").of("text/markdown") == ["how many? 3"]
+
+
+def test_a_cell_that_is_run_again_never_goes_live(notebook: Kernel, tmp_path: Path) -> None:
+    notebook.run(STEP, cell="s")
+    notebook.run("%agent next", cell="n")
+    before = performed(tmp_path)
+    notebook.run("%%agent step calc\nhow few?", cell="s")
+    held = notebook.run("%agent next", cell="n")
+    assert pause(held) == "1 model"
+    assert "run it once more to perform the step" in held.panels[0]["data"]["text/plain"]
+    assert performed(tmp_path) == before
+    assert pause(notebook.run("%agent next", cell="n")) == "2 tool"
+
+
+def test_cells_without_an_id_are_told_apart_by_their_order(notebook: Kernel, tmp_path: Path) -> None:
+    def cells() -> list[str]:
+        return [pause(notebook.run(code)) for code in (STEP, "%agent next", "%agent next", "%agent back 2")]
+
+    assert cells() == ["1 model", "2 tool", "3 model", "1 model free"]
+    before = performed(tmp_path)
+    again(notebook)
+    assert cells() == ["1 model free", "2 tool free", "3 model", "1 model free"]
+    assert performed(tmp_path) == before
+
+
+def test_the_pending_step_is_shown_in_full_with_its_price(notebook: Kernel) -> None:
+    shown = notebook.run(STEP).panels[0]["data"]
+    assert "would be live: unpriced" in shown["text/plain"] and "to the model: how many?" in shown["text/plain"]
+    assert "<script" not in shown["text/html"] and "⏸ paused before step 1" in shown["text/html"]
+    shown = notebook.run("%agent next").panels[0]["data"]
+    assert '"a": 1' in shown["text/plain"] and "1 live model" in shown["text/plain"]
+
+
+def test_a_hostile_argument_is_text(notebook: Kernel) -> None:
+    notebook.run(STEP)
+    notebook.run("%agent next")
+    hostile = "<img src=x onerror=alert(1)>\\u202e" + "x" * 100_000
+    shown = notebook.run(f'%%agent edit --result\n"{hostile}"')
+    assert pause(shown) == "2 tool free"
+    after = notebook.run("%agent next").panels[0]["data"]
+    assert "<img" not in after["text/html"] and "‮" not in after["text/html"]
+    assert "more characters" in after["text/html"] and len(after["text/html"]) < 30_000
+
+
+def test_fork_and_diff(notebook: Kernel) -> None:
+    notebook.run(STEP)
+    notebook.run("%agent continue")
+    forked = notebook.run('%agent fork calc 2 --as other --arguments {"a": 5, "b": 5}')
+    assert pause(forked) == "2 tool"
+    assert "from step 2 on 2 steps may be live, before: $0.25" in forked.panels[0]["data"]["text/plain"]
+    assert notebook.run("%agent continue other").of("text/markdown") == ["how many? 10"]
+    compared = notebook.run("lined = %agent diff calc other")
+    assert compared.status == "ok"
+    assert notebook.value("list(lined.verdict), list(lined.changed)") == repr(
+        (["same", "changed", "changed"], ["", "arguments, result", "asked, reply"])
+    )
+    shown = notebook.run("%agent diff calc other")
+    assert "1 same, 2 changed" in shown.of("text/plain")[0]
+
+
+def test_breakpoints_hold_for_stepped_and_plain_runs(notebook: Kernel, tmp_path: Path) -> None:
+    assert "tool=add" in notebook.run("%agent break tool=add").text
+    paused = notebook.run("(await calc.run('plain')).output", cell="p")
+    assert paused.ename == "RunPaused" and "%agent next performs it" in str(paused.error)
+    assert performed(tmp_path) == ["model 1"]
+    assert pause(notebook.run("%agent next", cell="n")) == "3 model"
+    assert notebook.run("(await calc.run('plain')).output", cell="p").result == "'plain 3'"
+    assert performed(tmp_path) == ["model 1", "add 1 2", "model 3"]
+    notebook.run(STEP)
+    stopped = notebook.run("%agent continue")
+    assert pause(stopped) == "2 tool"
+    assert "breakpoint tool=add" in stopped.panels[0]["data"]["text/plain"]
+    assert notebook.run("%agent break off").text == "no breakpoints\n"
+    assert notebook.run("%agent continue").of("text/markdown") == ["how many? 3"]
+
+
+def test_stop_during_a_step_keeps_the_pause(notebook: Kernel) -> None:
+    notebook.run("import asyncio\nasync def slow(messages): await asyncio.sleep(20)")
+    notebook.run("waits = [True]")
+    notebook.run(
+        "async def answer(messages):\n    if waits.pop():\n        await asyncio.sleep(20)\n    return talk(messages)\n"
+        "sleepy = ScriptedModel.by(answer)"
+    )
+    notebook.run("waits[:] = [False, False, True]")
+    notebook.run("%%agent build sleeper --model sleepy --tools add\nCount.")
+    notebook.run("%%agent step sleeper\nhow many?", cell="s")
+    stopped = notebook.run("%agent next", cell="n", stop_after=1.0)
+    assert stopped.ename == "Interrupted" and stopped.seconds < 4
+    assert pause(notebook.run("%agent next", cell="n")) == "2 tool"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("%agent next", "no run is being stepped: run its %%agent step cell first"),
+        ("%%agent step nobody\nhello", "nobody"),
+        ("%%agent step calc\n ", "the body is empty"),
+        ("%%agent step calc --at turn\nhello", "--at turn: one of model, tool, all"),
+        ("%agent fork calc 1", "no run or agent calc is recorded"),
+        ("%agent diff a b", "no run or agent a is recorded"),
+        ("%agent break line=3", "is no place to pause"),
+        ("%agent goto x", "x is not a step"),
+        ('%agent break when "money > 1"', "unknown money"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(one_line: Kernel, code: str, said: str) -> None:
+    told = one_line.run(code)
+    assert told.status == "error"
+    assert said in str(told.error)
+    assert told.traceback.count("\n") == 0
+
+
+@pytest.fixture(scope="module")
+def one_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with kernel(tmp_path_factory.mktemp("lines")) as running:
+        assert running.run(SETUP).status == "ok"
+        assert running.run(BUILD).status == "ok"
+        yield running
+
+
+def test_what_a_stepped_run_cannot_do_says_what_it_can(one_line: Kernel) -> None:
+    one_line.run(STEP)
+    for code, said in (
+        ("%agent back", "only 0 steps"),
+        ("%agent next 0", "1 or more"),
+        ("%agent next 1 calk", "did you mean calc?"),
+        ("%%agent edit --result\n4", "is a model request: result cannot be edited there; possible: reply, messages"),
+        ("%%agent edit --reply --hint\n4", "give one of them"),
+        ("%%agent edit --last\n4", "has taken no step yet"),
+        ("%%time\n%agent next", "needs a cell of its own"),
+    ):
+        told = one_line.run(code)
+        assert said in str(told.error), (code, told.error, told.text)
+    one_line.run("%agent next")
+    told = one_line.run('%%agent edit\n{"a": "many", "b": 2}')
+    assert "add: a: Input should be a valid integer" in str(told.error)
+    told = one_line.run("%%agent edit\n{a: 1}")
+    assert "arguments are JSON" in str(told.error)
+    one_line.run("%agent continue")
+    assert "is done: %agent back" in str(one_line.run("%agent next").error)
+    assert "no longer stepped" in one_line.run("%agent stop").text
