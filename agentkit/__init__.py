@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentkit.engine.run import Answer as Answer
     from agentkit.engine.run import ask as ask
     from agentkit.engine.session import session as session
+    from agentkit.engine.stepper import step as step
     from agentkit.errors import AgentKitError as AgentKitError
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "build": "agentkit.engine.build",
     "idempotency_key": "agentkit.durable.frames",
     "session": "agentkit.engine.session",
+    "step": "agentkit.engine.stepper",
     "tool": "agentkit.define.tools",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "idempotency_key",
     "load_ipython_extension",
     "session",
+    "step",
     "tool",
 ]
 

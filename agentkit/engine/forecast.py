@@ -53,7 +53,7 @@ def said(count: int, cost: float, unpriced: int, *, since: int) -> str:
     """What `of_rest` found, to be put behind a sentence; nothing when nothing will be live."""
     if count == 0:
         return ""
-    costs = [f"${cost:.4f}"] if cost or not unpriced else []
+    costs = [f"${cost:.4f}" if cost else "$0"] if cost or not unpriced else []
     costs += [f"{unpriced} unpriced request{'s' * (unpriced != 1)}"] if unpriced else []
     return f"; from step {since} on {count} step{'s' * (count != 1)} may be live, before: {' + '.join(costs)}"
 

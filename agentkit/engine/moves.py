@@ -1,4 +1,4 @@
-"""The moves a person made in a stepped run, recorded in their order, so that opening it again comes to the same pause."""
+"""The moves made in a stepped run, recorded in their order, so that opening it again comes to the same pause."""
 
 from __future__ import annotations
 

@@ -4,53 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic_ai.agent import AbstractAgent
 
 from agentkit.durable.frames import Execution, current_run, current_step
-from agentkit.durable.keys import RequestParts
 from agentkit.engine import forecast
 from agentkit.engine.agent import durable
+from agentkit.engine.bench import Paused
 from agentkit.engine.breakpoints import Breakpoint
-from agentkit.engine.edits import Override, Path, What, check, read_path, spoken, with_edit
+from agentkit.engine.edits import WHATS, Override, Path, What, check, read_path, spoken, with_edit
 from agentkit.engine.forecast import Forecast
 from agentkit.engine.gate import At, Gate, Order, Pending, current_gate
 from agentkit.engine.moves import By, Entry, Move, MoveLog
+from agentkit.engine.recipe import Changes, Recipe, of_paused, restored
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Last, Session, current, current_execution, current_session, execution_of
-from agentkit.errors import UserError
+from agentkit.errors import UserError, nearest
 from agentkit.events import Event, Mode, Run, Step
 
 State: TypeAlias = Literal["paused", "done", "failed", "stopped"]
 _PATIENCE = 10.0
 """Seconds a run that is let go has to end its step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """All it takes to run the same run again from its start: whom to ask what, and where equal requests are counted."""
-
-    agent: AbstractAgent[Any, Any]
-    prompt: Any
-    continues: str | None = None
-    mode: Mode | None = None
-    fresh: bool = False
-    deps: Any = None
-    on_text: Callable[[str], None] | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
-    cell: str | None = None
-    counts: Counter[bytes] = field(default_factory=Counter)
-
-    def identity(self, *apart: object) -> bytes:
-        """Equal for the same question of the same cell, in this kernel or another."""
-        asked = RequestParts().part([self.agent.name, self.prompt, self.continues, *apart]).digest
-        return hashlib.sha256(asked + (self.cell or "").encode()).digest()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -139,6 +118,22 @@ class Stepped:
         """Put something else in the place of the pending step, or of an earlier one; the old branch stays recorded."""
         place = self.editable(step)
         return await self.act(Move(verb="edit", edit=Override(at=place, what=what, value=value).as_json()))
+
+    async def fork(self, step: int | str, *, name: str = "", **changes: Any) -> Stepped:
+        """Begin another branch at a step, with a `prompt`, or with what `edit` takes; this run stays as it is."""
+        source = self.session.store.run(self.furthest)
+        if source is None:
+            raise UserError(f"{self.name} has not been recorded yet: take a step first")
+        prompt = changes.pop("prompt", None)
+        if unknown := sorted(set(changes) - set(WHATS)):
+            raise UserError(f"fork: unknown {unknown[0]}{nearest(unknown[0], WHATS)}; possible: {', '.join(WHATS)}")
+        asked = Changes(
+            prompt=prompt,
+            name=name or f"{self.name}-fork",
+            edits=tuple(cast(list[tuple[What, Any]], list(changes.items()))),
+        )
+        recipe = self.recipe
+        return await fork(self.session, source, step, agent=recipe.agent, changes=asked, deps=recipe.deps)
 
     async def stop(self) -> None:
         """Let it go: what is recorded stays, and opening it again comes back here."""
@@ -463,6 +458,35 @@ async def step(
     )  # fmt: skip
     run = Stepped(name=name or agent.name or "agent", session=session, recipe=recipe, at=at)
     await run.open(until=until)
+    return run
+
+
+async def fork(
+    session: Session,
+    source: Run,
+    place: int | str,
+    *,
+    agent: AbstractAgent[Any, Any],
+    changes: Changes,
+    deps: Any = None,
+) -> Stepped:
+    """Open a branch of a recorded run, finished or not, paused before that step; the run itself stays as it is."""
+    at = read_path(place)
+    recipe, overrides = restored(session, source, at, agent=agent, changes=changes, deps=deps)
+    run = Stepped(name=changes.name or source.agent, session=session, recipe=recipe, overrides=overrides)
+    at = at if changes.prompt is None else (1,)
+    await run.open_at(at)
+    rest = forecast.of_rest(session.trace(source.id), run=source.id, since=at[0])
+    said = f"forked from run {source.id} at step {spoken(at)}{forecast.said(*rest, since=at[0])}"
+    run.note = "; ".join(filter(None, [run.note, said]))
+    return run
+
+
+async def take_up(session: Session, paused: Paused) -> Stepped:
+    """Open a plain run that ended at a breakpoint, at the step it paused before."""
+    session.bench.paused.pop(paused.run, None)
+    run = Stepped(name=paused.agent.name or "agent", session=session, recipe=of_paused(session, paused))
+    await run.open_at(paused.pending.at)
     return run
 
 

@@ -11,11 +11,12 @@ from typing import Any, cast, get_args
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
-from agentkit.engine import branches, edits, stepper
+from agentkit.engine import edits, stepper
 from agentkit.engine.agent import durable
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.gate import At, Pending, arguments_json
 from agentkit.engine.moves import Move
+from agentkit.engine.recipe import Changes
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.notebook import cells, grammar, look, prompt
@@ -130,7 +131,7 @@ async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
     *named, place = line.words
     word = " ".join(named)
     options = {key: line.options[key] for key in ("model", "hint", "instructions") if line.has(key)}
-    changes = branches.Changes(
+    changes = Changes(
         prompt=line.options.get("prompt"),
         name=line.options.get("as", ""),
         edits=tuple(
@@ -141,7 +142,7 @@ async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
     source = _run_named(desk, word)
     agent = durable(look.agent(source.agent, desk.names))
     deps = desk.deps_of(line, source.agent)
-    opening = branches.fork(desk.session, source, place, agent=agent, changes=changes, deps=deps)
+    opening = stepper.fork(desk.session, source, place, agent=agent, changes=changes, deps=deps)
     return await _came_to(desk, None, opening)
 
 
@@ -155,7 +156,7 @@ async def _picked(desk: Desk, word: str) -> Stepped:
     found = bench.find(word)
     waiting = bench.waiting(word)
     if waiting is not None and (found is None or waiting.since > found.moved):
-        return await branches.take_up(desk.session, waiting)
+        return await stepper.take_up(desk.session, waiting)
     return cast(Stepped, bench.pick(word))
 
 

@@ -80,8 +80,10 @@ def diverged(store: Store, run: Run) -> str | None:
     if first is None:
         return None
     used = {step.id for step in steps}
-    unused = [e for e in store.trace(before.id) if isinstance(e, Step) and e.run == before.id and e.id not in used]
-    if not unused:
+    earlier = [event for event in store.trace(before.id) if isinstance(event, Step) and event.run == before.id]
+    unused = [step for step in earlier if step.id not in used]
+    # A branch that a person edited is not what this run could have repeated.
+    if not unused or any(step.name.startswith("edit ") for step in earlier):
         return None
     costs = [step.usage.cost for step in unused if step.usage is not None and step.usage.cost is not None]
     price = f", the next call costs about ${costs[0]:.4f}" if costs and costs[0] else ""

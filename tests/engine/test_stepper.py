@@ -20,11 +20,11 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ToolReturnPart, Us
 
 from agentkit.define.spec import Spec
 from agentkit.define.tools import tool
-from agentkit.engine import branches
+from agentkit.engine import stepper
 from agentkit.engine.agent import DurableAgent
-from agentkit.engine.branches import Changes
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.build import build
+from agentkit.engine.recipe import Changes
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from agentkit.engine.stepper import Stepped, step
@@ -276,7 +276,7 @@ def test_a_finished_run_is_forked_with_another_model_and_its_steps_are_shared(tm
         source = opened.store.run(run.run)
         assert source is not None
         agent = calculator(ScriptedModel([]))
-        forked = await branches.fork(opened, source, 6, agent=agent, changes=Changes(edits=(("model", "offline"),)))
+        forked = await stepper.fork(opened, source, 6, agent=agent, changes=Changes(edits=(("model", "offline"),)))
         assert forked.pending is not None and forked.pending.at == (6,) and not forked.pending.free
         assert forked.pending.name == "offline:offline" or "offline" in forked.pending.name
         assert forked.forecast is not None and forked.forecast.cost == 0.0
@@ -295,7 +295,7 @@ def test_a_fork_of_a_branch_keeps_its_edits(tmp_path: Path) -> None:
         await run.run_on()
         source = opened.store.run(run.run)
         assert source is not None
-        forked = await branches.fork(
+        forked = await stepper.fork(
             opened, source, 6, agent=calculator(Asked()), changes=Changes(edits=(("hint", "please"),))
         )
         await forked.run_on()
@@ -310,8 +310,8 @@ def test_a_fork_with_another_prompt_begins_at_the_start(tmp_path: Path) -> None:
         source = opened.store.run(run.run)
         assert source is not None
         with pytest.raises(UserError, match="has 6 steps, no step 7"):
-            await branches.fork(opened, source, 7, agent=calculator(Asked()), changes=Changes())
-        forked = await branches.fork(opened, source, 3, agent=calculator(Asked()), changes=Changes(prompt="and now?"))
+            await stepper.fork(opened, source, 7, agent=calculator(Asked()), changes=Changes())
+        forked = await stepper.fork(opened, source, 3, agent=calculator(Asked()), changes=Changes(prompt="and now?"))
         assert forked.pending is not None and forked.pending.at == (1,)
         assert "from step 1 on 6 steps may be live" in forked.note
 
@@ -428,7 +428,7 @@ def test_a_plain_run_ends_at_a_breakpoint_and_goes_on_from_there(tmp_path: Path)
         assert ADDED == [(1, 2)]
         paused = opened.bench.waiting()
         assert paused is not None
-        run = await branches.take_up(opened, paused)
+        run = await stepper.take_up(opened, paused)
         assert place(run) == "step 3, tool double"
         await run.next()
         # What the breakpoint was for is recorded now: the same cell, run again, goes over it.
