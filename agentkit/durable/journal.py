@@ -144,7 +144,7 @@ class Journal:
             return await _on_disk(future)
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None and (claim := future.result()).mine:
-                self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))
+                wait([self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))])
             raise
 
     # -- looking up
@@ -402,7 +402,7 @@ class Journal:
 
     def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
         if frame.thread is None:
-            self.store.finish(self._end(frame, "cancelled", "stopped"))
+            wait([self.store.finish(self._end(frame, "cancelled", "stopped"))])
             self._tell(frame, status="cancelled", error="stopped")
             return
         # The thread goes on and records its end; whoever asks again waits for it.
@@ -459,7 +459,8 @@ class Journal:
 def _may_have_been_paid(row: Row) -> bool:
     if row.kind != "model":
         return False
-    return (row.error or "").endswith(LOST) or (row.status == "cancelled" and row.error != UNPERFORMED)
+    underway = row.status in ("started", "cancelled") and row.error != UNPERFORMED
+    return underway or (row.error or "").endswith(LOST)
 
 
 def _paid_twice(frame: StepFrame) -> bool | None:
