@@ -69,11 +69,11 @@ def read(wire: Wire, kept: Kept, *, url: str = "http://model.test/chat") -> list
     async def main() -> list[bytes]:
         arrivals.set(kept)
         seen = []
-        async with httpx2.AsyncClient(transport=KeptAnswers(wire)) as asking:
-            async with asking.stream("POST", url, json={"q": 1}) as response:
-                async for piece in response.aiter_bytes():
-                    kept.story.append("read")
-                    seen.append(piece)
+        asking = httpx2.AsyncClient(transport=KeptAnswers(wire))
+        async with asking, asking.stream("POST", url, json={"q": 1}) as response:
+            async for piece in response.aiter_bytes():
+                kept.story.append("read")
+                seen.append(piece)
         return seen
 
     return asyncio.run(main())
