@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic_core import from_json
 
+from agentkit.durable.doubt import Found, doubt, may_have_been_paid, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
     Call,
@@ -30,7 +31,7 @@ from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, In
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import InDoubt, ReplayMiss, SecretMissing
-from agentkit.events import Effects, Event
+from agentkit.events import Event
 
 T = TypeVar("T")
 
@@ -43,11 +44,6 @@ class Performed(NamedTuple):
     payload: Payload
     replayed: bool
     step: int
-
-
-class _Found(NamedTuple):
-    row: Row
-    edited: bool
 
 
 class Journal:
@@ -158,18 +154,18 @@ class Journal:
                 frame.nested[call.key.key.hex()] += 1
         return run.execution.take(call.key.key)
 
-    def _find(self, call: Call, n: int, run: RunFrame) -> _Found | None:
+    def _find(self, call: Call, n: int, run: RunFrame) -> Found | None:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return _Found(row, edited=False)
+                return Found(row, edited=False)
         if call.effects == "once":
             row = self.store.find_slot(call.key.slot, n)
             if row is not None:
-                return _Found(row, edited=True)
+                return Found(row, edited=True)
         return None
 
-    def _replays(self, found: _Found, call: Call, run: RunFrame) -> bool:
+    def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
         row = found.row
         if row.status != "done" or row.body is None or row.settled in ("redo", "stop"):
             return False
@@ -213,7 +209,7 @@ class Journal:
 
     # -- going live
 
-    async def _may_go_live(self, found: _Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
+    async def _may_go_live(self, found: Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             raise ReplayMiss(name=f"{call.kind} {call.name}", detail=self._nearest(call, run))
@@ -226,7 +222,7 @@ class Journal:
             raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
         if row.settled == "redo" or (row.status == "done" and not found.edited):
             return True
-        if (reason := _doubt(found, call.effects)) is None:
+        if (reason := doubt(found, call.effects)) is None:
             return False
         if call.verify is not None and not found.edited:
             answer = await call.verify()
@@ -279,7 +275,7 @@ class Journal:
             bodies=call.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
-            paid_before=before is not None and _may_have_been_paid(before),
+            paid_before=before is not None and may_have_been_paid(before),
             abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
 
@@ -386,7 +382,7 @@ class Journal:
             model=reading.model,
             node=reading.node,
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
-            paid_twice=_paid_twice(frame),
+            paid_twice=paid_twice(frame),
         )
 
     def _body(self, payload: Payload) -> bytes:
@@ -456,22 +452,6 @@ class Journal:
         )
 
 
-def _may_have_been_paid(row: Row) -> bool:
-    if row.kind != "model":
-        return False
-    underway = row.status in ("started", "cancelled") and row.error != UNPERFORMED
-    return underway or (row.error or "").endswith(LOST)
-
-
-def _paid_twice(frame: StepFrame) -> bool | None:
-    """What the wire says about double payment; None leaves what was assumed when the step was begun."""
-    if frame.arrivals is None:
-        return None
-    if frame.arrivals.lost_and_asked_again:
-        return True
-    return frame.paid_before if frame.arrivals.answered else None
-
-
 async def _on_disk(future: Future[T]) -> T:
     """What was written, once it is. A stopped task still waits that moment: nobody finds a write half done."""
     try:
@@ -479,25 +459,3 @@ async def _on_disk(future: Future[T]) -> T:
     except asyncio.CancelledError:
         wait([future])
         raise
-
-
-def _doubt(found: _Found, effects: Effects) -> str | None:
-    """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
-    row = found.row
-    if found.edited:
-        return "ran before and its code or data has changed since"
-    if row.status != "started" and (row.error or "").startswith(CONTROL_ERROR):
-        return None
-    if row.status == "failed" and effects != "once":
-        return None
-    if effects not in ("once", "undeclared"):
-        return None
-    match row.status:
-        case "failed":
-            return f"failed before ({row.error}) and may have taken effect"
-        case "cancelled":
-            return "was stopped while it ran and may have taken effect"
-        case "started":
-            return "was started and has no recorded end"
-        case "done":
-            return None
