@@ -239,15 +239,25 @@ def test_an_async_once_tool_that_was_stopped_is_in_doubt(tmp_path: Path) -> None
 # -- two at once
 
 
-def test_two_processes_on_one_journal_do_everything_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.kill.together", str(tmp_path)]
+@pytest.fixture(scope="module")
+def together() -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.kill.together"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["outputs"] == [told["calm"]] * 2
-    assert set(told["effects"].values()) == {1}
-    assert told["asked"] == told["expected"], "a model request was paid by both"
-    assert told["listed"] == 0
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_two_processes_on_one_journal_do_everything_once(together: dict[str, Any]) -> None:
+    both = together["both"]
+    assert both["outputs_equal"]
+    assert set(both["effects"].values()) == {1}
+    assert both["asked"] == both["expected"], "a model request was paid by both"
+    assert both["listed"] == 0
+
+
+def test_when_one_of_two_is_killed_nothing_is_lost_or_doubled(together: dict[str, Any]) -> None:
+    assert together["problems"] == []
+    assert (together["lost"], together["doubled"], together["unlisted"]) == (0, 0, 0)
 
 
 def test_two_tasks_that_ask_the_same_at_once_pay_once_where_the_step_is_shared(tmp_path: Path) -> None:
