@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,9 +131,3 @@ def _text_handler(on_text: Callable[[str], None]) -> Any:
             on_text(text)
 
     return handle
-
-
-def recorded_output(session: Session, run: str) -> Any:
-    """The output of a finished run as JSON values, or None where it could not be kept."""
-    body = session.store.run_output(run)
-    return None if body is None else json.loads(body)
