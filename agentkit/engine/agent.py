@@ -38,11 +38,12 @@ _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instru
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `ask` adds to one run; sub-agents do not inherit it."""
+    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it."""
 
     continues: str | None = None
     fresh: bool = False
     mode: Mode | None = None
+    opened: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -257,6 +258,7 @@ def _open(
         share=policy.share,
         ttl=policy.ttl,
     )
+    options.opened.append(frame.id)
     record = Run(
         id=frame.id,
         agent=frame.agent,

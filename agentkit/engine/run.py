@@ -40,6 +40,10 @@ class Answer:
         return self.text
 
 
+_UNRECORDED = Run(id="", agent="", status="done", mode="off")
+"""Stands for the run of an answer in mode `off`, which leaves no record."""
+
+
 async def ask(
     agent: AbstractAgent[Any, Any],
     prompt: str | Sequence[Any],
@@ -65,7 +69,8 @@ async def ask(
         raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
     seen: list[Run] = []
     unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
-    token = run_options.set(RunOptions(continues=parent, fresh=fresh, mode=mode))
+    options = RunOptions(continues=parent, fresh=fresh, mode=mode)
+    token = run_options.set(options)
     try:
         result = await agent.run(
             prompt, message_history=history, deps=deps, event_stream_handler=_text_handler(on_text) if on_text else None
@@ -73,7 +78,7 @@ async def ask(
     finally:
         run_options.reset(token)
         unlisten()
-    run = next(run for run in reversed(seen) if run.agent == agent.name and run.parent_run is None)
+    run = next((run for run in reversed(seen) if run.id in options.opened), _UNRECORDED)
     answer = Answer(output=result.output, run=run, messages=tuple(result.all_messages()), session=session)
     if isinstance(agent, DurableAgent | AdoptedAgent):
         agent.policy.last[:] = [answer]
