@@ -1,4 +1,4 @@
-"""The agent's surface: every keyword is in the table of the docs, and what bypasses the journal is refused in one line."""
+"""Every keyword of the agent is in the table of the docs, and what bypasses the journal is refused in one line."""
 
 from __future__ import annotations
 
