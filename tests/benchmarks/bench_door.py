@@ -181,7 +181,7 @@ def test_the_loop_is_not_stopped_by_syncs(benchmark: BenchmarkFixture, tmp_path:
             unit="ms",
         ),
     )
-    # Generous: both are mostly what else the machine does. tests/test_growth.py holds the disk and sees the loop run on.
+    # Generous: both are mostly what else the machine does. tests/test_growth.py holds the disk, and the loop runs on.
     assert samples.median("live") < 10 * samples.median("no engine")
 
 
