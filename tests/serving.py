@@ -191,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _effect(self, name: str, raw: bytes) -> None:
         entry = self._entry(kind="effect", name=name, raw=raw)
         count = sum(other.kind == "effect" and other.name == name for other in self.serving.ledger())
+        # It has happened; the answer takes half as long as a model's.
+        time.sleep(self.serving.delay / 2)
         entry.sent = time.time()
         self._json(200, {"count": count})
 

@@ -1,30 +1,25 @@
-"""When an earlier record forbids performing a step unasked, and when it may have been paid for."""
+"""What an earlier record of a step forbids or leaves open: done twice, paid twice, changed since."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from agentkit.durable.frames import StepFrame
 from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Row
 from agentkit.events import Effects
 
 
-def may_have_been_paid(row: Row) -> bool:
-    if row.kind != "model":
-        return False
-    return (row.error or "").endswith(LOST) or (row.status == "cancelled" and row.error != UNPERFORMED)
+class Found(NamedTuple):
+    """An earlier record of a step; `edited` when it is of another version of the tool."""
+
+    row: Row
+    edited: bool
 
 
-def paid_twice(frame: StepFrame) -> bool | None:
-    """What the wire says about double payment; None leaves what was assumed when the step was begun."""
-    if frame.arrivals is None:
-        return None
-    if frame.arrivals.lost_and_asked_again:
-        return True
-    return frame.paid_before if frame.arrivals.answered else None
-
-
-def doubt(row: Row, effects: Effects, *, edited: bool) -> str | None:
+def doubt(found: Found, effects: Effects) -> str | None:
     """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
-    if edited:
+    row = found.row
+    if found.edited:
         return "ran before and its code or data has changed since"
     if row.status != "started" and (row.error or "").startswith(CONTROL_ERROR):
         return None
@@ -41,3 +36,20 @@ def doubt(row: Row, effects: Effects, *, edited: bool) -> str | None:
             return "was started and has no recorded end"
         case "done":
             return None
+
+
+def may_have_been_paid(row: Row) -> bool:
+    """Whether a request was under way when its record ended."""
+    if row.kind != "model":
+        return False
+    underway = row.status in ("started", "cancelled") and row.error != UNPERFORMED
+    return underway or (row.error or "").endswith(LOST)
+
+
+def paid_twice(frame: StepFrame) -> bool | None:
+    """What the wire says about double payment; None leaves what was assumed when the step was begun."""
+    if frame.arrivals is None:
+        return None
+    if frame.arrivals.lost_and_asked_again:
+        return True
+    return frame.paid_before if frame.arrivals.answered else None

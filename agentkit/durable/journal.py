@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic_core import from_json
 
 from agentkit.durable.decisions import ASKED, WAITING
-from agentkit.durable.doubt import doubt, may_have_been_paid, paid_twice
+from agentkit.durable.doubt import Found, doubt, may_have_been_paid, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
     Call,
@@ -47,11 +47,6 @@ class Performed(NamedTuple):
     step: int
 
 
-class _Found(NamedTuple):
-    row: Row
-    edited: bool
-
-
 class Journal:
     """Answers calls from a store, or performs and records them; tells listeners about each change."""
 
@@ -82,6 +77,9 @@ class Journal:
         n = self.count(call, run)
         ord = run.next_ord()
         started = time.time()
+        # What is on record needs nobody's turn.
+        if (found := self._find(call, n, run)) is not None and self._replays(found, call, run):
+            return self._replay(found.row, call, run, ord=ord, started=started)
         while True:
             flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
@@ -151,7 +149,7 @@ class Journal:
             return await _on_disk(future)
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None and (claim := future.result()).mine:
-                self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))
+                wait([self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))])
             raise
 
     # -- looking up
@@ -166,15 +164,15 @@ class Journal:
                 frame.nested[call.key.key.hex()] += 1
         return run.execution.take(call.key.key)
 
-    def _find(self, call: Call, n: int, run: RunFrame) -> _Found | None:
+    def _find(self, call: Call, n: int, run: RunFrame) -> Found | None:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return _Found(row, edited=False)
+                return Found(row, edited=False)
         if call.effects == "once":
             row = self.store.find_slot(call.key.slot, n)
             if row is not None:
-                return _Found(row, edited=True)
+                return Found(row, edited=True)
         return None
 
     def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
@@ -185,7 +183,7 @@ class Journal:
         found = self._find(call, run.execution.counts[call.key.key] + ahead if call.counted else 0, run)
         return found.row if found is not None and self._replays(found, call, run) else None
 
-    def _replays(self, found: _Found, call: Call, run: RunFrame) -> bool:
+    def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
         row = found.row
         if row.status != "done" or row.body is None or row.settled in ("redo", "stop"):
             return False
@@ -229,7 +227,7 @@ class Journal:
 
     # -- going live
 
-    async def _may_go_live(self, found: _Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
+    async def _may_go_live(self, found: Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             raise ReplayMiss(name=f"{call.kind} {call.name}", detail=self._nearest(call, run))
@@ -242,7 +240,7 @@ class Journal:
             raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
         if row.settled == "redo" or (row.status == "done" and not found.edited):
             return True
-        if (reason := doubt(found.row, call.effects, edited=found.edited)) is None:
+        if (reason := doubt(found, call.effects)) is None:
             return False
         if call.verify is not None and not found.edited:
             answer = await call.verify()
@@ -418,7 +416,7 @@ class Journal:
 
     def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
         if frame.thread is None:
-            self.store.finish(self._end(frame, "cancelled", "stopped"))
+            wait([self.store.finish(self._end(frame, "cancelled", "stopped"))])
             self._tell(frame, status="cancelled", error="stopped")
             return
         # The thread goes on and records its end; whoever asks again waits for it.

@@ -226,10 +226,10 @@ def _lines(path: Path) -> list[bytes]:
 
 def _check_sum(lines: list[bytes], path: Path) -> None:
     last = _parsed(lines[-1], path)
-    found = last.get("sha256") if isinstance(last, dict) else None
-    if found is None:
+    if not isinstance(last, dict) or "sha256" not in last:
         raise JournalCorrupt(path, "has no checksum at its end", "copy or export it again")
-    if found != hashlib.sha256(b"".join(lines[:-1])).hexdigest():
+    # Compared as it is written, so that no byte of the file may differ, those of the last line included.
+    if lines[-1] != _line({"sha256": hashlib.sha256(b"".join(lines[:-1])).hexdigest()}):
         raise JournalCorrupt(path, "does not match its checksum", "copy or export it again")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -37,16 +37,19 @@ from agentkit.events import Mode, Run, Scope
 _PROMPT_CHARACTERS = 2_000
 _OUTPUT_CHARACTERS = 2_000
 _ANY = TypeAdapter(Any)
+# The first two are on every agent. They look at each request, and at most add a message at its end.
+_ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `ask` adds to one run; sub-agents do not inherit it."""
+    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it."""
 
     continues: str | None = None
     fresh: bool = False
     mode: Mode | None = None
     headless: approval.Headless | None = None
+    opened: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -198,9 +201,7 @@ async def _recorded(
             yield
         return
     gate = _gate(session, agent, args, kwargs)
-    recording = _open(
-        session, agent, policy, options, _prompt(args, kwargs), kwargs.get("model") or agent.model, gate=gate
-    )
+    recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     token = _recording.set(recording)
     try:
         with inside(recording.frame), Agent.using_thread_executor(session.executor), _one_by_one(gate):
@@ -267,11 +268,13 @@ def _open(
     agent: AbstractAgent[Any, Any],
     policy: Policy,
     options: RunOptions,
-    prompt: str,
-    model: Model | str | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
     *,
     gate: Gate | None,
 ) -> _Recording:
+    prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
+    added = kwargs.get("capabilities") or ()
     execution = execution_of(session)
     outer = enclosing_step()
     frame = AgentRunFrame(
@@ -283,7 +286,9 @@ def _open(
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
         memo=RequestParts(redactor=session.redactor),
-        trusted=_untouched.get() and not _edits_messages(agent) and not (gate is not None and gate.edits_messages),
+        trusted=_untouched.get()
+        and not _may_edit_messages((*agent.root_capability.capabilities, *added))
+        and not (gate is not None and gate.edits_messages),
         cache=session.cache,
         share=policy.share,
         ttl=policy.ttl,
@@ -295,6 +300,7 @@ def _open(
     session.journal.settle_doubt = asking.settle_doubt
     if gate is not None:
         gate.enter(frame.id)
+    options.opened.append(frame.id)
     record = Run(
         id=frame.id,
         agent=frame.agent,
@@ -315,12 +321,12 @@ def _open(
     return _Recording(frame, record)
 
 
-def _edits_messages(agent: AbstractAgent[Any, Any]) -> bool:
-    """Whether a capability may change messages that were already sent (history processors, request hooks)."""
-    ours = ("agentkit.",)
-    for capability in agent.root_capability.capabilities:
+def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
+    """Whether one of these may change messages that were already sent (history processors, request hooks)."""
+    for capability in capabilities:
         kind = type(capability)
-        if kind.__module__.startswith(ours):
+        package = kind.__module__.partition(".")[0]
+        if package == "agentkit" or (package == "pydantic_ai" and kind.__name__ in _ONLY_APPEND):
             continue
         for hook in ("before_model_request", "wrap_model_request", "before_node_run"):
             owner = getattr(getattr(kind, hook, None), "__module__", "")

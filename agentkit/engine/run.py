@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +41,10 @@ class Answer:
         return self.text
 
 
+_UNRECORDED = Run(id="", agent="", status="done", mode="off")
+"""Stands for the run of an answer in mode `off`, which leaves no record."""
+
+
 async def ask(
     agent: AbstractAgent[Any, Any],
     prompt: str | Sequence[Any],
@@ -70,14 +73,15 @@ async def ask(
         raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
     seen: list[Run] = []
     unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
-    token = run_options.set(RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless))
+    options = RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless)
+    token = run_options.set(options)
     try:
         given = {"message_history": history, "deps": deps, **(more or {})}
         result = await agent.run(prompt, event_stream_handler=_text_handler(on_text) if on_text else None, **given)
     finally:
         run_options.reset(token)
         unlisten()
-    run = next(run for run in reversed(seen) if run.agent == agent.name and run.parent_run is None)
+    run = next((run for run in reversed(seen) if run.id in options.opened), _UNRECORDED)
     answer = Answer(output=result.output, run=run, messages=tuple(result.all_messages()), session=session)
     if isinstance(agent, DurableAgent | AdoptedAgent):
         agent.policy.last[:] = [answer]
@@ -135,9 +139,3 @@ def _text_handler(on_text: Callable[[str], None]) -> Any:
             on_text(text)
 
     return handle
-
-
-def recorded_output(session: Session, run: str) -> Any:
-    """The output of a finished run as JSON values, or None where it could not be kept."""
-    body = session.store.run_output(run)
-    return None if body is None else json.loads(body)

@@ -250,12 +250,6 @@ def open_ambient(label: str | None = None, folder: Path | str | None = None) -> 
     return _ambient[_AMBIENT]
 
 
-def close_ambient() -> None:
-    old = _ambient.pop(_AMBIENT, None)
-    if old is not None:
-        old.close()
-
-
 def current() -> Session | None:
     """The session agents run in now: the innermost `with agentkit.session(...)`, else the kernel's."""
     return current_session.get() or _ambient.get(_AMBIENT)

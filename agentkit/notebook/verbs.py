@@ -168,7 +168,8 @@ def cost(desk: Desk, line: Line) -> Reply:
 
     session = desk.session
     ids = [_run_id(desk, line)] if line.word else [run.id for run in reversed(session.runs(label=session.label))]
-    return _frame(cost_frame([event for run in ids for event in session.trace(run)]))
+    frame = cost_frame([event for run in ids for event in session.trace(run)])
+    return Reply(value=frame, show=lambda: show(frame[list(_COST_AT_A_GLANCE)]))
 
 
 def runs(desk: Desk, line: Line) -> Reply:
@@ -292,10 +293,20 @@ def _said(text: str) -> Reply:
     return Reply(show=lambda: say(text))
 
 
-def _frame(frame: Any) -> Reply:
-    return Reply(value=frame, show=lambda: show(frame))
-
-
+_COST_AT_A_GLANCE = (
+    "run",
+    "agent",
+    "step",
+    "kind",
+    "name",
+    "state",
+    "seconds",
+    "input_tokens",
+    "output_tokens",
+    "spent",
+    "saved",
+    "maybe_paid_twice",
+)
 _AT_A_GLANCE = (
     "run",
     "agent",

@@ -39,15 +39,15 @@ def test_a_step_at_the_door(benchmark: BenchmarkFixture, tmp_path: Path) -> None
     async def live(opened: Session, tag: str) -> None:
         with bare_syncs(tmp_path) as two_syncs:
             talks = await begun(opened, tag)
-            for _ in range(STEPS):
-                for said, talk in talks.items():
+            for said, talk in talks.items():
+                for _ in range(STEPS):
                     samples.add(f"syncs beside {said}", two_syncs())
                     samples.add(f"live {said}", await talk.step())
 
     async def replayed(opened: Session, tag: str) -> None:
         talks = await begun(opened, tag)
-        for _ in range(STEPS):
-            for said, talk in talks.items():
+        for said, talk in talks.items():
+            for _ in range(STEPS):
                 samples.add(f"replayed {said}", await talk.step())
 
     benchmark.pedantic(one_round, rounds=ROUNDS, iterations=1)
@@ -152,29 +152,37 @@ def test_the_loop_is_not_stopped_by_syncs(benchmark: BenchmarkFixture, tmp_path:
             asyncio.run(side_by_side(opened, str(next(numbers))))
 
     async def side_by_side(opened: Session, tag: str) -> None:
-        talk = Conversation(at_the_door(), said=100, tag=tag, session=opened)
-        await talk.begin()
+        ours = Conversation(at_the_surface(JournalDurability), said=100, tag=tag, session=opened)
+        none = Conversation(at_the_surface(NoOpDurability), said=100, tag=tag, session=None)
+        await ours.begin()
+        await none.begin()
         started = time.perf_counter()
-        samples.add("live", await longest_stall(lambda: steps(talk)))
-        took = time.perf_counter() - started
-        samples.add("idle", await longest_stall(lambda: asyncio.sleep(took)))
+        samples.add("live", await longest_stall(lambda: requests(ours, until=lambda: len(taken) == 200)))
+        ends = 2 * time.perf_counter() - started
+        samples.add("no engine", await longest_stall(lambda: requests(none, until=lambda: time.perf_counter() > ends)))
 
-    async def steps(talk: Conversation) -> None:
-        for _ in range(5 * STEPS):
-            samples.add("step", await talk.step())
+    taken: list[float] = []
+
+    async def requests(talk: Conversation, *, until: Callable[[], bool]) -> None:
+        taken.clear()
+        while not until():
+            taken.append(await talk.step())
+            # Without a journal there is nothing to wait for, and the loop would never get a turn.
+            await asyncio.sleep(0)
 
     benchmark.pedantic(one_round, rounds=ROUNDS, iterations=1)
     keep(
         benchmark,
         Figure(
-            what=f"longest stall of the loop within {5 * STEPS} live steps",
+            what="longest stall of the loop during 200 live requests",
             ours=samples.median("live"),
-            beside="of an idle loop in the same time",
-            other=samples.median("idle"),
+            beside="during as long of requests with a no-op engine",
+            other=samples.median("no engine"),
             unit="ms",
         ),
     )
-    assert samples.median("live") < samples.median("idle") + 10 * samples.median("step")
+    # Generous: both are mostly what else the machine does. tests/test_growth.py holds the disk, and the loop runs on.
+    assert samples.median("live") < 10 * samples.median("no engine")
 
 
 async def longest_stall(work: Callable[[], Awaitable[object]]) -> float:

@@ -101,12 +101,12 @@ class NoOpDurability(JournalDurability):
         return NoOpBackend(agent_name=self.name, default_model_id=self.default_model_id, config=CONFIG)
 
 
-def at_the_door() -> Ask:
+def at_the_door(answer: Callable[[], object] = lambda: PAYLOAD) -> Ask:
     """What the engine itself costs: a request whose answer is there already goes through our door."""
     backend = JournalBackend(agent_name="bench", config=CONFIG)
 
     async def answered() -> object:
-        return PAYLOAD
+        return answer()
 
     async def ask(messages: list[ModelMessage], context: RunContext[None]) -> object:
         key = (None, messages, None, PARAMETERS, context)

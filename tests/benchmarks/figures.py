@@ -22,7 +22,7 @@ _SCALES = {"us": 1e6, "ms": 1e3, "s": 1.0, "bytes": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """`ours` beside `other`, in seconds or bytes. `at_most` and `at_least` are the ratios that are promised."""
+    """`ours` beside `other`, in seconds or bytes. `at_most` is the ratio that was promised, where one was."""
 
     what: str
     ours: float
@@ -30,7 +30,6 @@ class Figure:
     other: float
     unit: Literal["us", "ms", "s", "bytes"]
     at_most: float | None = None
-    at_least: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -38,11 +37,9 @@ class Figure:
 
     @property
     def promise(self) -> str:
-        if self.at_most is not None:
-            return f"at most {self.at_most:g}: {'met' if self.ratio <= self.at_most else 'missed'}"
-        if self.at_least is not None:
-            return f"at least {self.at_least:g}: {'met' if self.ratio >= self.at_least else 'missed'}"
-        return ""
+        if self.at_most is None:
+            return ""
+        return f"at most {self.at_most:g}: {'met' if self.ratio <= self.at_most else 'missed'}"
 
     def shown(self, value: float) -> str:
         scaled = value * _SCALES[self.unit]
@@ -66,10 +63,6 @@ class Samples:
 
     def median(self, name: str) -> float:
         return statistics.median(self.taken[name])
-
-    def ratio(self, name: str, other: str) -> float:
-        """The median of the ratios of samples that were taken one after the other."""
-        return statistics.median(a / b for a, b in zip(self.taken[name], self.taken[other], strict=True))
 
 
 def keep(benchmark: BenchmarkFixture, *figures: Figure) -> None:

@@ -433,7 +433,8 @@ def test_a_forked_child_writes_in_its_own_name_and_the_parent_goes_on(store: Sto
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
-        # Nothing of pytest's may run in the child, whatever happens.
+        # Nothing of pytest's may run in the child, whatever happens, and a deadlock ends it.
+        signal.alarm(20)
         try:
             seen = store.find(intent("before").key, 0)
             joined = store.begin(intent("running", ord=2)).result()

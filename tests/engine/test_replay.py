@@ -275,6 +275,27 @@ def edited_send() -> Callable[[str], str]:
     return send
 
 
+def test_mode_off_records_nothing(tmp_path: Path) -> None:
+    answer, steps = run(tmp_path, calculator(scripted("unrecorded")), mode="off")
+    assert (answer.output, answer.run.id, steps) == ("unrecorded", "", [])
+    assert run(tmp_path, calculator(scripted("asked")))[0].output == "asked"
+
+
+def test_answers_asked_for_at_once_know_their_own_runs(tmp_path: Path) -> None:
+    answering = ScriptedModel.by(lambda messages: str(messages[-1].parts[-1].content).upper())  # type: ignore[union-attr]
+
+    async def both(agent: DurableAgent) -> list[Answer]:
+        return await asyncio.gather(*(ask(agent, prompt) for prompt in ("one", "two", "three")))
+
+    with session(folder=tmp_path):
+        answers = asyncio.run(both(calculator(answering)))
+    assert [(answer.run.prompt, answer.output) for answer in answers] == [
+        ("one", "ONE"),
+        ("two", "TWO"),
+        ("three", "THREE"),
+    ]
+
+
 def test_an_edited_once_tool_is_not_repeated_unasked(tmp_path: Path) -> None:
     @tool(effects="once")
     def send(to: str) -> str:

@@ -264,7 +264,8 @@ def _count_steps(figures: Figures, calm: Undisturbed, folder: Path, recorded: li
     if names != calm.steps:
         figures.lost += len(names ^ calm.steps)
         figures.problems.append(f"other steps than undisturbed: {sorted(names ^ calm.steps)}")
-    if outputs_of(folder) != [calm.outputs]:
+    found = outputs_of(folder)
+    if not found or any(outputs != calm.outputs for outputs in found):
         figures.wrong_outputs += 1
     figures.redone += sum(words[0] == "redo" for words in log)
     figures.in_doubt += sum(words[0] in ("redo", "result") for words in log)

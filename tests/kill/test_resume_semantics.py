@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from agentkit.define.tools import tool
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.build import build
 from agentkit.engine.session import Session, session
-from agentkit.errors import InDoubt
+from agentkit.errors import InDoubt, JournalFull
 from agentkit.testing import ScriptedModel
 from tests.serving import Fault, Serving, serving
 
@@ -238,15 +239,25 @@ def test_an_async_once_tool_that_was_stopped_is_in_doubt(tmp_path: Path) -> None
 # -- two at once
 
 
-def test_two_processes_on_one_journal_do_everything_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.kill.together", str(tmp_path)]
+@pytest.fixture(scope="module")
+def together() -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.kill.together"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["outputs"] == [told["calm"]] * 2
-    assert set(told["effects"].values()) == {1}
-    assert told["asked"] == told["expected"], "a model request was paid by both"
-    assert told["listed"] == 0
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_two_processes_on_one_journal_do_everything_once(together: dict[str, Any]) -> None:
+    both = together["both"]
+    assert both["outputs_equal"]
+    assert set(both["effects"].values()) == {1}
+    assert both["asked"] == both["expected"], "a model request was paid by both"
+    assert both["listed"] == 0
+
+
+def test_when_one_of_two_is_killed_nothing_is_lost_or_doubled(together: dict[str, Any]) -> None:
+    assert together["problems"] == []
+    assert (together["lost"], together["doubled"], together["unlisted"]) == (0, 0, 0)
 
 
 def test_two_tasks_that_ask_the_same_at_once_pay_once_where_the_step_is_shared(tmp_path: Path) -> None:
@@ -266,4 +277,38 @@ def test_two_tasks_that_ask_the_same_at_once_pay_once_where_the_step_is_shared(t
     with serving() as server:
         found = within(tmp_path, lambda _: both(server))
     assert [output for (output,) in found] == [f"You said: {prompt} saw x" for prompt in prompts]
+    assert HAPPENED == ["x"]
+
+
+# -- the disk was full for a moment
+
+
+def test_a_result_that_could_not_be_written_is_in_doubt_and_not_waited_for(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    @tool(effects="once")
+    async def send(name: str) -> str:
+        """Send something that cannot be taken back."""
+        HAPPENED.append(name)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        return f"sent {name}"
+
+    async def work(opened: Session) -> int:
+        worker = agent(server.model(), send)
+        with pytest.raises(JournalFull):
+            await outputs(worker, SEND)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        opened.start_cell()
+        with pytest.raises(InDoubt) as doubt:
+            await asyncio.wait_for(outputs(worker, SEND), timeout=10)
+        return doubt.value.step
+
+    with serving() as server:
+        try:
+            step = within(tmp_path, work)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with session(folder=tmp_path) as opened:
+            opened.settle(step, "result", "sent x")
+        assert within(tmp_path, lambda _: outputs(agent(server.model(), send), SEND)) == [SENT]
     assert HAPPENED == ["x"]
