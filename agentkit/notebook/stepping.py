@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
-from agentkit.engine import edits, stepper
+from agentkit.engine import edits, opening, stepper
 from agentkit.engine.agent import durable
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.gate import At, Pending, arguments_json
@@ -21,7 +21,7 @@ from agentkit.engine.stepper import Stepped
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.notebook import cells, grammar, look, prompt
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, sent
-from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
+from agentkit.notebook.display import Output, answer_bundle, say, show, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel, pending, wording
 from agentkit.observe.diff import Diff
@@ -58,7 +58,7 @@ async def step(desk: Desk, line: Line, body: str | None) -> Reply:
     return await _came_to(
         desk,
         None,
-        stepper.step(
+        opening.step(
             durable(agent),
             sent(given),
             at=_at(line.options.get("at", "all")),
@@ -156,7 +156,7 @@ async def _picked(desk: Desk, word: str) -> Stepped:
     found = bench.find(word)
     waiting = bench.waiting(word)
     if waiting is not None and (found is None or waiting.since > found.moved):
-        return await stepper.take_up(desk.session, waiting)
+        return await opening.take_up(desk.session, waiting)
     return cast(Stepped, bench.pick(word))
 
 
@@ -188,20 +188,35 @@ async def _came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) ->
         output.draw({"text/plain": said, "text/html": f"<i>{markup.escape(said)}</i>"})
     moved = await work
     desk.remark(tuple(desk.session.remarks))
-    if moved.answer is not None:
-        answer = moved.answer
-        if (name := desk.binds.get(moved.name)) is not None:
-            desk.shell.push({name: answer.output})
-        return Reply(value=answer.output, show=lambda: _show_answer(desk, moved, output))
-    view = view_of(moved)
-    return Reply(show=lambda: output.finish(pending.bundle(view), metadata=pending.metadata(view)))
+    value = None if moved.answer is None else moved.answer.output
+    return Reply(value=value, show=lambda: _show(desk, moved, output))
 
 
-def _show_answer(desk: Desk, run: Stepped, output: Output) -> None:
-    assert run.answer is not None
+def _show(desk: Desk, run: Stepped, output: Output) -> None:
+    """The pause, with buttons where somebody can click; or the answer and the trace that led to it."""
+    if (old := desk.buttons.pop(run.name, None)) is not None:
+        old.close()
+    answer = _drawn(desk, run, output)
+    if answer is not None:
+        show(answer, raw=True)
+    elif output.live and run.pending is not None:
+        # Widgets take a moment to import, and a cell that nobody watches does without them.
+        from agentkit.notebook.buttons import Buttons
+
+        desk.buttons[run.name] = Buttons(run, lambda: _drawn(desk, run, output))
+
+
+def _drawn(desk: Desk, run: Stepped, output: Output) -> dict[str, Any] | None:
+    """Draw where the run stands; its answer, once there is one, is for the place below."""
+    if run.answer is None:
+        view = view_of(run)
+        output.finish(pending.bundle(view), metadata=pending.metadata(view))
+        return None
+    if (name := desk.binds.get(run.name)) is not None:
+        desk.shell.push({name: run.answer.output})
     trace = Trace.of(run.events())
     output.finish(panel.bundle(trace, now=time.time(), open=True), metadata=panel.metadata(trace))
-    AnswerOutput(live=False, formatter=desk.shell.display_formatter).finish(run.answer.output)
+    return answer_bundle(run.answer.output, desk.shell.display_formatter)
 
 
 def view_of(run: Stepped) -> PendingView:
