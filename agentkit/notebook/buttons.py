@@ -39,6 +39,35 @@ class StepWidget(anywidget.AnyWidget):
         return {"text/plain": "", VIEW: {"version_major": 2, "version_minor": 1, "model_id": self.model_id}}
 
 
+READY_SECONDS = 3.0
+"""How long the front end may take to show the buttons and say that its clicks arrive."""
+
+
+async def ask_move(step: Pending) -> Move | None:
+    """The move that is clicked while the cell waits; None when this front end does not deliver clicks now, or Stop."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    card = {**_card(step), "edits": {}}
+    card["moves"] = [
+        *(move for move in card["moves"] if move[0] != "Back"),
+        ["Stop", "end the run here", {"verb": "stop"}],
+    ]
+    widget = StepWidget(card=card)
+    widget.on_msg(lambda _widget, content, _buffers: loop.call_soon_threadsafe(heard.put_nowait, content))
+    handle = show(widget.bundle(), raw=True, display_id=True)
+    try:
+        await asyncio.wait_for(heard.get(), READY_SECONDS)
+        while True:
+            content = await heard.get()
+            if content.get("type") == "move":
+                return None if content.get("verb") == "stop" else _plain_move(content)
+    except TimeoutError:
+        return None
+    finally:
+        handle.update({"text/plain": ""}, raw=True)
+        widget.close()
+
+
 class Buttons:
     """The buttons of one paused run under one cell; `redraw` draws there what the run came to."""
 
@@ -87,6 +116,12 @@ def _move(run: Stepped, content: dict[str, Any]) -> Move:
             value = edits.parsed(what, text)  # type: ignore[arg-type]
             override = edits.Override(at=run.editable(None), what=what, value=value)  # type: ignore[arg-type]
             return Move(verb="edit", edit=override.as_json())
+        case _:
+            return _plain_move(content)
+
+
+def _plain_move(content: dict[str, Any]) -> Move:
+    match content:
         case {"verb": "next", "into": True}:
             return Move(verb="next", into=True)
         case {"verb": "next" | "continue" | "back" as verb}:

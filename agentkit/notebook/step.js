@@ -95,6 +95,11 @@ function render({ model, el }) {
   draw();
   model.on("change:card", draw);
   model.on("msg:custom", heard);
+  try {
+    model.send({ type: "ready" });
+  } catch (problem) {
+    // Nobody listens any more: a click will say so.
+  }
   return () => {
     model.off("change:card", draw);
     model.off("msg:custom", heard);

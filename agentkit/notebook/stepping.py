@@ -6,19 +6,22 @@ import asyncio
 import html as markup
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
-from agentkit.engine import edits, opening, stepper
+from agentkit.engine import edits, forecast, opening, stepper
 from agentkit.engine.agent import durable
 from agentkit.engine.breakpoints import Breakpoint
-from agentkit.engine.gate import At, Pending, arguments_json
+from agentkit.engine.forecast import Forecast
+from agentkit.engine.gate import At, Gate, Order, Pending, arguments_json
 from agentkit.engine.moves import Move
 from agentkit.engine.recipe import Changes
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import SpecError, UserError, nearest
+from agentkit.events import Event
 from agentkit.notebook import cells, grammar, look, prompt
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, sent
 from agentkit.notebook.display import Output, answer_bundle, say, show, watched
@@ -226,23 +229,44 @@ def view_of(run: Stepped) -> PendingView:
         return PendingView(
             agent=run.name, run=run.run, at="?", kind="run", name=run.state, free=run.state, note=run.note, moves=()
         )
+    view = view_of_step(step, name=run.name, run=run.run, events=run.events())
+    return replace(view, note=run.note)
+
+
+def view_of_step(step: Pending, *, name: str, run: str, events: Sequence[Event]) -> PendingView:
+    """What is shown of a step that waits, and of what led to it."""
     calls = step.beside
     return PendingView(
-        agent=run.name if len(step.at) == 1 else f"{run.name} › {step.agent}",
-        run=run.run,
+        agent=name if len(step.at) == 1 else f"{name} › {step.agent}",
+        run=run,
         at=edits.spoken(step.at),
         kind=step.kind,
         name=step.name.split(" @ ")[0],
         free=_free(step),
-        price=_price(run),
+        price=_price(forecast.of_step(step, events)),
         cause=step.cause,
-        note=run.note,
         blocks=tuple(_blocks(step)),
         beside=tuple(f"{call.tool_name}({_short(call.args)})" for call in calls),
         now=next((place for place, call in enumerate(calls) if call.tool_call_id == step.arrival.call_id), -1),
         moves=_moves(step),
-        done=Trace.of(run.events()),
+        done=Trace.of(events),
     )
+
+
+async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
+    """Ask under the cell how a plain run that met a breakpoint goes on; None where clicks do not arrive."""
+    # Widgets take a moment to import, and most runs do without them.
+    from agentkit.notebook.buttons import ask_move
+
+    events = desk.session.trace(gate.root)
+    view = view_of_step(step, name=step.agent, run=gate.root, events=events)
+    output = Output(live=True)
+    output.draw(pending.bundle(view), metadata=pending.metadata(view))
+    move = await ask_move(step)
+    if move is None or move.verb not in ("next", "continue"):
+        return None
+    output.draw({"text/plain": f"{step}: {move.verb}", "text/html": f"<i>{markup.escape(f'{step}: {move.verb}')}</i>"})
+    return Order(live=True, left=0 if move.verb == "next" else None, depth=len(step.at) + move.into)
 
 
 def _free(step: Pending) -> str:
@@ -251,8 +275,7 @@ def _free(step: Pending) -> str:
     return "recorded, replayed for free" if step.row is not None else ""
 
 
-def _price(run: Stepped) -> str:
-    expected = run.forecast
+def _price(expected: Forecast | None) -> str:
     if expected is None:
         return "a call, would be performed"
     tokens = f"{expected.input_tokens:,} tokens in"

@@ -102,3 +102,42 @@ def test_a_refused_edit_says_why_and_a_verb_takes_the_buttons_along(opened: Open
     click(notebook, "Continue", cell=4)
     notebook.text(4, "The sum is 3")
     assert notebook.errors == []
+
+
+PLAIN = "(await calc.run('plain')).output"
+
+
+def test_a_plain_run_is_driven_on_from_its_breakpoint(opened: Opener) -> None:
+    notebook = opened([SETUP.replace("{FOLDER}", "plain").strip(), BUILD, "%agent break tool=add", PLAIN, AFTER])
+    for number in range(3):
+        notebook.do(number)
+    notebook.run(3)
+    notebook.text(3, "paused before step 2", "breakpoint tool=add")
+    click(notebook, "Next", cell=3)
+    notebook.text(3, "paused before step 3")
+    click(notebook, "Continue", cell=3)
+    assert "'The sum is 3'" in notebook.text(3, "The sum is 3", "done")
+    notebook.finished(3)
+    assert notebook.output(3).get_by_role("button").count() == 0
+    assert "added [(1, 2)] asked 2" in notebook.do(4)
+    assert notebook.errors == []
+
+
+def test_a_plain_run_ends_at_its_breakpoint_where_clicks_do_not_arrive(opened: Opener) -> None:
+    deaf = "from agentkit.notebook import buttons\nbuttons.READY_SECONDS = 0"
+    notebook = opened(
+        [
+            SETUP.replace("{FOLDER}", "deaf").strip() + "\n" + deaf,
+            BUILD,
+            "%agent break tool=add",
+            PLAIN,
+            "%agent next",
+            AFTER,
+        ]
+    )
+    for number in range(3):
+        notebook.do(number)
+    assert "RunPaused: calc is paused before step 2, tool add" in notebook.do(3)
+    assert "paused before step 3" in notebook.do(4)
+    assert "'The sum is 3'" in notebook.do(3)
+    assert "added [(1, 2)] asked 2" in notebook.do(5)
