@@ -216,7 +216,7 @@ def _answered(question: Question, decision: Decision) -> Any:
 
 
 def _whom(decision: Decision) -> str:
-    return "the person" if decision.by == "you" else decision.by
+    return "the person" if decision.by.startswith("you") else decision.by
 
 
 # ---- the question
