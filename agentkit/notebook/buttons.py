@@ -26,6 +26,7 @@ _MOVES = {
     "Next into": ("pause inside the agent that it calls", {"verb": "next", "into": True}),
     "Continue": ("go on to the end or the next breakpoint", {"verb": "continue"}),
     "Back": ("pause before the step taken last", {"verb": "back"}),
+    "Stop": ("let go of the run; what is recorded is kept", {"verb": "stop"}),
 }
 
 
@@ -94,6 +95,10 @@ class Buttons:
 
     async def _moved(self, content: dict[str, Any]) -> None:
         self._widget.send({"type": "taken"})
+        if content.get("verb") == "stop":
+            await self._run.stop()
+            self.close({"text/plain": f"{self._run.name}: no longer stepped; what is recorded is kept"})
+            return
         try:
             await self._run.act(_move(self._run, content), by="click")
         except AgentKitError as error:

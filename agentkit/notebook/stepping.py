@@ -288,7 +288,19 @@ def _blocks(step: Pending) -> list[Block]:
     shown = [Block(title="your edit", text=str(one)) for one in step.edits]
     if step.kind == "tool":
         return [*shown, Block(title="arguments", text=arguments_json(step.arguments))]
-    return [*shown, *(Block(title=_who(message), text=_told(message)) for message in step.messages)]
+    told = [Block(title=_who(message), text=_told(message)) for message in step.messages]
+    return [*_standing(step), *shown, *told]
+
+
+def _standing(step: Pending) -> list[Block]:
+    """What goes along with every request: the instructions and the tools."""
+    sent_along = step.arrival.parameters
+    if sent_along is None:
+        return []
+    instructions = "\n\n".join(part.content for part in sent_along.instruction_parts or ())
+    tools = ", ".join(tool.name for tool in (*sent_along.function_tools, *sent_along.output_tools))
+    blocks = [Block(title="instructions", text=instructions), Block(title="tools offered", text=tools)]
+    return [block for block in blocks if block.text]
 
 
 def _who(message: ModelMessage) -> str:

@@ -99,8 +99,9 @@ def test_a_refused_edit_says_why_and_a_verb_takes_the_buttons_along(opened: Open
     notebook.text(2, "add: a: Input should be a valid integer")
     assert "paused before step 3" in notebook.do(4)
     assert notebook.output(2).get_by_role("button").count() == 0
-    click(notebook, "Continue", cell=4)
-    notebook.text(4, "The sum is 3")
+    click(notebook, "Stop", cell=4)
+    notebook.text(4, "no longer stepped")
+    assert "no run is being stepped" in notebook.do(4)
     assert notebook.errors == []
 
 
