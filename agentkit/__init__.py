@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from agentkit.define.tools import tool as tool
     from agentkit.durable.frames import idempotency_key as idempotency_key
     from agentkit.engine.build import build as build
+    from agentkit.engine.opening import step as step
     from agentkit.engine.run import Answer as Answer
     from agentkit.engine.run import ask as ask
     from agentkit.engine.session import session as session
-    from agentkit.engine.stepper import step as step
     from agentkit.errors import AgentKitError as AgentKitError
 
 _HOME = {
@@ -30,7 +30,7 @@ _HOME = {
     "build": "agentkit.engine.build",
     "idempotency_key": "agentkit.durable.frames",
     "session": "agentkit.engine.session",
-    "step": "agentkit.engine.stepper",
+    "step": "agentkit.engine.opening",
     "tool": "agentkit.define.tools",
 }
 

@@ -10,6 +10,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -51,12 +52,37 @@ def _parser() -> ArgumentParser:
     lab.add_argument("folder", nargs="?", type=Path, help="another folder to open")
     lab.set_defaults(do=_lab)
     _add_journal(commands.add_parser("journal", help="list, show, check, share or erase what is recorded"))
+    _add_approvals(commands.add_parser("approvals", help="list what waits for a person, and decide"))
     return parser
 
 
-def _add_journal(parser: ArgumentParser) -> None:
+def _where() -> ArgumentParser:
     where = ArgumentParser(add_help=False)
     where.add_argument("--journal", type=Path, metavar="PATH", help="its file or folder (default: .agentkit/)")
+    return where
+
+
+def _add_approvals(parser: ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    ls = verbs.add_parser("ls", parents=[_where()], help="list what waits, what Always holds and what was decided")
+    ls.set_defaults(do=_approvals)
+
+    decide = verbs.add_parser("decide", parents=[_where()], help="decide; without an option: approve")
+    decide.add_argument("ids", nargs="+", metavar="ID")
+    chosen = decide.add_mutually_exclusive_group()
+    chosen.add_argument("--edit", metavar="JSON", help="approve the call with these arguments")
+    chosen.add_argument("--deny", nargs="?", const="", metavar="WHY", help="do not make the call")
+    chosen.add_argument("--answer", metavar="TEXT", help="answer a question; the result (JSON) of a step in doubt")
+    chosen.add_argument("--hint", metavar="TEXT", help="let an agent that got stuck go on with this hint")
+    chosen.add_argument("--redo", action="store_const", const="", help="perform a step in doubt again")
+    chosen.add_argument("--stop", action="store_const", const="", help="stop the run there")
+    decide.add_argument("--always", action="store_const", const="", help="approve equal calls in its session too")
+    decide.set_defaults(do=_decide)
+
+
+def _add_journal(parser: ArgumentParser) -> None:
+    where = _where()
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     ls = verbs.add_parser("ls", parents=[where], help="list the runs, newest first")
@@ -123,6 +149,37 @@ def _own_notebooks() -> Path:
     if not copy.exists():
         shutil.copytree(notebooks(), copy)
     return copy
+
+
+# ---- approvals
+
+
+def _approvals(options: Namespace) -> int:
+    # Imported here: questions are read by the engine, and the other commands need not wait for it.
+    from agentkit.engine import decided
+    from agentkit.observe import asked
+
+    with _opened(options) as store:
+        print(asked.listed(decided.everything(store)))
+    return 0
+
+
+def _decide(options: Namespace) -> int:
+    from agentkit.engine import decided
+    from agentkit.observe import asked
+
+    names = ("edit", "deny", "answer", "hint", "redo", "stop", "always")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    with _opened(options, read_only=False) as store:
+        for id_ in options.ids:
+            one = decided.find(store, id_)
+            if one.decision is not None:
+                raise UserError(f"question {id_} is decided already: {asked.decided_text(one.decision)}")
+            typed = decided.typed(one.question, given, usage="`agentkit approvals decide --help`")
+            wanted = replace(typed, by="you on the command line")
+            decision = decided.decide(store, Redactor.from_environ(os.environ), one.question, wanted)
+            print(f"{asked.title(one.question)} ({id_}): {asked.decided_text(decision)}")
+    return 0
 
 
 # ---- journal

@@ -16,7 +16,7 @@ from agentkit.errors import UserError, nearest
 Asks: TypeAlias = Literal["approve", "ask", "doubt", "bailout"]
 Verdict: TypeAlias = Literal["approve", "deny", "edit", "answer", "redo", "result", "stop", "hint", "raise"]
 Headless: TypeAlias = Literal["suspend", "deny", "allow"]
-Form: TypeAlias = Literal["text", "choice", "yes_no", "number"]
+Form: TypeAlias = Literal["text", "choice", "yes_no", "number", "json"]
 
 HEADLESS: tuple[Headless, ...] = get_args(Headless)
 HEADLESS_VARIABLE = "AGENTKIT_HEADLESS"
@@ -123,6 +123,10 @@ def checked(question: Question, decision: Decision) -> Decision:
             return _edited(question, decision)
         case "answer" if question.kind == "ask":
             return replace(decision, answer=_answer(question, decision.answer))
+        case "answer" if question.check is not None and (wrong := question.check(decision.answer)) is not None:
+            raise UserError(f"this cannot be the answer: {wrong}")
+        case "raise" if not question.default:
+            raise UserError("raise: no limit was reached here; answer it, give a hint, or stop")
         case "hint" if not decision.reason.strip():
             raise UserError("hint: write what the agent should do differently")
     return decision

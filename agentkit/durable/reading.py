@@ -131,7 +131,8 @@ def maybe_paid_twice(source: Source) -> list[Row]:
 def questions(source: Source, *, limit: int) -> list[Row]:
     """What persons were asked (not what they edited unasked), newest first; of several askings the newest."""
     query = (
-        f"{_ROWS} WHERE step.kind IN ('approval', 'question') AND step.name NOT LIKE 'edit %' AND step.settled IS NOT '{FORGOTTEN}' AND NOT EXISTS ("
+        f"{_ROWS} WHERE step.kind IN ('approval', 'question') AND step.name NOT LIKE 'edit %' "
+        f"AND step.settled IS NOT '{FORGOTTEN}' AND NOT EXISTS ("
         "SELECT 1 FROM step AS later WHERE later.key = step.key AND later.n = step.n AND later.gen > step.gen) "
         "ORDER BY step.id DESC LIMIT ?"
     )

@@ -189,6 +189,7 @@ def _bind(run: AgentRun[Any, Any]) -> None:
     recording = _recording.get()
     if recording is not None:
         recording.agent_run = run
+        recording.frame.messages = lambda: list(run.ctx.state.message_history)
 
 
 @asynccontextmanager
@@ -294,6 +295,8 @@ def _open(
         ttl=policy.ttl,
         gate=gate,
         session=session,
+        owner=agent,
+        began=Counter(execution.counts),
         approve=policy.approve,
         headless=options.headless,
     )

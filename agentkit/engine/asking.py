@@ -112,6 +112,8 @@ def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) 
 
 def function_of(tool: Any) -> Callable[..., Any] | None:
     """The Python function behind a toolset's tool; None for MCP and dynamic tools."""
+    while (inner := getattr(tool, "source_tool", None)) is not None:
+        tool = inner
     schema = getattr(getattr(tool, "call_func", None), "__self__", None)
     return getattr(schema, "function", None)
 
@@ -216,7 +218,7 @@ def _answered(question: Question, decision: Decision) -> Any:
 
 
 def _whom(decision: Decision) -> str:
-    return "the person" if decision.by == "you" else decision.by
+    return "the person" if decision.by.startswith("you") else decision.by
 
 
 # ---- the question
@@ -422,4 +424,6 @@ async def settle_doubt(doubtful: InDoubt) -> bool:
     if action not in ("redo", "result", "stop"):
         return False
     session.settle(row.id, action, decision.answer)
-    return action != "stop"
+    if action == "stop":
+        raise InDoubt(step=row.id, name=row.name, reason="was settled as stop")
+    return True

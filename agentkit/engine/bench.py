@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,12 +38,16 @@ class Paused:
 
 @dataclass(kw_only=True)
 class Bench:
-    """`open` are the stepped runs, the one that moved last at the end; `paused` the plain runs, by their id."""
+    """`open` are the stepped runs, the one that moved last at the end; `paused` the plain runs, by their id.
+
+    `attend` asks the person in front of the notebook how a plain run goes on; None when it turns out there is nobody.
+    """
 
     open: list[Any] = field(default_factory=list)
     breakpoints: list[Breakpoint] = field(default_factory=list)
     paused: dict[str, Paused] = field(default_factory=dict)
     stepped: set[str] = field(default_factory=set)
+    attend: Callable[[Gate, Pending], Awaitable[Order | None]] | None = None
 
     def put(self, run: OnBench) -> None:
         """Make it the one that moves by default; an older one of this name gives way."""
@@ -92,7 +96,12 @@ class Bench:
             )
             return RunPaused(run=gate.root, agent=pending.agent, step=str(pending), cause=pending.cause)
 
-        gate = Gate(order=Order(live=True, left=None), breakpoints=lambda: self.breakpoints, pausing=pausing)
+        gate = Gate(
+            order=Order(live=True, left=None),
+            breakpoints=lambda: self.breakpoints,
+            pausing=pausing,
+            attend=self.attend,
+        )
         return gate
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 
@@ -38,7 +39,7 @@ from agentkit.define.tools import Declaration, declaration
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking
+from agentkit.engine import asking, bailout
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -453,6 +454,12 @@ class JournalDurability(BaseDurabilityCapability[Any]):
     ) -> DeferredToolResults | None:
         frame = frame_of_run()
         return None if frame is None else await asking.answers(frame, ctx, requests)
+
+    async def on_run_error(self, ctx: RunContext[Any], *, error: BaseException) -> AgentRunResult[Any]:
+        frame = frame_of_run()
+        if frame is None:
+            raise error
+        return await bailout.instead(frame, ctx, error)
 
     async def before_model_request(
         self, ctx: RunContext[Any], request_context: ModelRequestContext

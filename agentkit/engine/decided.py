@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,3 +84,46 @@ def standing(store: Store, question: Question, *, label: str) -> Decision | None
 
 def _asks(question: Question) -> tuple[str, Any]:
     return question.tool, question.arguments
+
+
+# ---- typed, in a cell or in a shell
+
+_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint")
+
+
+def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decision:
+    """The decision that options say: none of them approves. What is JSON and what is text depends on the question."""
+    chosen = [name for name in _TYPED if name in given]
+    if len(chosen) > 1:
+        raise UserError(f"--{' and --'.join(chosen)}: one of them; {usage}")
+    always = "always" in given
+    match chosen:
+        case []:
+            return Decision(verdict="approve", always=always)
+        case ["edit"]:
+            return Decision(verdict="edit", arguments=_json(given["edit"], option="--edit"), always=always)
+        case ["deny"]:
+            return Decision(verdict="deny", reason=given["deny"], always=always)
+        case ["answer"]:
+            return _answer(question, given["answer"])
+        case ["hint"]:
+            return Decision(verdict="hint", reason=given["hint"])
+        case ["redo"]:
+            return Decision(verdict="redo")
+        case _:
+            return Decision(verdict="stop")
+
+
+def _answer(question: Question, text: str) -> Decision:
+    if question.kind == "doubt":
+        return Decision(verdict="result", answer=_json(text, option="--answer"))
+    if question.kind == "bailout" and question.form != "text":
+        return Decision(verdict="answer", answer=_json(text, option="--answer"))
+    return Decision(verdict="answer", answer=text)
+
+
+def _json(text: str, *, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f'{option} {text}: not JSON ({error}); text needs quotes: "like this"') from error

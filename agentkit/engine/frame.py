@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+from pydantic_ai.messages import ModelMessage
 
 from agentkit.defend.approval import Headless, Policy
 from agentkit.durable.frames import CallCacheView, RunFrame, current_run
@@ -20,7 +23,8 @@ class AgentRunFrame(RunFrame):
     """A run with the chain of its messages, the memo of its request parts, and its approvals.
 
     `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
-    they only replay; `ran` says in one line each what tools have done so far.
+    they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
+    how many equal requests there were before it, and `messages` gives its conversation so far.
     """
 
     journal: Journal
@@ -33,6 +37,9 @@ class AgentRunFrame(RunFrame):
     ttl: float | None = None
     gate: Gate | None = None
     session: Session | None = None
+    owner: Any = None
+    messages: Callable[[], list[ModelMessage]] = list
+    began: Counter[bytes] = field(default_factory=Counter)
     approve: Policy = field(default_factory=Policy)
     headless: Headless | None = None
     held: dict[str, Any] = field(default_factory=dict)

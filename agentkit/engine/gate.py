@@ -136,6 +136,7 @@ class Gate:
     spent: Callable[[str], Mapping[str, float]] = lambda run: {"cost": 0.0, "tokens": 0.0}
     opened: Callable[[str], None] = lambda run: None
     pausing: Callable[[Pending], RunPaused] | None = None
+    attend: Callable[[Gate, Pending], Awaitable[Order | None]] | None = None
     root: str = ""
     pending: Pending | None = None
     trail: list[Pending] = field(default_factory=list)
@@ -266,7 +267,11 @@ class Gate:
             return
         seen = replace(step, cause=cause)
         if self.pausing is not None:
-            raise self.pausing(seen)
+            order = None if self.attend is None else await self.attend(self, seen)
+            if order is None:
+                raise self.pausing(seen)
+            self.order = order
+            return
         self.pending = seen
         self._go = asyncio.get_running_loop().create_future()
         self.paused.set()

@@ -14,18 +14,16 @@ from pydantic_ai.agent import AbstractAgent
 
 from agentkit.durable.frames import Execution, current_run, current_step
 from agentkit.engine import forecast
-from agentkit.engine.agent import durable
-from agentkit.engine.bench import Paused
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.edits import WHATS, Override, Path, What, check, read_path, spoken, with_edit
 from agentkit.engine.forecast import Forecast
 from agentkit.engine.gate import At, Gate, Order, Pending, current_gate
 from agentkit.engine.moves import By, Entry, Move, MoveLog
-from agentkit.engine.recipe import Changes, Recipe, of_paused, restored
+from agentkit.engine.recipe import Changes, Recipe, restored
 from agentkit.engine.run import Answer, ask
-from agentkit.engine.session import Last, Session, current, current_execution, current_session, execution_of
+from agentkit.engine.session import Last, Session, current_execution, current_session
 from agentkit.errors import UserError, nearest
-from agentkit.events import Event, Mode, Run, Step
+from agentkit.events import Event, Run, Step
 
 State: TypeAlias = Literal["paused", "done", "failed", "stopped"]
 _PATIENCE = 10.0
@@ -59,6 +57,7 @@ class Stepped:
         self._reached: Path = ()
         self._branch: list[str] = []
         self._acted: set[str] = set()
+        self._moving = False
         self._events: dict[tuple[str, int], Event] = {}
         self._inside: set[str] = set()
         self._unlisten: Callable[[], None] = _nothing
@@ -143,6 +142,17 @@ class Stepped:
     async def act(self, move: Move, *, by: By = "code", cell: str | None = None) -> Pending | Answer | None:
         """Make a move. A verb cell that is run again makes its recorded moves again, and never goes live."""
         self._check_loop()
+        if self._moving:
+            raise UserError(
+                f"{self.name} is taking a step: wait until it is paused again, or stop the cell that moves it"
+            )
+        self._moving = True
+        try:
+            return await self._act(move, by=by, cell=cell)
+        finally:
+            self._moving = False
+
+    async def _act(self, move: Move, *, by: By, cell: str | None) -> Pending | Answer | None:
         self.session.bench.last(self)
         self.moved = time.time()
         log = self._opened_log()
@@ -436,31 +446,6 @@ def _after(place: Path) -> Path:
     return (*place[:-1], place[-1] + 1)
 
 
-async def step(
-    agent: AbstractAgent[Any, Any],
-    prompt: Any,
-    *,
-    at: At = "all",
-    until: str = "",
-    continues: str | None = None,
-    mode: Mode | None = None,
-    fresh: bool = False,
-    deps: Any = None,
-    on_text: Callable[[str], None] | None = None,
-    name: str = "",
-) -> Stepped:
-    """Open a run of `agent` that is paused before its first step (or, with `until`, where that is met)."""
-    session = _session()
-    execution = execution_of(session)
-    recipe = Recipe(
-        agent=durable(agent), prompt=prompt, continues=continues, mode=mode, fresh=fresh, deps=deps, on_text=on_text,
-        cell=execution.cell, counts=Counter(execution.counts),
-    )  # fmt: skip
-    run = Stepped(name=name or agent.name or "agent", session=session, recipe=recipe, at=at)
-    await run.open(until=until)
-    return run
-
-
 async def fork(
     session: Session,
     source: Run,
@@ -480,18 +465,3 @@ async def fork(
     said = f"forked from run {source.id} at step {spoken(at)}{forecast.said(*rest, since=at[0])}"
     run.note = "; ".join(filter(None, [run.note, said]))
     return run
-
-
-async def take_up(session: Session, paused: Paused) -> Stepped:
-    """Open a plain run that ended at a breakpoint, at the step it paused before."""
-    session.bench.paused.pop(paused.run, None)
-    run = Stepped(name=paused.agent.name or "agent", session=session, recipe=of_paused(session, paused))
-    await run.open_at(paused.pending.at)
-    return run
-
-
-def _session() -> Session:
-    session = current()
-    if session is None:
-        raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
-    return session

@@ -31,7 +31,8 @@ class Reply:
 class Desk:
     """The shell, its session, and what was remarked or remembered in this kernel.
 
-    `deps` and `binds` are the names of notebook objects by agent: what its tools get, and where its answer goes.
+    `deps` and `binds` are the names of notebook objects by agent: what its tools get, and where its answer goes;
+    `buttons` are those on show, by the run they move.
     """
 
     shell: Any
@@ -39,6 +40,7 @@ class Desk:
     deps: dict[str, str] = field(default_factory=dict)
     binds: dict[str, str] = field(default_factory=dict)
     remarked: set[str] = field(default_factory=set)
+    buttons: dict[str, Any] = field(default_factory=dict)
     decided: Callable[[], None] = lambda: None
 
     @property

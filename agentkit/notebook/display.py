@@ -110,3 +110,11 @@ def resumed() -> bool:
 
 def markdown(text: str) -> dict[str, Any]:
     return {"text/markdown": harmless(text), "text/plain": text}
+
+
+def answer_bundle(answer: object, formatter: Any) -> dict[str, Any]:
+    """An answer to be shown once: text as Markdown, anything else as the notebook shows it."""
+    if isinstance(answer, str):
+        return markdown(answer)
+    bundle: dict[str, Any] = formatter.format(answer)[0]
+    return bundle or markdown("")

@@ -14,6 +14,7 @@ from agentkit.notebook import arrival, cells, complete, display, failure, gramma
 
 if TYPE_CHECKING:
     from agentkit.defend.approval import Decision, Question
+    from agentkit.engine.gate import Gate, Order, Pending
     from agentkit.engine.session import Session
     from agentkit.notebook.asking import Asker
     from agentkit.notebook.desk import Desk, Reply
@@ -131,6 +132,7 @@ class Notebook:
             self._panels.begin(self._cell[0], live=self._cell[1])
         self._panels.attach(found)
         found.asker = self._ask if self._cell[1] else None
+        found.bench.attend = self._attend if self._cell[1] else None
         return found
 
     def _ready(self) -> Desk:
@@ -149,6 +151,12 @@ class Notebook:
         if self._asker is None:
             self._asker = Asker(self.session())
         return await self._asker.ask(questions)
+
+    async def _attend(self, gate: Gate, step: Pending) -> Order | None:
+        """`session.bench.attend`, where somebody watches."""
+        from agentkit.notebook import stepping
+
+        return await stepping.attend(self._ready(), gate, step)
 
     def _look(self) -> None:
         if self._asker is not None:

@@ -6,22 +6,25 @@ import asyncio
 import html as markup
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
-from agentkit.engine import edits, stepper
+from agentkit.engine import edits, forecast, opening, stepper
 from agentkit.engine.agent import durable
 from agentkit.engine.breakpoints import Breakpoint
-from agentkit.engine.gate import At, Pending, arguments_json
+from agentkit.engine.forecast import Forecast
+from agentkit.engine.gate import At, Gate, Order, Pending, arguments_json
 from agentkit.engine.moves import Move
 from agentkit.engine.recipe import Changes
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import SpecError, UserError, nearest
+from agentkit.events import Event
 from agentkit.notebook import cells, grammar, look, prompt
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, sent
-from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
+from agentkit.notebook.display import Output, answer_bundle, say, show, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel, pending, wording
 from agentkit.observe.diff import Diff
@@ -58,7 +61,7 @@ async def step(desk: Desk, line: Line, body: str | None) -> Reply:
     return await _came_to(
         desk,
         None,
-        stepper.step(
+        opening.step(
             durable(agent),
             sent(given),
             at=_at(line.options.get("at", "all")),
@@ -156,7 +159,7 @@ async def _picked(desk: Desk, word: str) -> Stepped:
     found = bench.find(word)
     waiting = bench.waiting(word)
     if waiting is not None and (found is None or waiting.since > found.moved):
-        return await stepper.take_up(desk.session, waiting)
+        return await opening.take_up(desk.session, waiting)
     return cast(Stepped, bench.pick(word))
 
 
@@ -188,20 +191,35 @@ async def _came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) ->
         output.draw({"text/plain": said, "text/html": f"<i>{markup.escape(said)}</i>"})
     moved = await work
     desk.remark(tuple(desk.session.remarks))
-    if moved.answer is not None:
-        answer = moved.answer
-        if (name := desk.binds.get(moved.name)) is not None:
-            desk.shell.push({name: answer.output})
-        return Reply(value=answer.output, show=lambda: _show_answer(desk, moved, output))
-    view = view_of(moved)
-    return Reply(show=lambda: output.finish(pending.bundle(view), metadata=pending.metadata(view)))
+    value = None if moved.answer is None else moved.answer.output
+    return Reply(value=value, show=lambda: _show(desk, moved, output))
 
 
-def _show_answer(desk: Desk, run: Stepped, output: Output) -> None:
-    assert run.answer is not None
+def _show(desk: Desk, run: Stepped, output: Output) -> None:
+    """The pause, with buttons where somebody can click; or the answer and the trace that led to it."""
+    if (old := desk.buttons.pop(run.name, None)) is not None:
+        old.close()
+    answer = _drawn(desk, run, output)
+    if answer is not None:
+        show(answer, raw=True)
+    elif output.live and run.pending is not None:
+        # Widgets take a moment to import, and a cell that nobody watches does without them.
+        from agentkit.notebook.buttons import Buttons
+
+        desk.buttons[run.name] = Buttons(run, lambda: _drawn(desk, run, output))
+
+
+def _drawn(desk: Desk, run: Stepped, output: Output) -> dict[str, Any] | None:
+    """Draw where the run stands; its answer, once there is one, is for the place below."""
+    if run.answer is None:
+        view = view_of(run)
+        output.finish(pending.bundle(view), metadata=pending.metadata(view))
+        return None
+    if (name := desk.binds.get(run.name)) is not None:
+        desk.shell.push({name: run.answer.output})
     trace = Trace.of(run.events())
     output.finish(panel.bundle(trace, now=time.time(), open=True), metadata=panel.metadata(trace))
-    AnswerOutput(live=False, formatter=desk.shell.display_formatter).finish(run.answer.output)
+    return answer_bundle(run.answer.output, desk.shell.display_formatter)
 
 
 def view_of(run: Stepped) -> PendingView:
@@ -211,23 +229,44 @@ def view_of(run: Stepped) -> PendingView:
         return PendingView(
             agent=run.name, run=run.run, at="?", kind="run", name=run.state, free=run.state, note=run.note, moves=()
         )
+    view = view_of_step(step, name=run.name, run=run.run, events=run.events())
+    return replace(view, note=run.note)
+
+
+def view_of_step(step: Pending, *, name: str, run: str, events: Sequence[Event]) -> PendingView:
+    """What is shown of a step that waits, and of what led to it."""
     calls = step.beside
     return PendingView(
-        agent=run.name if len(step.at) == 1 else f"{run.name} › {step.agent}",
-        run=run.run,
+        agent=name if len(step.at) == 1 else f"{name} › {step.agent}",
+        run=run,
         at=edits.spoken(step.at),
         kind=step.kind,
         name=step.name.split(" @ ")[0],
         free=_free(step),
-        price=_price(run),
+        price=_price(forecast.of_step(step, events)),
         cause=step.cause,
-        note=run.note,
         blocks=tuple(_blocks(step)),
         beside=tuple(f"{call.tool_name}({_short(call.args)})" for call in calls),
         now=next((place for place, call in enumerate(calls) if call.tool_call_id == step.arrival.call_id), -1),
         moves=_moves(step),
-        done=Trace.of(run.events()),
+        done=Trace.of(events),
     )
+
+
+async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
+    """Ask under the cell how a plain run that met a breakpoint goes on; None where clicks do not arrive."""
+    # Widgets take a moment to import, and most runs do without them.
+    from agentkit.notebook.buttons import ask_move
+
+    events = desk.session.trace(gate.root)
+    view = view_of_step(step, name=step.agent, run=gate.root, events=events)
+    output = Output(live=True)
+    output.draw(pending.bundle(view), metadata=pending.metadata(view))
+    move = await ask_move(step)
+    if move is None or move.verb not in ("next", "continue"):
+        return None
+    output.draw({"text/plain": f"{step}: {move.verb}", "text/html": f"<i>{markup.escape(f'{step}: {move.verb}')}</i>"})
+    return Order(live=True, left=0 if move.verb == "next" else None, depth=len(step.at) + move.into)
 
 
 def _free(step: Pending) -> str:
@@ -236,8 +275,7 @@ def _free(step: Pending) -> str:
     return "recorded, replayed for free" if step.row is not None else ""
 
 
-def _price(run: Stepped) -> str:
-    expected = run.forecast
+def _price(expected: Forecast | None) -> str:
     if expected is None:
         return "a call, would be performed"
     tokens = f"{expected.input_tokens:,} tokens in"
@@ -250,7 +288,19 @@ def _blocks(step: Pending) -> list[Block]:
     shown = [Block(title="your edit", text=str(one)) for one in step.edits]
     if step.kind == "tool":
         return [*shown, Block(title="arguments", text=arguments_json(step.arguments))]
-    return [*shown, *(Block(title=_who(message), text=_told(message)) for message in step.messages)]
+    told = [Block(title=_who(message), text=_told(message)) for message in step.messages]
+    return [*_standing(step), *shown, *told]
+
+
+def _standing(step: Pending) -> list[Block]:
+    """What goes along with every request: the instructions and the tools."""
+    sent_along = step.arrival.parameters
+    if sent_along is None:
+        return []
+    instructions = "\n\n".join(part.content for part in sent_along.instruction_parts or ())
+    tools = ", ".join(tool.name for tool in (*sent_along.function_tools, *sent_along.output_tools))
+    blocks = [Block(title="instructions", text=instructions), Block(title="tools offered", text=tools)]
+    return [block for block in blocks if block.text]
 
 
 def _who(message: ModelMessage) -> str:

@@ -20,6 +20,7 @@ EDITABLE = 20_000
 
 _LINES = 400
 _WIDE = 90
+_LISTED = 10
 _TEXT = 4_000
 _ONE_LINE = 160
 _NEGATIVE = frozenset({"deny", "stop"})
@@ -121,6 +122,20 @@ def line(one: Asked) -> str:
         "waiting" if one.decision is None else f"{wording.clean(one.decision.said, _ONE_LINE)}, {when(one.decision.at)}"
     )
     return f"{one.id}  {title(one.question)}: {wording.clean(_asked(one.question), _ONE_LINE)} · {state}"
+
+
+def listed(questions: Sequence[Asked]) -> str:
+    """What waits, what Always holds, and what was decided lately."""
+    waiting = [one for one in questions if one.decision is None]
+    standing = [one for one in questions if one.decision is not None and one.decision.always]
+    rest = [one for one in questions if one.decision is not None and not one.decision.always]
+    parts = {
+        "waiting for a decision": waiting,
+        "standing (Always)": standing,
+        f"decided{f', the last {_LISTED} of {len(rest)}' if len(rest) > _LISTED else ''}": rest[:_LISTED],
+    }
+    told = ["\n".join([f"{name}:", *(f"  {line(one)}" for one in some)]) for name, some in parts.items() if some]
+    return "\n".join(told) or "nobody has been asked anything yet"
 
 
 def _asked(question: Question) -> str:

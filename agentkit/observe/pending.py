@@ -85,7 +85,7 @@ def _headline(view: PendingView) -> str:
     )
     return (
         f"<div><b>{_escaped(wording.clean(view.agent, 60))}</b> · "
-        f'<b style="color:{AMBER}">⏸ paused before step {_escaped(view.at)}</b> · '
+        f'<b style="color:{AMBER}">{wording.GLYPHS["waiting"]} paused before step {_escaped(view.at)}</b> · '
         f"{_escaped(view.kind)} <b>{_escaped(wording.clean(view.name, 80))}</b> · {cost}"
         f' · <span style="{_MUTED}">run {_escaped(view.run)}</span></div>'
     )

@@ -20,14 +20,15 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ToolReturnPart, Us
 
 from agentkit.define.spec import Spec
 from agentkit.define.tools import tool
-from agentkit.engine import stepper
+from agentkit.engine import opening, stepper
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.build import build
+from agentkit.engine.opening import step
 from agentkit.engine.recipe import Changes
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
-from agentkit.engine.stepper import Stepped, step
+from agentkit.engine.stepper import Stepped
 from agentkit.errors import RunPaused, UserError
 from agentkit.events import Run, Step
 from agentkit.observe.diff import Diff
@@ -428,7 +429,7 @@ def test_a_plain_run_ends_at_a_breakpoint_and_goes_on_from_there(tmp_path: Path)
         assert ADDED == [(1, 2)]
         paused = opened.bench.waiting()
         assert paused is not None
-        run = await stepper.take_up(opened, paused)
+        run = await opening.take_up(opened, paused)
         assert place(run) == "step 3, tool double"
         await run.next()
         # What the breakpoint was for is recorded now: the same cell, run again, goes over it.

@@ -1,0 +1,149 @@
+"""The buttons under a paused run: each click is a move, made when the kernel is free, and drawn under the same cell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from agentkit.engine import edits
+from agentkit.engine.gate import Pending, arguments_json
+from agentkit.engine.moves import Move
+from agentkit.engine.stepper import Stepped
+from agentkit.errors import AgentKitError
+from agentkit.notebook import failure
+from agentkit.notebook.display import show
+from agentkit.notebook.widgets import VIEW
+
+_MOVES = {
+    "Next": ("take this step", {"verb": "next"}),
+    "Next into": ("pause inside the agent that it calls", {"verb": "next", "into": True}),
+    "Continue": ("go on to the end or the next breakpoint", {"verb": "continue"}),
+    "Back": ("pause before the step taken last", {"verb": "back"}),
+    "Stop": ("let go of the run; what is recorded is kept", {"verb": "stop"}),
+}
+
+
+class StepWidget(anywidget.AnyWidget):
+    """Shows the moves of `card` and sends the one that is clicked."""
+
+    _esm = (Path(__file__).parent / "step.js").read_text(encoding="utf-8")
+    card = traitlets.Dict().tag(sync=True)
+
+    def bundle(self) -> dict[str, Any]:
+        return {"text/plain": "", VIEW: {"version_major": 2, "version_minor": 1, "model_id": self.model_id}}
+
+
+READY_SECONDS = 3.0
+"""How long the front end may take to show the buttons and say that its clicks arrive."""
+
+
+async def ask_move(step: Pending) -> Move | None:
+    """The move that is clicked while the cell waits; None when this front end does not deliver clicks now, or Stop."""
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    card = {**_card(step), "edits": {}}
+    card["moves"] = [
+        *(move for move in card["moves"] if move[0] != "Back"),
+        ["Stop", "end the run here", {"verb": "stop"}],
+    ]
+    widget = StepWidget(card=card)
+    widget.on_msg(lambda _widget, content, _buffers: loop.call_soon_threadsafe(heard.put_nowait, content))
+    handle = show(widget.bundle(), raw=True, display_id=True)
+    try:
+        await asyncio.wait_for(heard.get(), READY_SECONDS)
+        while True:
+            content = await heard.get()
+            if content.get("type") == "move":
+                return None if content.get("verb") == "stop" else _plain_move(content)
+    except TimeoutError:
+        return None
+    finally:
+        handle.update({"text/plain": ""}, raw=True)
+        widget.close()
+
+
+class Buttons:
+    """The buttons of one paused run under one cell; `redraw` draws there what the run came to."""
+
+    def __init__(self, run: Stepped, redraw: Callable[[], dict[str, Any] | None]) -> None:
+        self._run = run
+        self._redraw = redraw
+        self._loop = asyncio.get_running_loop()
+        # What a click leads to belongs under this cell, whichever one runs then.
+        self._context = contextvars.copy_context()
+        self._widget = StepWidget(card=_card(run.pending))
+        # Which thread a click arrives on depends on the kernel's version.
+        self._widget.on_msg(lambda _widget, content, _buffers: self._loop.call_soon_threadsafe(self._heard, content))
+        self._handle = show(self._widget.bundle(), raw=True, display_id=True)
+        self._task: asyncio.Task[None] | None = None
+
+    def close(self, instead: dict[str, Any] | None = None) -> None:
+        """Nothing that cannot be clicked any more stays in the notebook."""
+        self._context.run(self._handle.update, instead or {"text/plain": ""}, raw=True)
+        self._widget.close()
+
+    def _heard(self, content: dict[str, Any]) -> None:
+        if content.get("type") == "move":
+            self._task = self._loop.create_task(self._moved(content), context=self._context.copy())
+
+    async def _moved(self, content: dict[str, Any]) -> None:
+        self._widget.send({"type": "taken"})
+        if content.get("verb") == "stop":
+            await self._run.stop()
+            self.close({"text/plain": f"{self._run.name}: no longer stepped; what is recorded is kept"})
+            return
+        try:
+            await self._run.act(_move(self._run, content), by="click")
+        except AgentKitError as error:
+            self._widget.send({"type": "refused", "text": str(error)})
+            return
+        except Exception as error:  # noqa: BLE001 - a step raised what nobody here knows: one line, the rest is kept
+            self._widget.send({"type": "refused", "text": str(failure.shown(error, doing=f"{self._run.name}"))})
+            return
+        answer = self._redraw()
+        if answer is not None:
+            self.close(answer)
+        else:
+            self._widget.card = _card(self._run.pending)
+
+
+def _move(run: Stepped, content: dict[str, Any]) -> Move:
+    """What was clicked, read with care: a message may say anything."""
+    match content:
+        case {"verb": "edit", "what": str(what), "text": str(text)} if what in edits.WHATS:
+            value = edits.parsed(what, text)  # type: ignore[arg-type]
+            override = edits.Override(at=run.editable(None), what=what, value=value)  # type: ignore[arg-type]
+            return Move(verb="edit", edit=override.as_json())
+        case _:
+            return _plain_move(content)
+
+
+def _plain_move(content: dict[str, Any]) -> Move:
+    match content:
+        case {"verb": "next", "into": True}:
+            return Move(verb="next", into=True)
+        case {"verb": "next" | "continue" | "back" as verb}:
+            return Move(verb=verb)
+        case _:
+            raise AgentKitError(f"no move is called {content.get('verb')!r}")
+
+
+def _card(step: Pending | None) -> dict[str, Any]:
+    if step is None:
+        return {"at": "", "moves": [["Next", *_MOVES["Next"]], ["Back", *_MOVES["Back"]]], "edits": {}}
+    names = [name for name in _MOVES if name != "Next into" or step.kind == "tool"]
+    given = "" if step.given is None else json.dumps(step.given.value, ensure_ascii=False)
+    written = {"arguments": arguments_json(step.arguments), "result": given}
+    said = {"hint": "", "reply": given}
+    return {
+        "at": edits.spoken(step.at),
+        "moves": [[name, *_MOVES[name]] for name in names],
+        "edits": written if step.kind == "tool" else said,
+    }
