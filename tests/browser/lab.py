@@ -155,6 +155,7 @@ class Notebook:
         prompt = self.cell(number).locator(".jp-InputPrompt")
         before = prompt.inner_text()
         for _ in range(5):
+            self._answer_lab()
             # A page that is still settling takes the focus away again.
             self.cell(number).locator(".cm-content").click()
             self.page.keyboard.press("Control+Enter")
@@ -163,6 +164,13 @@ class Notebook:
                     return
                 self.page.wait_for_timeout(100)
         raise AssertionError(f"cell {number} does not start: {before!r}")
+
+    def _answer_lab(self) -> None:
+        """Accept what JupyterLab itself asks in a cold start, such as which kernel to use."""
+        accept = self.page.locator(".jp-Dialog .jp-mod-accept")
+        if accept.count():
+            accept.first.click()
+            self._kernel_ready()
 
     def finished(self, number: int, *, seconds: float = 30) -> str:
         """What the cell's prompt says once it has run."""
