@@ -19,7 +19,8 @@ from pydantic_ai.usage import RequestUsage, RunUsage
 
 from agentkit.durable.frames import inside
 from agentkit.durable.keys import Chain, RequestParts
-from agentkit.engine.calls import AgentRunFrame, JournalBackend, JournalDurability
+from agentkit.engine.calls import JournalBackend, JournalDurability
+from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.session import Session, execution_of
 from agentkit.events import Run
 
