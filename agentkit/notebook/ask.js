@@ -134,7 +134,10 @@ class Card {
       for (const choice of card.choices) this.button(choice, "plain", () => ({ verdict: "answer", answer: choice }));
     } else {
       const field = card.form === "number" ? this.line("a number", true) : area("", 2);
-      if (card.form === "number") field.inputMode = "decimal";
+      if (card.form === "number") {
+        field.inputMode = "decimal";
+        field.removeAttribute("aria-label");
+      }
       this.body.append(labelled("your answer", field));
       this.button("Answer", "good", () => ({ verdict: "answer", answer: field.value }));
     }

@@ -218,3 +218,99 @@ def test_what_an_agent_sends_is_shown_as_text(opened: Opener) -> None:
     notebook.text(2, "approved by you")
     assert notebook.output(2).locator("img, script").count() == 0
     assert notebook.errors == []
+
+
+def replace_model(rule: str, *, build: str, setup: str = "") -> list[str]:
+    """The same cells with another model (`rule` is the body of its function) and another build line."""
+    sources = cells("other")
+    sources[0] += f"\ndef rule(messages):\n    {rule}\nmodel = ScriptedModel.by(rule)\n{setup}"
+    sources[1] = build
+    return sources
+
+
+def test_questions_of_the_agent_are_one_widget(opened: Opener) -> None:
+    calls = (
+        '[Call("ask_user", {"question": "Keep a copy?", "kind": "yes_no"}), '
+        'Call("ask_user", {"question": "Where?", "kind": "choice", "choices": ["disk", "tape"]}), '
+        'Call("ask_user", {"question": "How many?", "kind": "number"}), Call("ask_user", {"question": "Why?"})]'
+    )
+    rule = (
+        "found = [part.content for part in messages[-1].parts if isinstance(part, ToolReturnPart)]\n"
+        f"    return 'answers: ' + repr(found) if found else {calls}"
+    )
+    notebook = opened(replace_model(rule, build="%%agent build cleaner --model model --ask\nAsk."))
+    notebook.do(0)
+    notebook.do(1)
+    notebook.run(2)
+    notebook.widgets(2).nth(3).wait_for(timeout=30_000)
+    click(notebook, "Yes")
+    click(notebook, "tape")
+    number, text = notebook.widgets(2).nth(2), notebook.widgets(2).nth(3)
+    number.get_by_label("your answer").fill("a few")
+    number.get_by_role("button", name="Answer").click()
+    notebook.text(2, "'a few': answer with a number")
+    number.get_by_label("your answer").fill("3")
+    number.get_by_role("button", name="Answer").click()
+    text.get_by_label("your answer").fill("Because <b>of</b> space")
+    text.get_by_role("button", name="Answer").click()
+    notebook.text(2, "answers: [True, 'tape', 3, 'Because <b>of</b> space']")
+    assert notebook.errors == []
+
+
+BROKEN = """
+import pathlib
+broken = pathlib.Path("broken.flag")
+broken.touch()
+
+@agentkit.tool(effects="once")
+def delete_rows(ids: list[int]) -> str:
+    "Delete rows."
+    if broken.exists():
+        raise ConnectionError("the line went dead")
+    return "deleted now"
+"""
+
+
+def test_a_step_in_doubt_is_settled_by_a_click(opened: Opener) -> None:
+    sources = cells("doubt", "broken.unlink()")
+    sources[0] += BROKEN
+    notebook = opened(sources)
+    notebook.do(0)
+    notebook.do(1)
+    assert "the line went dead" in notebook.do(2)
+    notebook.do(4)
+    notebook.run(2)
+    notebook.text(2, "delete_rows may have taken effect already")
+    notebook.widgets(2).get_by_label("if it happened: what it gave").fill('"gone already"')
+    click(notebook, "It happened, this is the result")
+    notebook.text(2, "The tool said: gone already", "happened, result given")
+    assert "The tool said: gone already" in notebook.do(2)
+
+
+STUCK = """
+from pydantic_ai import ModelRetry
+@agentkit.tool(effects="none")
+def look(at: int) -> str:
+    "Look."
+    if at < 5:
+        raise ModelRetry(f"{at} is too small")
+    return f"found {at}"
+"""
+
+
+def test_an_agent_that_got_stuck_goes_on_with_a_hint(opened: Opener) -> None:
+    rule = (
+        "last = messages[-1].parts[-1]\n"
+        "    if 'seven' in str(last.content): return Call('look', {'at': 7})\n"
+        "    if str(last.content).startswith('found'): return str(last.content)\n"
+        "    return Call('look', {'at': len(messages)})"
+    )
+    build = "%%agent build cleaner --model model --tools look\nLook."
+    notebook = opened(replace_model(rule, build=build, setup=STUCK))
+    notebook.do(0)
+    notebook.do(1)
+    notebook.run(2)
+    notebook.text(2, "cleaner does not get any further", "exceeded max retries", 'look({"at":1}): 1 is too small')
+    notebook.widgets(2).get_by_label("an answer in its place, or a hint to go on with").fill("try seven")
+    click(notebook, "Go on with this hint")
+    notebook.text(2, "found 7", "retried with a hint (try seven) by you")
