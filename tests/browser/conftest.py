@@ -1,4 +1,7 @@
-"""One JupyterLab and one Chromium for all browser tests; a folder, a notebook and a page for each."""
+"""One JupyterLab and one Chromium for each module of browser tests; a folder, a notebook and a page for each test.
+
+They end with their module: a running playwright keeps an event loop in this thread, where other tests start theirs.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_REASON))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Server]:
     with lab.server(tmp_path_factory.mktemp("lab")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with lab.browser() as running:
         yield running
