@@ -110,12 +110,12 @@ class InDoubt(Stopped):
 class ApprovalPending(Stopped):
     """A call or question waits for a person, and nobody can answer it here and now."""
 
-    def __init__(self, *, steps: Sequence[str], asked: str) -> None:
+    def __init__(self, *, steps: Sequence[str], asked: str, how: str = "[--deny WHY | --edit JSON]") -> None:
         self.steps = tuple(steps)
         self.asked = asked
         ids = " ".join(self.steps)
         super().__init__(
-            f"{asked} waits for a person: %agent approve {ids} [--deny WHY | --edit JSON], in a shell "
+            f"{asked} waits for a person: %agent approve {ids} {how}, in a shell "
             f"`agentkit approvals decide {ids}`, then run again"
         )
 

@@ -26,6 +26,13 @@ POSSIBLE: dict[Asks, tuple[Verdict, ...]] = {
     "doubt": ("redo", "result", "stop"),
     "bailout": ("answer", "hint", "raise", "stop"),
 }
+TYPED: dict[Asks, str] = {
+    "approve": "[--deny WHY | --edit JSON]",
+    "ask": "--answer TEXT",
+    "doubt": "--redo | --answer JSON | --stop",
+    "bailout": "--hint TEXT | --answer TEXT | --stop",
+}
+"""How each is answered by typing, after `%agent approve ID`."""
 _PATTERN = re.compile(r"[\w.:*?\[\]!-]+$")
 
 

@@ -121,13 +121,15 @@ def _remarks(talk: Talk, results: Sequence[Result], tools: Sequence[ToolDefiniti
     remarks: list[str] = []
     if talk.attachments:
         remarks.append(f"{talk.attachments} attached file(s) were not looked at: the offline model reads text only.")
+    failed = any(not result.ok for result in talk.results)
     if not results:
-        remarks.append(_nothing(tools))
+        # What was tried and failed, or was denied, speaks for itself.
+        remarks += [] if failed else [_nothing(tools)]
     elif not talk.good:
         remarks.append("From an earlier result:")
     elif not sure(talk, tools):
         remarks.append("No tool here answers this directly; the nearest one gave this.")
-    remarks += [f"{called(failed)} failed: {failed.value}" for failed in talk.results if not failed.ok]
+    remarks += [f"{called(result)} failed: {result.value}" for result in talk.results if not result.ok]
     return remarks
 
 

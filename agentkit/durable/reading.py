@@ -26,6 +26,8 @@ _CHAIN = (
     "SELECT depth + 1, node.digest, node.parent, node.body, node.sum FROM up JOIN node ON node.digest = up.parent) "
     "SELECT digest, parent, body, sum FROM up ORDER BY depth DESC"
 )
+# A question without an answer is open, not in doubt: it did nothing.
+_STARTED = "SELECT id, owner FROM step WHERE status = 'started' AND kind NOT IN ('approval', 'question') ORDER BY id"
 _STEPS = f"SELECT {USE} FROM use JOIN step ON step.id = use.step WHERE use.run = ? ORDER BY use.ord"
 
 
@@ -119,7 +121,7 @@ def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:
 
 
 def in_doubt(source: Source) -> list[Row]:
-    started = source.connection.execute("SELECT id, owner FROM step WHERE status = 'started' ORDER BY id").fetchall()
+    started = source.connection.execute(_STARTED).fetchall()
     lives = {owner: source.alive(owner) for owner in {owner for _, owner in started}}
     return [row for id_, owner in started if not lives[owner] for row in _rows(source, BY_ID, (id_,))]
 
@@ -129,7 +131,7 @@ def maybe_paid_twice(source: Source) -> list[Row]:
 
 
 def questions(source: Source, *, limit: int) -> list[Row]:
-    """What persons were asked (not what they edited unasked), newest first; of several askings the newest."""
+    """What persons were asked, newest first; of several askings of the same the newest."""
     query = (
         f"{_ROWS} WHERE step.kind IN ('approval', 'question') AND step.name NOT LIKE 'edit %' "
         f"AND step.settled IS NOT '{FORGOTTEN}' AND NOT EXISTS ("

@@ -16,6 +16,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.tools import RunContext
 
 from agentkit.defend.approval import (
+    TYPED,
     Decision,
     Form,
     Headless,
@@ -394,7 +395,8 @@ async def put(
 
 def pending(questions: Sequence[Question]) -> ApprovalPending:
     names = list(dict.fromkeys(question.tool or question.kind for question in questions))
-    return ApprovalPending(steps=[question.id for question in questions], asked=", ".join(names))
+    how = " or ".join(dict.fromkeys(TYPED[question.kind] for question in questions))
+    return ApprovalPending(steps=[question.id for question in questions], asked=", ".join(names), how=how)
 
 
 # ---- steps in doubt

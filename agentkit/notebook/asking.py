@@ -68,7 +68,7 @@ class Asking:
         self._news = asyncio.Event()
         self._ready = False
         self._waiting = True
-        self._widget = ask_widget([asked.card(question) for question in questions], self._heard)
+        self._widget = ask_widget(asked.cards(questions), self._heard)
         bundle = {**asked.open_bundle(questions), **self._widget.view()}
         self._handle = show(bundle, raw=True, display_id=True)
 

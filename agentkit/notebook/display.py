@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import sys
 import time
@@ -66,6 +67,8 @@ class AnswerOutput:
         # The model's step is going on while text arrives: what is drawn is not something that step showed.
         self._context = contextvars.copy_context()
         self._drawn = 0.0
+        self._text = ""
+        self._late: asyncio.TimerHandle | None = None
         self._output.draw(markdown(""))
 
     @classmethod
@@ -79,13 +82,27 @@ class AnswerOutput:
 
     def stream(self, text: str) -> None:
         """The text so far; drawn at most ten times a second."""
-        now = time.monotonic()
-        if now - self._drawn >= INTERVAL:
-            self._drawn = now
-            self._context.run(self._output.draw, markdown(text))
+        self._text = text
+        wait = self._drawn + INTERVAL - time.monotonic()
+        if wait <= 0:
+            self._draw()
+        elif self._late is None:
+            # What comes last is seen even when nothing follows it for long, as where a person is asked.
+            self._late = asyncio.get_running_loop().call_later(wait, self._draw)
+
+    def _draw(self) -> None:
+        self._cancel()
+        self._drawn = time.monotonic()
+        self._context.run(self._output.draw, markdown(self._text))
+
+    def _cancel(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
     def finish(self, answer: object) -> None:
         """The whole answer: text as Markdown, anything else as the notebook shows it."""
+        self._cancel()
         if isinstance(answer, str):
             self._output.finish(markdown(answer))
             return

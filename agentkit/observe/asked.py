@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from agentkit.defend.approval import Decision, Question
+from agentkit.defend.approval import TYPED, Decision, Question
 from agentkit.engine.decided import Asked
 from agentkit.observe import wording
 from agentkit.observe.panel import AMBER, GREEN, RED
@@ -80,13 +80,23 @@ def card(question: Question) -> dict[str, Any]:
     }
 
 
+def cards(questions: Sequence[Question]) -> list[dict[str, Any]]:
+    """The cards of one turn: what they have in common is said on the first."""
+    made = [card(question) for question in questions]
+    for later in made[1:]:
+        later.update({name: "" for name in ("reason", "before") if later[name] == made[0][name]})
+    return made
+
+
 # ---- without the widget
 
 
 def open_bundle(questions: Sequence[Question]) -> dict[str, str]:
     """The questions where the widget cannot be shown: what is asked, and how to answer by typing."""
     rows = [_row(title(question), _asked(question), AMBER, _typed(question)) for question in questions]
-    plain = [f"◇ {title(question)}: {_asked(question)}\n  {_typed(question)}" for question in questions]
+    plain = [
+        f"◇ {title(question)}: {wording.clean(_asked(question), _TEXT)}\n  {_typed(question)}" for question in questions
+    ]
     return {"text/html": "".join(rows), "text/plain": "\n".join(plain)}
 
 
@@ -145,15 +155,7 @@ def _asked(question: Question) -> str:
 
 
 def _typed(question: Question) -> str:
-    match question.kind:
-        case "approve":
-            return f"%agent approve {question.id} [--deny WHY | --edit JSON]"
-        case "ask":
-            return f"%agent approve {question.id} --answer {'yes' if question.form == 'yes_no' else 'TEXT'}"
-        case "doubt":
-            return f"%agent approve {question.id} --redo | --answer JSON | --stop"
-        case "bailout":
-            return f"%agent approve {question.id} --hint TEXT | --answer JSON | --stop"
+    return f"%agent approve {question.id} {TYPED[question.kind]}"
 
 
 def _row(head: str, body: str, colour: str, foot: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, assert_never
 
+from agentkit.durable.decisions import ASKED, WAITING
 from agentkit.events import Event, Run, RunStatus, Step
 
 StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt"]
@@ -240,6 +241,9 @@ class _Tree:
     def _step_node(self, step: Step, run: Run) -> StepNode:
         inside = sorted(self._inside[step.run, step.ord], key=_oldest_first)
         state = _step_state(step, running=run.status == "running" and step.id not in self._in_doubt)
+        if state == "waiting":
+            # That nobody has decided yet is its state, and not what went wrong.
+            step = replace(step, error=None)
         return StepNode(step=step, state=state, runs=tuple(self.run_node(inner) for inner in inside))
 
     def _parent(self, run: Run) -> tuple[str, int] | None:
@@ -276,11 +280,12 @@ def _step_state(step: Step, *, running: bool) -> StepState:
         case "failed":
             return "failed"
         case "cancelled":
-            return "cancelled"
+            # Nobody decided, and it can still be decided: whether its run goes on or has ended.
+            return "waiting" if step.kind in ASKED and step.error == WAITING else "cancelled"
         case "started":
-            if not running:
-                return "in doubt"
-            return "waiting" if step.kind in ("approval", "question") else "running"
+            if step.kind in ASKED:
+                return "waiting"
+            return "running" if running else "in doubt"
         case _:
             assert_never(step.status)
 
@@ -290,6 +295,6 @@ def _run_state(run: Run, steps: tuple[StepNode, ...]) -> RunState:
     status: RunStatus = run.status
     if "in doubt" in states and status != "done":
         return "in doubt"
-    if status == "running" and "waiting" in states and "running" not in states:
+    if status in ("running", "stopped") and "waiting" in states and "running" not in states:
         return "waiting"
     return status
