@@ -211,7 +211,7 @@ def test_what_an_agent_sends_is_shown_as_text(opened: Opener) -> None:
     text = short.locator("textarea").input_value()
     assert "<img src=x onerror=alert(1)><script>alert(2)</script>" in text
     assert "\\u001b[31mred \\u202egnp.exe" in text
-    assert "<b onmouseover=alert(3)>because</b>" in short.inner_text()
+    assert "<b onmouseover=alert(3)>because</b>" in long.inner_text()
     assert notebook.widgets(2).locator("img, script, b").count() == 0
     for place in (0, 1):
         notebook.widgets(2).nth(place).get_by_role("button", name="Approve", exact=True).click()

@@ -7,14 +7,18 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from fastmcp.client.transports import StdioTransport
 from pydantic_ai.mcp import MCPToolset
 
+from agentkit.defend.approval import Decision
 from agentkit.define.spec import Spec
+from agentkit.engine import decided
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.build import build
 from agentkit.engine.run import ask
 from agentkit.engine.session import session
+from agentkit.errors import ApprovalPending
 from agentkit.events import Step
 from agentkit.testing import Call, ScriptedModel
 
@@ -33,6 +37,14 @@ def size(name: str) -> int:
     with Path(sys.argv[1]).open("a") as ledger:
         ledger.write(f"size {name}\\n")
     return 7
+
+
+@server.tool(annotations=ToolAnnotations(destructiveHint=True))
+def remove(name: str) -> str:
+    '''Remove a file.'''
+    with Path(sys.argv[1]).open("a") as ledger:
+        ledger.write(f"remove {name}\\n")
+    return "removed " + name
 
 
 server.run(transport="stdio")
@@ -61,3 +73,22 @@ def test_a_replay_needs_no_mcp_server(tmp_path: Path) -> None:
         assert answer.output == "7 bytes"
         assert all(step.replayed for step in answer.events() if isinstance(step, Step))
     assert ledger.read_text() == "size a\n"
+
+
+def test_what_a_server_says_destroys_needs_a_person(tmp_path: Path) -> None:
+    server, ledger = tmp_path / "server.py", tmp_path / "ledger"
+    server.write_text(textwrap.dedent(SERVER))
+
+    def agent() -> DurableAgent:
+        return reader(server, ledger, Call("remove", {"name": "a"}), "done")
+
+    with session(folder=tmp_path) as opened:
+        with pytest.raises(ApprovalPending, match="remove waits for a person"):
+            asyncio.run(ask(agent(), "remove a"))
+        (waiting,) = decided.everything(opened.store)
+        assert "says that it destroys something" in waiting.question.text
+        assert not ledger.exists()
+        opened.decide(waiting.question, Decision(verdict="edit", arguments={"name": "b"}))
+    with session(folder=tmp_path):
+        answer = asyncio.run(ask(reader(server, ledger, "done"), "remove a"))
+    assert (answer.output, ledger.read_text()) == ("done", "remove b\n")
