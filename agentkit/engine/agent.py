@@ -143,6 +143,12 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
             return await super().run(*args, **kwargs)
 
     @asynccontextmanager
+    async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        with _nobody_edits():
+            async with super().run_stream(*args, **kwargs) as result:
+                yield result
+
+    @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
         durability = JournalDurability(name=self.name or "agent")
         kwargs = _defaults(self, kwargs)

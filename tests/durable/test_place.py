@@ -21,7 +21,7 @@ broken line
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/work/.agentkit/journal.db", False),
+        ("/srv/.agentkit/journal.db", False),
         ("/home/me/project/.agentkit/journal.db", True),
         ("/home/me/fast/.agentkit/journal.db", False),
         ("/homestead/.agentkit/journal.db", False),
