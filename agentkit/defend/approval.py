@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import time
@@ -232,7 +233,7 @@ def parse_headless(text: str, *, option: str = "--headless") -> Headless:
     return text
 
 
-def needed(
+async def needed(
     tool: str,
     arguments: Mapping[str, Any],
     *,
@@ -243,13 +244,13 @@ def needed(
     """Whether this call needs a person. Whoever runs the agent may ask for more than the tool's author did.
 
     `declared` is the tool's `approve=`: "ask", "always" (Always is not offered), "never", or a function of the
-    arguments that says whether, or why. A function that fails asks.
+    arguments, async or not, that says whether, or why. A function that fails asks.
     """
     lasting = declared != "always"
     if any(policy.names(tool) for policy in policies):
         return Need(lasting=lasting)
     if callable(declared):
-        return _by_function(declared, arguments)
+        return await _by_function(declared, arguments)
     if declared in ("ask", "always"):
         return Need(lasting=lasting)
     if destructive and declared != "never":
@@ -257,9 +258,11 @@ def needed(
     return None
 
 
-def _by_function(declared: Callable[..., Any], arguments: Mapping[str, Any]) -> Need | None:
+async def _by_function(declared: Callable[..., Any], arguments: Mapping[str, Any]) -> Need | None:
     try:
         answer = declared(**arguments)
+        if inspect.isawaitable(answer):
+            answer = await answer
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, the call must not pass unasked
         return Need(why=f"approve= raised {type(error).__name__}: {error}")
     if not answer:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -61,10 +62,14 @@ class Held:
     check: Callable[[Any], str | None]
 
 
+in_force: ContextVar[tuple[Policy, ...]] = ContextVar("agentkit_approvals", default=())
+"""What needs a person by the word of the agent that runs and of those that called it, the outermost first."""
+
+
 # ---- at the door
 
 
-def hold(
+async def hold(
     frame: AgentRunFrame,
     name: str,
     args: Mapping[str, Any],
@@ -82,8 +87,8 @@ def hold(
     if function is ask_user:
         frame.held[id_] = _held(call(), Need(lasting=False), tool, ctx)
         raise CallDeferred()
-    policies = (frame.approve, *((frame.session.policy,) if frame.session is not None else ()))
-    need = needed(
+    policies = (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
+    need = await needed(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
@@ -95,17 +100,16 @@ def hold(
         raise ApprovalRequired()
 
 
-def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
+async def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
     """Outside a session nobody can be asked and no decision is kept: a call that needs one is not made."""
     tool = None if ctx.tool_manager is None or ctx.tool_manager.tools is None else ctx.tool_manager.tools.get(name)
     function = function_of(tool)
-    policy = getattr(getattr(ctx.agent, "policy", None), "approve", None)
-    need = needed(
+    need = await needed(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
         destructive=_destructive(tool),
-        policies=[policy] if isinstance(policy, Policy) else [],
+        policies=in_force.get(),
     )
     if need is not None and not ctx.tool_call_approved:
         raise UserError(f"{name} needs an approval, and nothing is recorded here: run it in a session, not in mode off")

@@ -300,6 +300,48 @@ def test_an_agent_inside_a_tool_waits_too_and_the_outer_run_goes_on_after(tmp_pa
     assert (world.done, len(world.asked)) == ([[1, 2]], 1)
 
 
+@pytest.mark.parametrize("in_session", [True, False])
+def test_what_an_agent_was_built_to_ask_about_holds_for_the_agents_it_calls(tmp_path: Path, in_session: bool) -> None:
+    world = World(tmp_path, [Call("look", {"at": 1})])
+    model = ScriptedModel.by(_delegated)
+
+    def boss(approve: str) -> DurableAgent:
+        middle = agentkit.build(Spec.parse("You pass it on."), name="cleaner", tools=[world.agent()], model=model)
+        return agentkit.build(Spec.parse("You lead."), name="boss", tools=[middle], model=model, approve=approve)
+
+    with pytest.raises(UserError, match=r"--approve lok names no tool of this agent \(did you mean look\?\)"):
+        boss("lok")
+    if in_session:
+        with world.session(), pytest.raises(ApprovalPending, match="look waits for a person"):
+            asyncio.run(boss("look").run("Go."))
+    else:
+        with pytest.raises(UserError, match="look needs an approval"):
+            asyncio.run(boss("loo*").run("Go."))
+    assert world.done == []
+    with world.session():
+        assert asyncio.run(world.agent().run("Clean up.")).output == "row 1"
+
+
+@pytest.mark.parametrize(("at", "asked"), [(1, "rows below 5 are old"), (7, None), (0, "approve= raised ValueError")])
+def test_a_tool_decides_for_itself_and_may_take_its_time(tmp_path: Path, at: int, asked: str | None) -> None:
+    async def old(at: int) -> str | bool:
+        await asyncio.sleep(0.01)
+        if at == 0:
+            raise ValueError("no such row")
+        return "rows below 5 are old" if at < 5 else False
+
+    @agentkit.tool(effects="none", approve=old)
+    def peek(at: int) -> str:
+        """Look at a row."""
+        return f"row {at}"
+
+    world = World(tmp_path, [Call("peek", {"at": at})], tools=[peek])
+    (answer,) = world.run(approve)
+    assert answer.output == f"row {at}"
+    said = [question.text for questions in world.asked for question in questions]
+    assert [text.partition(":")[0] for text in said] == ([] if asked is None else [asked])
+
+
 def _delegated(messages: list[ModelMessage]) -> Any:
     last = messages[-1].parts[-1]
     return str(last.content) if isinstance(last, ToolReturnPart) else Call("cleaner", {"prompt": "Clean up."})
