@@ -28,7 +28,7 @@ from agentkit.durable.frames import (
     dumps,
     step_event,
 )
-from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, Intent, Outcome, Row, Use
+from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing
@@ -416,8 +416,9 @@ class Journal:
 
     def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
         if frame.thread is None:
-            wait([self.store.finish(self._end(frame, "cancelled", "stopped"))])
-            self._tell(frame, status="cancelled", error="stopped")
+            error = PAUSED if frame.paused else "stopped"
+            wait([self.store.finish(self._end(frame, "cancelled", error))])
+            self._tell(frame, status="cancelled", error=error)
             return
         # The thread goes on and records its end; whoever asks again waits for it.
         flight.handed_over = True

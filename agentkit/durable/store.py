@@ -222,6 +222,10 @@ class Store:
         """What a person decided about a step without a recorded end."""
         return self._tell(lambda to: changes.settle(to, step, action, body=body))
 
+    def pause(self, steps: tuple[int, ...], *, on: bool) -> Future[None]:
+        """Whether a person is waited for inside these steps, so that nothing of theirs is under way."""
+        return self._tell(lambda to: changes.pause(to, steps, on=on))
+
     def decide(self, step: int, body: bytes, *, said: str) -> Future[Row]:
         """Put a decision on an open question; UserError when there is one already."""
         return self._tell(lambda to: decisions.decide(to, step, body=body, said=said))

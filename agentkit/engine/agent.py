@@ -249,7 +249,7 @@ def _gate(
     """The gate of this run: that of the run around it, of the stepping it belongs to, or of the breakpoints."""
     outer = frame_of_run()
     if outer is not None:
-        return outer.gate
+        return outer.gate if outer.gate is not None and outer.gate.within_reach else None
     stepped = current_gate.get()
     if stepped is not None or not session.bench.breakpoints:
         return stepped

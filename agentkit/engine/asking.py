@@ -28,6 +28,7 @@ from agentkit.defend.approval import (
     unattended,
 )
 from agentkit.define.tools import declaration
+from agentkit.durable import pauses
 from agentkit.durable.frames import Call, current_step
 from agentkit.durable.keys import operation_key
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -357,7 +358,8 @@ class _Gathering:
         self._open.append((question, future))
         self._begin()
         try:
-            return await future
+            async with pauses.waiting(self._frame.journal.store):
+                return await future
         except asyncio.CancelledError:
             if self._task is not None:
                 self._task.cancel()

@@ -16,9 +16,11 @@ from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext
 
 from agentkit.define import models
+from agentkit.durable import pauses
 from agentkit.durable.frames import Call, Payload, current_run
 from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.records import Row
+from agentkit.durable.store import Store
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.edits import (
@@ -148,6 +150,7 @@ class Gate:
         self._turn = asyncio.Lock()
         self._started = time.monotonic()
         self._go: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     # -- from the outside
 
@@ -163,6 +166,11 @@ class Gate:
         self.pending = None
         if self._go is not None and not self._go.done():
             self._go.set_result(None)
+
+    @property
+    def within_reach(self) -> bool:
+        """Whether the run that asks can wait here: one that a thread runs on a loop of its own cannot."""
+        return asyncio.get_running_loop() is self._loop
 
     @property
     def edits_messages(self) -> bool:
@@ -189,7 +197,7 @@ class Gate:
                 at=path, agent=run.agent, run=run.id, arrival=replace(arrival, effects=call.effects), row=row,
                 given=given, edits=edits, request=call.request,
             )  # fmt: skip
-            await self._admit(seen)
+            await self._admit(seen, journal.store)
             run.fresh = self._asks_anew(path)
             self.reached = max(self.reached, path)
         token = _place.set(path)
@@ -259,13 +267,16 @@ class Gate:
 
         return await journal.perform(arrival.record(f"edit {edit.what}", value), body)
 
-    async def _admit(self, step: Pending) -> None:
+    async def _admit(self, step: Pending, store: Store) -> None:
         cause = self._stops(step)
         if self._shown(step):
             self.trail.append(step)
         if cause is None:
             return
-        seen = replace(step, cause=cause)
+        async with pauses.waiting(store):
+            await self._wait(replace(step, cause=cause))
+
+    async def _wait(self, seen: Pending) -> None:
         if self.pausing is not None:
             order = None if self.attend is None else await self.attend(self, seen)
             if order is None:

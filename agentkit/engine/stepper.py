@@ -83,6 +83,15 @@ class Stepped:
         return max(reversed(self._branch), key=lambda run: len(self.session.store.steps(run)))
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """The steps of this branch that `goto` reaches for free, and the pending one."""
+        own = sum(step.numbered for step in self.session.store.steps(self.furthest))
+        furthest = self.session.store.run(self.furthest)
+        # Where it was left is paused before, too.
+        own += furthest is not None and furthest.status != "done"
+        return tuple(map(spoken, sorted({*((place,) for place in range(1, own + 1)), *self._trail()})))
+
+    @property
     def forecast(self) -> Forecast | None:
         """What the pending step is expected to cost, were it live."""
         return None if self.pending is None else forecast.of_step(self.pending, self.events())

@@ -272,14 +272,15 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
 def _free(step: Pending) -> str:
     if step.given is not None:
         return f"{step.given.what} given by you, free"
-    return "recorded, replayed for free" if step.row is not None else ""
+    return "recorded: free (replayed)" if step.row is not None else ""
 
 
 def _price(expected: Forecast | None) -> str:
     if expected is None:
         return "a call, would be performed"
     tokens = f"{expected.input_tokens:,} tokens in"
-    tokens += f", about {expected.output_tokens:,} out" if expected.output_tokens is not None else ", out not known yet"
+    known = expected.output_tokens is not None
+    tokens += f", about {expected.output_tokens:,} out, this run's median" if known else ", out not known yet"
     cost = "unpriced" if expected.cost is None else f"about {wording.money(expected.cost)}"
     return f"would be live: {cost} ({tokens})"
 

@@ -59,7 +59,7 @@ def test_step_back_edit_and_continue_by_clicks(opened: Opener) -> None:
     click(notebook, "Next")
     notebook.text(2, "paused before step 3")
     click(notebook, "Back")
-    notebook.text(2, "paused before step 2", "replayed for free")
+    notebook.text(2, "paused before step 2", "free (replayed)")
     notebook.output(2).get_by_text("Edit this step").click()
     notebook.output(2).locator("textarea").fill('{"a": 20, "b": 22}')
     click(notebook, "Put it there")

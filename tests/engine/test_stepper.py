@@ -29,7 +29,7 @@ from agentkit.engine.recipe import Changes
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from agentkit.engine.stepper import Stepped
-from agentkit.errors import RunPaused, UserError
+from agentkit.errors import InDoubt, RunPaused, UserError
 from agentkit.events import Run, Step
 from agentkit.observe.diff import Diff
 from agentkit.testing import Call, ScriptedModel
@@ -369,6 +369,90 @@ def test_step_into_an_agent_back_inside_it_and_out(tmp_path: Path) -> None:
         assert ADDED == []
 
     nested(tmp_path, work)
+
+
+def by_hand(folder: Path, work: Callable[[Stepped], Awaitable[Any]], *, effects: Any = None, sync: bool = False) -> Any:
+    """A lead agent whose tool, written by hand, runs another agent; `DELEGATED` notes how often it began."""
+    helper = build(
+        Spec(instructions="Help."), name="helper", tools=[add],
+        model=ScriptedModel.by(lambda m: "went" if results_of(m) else Call("add", {"a": 1, "b": 1})),
+    )  # fmt: skip
+
+    @tool(effects=effects)
+    async def delegate(prompt: str) -> str:
+        """Hand it on."""
+        DELEGATED.append(prompt)
+        return str((await helper.run(prompt)).output)
+
+    @tool(effects=effects)
+    def delegate_sync(prompt: str) -> str:
+        """Hand it on."""
+        DELEGATED.append(prompt)
+        return str(asyncio.run(helper.run(prompt)).output)
+
+    handing = delegate_sync if sync else delegate
+    model = ScriptedModel.by(lambda m: "done" if results_of(m) else Call(handing.__name__, {"prompt": "go"}))
+    lead = build(Spec(instructions="Lead."), name="lead", tools=[handing], model=model)
+
+    async def main() -> Any:
+        return await work(await step(lead, "start"))
+
+    with session(folder=folder):
+        return asyncio.run(main())
+
+
+DELEGATED: list[str] = []
+
+
+def test_a_tool_that_waits_with_an_agent_inside_it_is_not_left_in_doubt(tmp_path: Path) -> None:
+    DELEGATED.clear()
+
+    async def inside(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        assert place(run).startswith("step 2.1, model")
+        await run.next()
+        assert place(run) == "step 2.2, tool add"
+
+    async def back_and_on(run: Stepped) -> None:
+        await inside(run)
+        await run.back()
+        # To begin it again is for a person to say.
+        assert place(run) == "step 2, tool delegate" and "not recorded, so it would be live" in run.note
+        await run.next(into=True)
+        assert place(run).startswith("step 2.1, model") and run.pending is not None and run.pending.free
+        await run.next(out=True)
+        assert place(run).startswith("step 3, model")
+        await run.run_on()
+        assert run.answer is not None and run.answer.output == "done"
+
+    by_hand(tmp_path, inside)
+    by_hand(tmp_path, back_and_on)
+    # Each opening begins it anew; what the agent inside it did is replayed.
+    assert (len(DELEGATED), ADDED) == (3, [(1, 1)])
+
+
+def test_an_agent_that_a_thread_runs_on_its_own_loop_is_not_paused_inside(tmp_path: Path) -> None:
+    async def work(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        assert place(run).startswith("step 3, model")
+        assert ADDED == [(1, 1)]
+
+    by_hand(tmp_path, work, sync=True)
+
+
+def test_a_tool_that_must_happen_once_is_in_doubt_even_when_it_waited(tmp_path: Path) -> None:
+    async def inside(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        await run.stop()
+        run = await step(run.recipe.agent, "start")
+        await run.next()
+        with pytest.raises(InDoubt, match="was stopped while it ran"):
+            await run.next(into=True)
+
+    by_hand(tmp_path, inside, effects="once")
 
 
 def test_a_streamed_request_waits_too(tmp_path: Path) -> None:

@@ -119,6 +119,36 @@ def test_cells_without_an_id_are_told_apart_by_their_order(notebook: Kernel, tmp
     assert performed(tmp_path) == before
 
 
+HANDED = """
+async def delegate(prompt: str) -> str:
+    "Hand it on."
+    with open("performed", "a") as file: print("delegate", file=file)
+    return (await calc.run(prompt)).output
+
+handing = ScriptedModel.by(lambda messages: (
+    "done" if any(isinstance(part, ToolReturnPart) for part in messages[-1].parts) else Call("delegate", {"prompt": "go"})
+))
+"""
+
+
+def test_a_pause_inside_a_tool_written_by_hand_survives_a_restart(notebook: Kernel, tmp_path: Path) -> None:
+    def cells() -> list[str]:
+        for code in (HANDED, "%%agent build lead --model handing --tools delegate\nLead."):
+            assert notebook.run(code).status == "ok"
+        told = [pause(notebook.run("%%agent step lead\nstart", cell="s"))]
+        return told + [pause(notebook.run(f"%agent next{how}", cell=f"n{how}")) for how in ("", " --in", " 1")]
+
+    assert cells() == ["1 model", "2 tool", "2.1 model", "2.2 tool"]
+    again(notebook)
+    # Nobody declared what the tool does, so to begin it again is for a person to say; what is in it is recorded.
+    assert cells() == ["1 model free", "2 tool", "2 tool", "2 tool"]
+    before = performed(tmp_path)
+    assert pause(notebook.run("%agent next --in")) == "2.1 model free"
+    assert pause(notebook.run("%agent next")) == "2.2 tool"
+    assert performed(tmp_path) == [*before, "delegate"]
+    assert notebook.run("%agent continue").of("text/markdown") == ["done"]
+
+
 def test_the_pending_step_is_shown_in_full_with_its_price(notebook: Kernel) -> None:
     shown = notebook.run(STEP).panels[0]["data"]
     assert "would be live: unpriced" in shown["text/plain"] and "to the model: how many?" in shown["text/plain"]
