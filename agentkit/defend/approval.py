@@ -131,8 +131,8 @@ def checked(question: Question, decision: Decision) -> Decision:
             return _edited(question, decision)
         case "answer" if question.kind == "ask":
             return replace(decision, answer=_answer(question, decision.answer))
-        case "answer" if question.check is not None and (wrong := question.check(decision.answer)) is not None:
-            raise UserError(f"this cannot be the answer: {wrong}")
+        case "answer":
+            check_applies(question, decision)
         case "raise" if not question.default:
             raise UserError("raise: no limit was reached here; answer it, give a hint, or stop")
         case "hint" if not decision.reason.strip():
@@ -144,11 +144,23 @@ def _edited(question: Question, decision: Decision) -> Decision:
     if decision.arguments == question.arguments:
         return replace(decision, verdict="approve", arguments=None)
     wrong = mismatch(question.schema, decision.arguments)
-    if wrong is None and question.check is not None:
-        wrong = question.check(decision.arguments)
     if wrong is not None:
         raise UserError(f"these arguments do not fit {question.tool}: {wrong}")
+    check_applies(question, decision)
     return decision
+
+
+def check_applies(question: Question, decision: Decision) -> None:
+    """Raise UserError for what only the asking process can see: a validator of the tool, or of the answer, says no.
+
+    A decision made elsewhere has passed the schema alone.
+    """
+    if question.check is None:
+        return
+    if decision.verdict == "edit" and (wrong := question.check(decision.arguments)) is not None:
+        raise UserError(f"these arguments do not fit {question.tool}: {wrong}")
+    if decision.verdict == "answer" and (wrong := question.check(decision.answer)) is not None:
+        raise UserError(f"this cannot be the answer: {wrong}")
 
 
 def _answer(question: Question, given: Any) -> Any:

@@ -12,7 +12,7 @@ from agentkit.durable.store import Store
 
 @asynccontextmanager
 async def waiting(store: Store) -> AsyncIterator[None]:
-    """A tool that runs an agent is stopped here as if it had raised here, by Stop and by a crash alike: not in doubt."""
+    """A tool stopped here, by Stop or by a crash, is as one that raised here: not in doubt."""
     step = current_step.get()
     # What is declared is known well enough already, in whatever place it is stopped.
     around = [] if step is None else [frame for frame in step.lineage() if frame.row.effects == "undeclared"]
@@ -27,4 +27,3 @@ async def waiting(store: Store) -> AsyncIterator[None]:
     await asyncio.wrap_future(store.pause(ids, on=False))
     for frame in around:
         frame.paused = False
-

@@ -230,6 +230,10 @@ class Store:
         """Put a decision on an open question; UserError when there is one already."""
         return self._tell(lambda to: decisions.decide(to, step, body=body, said=said))
 
+    def reopen(self, step: int) -> Future[Row]:
+        """Ask again: what was decided cannot be done."""
+        return self._tell(lambda to: decisions.reopen(to, step))
+
     def withdraw(self, step: int) -> Future[Row]:
         """Let a standing approval hold no longer."""
         return self._tell(lambda to: decisions.withdraw(to, step))

@@ -31,6 +31,7 @@ from agentkit.define.tools import declaration
 from agentkit.durable import pauses
 from agentkit.durable.frames import Call, current_step
 from agentkit.durable.keys import operation_key
+from agentkit.engine import decided
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.session import Session, current
 from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
@@ -343,7 +344,14 @@ class _Gathering:
             if not asked:
                 self._expected -= 1
                 self._begin()
-        return Decision.from_json(performed.payload)
+        decision = Decision.from_json(performed.payload)
+        if asked:
+            return decision
+        made = replace(question, id=str(performed.step))
+        try:
+            return decided.held_to(self._frame.journal.store, self._frame.journal.redactor, made, decision)
+        except UserError as error:
+            raise pending([made], why=str(error)) from error
 
     async def _ask(self, question: Question) -> Decision:
         step = current_step.get()
@@ -392,17 +400,18 @@ async def put(
     if given is not None and session is not None:
         return tuple(session.decide(question, decision) for question, decision in zip(questions, given, strict=True))
     policy: Headless = headless or ("suspend" if session is None else session.headless)
-    decided = {question.id: unattended(question, policy) for question in questions}
-    left = [question for question in questions if decided[question.id] is None]
+    by_policy = {question.id: unattended(question, policy) for question in questions}
+    left = [question for question in questions if by_policy[question.id] is None]
     if left:
         raise pending(left)
-    return tuple(decision for decision in decided.values() if decision is not None)
+    return tuple(decision for decision in by_policy.values() if decision is not None)
 
 
-def pending(questions: Sequence[Question]) -> ApprovalPending:
+def pending(questions: Sequence[Question], *, why: str = "") -> ApprovalPending:
     names = list(dict.fromkeys(question.tool or question.kind for question in questions))
     how = " or ".join(dict.fromkeys(TYPED[question.kind] for question in questions))
-    return ApprovalPending(steps=[question.id for question in questions], asked=", ".join(names), how=how)
+    asked = f"{why}: {', '.join(names)}" if why else ", ".join(names)
+    return ApprovalPending(steps=[question.id for question in questions], asked=asked, how=how)
 
 
 # ---- steps in doubt

@@ -107,7 +107,16 @@ class Asking:
             if id_ not in self._decisions:
                 found = decided.find(self._session.store, id_).decision
                 if found is not None:
-                    self._settled(id_, found)
+                    self._taken_over(id_, found)
+
+    def _taken_over(self, id_: str, decision: Decision) -> None:
+        session = self._session
+        try:
+            made = decided.held_to(session.store, session.redactor, self._questions[id_], decision)
+        except AgentKitError as error:
+            self._widget.send({"type": "refused", "id": id_, "text": str(error)})
+        else:
+            self._settled(id_, made)
 
     # ---- clicks
 

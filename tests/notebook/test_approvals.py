@@ -20,6 +20,8 @@ SETUP = """
 %load_ext agentkit
 import agentkit
 from agentkit.testing import Call, ScriptedModel
+from typing import Annotated
+from pydantic import AfterValidator
 from pydantic_ai.messages import ToolReturnPart
 
 asked, deleted = [], []
@@ -30,8 +32,13 @@ def rule(messages):
 
 model = ScriptedModel.by(rule)
 
+def counted(id):
+    if id < 0:
+        raise ValueError("rows are counted from 0")
+    return id
+
 @agentkit.tool(effects="once")
-def delete_rows(ids: list[int]) -> str:
+def delete_rows(ids: list[Annotated[int, AfterValidator(counted)]]) -> str:
     "Delete rows."
     deleted.append(ids)
     return f"{len(ids)} deleted"
@@ -235,6 +242,9 @@ def test_a_cell_that_waits_takes_a_decision_from_another_process(shell: Kernel, 
 
     listed = _until(lambda: approvals("ls"), "· waiting")
     id_ = next(line.split()[0] for line in listed.splitlines() if "waiting" in line and line.startswith("  "))
+    # Only the asking kernel knows the tool's validator: it refuses there, and waits on.
+    assert "approved with changes" in approvals("decide", id_, "--edit", '{"ids": [-1]}')
+    _until(lambda: approvals("ls"), "· waiting")
     assert "approved by you on the command line" in approvals("decide", id_)
     cell = watched.finished()
     assert cell.status == "ok", cell.traceback

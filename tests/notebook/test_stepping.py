@@ -125,9 +125,11 @@ async def delegate(prompt: str) -> str:
     with open("performed", "a") as file: print("delegate", file=file)
     return (await calc.run(prompt)).output
 
-handing = ScriptedModel.by(lambda messages: (
-    "done" if any(isinstance(part, ToolReturnPart) for part in messages[-1].parts) else Call("delegate", {"prompt": "go"})
-))
+def hand(messages):
+    done = isinstance(messages[-1].parts[-1], ToolReturnPart)
+    return "done" if done else Call("delegate", {"prompt": "go"})
+
+handing = ScriptedModel.by(hand)
 """
 
 
