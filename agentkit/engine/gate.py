@@ -216,7 +216,7 @@ class Gate:
         """Put a person's arguments into the call that is about to stand at the gate, before anybody is asked of it."""
         for edit in self._edits(self._next_place(take=False)):
             if edit.what == "arguments" and arrival.arguments is not None:
-                valid = valid_arguments(edit.value, arrival.validator, arrival.name)
+                valid = valid_arguments(edit.value, arrival.validator, arrival.name, arrival.schema)
                 arrival.arguments.clear()
                 arrival.arguments.update(valid)
 

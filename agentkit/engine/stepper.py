@@ -315,7 +315,8 @@ class Stepped:
 
     async def _edit(self, edit: Override) -> None:
         met = self.met(edit.at)
-        check(edit, kind=met.kind, name=met.name, validator=met.arrival.validator)
+        arrival = met.arrival
+        check(edit, kind=met.kind, name=met.name, validator=arrival.validator, schema=arrival.schema)
         back_to = self.pending.at if self.pending is not None else edit.at
         old = self.furthest
         rest = forecast.said(*forecast.of_rest(self.session.trace(old), run=old, since=edit.at[0]), since=edit.at[0])

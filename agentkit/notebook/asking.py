@@ -33,12 +33,12 @@ class Asker:
     """Asks the person in front of this notebook (`session.asker`)."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._asked: list[Asking] = []
 
     async def ask(self, questions: tuple[Question, ...]) -> tuple[Decision, ...]:
         self._asked = [one for one in self._asked if one.open]
-        asking = Asking(self._session, questions)
+        asking = Asking(self.session, questions)
         self._asked.append(asking)
         return await asking.wait()
 

@@ -268,6 +268,30 @@ def test_what_cannot_be_edited_is_one_line(tmp_path: Path, what: Any, value: Any
     stepping(tmp_path, work)
 
 
+def test_a_conversation_is_continued_step_by_step(tmp_path: Path) -> None:
+    model = Asked()
+
+    async def work(run: Stepped, opened: Session) -> None:
+        await run.run_on()
+        first = run.run
+        opened.start_cell("later")
+        again = await step(calculator(model), "and now?", continues="", name="again")
+        assert again.pending is not None
+        parts = [part for one in again.pending.messages for part in one.parts]
+        assert [part.content for part in parts if isinstance(part, UserPromptPart)] == ["how many?", "and now?"]
+        await again.run_on()
+        record = opened.store.run(again.run)
+        assert record is not None and record.continues == first
+        with pytest.raises(UserError, match="no run 'nothing' in the journal"):
+            await step(calculator(model), "and now?", continues="nothing")
+        # Opened again it continues the same run, not itself.
+        await again.back(1)
+        record = opened.store.run(again.run)
+        assert record is not None and record.continues == first
+
+    stepping(tmp_path, work, model=model)
+
+
 # -- forks of recorded runs
 
 

@@ -154,6 +154,22 @@ def test_always_is_given_listed_and_withdrawn_by_typing(shell: Kernel) -> None:
     assert shell.run(twice.replace("2)", "3)")).ename == "ApprovalPending"
 
 
+def test_a_session_that_a_cell_opens_itself_has_a_panel_too_and_asks_there(shell: Kernel) -> None:
+    inside = "with agentkit.session('mine', journal='elsewhere'):\n    print((await cleaner.run('Clean up.')).output)"
+    cell = shell.run(inside, cell="w")
+    id_ = waiting_id(cell)
+    assert "cleaner · waiting for you · 2 steps" in cell.headline
+    assert "nobody has been asked" in shell.run("%agent approvals").text
+    assert shell.run(f"with agentkit.session(journal='elsewhere'):\n    %agent approve {id_}", cell="x").status == "ok"
+    for replayed in ("2 live, 2 replayed", "0 live, 4 replayed"):
+        cell = shell.run(inside, cell="w")
+        assert cell.status == "ok" and cell.text == "2 deleted\n"
+        assert replayed in cell.headline
+    # What runs outside it is the notebook's own again.
+    assert "cleaner · waiting for you" in shell.run("await cleaner.run('Clean up.')").headline
+    assert shell.value("deleted, len(asked)") == "([[1, 2]], 3)"
+
+
 # ---- clicks, as the front end sends them
 
 
