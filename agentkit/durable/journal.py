@@ -6,9 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
@@ -31,10 +31,9 @@ from agentkit.durable.frames import (
 from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
+from agentkit.durable.writer import on_disk
 from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing
 from agentkit.events import Event
-
-T = TypeVar("T")
 
 _JOIN_POLL_SECONDS = 0.05
 
@@ -97,6 +96,21 @@ class Journal:
             if performed is not None:
                 return performed
 
+    async def enter(self, row: Row, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
+        run = current_run.get()
+        assert run is not None
+        self.count(call, run)
+        ord, started = run.next_ord(), time.time()
+        # What is inside counts for itself.
+        performed = self._replay(replace(row, nested={}, usage=None), call, run, ord=ord, started=started)
+        token = current_step.set(self._frame(row, None, call, run, ord=ord))
+        try:
+            await body()
+        finally:
+            current_step.reset(token)
+        return performed
+
     async def _attempt(
         self,
         flight: Flight,
@@ -146,7 +160,7 @@ class Journal:
         """The row to perform under. When stopped meanwhile, it is given back: nothing was performed, so no doubt."""
         future = self.store.begin(intent)
         try:
-            return await _on_disk(future)
+            return await on_disk(future)
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None and (claim := future.result()).mine:
                 wait([self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))])
@@ -370,7 +384,7 @@ class Journal:
         outcome = self._outcome(frame, call, payload)
         written = self.store.finish(outcome)
         try:
-            await _on_disk(written)
+            await on_disk(written)
         finally:
             if written.exception() is None:
                 self._recorded(frame, outcome)
@@ -444,7 +458,7 @@ class Journal:
         await self._finish(frame, status="failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        await _on_disk(self.store.finish(self._end(frame, status, error)))
+        await on_disk(self.store.finish(self._end(frame, status, error)))
         self._tell(frame, status=status, error=error)
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
@@ -477,12 +491,3 @@ class Journal:
 async def _nobody(doubtful: InDoubt) -> bool:
     """There is nobody to settle it."""
     return False
-
-
-async def _on_disk(future: Future[T]) -> T:
-    """What was written, once it is. A stopped task still waits that moment: nobody finds a write half done."""
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        wait([future])
-        raise

@@ -39,6 +39,8 @@ from agentkit.events import Kind
 
 _REASON_CHARACTERS = 2_000
 _BEFORE = 12
+CALLED = "__agentkit_agent__"
+"""Where the function of a tool that does nothing but run an agent keeps that agent."""
 
 
 def ask_user(

@@ -18,13 +18,10 @@ from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
 from agentkit.define.tools import Declaration, check, declaration
 from agentkit.engine.agent import DurableAgent, Policy
-from agentkit.engine.asking import ask_user
+from agentkit.engine.asking import CALLED, ask_user
 from agentkit.engine.session import current
 from agentkit.errors import MissingExtra, UserError, nearest
 from agentkit.events import Scope
-
-_CALLED = "__agentkit_agent__"
-"""Where a tool that is an agent keeps it."""
 
 
 def build(
@@ -97,7 +94,7 @@ def _tool_names(agent: AbstractAgent[Any, Any]) -> list[str] | None:
         if not isinstance(toolset, FunctionToolset):
             return None
         for name, tool in toolset.tools.items():
-            called = getattr(tool.function, _CALLED, None)
+            called = getattr(tool.function, CALLED, None)
             found = [] if called is None else _tool_names(called)
             if found is None:
                 return None
@@ -130,7 +127,7 @@ def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
 
     # After a crash inside it the sub-agent's own steps are replayed, so the call itself may simply be made again.
     ask_agent.__agentkit__ = Declaration(effects="none")  # type: ignore[attr-defined]
-    setattr(ask_agent, _CALLED, agent)
+    setattr(ask_agent, CALLED, agent)
     return Tool(
         ask_agent, name=agent.name, description=f"Ask the agent {agent.name}: {agent.description or ''}".strip()
     )

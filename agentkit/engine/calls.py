@@ -170,6 +170,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
                 validator=getattr(tool, "args_validator", None),
                 schema=getattr(definition, "parameters_json_schema", None),
                 call_id=ctx.tool_call_id,
+                enters=hasattr(function_of(tool), asking.CALLED),
             )
         case _:
             return None

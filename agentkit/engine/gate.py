@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from pydantic_ai.tools import RunContext
 
 from agentkit.define import models
 from agentkit.durable import pauses
-from agentkit.durable.frames import Call, Payload, current_run
+from agentkit.durable.frames import Call, Payload, current_run, dumps
 from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.records import Row
 from agentkit.durable.store import Store
@@ -43,7 +44,10 @@ NOT_RECORDED = "it is not recorded, so it would be live"
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A step at the gate, as it is about to be asked for; `record` makes the journal's step of an edit made here."""
+    """A step at the gate, as it is about to be asked for; `record` makes the journal's step of an edit made here.
+
+    `enters`: the call does nothing but run an agent, whose own steps come to the gate, so that to go in costs nothing.
+    """
 
     kind: Literal["model", "tool"]
     name: str
@@ -56,6 +60,7 @@ class Arrival:
     parameters: ModelRequestParameters | None = None
     model: Any = None
     effects: Effects = "none"
+    enters: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +194,7 @@ class Gate:
         edits = self._edits(path)
         self._turns[path[:-1]] += arrival.kind == "model"
         given = next((edit for edit in edits if edit.what in ("reply", "result")), None)
-        call = call_of()
+        call = self._branched(call_of(), path)
         async with self._turn:
             run.fresh = self._asks_anew(path)
             row = journal.recorded(call, run) if given is None else None
@@ -199,6 +204,7 @@ class Gate:
             )  # fmt: skip
             await self._admit(seen, journal.store)
             run.fresh = self._asks_anew(path)
+            goes_into = row is not None and not run.fresh and self._goes_into(path, arrival)
             self.reached = max(self.reached, path)
         token = _place.set(path)
         try:
@@ -208,6 +214,8 @@ class Gate:
             if given is not None:
                 performed = await self._recorded(journal, arrival, given)
                 return performed._replace(payload=_given(given))
+            if row is not None and goes_into:
+                return await journal.enter(row, call, body)
             return await journal.perform(call, body)
         finally:
             _place.reset(token)
@@ -255,6 +263,25 @@ class Gate:
             for edit in self.overrides
             if edit.at == path or (edit.what in LASTING and edit.at[:-1] == path[:-1] and edit.at < path)
         )
+
+    def _branched(self, call: Call, path: Path) -> Call:
+        """A call with edits inside it is another call: what comes of it belongs to this branch alone."""
+        inside = [edit.as_json() for edit in self.overrides if edit.at[: len(path)] == path != edit.at]
+        if not inside:
+            return call
+        told = dumps(inside)
+        key, slot = (hashlib.sha256(part + told).digest() for part in (call.key.key, call.key.slot))
+        parts = {**call.key.parts, "edits": hashlib.sha256(told).hexdigest()}
+        return replace(call, key=replace(call.key, key=key, slot=slot, parts=parts), cache=None)
+
+    def _goes_into(self, path: Path, arrival: Arrival) -> bool:
+        """Whether somebody wants to see the steps inside a recorded call."""
+        order = self.order
+        if not arrival.enters:
+            return False
+        if order.target is not None:
+            return len(order.target) > len(path) and order.target[: len(path)] == path
+        return order.left is not None and order.depth > len(path)
 
     def _asks_anew(self, path: Path) -> bool:
         return self.fresh and self.order.live and path > self.reached

@@ -250,7 +250,7 @@ class Stepped:
         step = self.pending
         if step is None or self._gate is None:
             return
-        if not live and not step.free:
+        if not live and not step.free and not (move.into and step.arrival.enters):
             self.note = (
                 f"{step} is not recorded, and a cell that is run again goes over recorded steps only: "
                 "run it once more to perform the step"

@@ -241,6 +241,9 @@ class _Tree:
     def _step_node(self, step: Step, run: Run) -> StepNode:
         inside = sorted(self._inside[step.run, step.ord], key=_oldest_first)
         state = _step_state(step, running=run.status == "running" and step.id not in self._in_doubt)
+        if step.replayed and inside:
+            # It was gone into: what it saved stands at the steps inside it.
+            step = replace(step, usage=None, recorded_seconds=None)
         if state == "waiting":
             # That nobody has decided yet is its state, and not what went wrong.
             step = replace(step, error=None)

@@ -77,6 +77,10 @@ def test_a_replay_needs_no_mcp_server(tmp_path: Path) -> None:
     assert ledger.read_text() == "size a\n"
 
 
+def said(run: Stepped) -> object:
+    return None if run.answer is None else run.answer.output
+
+
 def test_a_servers_calls_are_stepped_edited_and_replayed(tmp_path: Path) -> None:
     server, ledger = tmp_path / "server.py", tmp_path / "ledger"
     server.write_text(textwrap.dedent(SERVER))
@@ -97,17 +101,17 @@ def test_a_servers_calls_are_stepped_edited_and_replayed(tmp_path: Path) -> None
         await run.back()
         assert run.pending is not None and run.pending.free
         await run.run_on()
-        assert run.answer is not None and run.answer.output == "7 bytes"
+        assert said(run) == "7 bytes"
         await run.edit("arguments", {"name": "b"}, step=2)
         await run.run_on()
         # The same size: what follows is answered from the record.
-        assert run.answer is not None and run.answer.output == "7 bytes"
+        assert said(run) == "7 bytes"
         assert ledger.read_text() == "size a\nsize b\n"
 
     async def again() -> None:
         run = await to_the_call()
         await run.run_on()
-        assert run.answer is not None and run.answer.output == "7 bytes"
+        assert said(run) == "7 bytes"
 
     with session(folder=tmp_path):
         asyncio.run(taken())

@@ -716,7 +716,10 @@ class Stepping(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.session = session("test", folder=self.folder)
         self.session.__enter__()
-        self.run: Stepped = self.runner.run(step(calculator(self.model, add_here, double), "how many?"))
+        self.run: Stepped = self.runner.run(step(self.agent(), "how many?"))
+
+    def agent(self) -> DurableAgent:
+        return calculator(self.model, add_here, double)
 
     @precondition(lambda self: self.run.pending is not None)
     @rule(n=st.integers(1, 3))
@@ -728,16 +731,27 @@ class Stepping(RuleBasedStateMachine):
     def run_on(self) -> None:
         self.runner.run(self.run.run_on())
 
+    @precondition(lambda self: self.run.pending is not None)
+    @rule()
+    def into(self) -> None:
+        self.runner.run(self.run.next(into=True))
+
+    @precondition(lambda self: self.run.pending is not None and len(self.run.pending.at) > 1)
+    @rule()
+    def out(self) -> None:
+        self.runner.run(self.run.next(out=True))
+
     @rule(n=st.integers(1, 4))
     def back(self, n: int) -> None:
         if n < len(self.run._trail()) + (self.run.pending is None):
             self.runner.run(self.run.back(n))
 
-    @rule(to=st.integers(1, 6))
-    def goto(self, to: int) -> None:
-        if (to,) in self.run._trail():
+    @rule(data=st.data())
+    def goto(self, data: st.DataObject) -> None:
+        if places := self.run.places:
+            to = data.draw(st.sampled_from(places))
             self.runner.run(self.run.goto(to))
-            assert self.run.pending is not None and self.run.pending.at == (to,)
+            assert self.run.pending is not None and str(self.run.pending).startswith(f"step {to},")
 
     @precondition(lambda self: self.run.pending is not None)
     @rule(value=st.integers(20, 22))
@@ -777,8 +791,32 @@ class Stepping(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+class SteppingInside(Stepping):
+    """The same with the work done by an agent inside an agent."""
+
+    def agent(self) -> DurableAgent:
+        inner = calculator(self.model, add_here, double)
+        return build(Spec(instructions="Lead."), name="lead", tools=[inner], model=self.lead)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lead = Asked()
+        self.lead.count = self.led  # type: ignore[method-assign]
+
+    def led(self, messages: list[ModelMessage]) -> Any:
+        self.lead.asked[said_in(messages)] += 1
+        results = results_of(messages)
+        return str(results[-1]) if results else Call("calculator", {"prompt": "how many?"})
+
+    @invariant()
+    def led_once(self) -> None:
+        assert all(times == 1 for times in self.lead.asked.values())
+
+
 Stepping.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
 TestStepping = Stepping.TestCase
+SteppingInside.TestCase.settings = Stepping.TestCase.settings
+TestSteppingInside = SteppingInside.TestCase
 
 
 def test_a_run_of_a_stepping_is_a_run_like_any_other(tmp_path: Path) -> None:

@@ -119,6 +119,45 @@ def test_cells_without_an_id_are_told_apart_by_their_order(notebook: Kernel, tmp
     assert performed(tmp_path) == before
 
 
+def test_pauses_inside_a_sub_agent_are_the_same_after_a_restart(notebook: Kernel, tmp_path: Path) -> None:
+    def cells(*moves: str) -> list[str]:
+        for code in (LEADS, "%%agent build lead --model leading --tools calc\nLead."):
+            assert notebook.run(code).status == "ok"
+        told = [pause(notebook.run("%%agent step lead\nstart", cell="s"))]
+        return told + [pause(notebook.run(f"%agent {move}", cell=f"n{number}")) for number, move in enumerate(moves)]
+
+    assert cells("next", "next --in", "next") == ["1 model", "2 tool", "2.1 model", "2.2 tool"]
+    before = performed(tmp_path)
+    again(notebook)
+    # The agent inside had not finished: going in again costs nothing.
+    assert cells("next", "next --in", "next") == ["1 model free", "2 tool", "2.1 model free", "2.2 tool"]
+    assert performed(tmp_path) == before
+    assert pause(notebook.run("%agent next --out", cell="n3")) == "3 model"
+    assert pause(notebook.run("%agent back", cell="n4")) == "2.2 tool free"
+    assert pause(notebook.run("%agent goto 2.1", cell="n5")) == "2.1 model free"
+    before = performed(tmp_path)
+    again(notebook)
+    # Now it has.
+    assert cells("next", "next --in", "next", "next --out", "back", "goto 2.1") == [
+        *("1 model free", "2 tool free", "2.1 model free", "2.2 tool free", "3 model"),
+        *("2.2 tool free", "2.1 model free"),
+    ]
+    assert performed(tmp_path) == before
+    forked = notebook.run("%agent fork lead 2.2 --result 40 --as other")
+    assert pause(forked) == "2.2 tool free"
+    assert notebook.run("%agent continue other").of("text/markdown") == ["I heard: go 40"]
+    assert notebook.run("%agent continue lead").of("text/markdown") == ["I heard: go 3"]
+    # What was changed inside the call belongs to the branch alone.
+    assert notebook.run("%%agent run lead\nstart").of("text/markdown") == ["I heard: go 3"]
+
+
+LEADS = """
+def lead_talk(messages):
+    last = messages[-1].parts[-1]
+    return f"I heard: {last.content}" if isinstance(last, ToolReturnPart) else Call("calc", {"prompt": "go"})
+
+leading = ScriptedModel.by(lead_talk, model_name="leading")
+"""
 HANDED = """
 async def delegate(prompt: str) -> str:
     "Hand it on."
