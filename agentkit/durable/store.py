@@ -206,6 +206,10 @@ class Store:
                 self._check_open()
                 self._writer.later(uses)
 
+    def flush(self) -> Future[None]:
+        """Resolves once everything that was noted is on disk."""
+        return self._tell(lambda to: None)
+
     def open_run(self, run: Run) -> Future[None]:
         return self._tell(lambda to: changes.put_run(to, run, history=None, output=None))
 

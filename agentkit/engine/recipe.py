@@ -15,7 +15,7 @@ from pydantic_ai.messages import UserPromptPart
 from agentkit.define import models
 from agentkit.durable.keys import RequestParts, restore
 from agentkit.engine.bench import Paused
-from agentkit.engine.edits import Override, Path, What, check_kind, spoken, with_edit
+from agentkit.engine.edits import Override, Path, What, check, spoken, with_edit
 from agentkit.engine.session import Session, execution_of
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run, Step
@@ -80,7 +80,7 @@ def _check(changes: Changes, at: Path, step: Step) -> None:
         return
     kind = "tool" if step.kind == "tool" or step.name == "edit result" else "model"
     for what, value in changes.edits:
-        check_kind(what, kind, spoken(at))
+        check(Override(at=at, what=what, value=value), kind=kind, name=step.name, validator=None, schema=None)
         if what == "model":
             models.resolve(value)
 

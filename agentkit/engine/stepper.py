@@ -137,7 +137,7 @@ class Stepped:
             raise UserError(f"fork: unknown {unknown[0]}{nearest(unknown[0], WHATS)}; possible: {', '.join(WHATS)}")
         asked = Changes(
             prompt=prompt,
-            name=name or f"{self.name}-fork",
+            name=name or self.session.bench.free_name(self.name),
             edits=tuple(cast(list[tuple[What, Any]], list(changes.items()))),
         )
         recipe = self.recipe
@@ -219,6 +219,10 @@ class Stepped:
     async def open_at(self, place: Path) -> Pending | Answer | None:
         """Pause before that step of what is recorded."""
         await self._reopen(Order(live=False, target=place, depth=len(place)))
+        if self.pending is None or self.pending.at > place:
+            await self._halt()
+            at = spoken(place[:1])
+            raise UserError(f"step {spoken(place)}: there is no such step; step {at} has none of that number inside it")
         self._opened_log()
         self.session.bench.put(self)
         if self.pending is not None and self.pending.cause:
@@ -274,8 +278,9 @@ class Stepped:
         await self._reach(seen[place])
 
     async def _goto(self, place: Path) -> None:
-        if place not in self._trail() and self.state == "done":
-            raise UserError(f"step {spoken(place)}: the run has no such step; it has {self._listed()}")
+        places = self.places
+        if spoken(place) not in places and spoken(place[:1]) not in (places if len(place) > 1 else ()):
+            raise UserError(f"step {spoken(place)}: this branch has no such step; it has {', '.join(places) or 'none'}")
         await self._reach(place)
 
     def _trail(self) -> list[Path]:
@@ -395,6 +400,9 @@ class Stepped:
             waiting.cancel()
             self._reached = max(self._reached, gate.reached)
             self._place = gate.pending.at if gate.pending is not None else gate.reached
+        if not self.session.store.read_only:
+            # Whoever reads the journal at a pause, to go elsewhere or to fork, finds all of this branch.
+            await asyncio.wrap_future(self.session.store.flush())
         if driver.done():
             self._ended(driver)
         else:
@@ -468,7 +476,8 @@ async def fork(
     """Open a branch of a recorded run, finished or not, paused before that step; the run itself stays as it is."""
     at = read_path(place)
     recipe, overrides = restored(session, source, at, agent=agent, changes=changes, deps=deps)
-    run = Stepped(name=changes.name or source.agent, session=session, recipe=recipe, overrides=overrides)
+    name = changes.name or session.bench.free_name(source.agent)
+    run = Stepped(name=name, session=session, recipe=recipe, overrides=overrides)
     at = at if changes.prompt is None else (1,)
     await run.open_at(at)
     rest = forecast.of_rest(session.trace(source.id), run=source.id, since=at[0])

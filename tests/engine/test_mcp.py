@@ -77,6 +77,10 @@ def test_a_replay_needs_no_mcp_server(tmp_path: Path) -> None:
     assert ledger.read_text() == "size a\n"
 
 
+def is_free(run: Stepped) -> bool:
+    return run.pending is not None and run.pending.free
+
+
 def said(run: Stepped) -> object:
     return None if run.answer is None else run.answer.output
 
@@ -99,7 +103,7 @@ def test_a_servers_calls_are_stepped_edited_and_replayed(tmp_path: Path) -> None
         await run.next()
         assert ledger.read_text() == "size a\n"
         await run.back()
-        assert run.pending is not None and run.pending.free
+        assert is_free(run)
         await run.run_on()
         assert said(run) == "7 bytes"
         await run.edit("arguments", {"name": "b"}, step=2)

@@ -288,22 +288,46 @@ def one_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 
 def test_what_a_stepped_run_cannot_do_says_what_it_can(one_line: Kernel) -> None:
     one_line.run(STEP)
-    for code, said in (
+    refused(
+        one_line,
         ("%agent back", "only 0 steps"),
+        ("%agent goto 40", "step 40: this branch has no such step; it has 1"),
+        ("%%agent edit --messages\nhello", "messages are a JSON list"),
+        ("%%agent edit --messages\n[]", "the last one must be a request"),
+        ("%agent continue --until foo", "foo is no place to pause: tool=NAME"),
         ("%agent next 0", "1 or more"),
         ("%agent next 1 calk", "did you mean calc?"),
         ("%%agent edit --result\n4", "is a model request: result cannot be edited there; possible: reply, messages"),
         ("%%agent edit --reply --hint\n4", "give one of them"),
         ("%%agent edit --last\n4", "has taken no step yet"),
         ("%%time\n%agent next", "needs a cell of its own"),
-    ):
-        told = one_line.run(code)
-        assert said in str(told.error), (code, told.error, told.text)
+    )
     one_line.run("%agent next")
     told = one_line.run('%%agent edit\n{"a": "many", "b": 2}')
     assert "add: a: Input should be a valid integer" in str(told.error)
     told = one_line.run("%%agent edit\n{a: 1}")
     assert "arguments are JSON" in str(told.error)
     one_line.run("%agent continue")
-    assert "is done: %agent back" in str(one_line.run("%agent next").error)
+    refused(
+        one_line,
+        ("%agent next", "is done: %agent back"),
+        ("%agent goto 9", "step 9: this branch has no such step; it has 1, 2, 3"),
+        ("%%agent edit --step 7\nx", "step 7 cannot be edited: this branch has met 1, 2, 3"),
+        ("%agent fork calc 9", "has 3 steps, no step 9 to fork at"),
+        ("%agent fork calc 2.9", "step 2.9: there is no such step"),
+        ("%agent fork nobody 1", "no run or agent nobody is recorded; %agent runs lists them"),
+        ("%agent fork calc 1 --result 3", "result cannot be edited there; possible: reply, messages"),
+        ('%agent fork calc 1 --reply {"tool": 3}', 'a reply is text, or {"tool": NAME'),
+        ('%agent fork calc 2 --arguments {"a": "x", "b": 1}', "add: a: Input should be a valid integer"),
+        ("%agent fork calc 1 --model nonsense:x", "unknown model 'nonsense:x'"),
+        ("%agent diff calc calc", "are one run"),
+    )
     assert "no longer stepped" in one_line.run("%agent stop").text
+    refused(one_line, ("%agent stop", "no run is being stepped"), ("%agent next", "no run is being stepped"))
+
+
+def refused(shell: Kernel, *typed: tuple[str, str]) -> None:
+    for code, said in typed:
+        told = shell.run(code)
+        assert said in str(told.error), (code, told.error, told.text)
+        assert told.traceback.count("\n") == 0
