@@ -102,7 +102,8 @@ def _overrides(session: Session, steps: Sequence[Step], source: Run) -> tuple[Ov
     edits = [step for step in steps if step.kind == "question" and step.name.startswith("edit ")]
     inside = {source.id, *(step.run for step in steps)}
     rows = [session.store.step(step.id) for step in edits if step.run in inside and step.status == "done"]
-    return tuple(Override.of_json(json.loads(row.body)) for row in rows if row is not None and row.body is not None)
+    bodies = [json.loads(row.body) for row in rows if row is not None and row.body is not None]
+    return tuple(Override.of_json(session.redactor.restore(body)[0]) for body in bodies)
 
 
 def of_paused(session: Session, paused: Paused) -> Recipe:

@@ -216,18 +216,19 @@ class Stepped:
         await self._make_again(log.clicks())
         return self.pending or self.answer
 
-    async def open_at(self, place: Path) -> Pending | Answer | None:
-        """Pause before that step of what is recorded."""
+    async def open_at(self, place: Path) -> Pending:
+        """Pause before that step of what is recorded; UserError when there is none."""
         await self._reopen(Order(live=False, target=place, depth=len(place)))
-        if self.pending is None or self.pending.at > place:
+        step = self.pending
+        if step is None or step.at > place:
             await self._halt()
             at = spoken(place[:1])
             raise UserError(f"step {spoken(place)}: there is no such step; step {at} has none of that number inside it")
         self._opened_log()
         self.session.bench.put(self)
-        if self.pending is not None and self.pending.cause:
-            self.note = f"paused earlier than step {spoken(place)}: {self.pending.cause}"
-        return self.pending or self.answer
+        if step.cause:
+            self.note = f"paused earlier than step {spoken(place)}: {step.cause}"
+        return step
 
     async def _open_at_start(self, move: Move, *, live: bool) -> None:
         until = Breakpoint.parse(move.until) if move.until else None
@@ -236,7 +237,8 @@ class Stepped:
     def _opened_log(self) -> MoveLog:
         if self.log is None:
             identity = self.recipe.identity([one.as_json() for one in self.overrides], self.at)
-            self.log = MoveLog.read(self.session.store, self.recipe.agent.name or "agent", identity)
+            session = self.session
+            self.log = MoveLog.read(session.store, session.redactor, self.recipe.agent.name or "agent", identity)
         return self.log
 
     # -- forward

@@ -81,7 +81,7 @@ class Buttons:
         self._loop = asyncio.get_running_loop()
         # What a click leads to belongs under this cell, whichever one runs then.
         self._context = contextvars.copy_context()
-        self._widget = StepWidget(card=_card(run.pending, run.places))
+        self._widget = StepWidget(card=self._card())
         # Which thread a click arrives on depends on the kernel's version.
         self._widget.on_msg(lambda _widget, content, _buffers: self._loop.call_soon_threadsafe(self._heard, content))
         self._handle = show(self._widget.bundle(), raw=True, display_id=True)
@@ -114,14 +114,19 @@ class Buttons:
         if answer is not None:
             self.close(answer)
         else:
-            self._widget.card = _card(self._run.pending, self._run.places)
+            self._widget.card = self._card()
+
+    def _card(self) -> dict[str, Any]:
+        run = self._run
+        card: dict[str, Any] = run.session.redactor.scrub_json(_card(run.pending, run.places))
+        return card
 
 
 def _move(run: Stepped, content: dict[str, Any]) -> Move:
     """What was clicked, read with care: a message may say anything."""
     match content:
         case {"verb": "edit", "what": str(what), "text": str(text)} if what in edits.WHATS:
-            value = edits.parsed(what, text)  # type: ignore[arg-type]
+            value, _ = run.session.redactor.restore(edits.parsed(what, text))  # type: ignore[arg-type]
             override = edits.Override(at=run.editable(None), what=what, value=value)  # type: ignore[arg-type]
             return Move(verb="edit", edit=override.as_json())
         case _:

@@ -210,6 +210,20 @@ def test_a_hostile_argument_is_text(notebook: Kernel) -> None:
     assert "more characters" in after["text/html"] and len(after["text/html"]) < 30_000
 
 
+def test_a_secret_is_neither_shown_nor_written(notebook: Kernel, tmp_path: Path) -> None:
+    notebook.run("import os\nos.environ['SHOP_API_KEY'] = 'sesame-open-12345'")
+    again(notebook)
+    notebook.run("import os\nos.environ['SHOP_API_KEY'] = 'sesame-open-12345'")
+    shown = notebook.run("%%agent step calc\nuse sesame-open-12345")
+    assert pause(shown) == "1 model" and "use <secret:SHOP_API_KEY>" in shown.panels[0]["data"]["text/plain"]
+    notebook.run("%agent next")
+    notebook.run("%%agent edit --result\n<secret:SHOP_API_KEY>")
+    done = notebook.run("%agent continue")
+    assert done.of("text/markdown") == ["use sesame-open-12345 sesame-open-12345"]
+    files = [file.read_bytes() for file in (tmp_path / ".agentkit").rglob("*") if file.is_file()]
+    assert files and not any(b"sesame" in file for file in files)
+
+
 def test_fork_and_diff(notebook: Kernel) -> None:
     notebook.run(STEP)
     notebook.run("%agent continue")
