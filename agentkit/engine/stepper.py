@@ -223,7 +223,7 @@ class Stepped:
         if step is None or step.at > place:
             await self._halt()
             at = spoken(place[:1])
-            raise UserError(f"step {spoken(place)}: there is no such step; step {at} has none of that number inside it")
+            raise UserError(f"step {spoken(place)}: there is no such step, or step {at} is replayed as a whole")
         self._opened_log()
         self.session.bench.put(self)
         if step.cause:

@@ -171,6 +171,9 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
 def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:
     step, usage = node.step, node.step.usage
     counts["replayed"] += 1
+    if node.runs:
+        # It was gone into: what it saved stands at the steps inside it.
+        return
     counts["saved_tokens"] += usage.input_tokens + usage.output_tokens if usage else 0
     counts["saved_seconds"] += step.recorded_seconds or 0.0
     counts["saved"] += price(step) or 0.0
@@ -241,9 +244,6 @@ class _Tree:
     def _step_node(self, step: Step, run: Run) -> StepNode:
         inside = sorted(self._inside[step.run, step.ord], key=_oldest_first)
         state = _step_state(step, running=run.status == "running" and step.id not in self._in_doubt)
-        if step.replayed and inside:
-            # It was gone into: what it saved stands at the steps inside it.
-            step = replace(step, usage=None, recorded_seconds=None)
         if state == "waiting":
             # That nobody has decided yet is its state, and not what went wrong.
             step = replace(step, error=None)

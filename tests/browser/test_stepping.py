@@ -89,6 +89,47 @@ def test_clicks_are_made_again_after_a_restart_and_a_reload_loses_nothing(opened
     assert "added [] asked 1" in notebook.do(3)
 
 
+def go_to(notebook: Notebook, step: str) -> None:
+    notebook.output(2).get_by_label("a recorded step").select_option(step)
+    click(notebook, "Go to")
+
+
+def test_going_to_a_step_by_a_click_and_back_there_on_another_day(opened: Opener) -> None:
+    notebook = started(opened, "goto")
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 2")
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 3")
+    go_to(notebook, "1")
+    notebook.text(2, "paused before step 1", "free (replayed)")
+    go_to(notebook, "3")
+    notebook.text(2, "paused before step 3", "this run's median")
+    go_to(notebook, "2")
+    notebook.text(2, "paused before step 2", "free (replayed)")
+    assert "added [(1, 2)] asked 1" in notebook.do(3)
+    notebook.reopen()
+    notebook.text(2, "reopened or restarted? run the cells again: they come back to this pause")
+    assert notebook.output(2).get_by_role("button").count() == 0
+    again(notebook)
+    notebook.text(2, "paused before step 2", "free (replayed)")
+    assert "added [] asked 0" in notebook.do(3)
+    click(notebook, "Continue")
+    notebook.text(2, "The sum is 3")
+    assert "added [] asked 1" in notebook.do(3)
+
+
+def test_messages_are_changed_in_the_widget(opened: Opener) -> None:
+    notebook = started(opened, "messages")
+    notebook.output(2).get_by_text("Edit this step").click()
+    notebook.output(2).locator("details select").select_option("messages")
+    field = notebook.output(2).locator("textarea")
+    field.fill(field.input_value().replace("how many?", "how few?"))
+    click(notebook, "Put it there")
+    assert "how few?" in notebook.text(2, "forked from run", "messages of step 1")
+    click(notebook, "Continue")
+    notebook.text(2, "The sum is 3")
+
+
 def test_a_refused_edit_says_why_and_a_verb_takes_the_buttons_along(opened: Opener) -> None:
     notebook = started(opened, "refused")
     click(notebook, "Next")
@@ -113,7 +154,7 @@ def test_a_plain_run_is_driven_on_from_its_breakpoint(opened: Opener) -> None:
     for number in range(3):
         notebook.do(number)
     notebook.run(3)
-    notebook.text(3, "paused before step 2", "breakpoint tool=add")
+    notebook.text(3, "paused before step 2", "breakpoint tool=add", "to change this step: Stop, then %agent back or")
     click(notebook, "Next", cell=3)
     notebook.text(3, "paused before step 3")
     click(notebook, "Continue", cell=3)

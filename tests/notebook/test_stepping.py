@@ -328,7 +328,7 @@ def test_what_a_stepped_run_cannot_do_says_what_it_can(one_line: Kernel) -> None
         ("%agent goto 9", "step 9: this branch has no such step; it has 1, 2, 3"),
         ("%%agent edit --step 7\nx", "step 7 cannot be edited: this branch has met 1, 2, 3"),
         ("%agent fork calc 9", "has 3 steps, no step 9 to fork at"),
-        ("%agent fork calc 2.9", "step 2.9: there is no such step"),
+        ("%agent fork calc 2.9", "step 2.9: there is no such step, or step 2 is replayed as a whole"),
         ("%agent fork nobody 1", "no run or agent nobody is recorded; %agent runs lists them"),
         ("%agent fork calc 1 --result 3", "result cannot be edited there; possible: reply, messages"),
         ('%agent fork calc 1 --reply {"tool": 3}', 'a reply is text, or {"tool": NAME'),
