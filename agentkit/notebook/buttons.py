@@ -24,6 +24,7 @@ from agentkit.notebook.widgets import VIEW
 _MOVES = {
     "Next": ("take this step", {"verb": "next"}),
     "Next into": ("pause inside the agent that it calls", {"verb": "next", "into": True}),
+    "Next out": ("go on until the agent that this step is inside has answered", {"verb": "next", "out": True}),
     "Continue": ("go on to the end or the next breakpoint", {"verb": "continue"}),
     "Back": ("pause before the step taken last", {"verb": "back"}),
     "Stop": ("let go of the run; what is recorded is kept", {"verb": "stop"}),
@@ -137,6 +138,8 @@ def _plain_move(content: dict[str, Any]) -> Move:
     match content:
         case {"verb": "next", "into": True}:
             return Move(verb="next", into=True)
+        case {"verb": "next", "out": True}:
+            return Move(verb="next", out=True)
         case {"verb": "goto", "to": str(to)}:
             return Move(verb="goto", to=edits.spoken(edits.read_path(to)))
         case {"verb": "next" | "continue" | "back" as verb}:
@@ -149,7 +152,8 @@ def _card(step: Pending | None, places: Sequence[str] = ()) -> dict[str, Any]:
     if step is None:
         moves = [[name, *_MOVES[name]] for name in ("Next", "Back", "Stop")]
         return {"at": "", "moves": moves, "places": list(places), "edits": {}}
-    names = [name for name in _MOVES if name != "Next into" or step.kind == "tool"]
+    senseless = {"Next into": step.kind != "tool", "Next out": len(step.at) == 1}
+    names = [name for name in _MOVES if not senseless.get(name)]
     given = "" if step.given is None else json.dumps(step.given.value, ensure_ascii=False)
     written = {"arguments": arguments_json(step.arguments), "result": given}
     at = edits.spoken(step.at)

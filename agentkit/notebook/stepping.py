@@ -268,7 +268,7 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
     if move is None or move.verb not in ("next", "continue"):
         return None
     output.draw({"text/plain": f"{step}: {move.verb}", "text/html": f"<i>{markup.escape(f'{step}: {move.verb}')}</i>"})
-    return Order(live=True, left=0 if move.verb == "next" else None, depth=len(step.at) + move.into)
+    return Order(live=True, left=0 if move.verb == "next" else None, depth=max(1, len(step.at) + move.into - move.out))
 
 
 def _free(step: Pending) -> str:

@@ -118,6 +118,36 @@ def test_going_to_a_step_by_a_click_and_back_there_on_another_day(opened: Opener
     assert "added [] asked 1" in notebook.do(3)
 
 
+LEAD = """
+def lead_rule(messages):
+    last = messages[-1].parts[-1]
+    return f"I heard: {last.content}" if isinstance(last, ToolReturnPart) else Call("calc", {"prompt": "go"})
+
+leading = ScriptedModel.by(lead_rule, model_name="leading")
+"""
+
+
+def test_into_an_agent_and_out_by_clicks(opened: Opener) -> None:
+    setup = SETUP.replace("{FOLDER}", "inside").strip() + LEAD
+    lead = "%%agent build lead --model leading --tools calc\nLead."
+    notebook = opened([setup, BUILD, "%%agent step lead\nstart", lead])
+    for number in (0, 1, 3, 2):
+        notebook.do(number)
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 2", "calc(prompt=")
+    click(notebook, "Next into")
+    notebook.text(2, "lead › calc", "paused before step 2.1")
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 2.2")
+    click(notebook, "Next out")
+    notebook.text(2, "paused before step 3")
+    go_to(notebook, "2.2")
+    notebook.text(2, "paused before step 2.2", "free (replayed)")
+    click(notebook, "Continue")
+    notebook.text(2, "I heard: The sum is 3")
+    assert notebook.errors == []
+
+
 def test_messages_are_changed_in_the_widget(opened: Opener) -> None:
     notebook = started(opened, "messages")
     notebook.output(2).get_by_text("Edit this step").click()
