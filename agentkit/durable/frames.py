@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from agentkit.durable.flights import Flight
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
 from agentkit.durable.records import Node, Row
@@ -135,6 +136,7 @@ class StepFrame:
     thread: Future[bool] | None = None
     recorded: bool = False
     paused: bool = False
+    flight: Flight | None = None
 
     def lineage(self) -> Iterator[StepFrame]:
         frame: StepFrame | None = self

@@ -82,7 +82,7 @@ class Journal:
         while True:
             flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
-                await asyncio.wrap_future(flight.landed)
+                await flight.wait()
                 continue
             try:
                 performed = await self._attempt(flight, call, run, body, ord=ord, started=started)
@@ -148,7 +148,7 @@ class Journal:
             return False
         flight = self._flights.get(row.key, row.n)
         if flight is not None and row.owner == self.store.owner and flight.key != row.key:
-            await asyncio.wrap_future(flight.landed)
+            await flight.wait()
             return True
         # A row of our own that is not in flight was given up: its result could not be written.
         if row.owner == self.store.owner or not self.store.alive(row.owner):
@@ -357,6 +357,7 @@ class Journal:
         self, flight: Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
     ) -> Performed:
         frame.run.live += 1
+        frame.flight = flight
         self._emit(step_event(frame.row, frame.run, frame.ord, status="started", replayed=False, started=frame.started))
         crash_point("intent")
         token = current_step.set(frame)

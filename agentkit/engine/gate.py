@@ -7,7 +7,8 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -18,9 +19,11 @@ from pydantic_ai.tools import RunContext
 
 from agentkit.define import models
 from agentkit.durable import pauses
-from agentkit.durable.frames import Call, Payload, current_run, dumps
+from agentkit.durable.frames import Call, Payload, current_run, current_step, dumps
 from agentkit.durable.journal import Journal, Performed
-from agentkit.durable.records import Row
+from agentkit.durable.keys import Key
+from agentkit.durable.records import Part, Row
+from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
@@ -39,6 +42,8 @@ from agentkit.events import Effects
 from agentkit.values import Unconvertible, to_json
 
 At: TypeAlias = Literal["model", "tool", "all"]
+INSIDE = "edits"
+"""The part of a call's key that holds the edits made inside it."""
 NOT_RECORDED = "it is not recorded, so it would be live"
 
 
@@ -194,7 +199,7 @@ class Gate:
         edits = self._edits(path)
         self._turns[path[:-1]] += arrival.kind == "model"
         given = next((edit for edit in edits if edit.what in ("reply", "result")), None)
-        call = self._branched(call_of(), path)
+        call = self._branched(call_of(), path, journal.redactor)
         async with self._turn:
             run.fresh = self._asks_anew(path)
             row = journal.recorded(call, run) if given is None else None
@@ -264,15 +269,16 @@ class Gate:
             if edit.at == path or (edit.what in LASTING and edit.at[:-1] == path[:-1] and edit.at < path)
         )
 
-    def _branched(self, call: Call, path: Path) -> Call:
+    def _branched(self, call: Call, path: Path, redactor: Redactor) -> Call:
         """A call with edits inside it is another call: what comes of it belongs to this branch alone."""
         inside = [edit.as_json() for edit in self.overrides if edit.at[: len(path)] == path != edit.at]
         if not inside:
             return call
-        told = dumps(inside)
-        key, slot = (hashlib.sha256(part + told).digest() for part in (call.key.key, call.key.slot))
-        parts = {**call.key.parts, "edits": hashlib.sha256(told).hexdigest()}
-        return replace(call, key=replace(call.key, key=key, slot=slot, parts=parts), cache=None)
+        told = dumps(redactor.scrub_json(inside))
+        kept = Part(hashlib.sha256(told).digest(), told)
+        key, slot = (hashlib.sha256(part + kept.digest).digest() for part in (call.key.key, call.key.slot))
+        parts, bodies = {**call.key.parts, INSIDE: kept.digest.hex()}, (*call.key.bodies, kept)
+        return replace(call, key=Key(key=key, slot=slot, parts=parts, bodies=bodies), cache=None)
 
     def _goes_into(self, path: Path, arrival: Arrival) -> bool:
         """Whether somebody wants to see the steps inside a recorded call."""
@@ -313,10 +319,26 @@ class Gate:
         self.pending = seen
         self._go = asyncio.get_running_loop().create_future()
         self.paused.set()
+        with self._held(seen.at):
+            try:
+                await self._go
+            finally:
+                self._go = None
+
+    @contextmanager
+    def _held(self, at: Path) -> Iterator[None]:
+        """Whoever else wants the steps that this pause is inside is told so, and does not wait for ever."""
+        step = current_step.get()
+        flights = [] if step is None else [frame.flight for frame in step.lineage() if frame.flight is not None]
+        for flight in flights:
+            flight.held = (
+                f"run {self.root} is paused inside this step, at {spoken(at)}: go on with it, or %agent stop it"
+            )
         try:
-            await self._go
+            yield
         finally:
-            self._go = None
+            for flight in flights:
+                flight.held = ""
 
     def _shown(self, step: Pending) -> bool:
         return self.at in ("all", step.kind) and len(step.at) <= max(self.order.depth, len(self.order.target or ()))

@@ -16,6 +16,7 @@ from agentkit.define import models
 from agentkit.durable.keys import RequestParts, restore
 from agentkit.engine.bench import Paused
 from agentkit.engine.edits import Override, Path, What, check, spoken, with_edit
+from agentkit.engine.gate import INSIDE
 from agentkit.engine.session import Session, execution_of
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run, Step
@@ -98,12 +99,16 @@ def _prompt(session: Session, steps: Sequence[Step], source: Run) -> Any:
 
 
 def _overrides(session: Session, steps: Sequence[Step], source: Run) -> tuple[Override, ...]:
-    """The edits that made this run, when it was a branch itself."""
-    edits = [step for step in steps if step.kind == "question" and step.name.startswith("edit ")]
-    inside = {source.id, *(step.run for step in steps)}
-    rows = [session.store.step(step.id) for step in edits if step.run in inside and step.status == "done"]
-    bodies = [json.loads(row.body) for row in rows if row is not None and row.body is not None]
-    return tuple(Override.of_json(session.redactor.restore(body)[0]) for body in bodies)
+    """The edits that made this run, when it was a branch itself; those inside a call are kept with the call."""
+    store, given = session.store, []
+    for row in (store.step(step.id) for step in steps if step.run == source.id):
+        if row is None:
+            continue
+        if row.kind == "question" and row.name.startswith("edit ") and row.body is not None:
+            given.append(json.loads(row.body))
+        if (inside := row.parts.get(INSIDE)) is not None:
+            given += json.loads(store.part(bytes.fromhex(inside)) or b"[]")
+    return tuple(Override.of_json(session.redactor.restore(each)[0]) for each in given)
 
 
 def of_paused(session: Session, paused: Paused) -> Recipe:

@@ -347,10 +347,11 @@ def test_a_fork_with_another_prompt_begins_at_the_start(tmp_path: Path) -> None:
 
 
 def nested(folder: Path, work: Callable[[Stepped], Awaitable[None]]) -> None:
-    helper = build(
-        Spec(instructions="Help."), name="helper", tools=[add],
-        model=ScriptedModel.by(lambda m: "went" if results_of(m) else Call("add", {"a": 1, "b": 1})),
-    )  # fmt: skip
+    def help_out(messages: list[ModelMessage]) -> Any:
+        results = results_of(messages)
+        return f"went {results[-1]}" if results else Call("add", {"a": 1, "b": 1})
+
+    helper = build(Spec(instructions="Help."), name="helper", tools=[add], model=ScriptedModel.by(help_out))
     lead = build(
         Spec(instructions="Lead."), name="lead", tools=[helper],
         model=ScriptedModel.by(lambda m: "done" if results_of(m) else Call("helper", {"prompt": "go"})),
@@ -477,6 +478,29 @@ def test_a_tool_that_must_happen_once_is_in_doubt_even_when_it_waited(tmp_path: 
             await run.next(into=True)
 
     by_hand(tmp_path, inside, effects="once")
+
+
+def test_a_fork_keeps_what_was_edited_inside_a_call_that_replays_whole(tmp_path: Path) -> None:
+    async def work(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        await run.next()
+        await run.edit("result", 5)
+        with pytest.raises(UserError, match=f"run {run.run} is paused inside this step, at 2.2: go on"):
+            await run.fork("2.2", name="unfinished")
+        await run.stop()
+        unfinished = await run.fork("2.2", name="unfinished")
+        assert unfinished.pending is not None and unfinished.pending.given is not None
+        await unfinished.stop()
+        await run.run_on()
+        await run.goto(3)
+        assert run.pending is not None and results_of(list(run.pending.messages)) == ["went 5"]
+        forked = await run.fork(3, hint="please", name="other")
+        assert forked.pending is not None and results_of(list(forked.pending.messages)) == ["went 5"]
+        plain = await run.recipe.agent.run("start")
+        assert results_of(plain.all_messages()) == ["went 2"]
+
+    nested(tmp_path, work)
 
 
 def test_a_streamed_request_waits_too(tmp_path: Path) -> None:
