@@ -85,7 +85,8 @@ class Stepped:
     @property
     def places(self) -> tuple[str, ...]:
         """The steps of this branch that `goto` reaches for free, and the pending one."""
-        own = sum(step.numbered for step in self.session.store.steps(self.furthest))
+        taken = self.session.store.steps(self.furthest)
+        own = sum(step.numbered and step.status == "done" for step in taken)
         furthest = self.session.store.run(self.furthest)
         # Where it was left is paused before, too.
         own += furthest is not None and furthest.status != "done"
