@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import time
@@ -130,8 +131,8 @@ def checked(question: Question, decision: Decision) -> Decision:
             return _edited(question, decision)
         case "answer" if question.kind == "ask":
             return replace(decision, answer=_answer(question, decision.answer))
-        case "answer" if question.check is not None and (wrong := question.check(decision.answer)) is not None:
-            raise UserError(f"this cannot be the answer: {wrong}")
+        case "answer":
+            check_applies(question, decision)
         case "raise" if not question.default:
             raise UserError("raise: no limit was reached here; answer it, give a hint, or stop")
         case "hint" if not decision.reason.strip():
@@ -143,11 +144,23 @@ def _edited(question: Question, decision: Decision) -> Decision:
     if decision.arguments == question.arguments:
         return replace(decision, verdict="approve", arguments=None)
     wrong = mismatch(question.schema, decision.arguments)
-    if wrong is None and question.check is not None:
-        wrong = question.check(decision.arguments)
     if wrong is not None:
         raise UserError(f"these arguments do not fit {question.tool}: {wrong}")
+    check_applies(question, decision)
     return decision
+
+
+def check_applies(question: Question, decision: Decision) -> None:
+    """Raise UserError for what only the asking process can see: a validator of the tool, or of the answer, says no.
+
+    A decision made elsewhere has passed the schema alone.
+    """
+    if question.check is None:
+        return
+    if decision.verdict == "edit" and (wrong := question.check(decision.arguments)) is not None:
+        raise UserError(f"these arguments do not fit {question.tool}: {wrong}")
+    if decision.verdict == "answer" and (wrong := question.check(decision.answer)) is not None:
+        raise UserError(f"this cannot be the answer: {wrong}")
 
 
 def _answer(question: Question, given: Any) -> Any:
@@ -232,7 +245,7 @@ def parse_headless(text: str, *, option: str = "--headless") -> Headless:
     return text
 
 
-def needed(
+async def needed(
     tool: str,
     arguments: Mapping[str, Any],
     *,
@@ -243,13 +256,13 @@ def needed(
     """Whether this call needs a person. Whoever runs the agent may ask for more than the tool's author did.
 
     `declared` is the tool's `approve=`: "ask", "always" (Always is not offered), "never", or a function of the
-    arguments that says whether, or why. A function that fails asks.
+    arguments, async or not, that says whether, or why. A function that fails asks.
     """
     lasting = declared != "always"
     if any(policy.names(tool) for policy in policies):
         return Need(lasting=lasting)
     if callable(declared):
-        return _by_function(declared, arguments)
+        return await _by_function(declared, arguments)
     if declared in ("ask", "always"):
         return Need(lasting=lasting)
     if destructive and declared != "never":
@@ -257,9 +270,11 @@ def needed(
     return None
 
 
-def _by_function(declared: Callable[..., Any], arguments: Mapping[str, Any]) -> Need | None:
+async def _by_function(declared: Callable[..., Any], arguments: Mapping[str, Any]) -> Need | None:
     try:
         answer = declared(**arguments)
+        if inspect.isawaitable(answer):
+            answer = await answer
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, the call must not pass unasked
         return Need(why=f"approve= raised {type(error).__name__}: {error}")
     if not answer:

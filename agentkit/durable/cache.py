@@ -84,10 +84,6 @@ class CallCache:
             report(f"{path}: the call cache cannot be used ({error}); calls are made live. Delete {folder} to renew it")
         return cls(cache, path=path, secret=secret or b"", report=report)
 
-    @property
-    def usable(self) -> bool:
-        return self._cache is not None
-
     def get(self, key: bytes) -> bytes | None:
         """The body put under `key`, if it is still there, whole, in time and ours."""
         if self._cache is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Literal
 
-from agentkit.durable.records import Claim, Intent, Node, Outcome, Part, Row, Use
+from agentkit.durable.records import PAUSED, Claim, Intent, Node, Outcome, Part, Row, Use
 from agentkit.durable.rows import (
     BODIES,
     FORGOTTEN,
@@ -189,6 +189,15 @@ def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
 
 
 # ---- a person decides
+
+
+def pause(to: Writing, steps: Iterable[int], *, on: bool) -> None:
+    """A person is waited for inside these steps, or not any more."""
+    for step in steps:
+        to.connection.execute(
+            "UPDATE step SET error = ? WHERE id = ? AND status = 'started'", (PAUSED if on else None, step)
+        )
+        reseal(to, step)
 
 
 def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) -> Row:

@@ -32,6 +32,18 @@ def decide(to: Writing, step: int, *, body: bytes, said: str) -> Row:
     return to.row(step)
 
 
+def reopen(to: Writing, step: int) -> Row:
+    """What was decided cannot be done: the question is open again."""
+    _question(to, step)
+    to.connection.execute(
+        "UPDATE step SET status = 'cancelled', error = ?, result = '' WHERE id = ?",
+        (WAITING, step),
+    )
+    to.connection.execute("DELETE FROM body WHERE step = ?", (step,))
+    reseal(to, step)
+    return to.row(step)
+
+
 def withdraw(to: Writing, step: int) -> Row:
     """The decision holds for its own step only from now on."""
     row = _question(to, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agentkit.durable.frames import StepFrame
-from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Row
+from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Row
 from agentkit.events import Effects
 
 
@@ -23,7 +23,7 @@ def doubt(found: Found, effects: Effects) -> str | None:
         return "ran before and its code or data has changed since"
     if row.status != "started" and (row.error or "").startswith(CONTROL_ERROR):
         return None
-    if row.status == "failed" and effects != "once":
+    if (row.status == "failed" or row.error == PAUSED) and effects != "once":
         return None
     if effects not in ("once", "undeclared"):
         return None

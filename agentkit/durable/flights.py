@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from agentkit.errors import UserError
+
+_LOOK_SECONDS = 0.2
+
 
 @dataclass(kw_only=True, eq=False)
 class Flight:
-    """The right to look up and perform one step in this process; whoever wants it too waits for `landed`."""
+    """The right to look up and perform one step in this process; whoever wants it too waits for `landed`.
+
+    `held` says why that will not be before a person goes on with what is paused inside it.
+    """
 
     key: bytes
     n: int
     landed: Future[None] = field(default_factory=Future)
     handed_over: bool = False
+    held: str = ""
+
+    async def wait(self) -> None:
+        """Until it has landed; UserError when only a person can bring it down."""
+        landed = asyncio.wrap_future(self.landed)
+        while not landed.done():
+            if self.held:
+                raise UserError(self.held)
+            await asyncio.wait({landed}, timeout=_LOOK_SECONDS)
 
 
 class Flights:

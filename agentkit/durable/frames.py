@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from agentkit.durable.flights import Flight
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
 from agentkit.durable.records import Node, Row
@@ -116,7 +117,8 @@ class StepFrame:
     """A step in progress: what runs inside it counts as its own, and a thread may record its end.
 
     `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
-    whether the step was possibly paid twice before this attempt, if that is known.
+    whether the step was possibly paid twice before this attempt, if that is known; `paused` that a person is waited for
+    inside it.
     """
 
     row: Row
@@ -133,6 +135,8 @@ class StepFrame:
     finish_in_thread: Callable[[object], None] | None = None
     thread: Future[bool] | None = None
     recorded: bool = False
+    paused: bool = False
+    flight: Flight | None = None
 
     def lineage(self) -> Iterator[StepFrame]:
         frame: StepFrame | None = self

@@ -6,9 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
@@ -28,13 +28,12 @@ from agentkit.durable.frames import (
     dumps,
     step_event,
 )
-from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, Intent, Outcome, Row, Use
+from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
+from agentkit.durable.writer import on_disk
 from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing
 from agentkit.events import Event
-
-T = TypeVar("T")
 
 _JOIN_POLL_SECONDS = 0.05
 
@@ -83,7 +82,7 @@ class Journal:
         while True:
             flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
-                await asyncio.wrap_future(flight.landed)
+                await flight.wait()
                 continue
             try:
                 performed = await self._attempt(flight, call, run, body, ord=ord, started=started)
@@ -96,6 +95,21 @@ class Journal:
                     self._flights.land(flight)
             if performed is not None:
                 return performed
+
+    async def enter(self, row: Row, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
+        run = current_run.get()
+        assert run is not None
+        self.count(call, run)
+        ord, started = run.next_ord(), time.time()
+        # What is inside counts for itself.
+        performed = self._replay(replace(row, nested={}, usage=None), call, run, ord=ord, started=started)
+        token = current_step.set(self._frame(row, None, call, run, ord=ord))
+        try:
+            await body()
+        finally:
+            current_step.reset(token)
+        return performed
 
     async def _attempt(
         self,
@@ -134,7 +148,7 @@ class Journal:
             return False
         flight = self._flights.get(row.key, row.n)
         if flight is not None and row.owner == self.store.owner and flight.key != row.key:
-            await asyncio.wrap_future(flight.landed)
+            await flight.wait()
             return True
         # A row of our own that is not in flight was given up: its result could not be written.
         if row.owner == self.store.owner or not self.store.alive(row.owner):
@@ -146,7 +160,7 @@ class Journal:
         """The row to perform under. When stopped meanwhile, it is given back: nothing was performed, so no doubt."""
         future = self.store.begin(intent)
         try:
-            return await _on_disk(future)
+            return await on_disk(future)
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None and (claim := future.result()).mine:
                 wait([self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))])
@@ -343,6 +357,7 @@ class Journal:
         self, flight: Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
     ) -> Performed:
         frame.run.live += 1
+        frame.flight = flight
         self._emit(step_event(frame.row, frame.run, frame.ord, status="started", replayed=False, started=frame.started))
         crash_point("intent")
         token = current_step.set(frame)
@@ -370,7 +385,7 @@ class Journal:
         outcome = self._outcome(frame, call, payload)
         written = self.store.finish(outcome)
         try:
-            await _on_disk(written)
+            await on_disk(written)
         finally:
             if written.exception() is None:
                 self._recorded(frame, outcome)
@@ -416,8 +431,9 @@ class Journal:
 
     def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
         if frame.thread is None:
-            wait([self.store.finish(self._end(frame, "cancelled", "stopped"))])
-            self._tell(frame, status="cancelled", error="stopped")
+            error = PAUSED if frame.paused else "stopped"
+            wait([self.store.finish(self._end(frame, "cancelled", error))])
+            self._tell(frame, status="cancelled", error=error)
             return
         # The thread goes on and records its end; whoever asks again waits for it.
         flight.handed_over = True
@@ -443,7 +459,7 @@ class Journal:
         await self._finish(frame, status="failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        await _on_disk(self.store.finish(self._end(frame, status, error)))
+        await on_disk(self.store.finish(self._end(frame, status, error)))
         self._tell(frame, status=status, error=error)
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
@@ -476,12 +492,3 @@ class Journal:
 async def _nobody(doubtful: InDoubt) -> bool:
     """There is nobody to settle it."""
     return False
-
-
-async def _on_disk(future: Future[T]) -> T:
-    """What was written, once it is. A stopped task still waits that moment: nobody finds a write half done."""
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        wait([future])
-        raise

@@ -12,6 +12,9 @@ CONTROL_ERROR = "control: "
 
 UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
 
+PAUSED = "paused inside it, for a person"
+"""Marks a step that was waiting when it ended: it is as if it had raised an error of its own there."""
+
 LOST = "; the connection broke, so it may have been paid"
 """Ends the error of a model request that was sent and got no whole answer."""
 

@@ -206,6 +206,10 @@ class Store:
                 self._check_open()
                 self._writer.later(uses)
 
+    def flush(self) -> Future[None]:
+        """Resolves once everything that was noted is on disk."""
+        return self._tell(lambda to: None)
+
     def open_run(self, run: Run) -> Future[None]:
         return self._tell(lambda to: changes.put_run(to, run, history=None, output=None))
 
@@ -222,9 +226,17 @@ class Store:
         """What a person decided about a step without a recorded end."""
         return self._tell(lambda to: changes.settle(to, step, action, body=body))
 
+    def pause(self, steps: tuple[int, ...], *, on: bool) -> Future[None]:
+        """Whether a person is waited for inside these steps, so that nothing of theirs is under way."""
+        return self._tell(lambda to: changes.pause(to, steps, on=on))
+
     def decide(self, step: int, body: bytes, *, said: str) -> Future[Row]:
         """Put a decision on an open question; UserError when there is one already."""
         return self._tell(lambda to: decisions.decide(to, step, body=body, said=said))
+
+    def reopen(self, step: int) -> Future[Row]:
+        """Ask again: what was decided cannot be done."""
+        return self._tell(lambda to: decisions.reopen(to, step))
 
     def withdraw(self, step: int) -> Future[Row]:
         """Let a standing approval hold no longer."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -237,3 +238,12 @@ def _fail(items: Sequence[_Item], error: Exception) -> None:
     for item in items:
         if not item.future.done():
             item.future.set_exception(error)
+
+
+async def on_disk(future: Future[T]) -> T:
+    """What was written, once it is. A stopped task still waits that moment: nobody finds a write half done."""
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        wait([future])
+        raise

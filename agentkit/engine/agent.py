@@ -27,6 +27,7 @@ from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
 from agentkit.engine import asking
+from agentkit.engine.answer import Answer
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
@@ -202,6 +203,25 @@ def _bind(run: AgentRun[Any, Any]) -> None:
 async def _recorded(
     agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
+    with _asking_for(policy.approve):
+        async with _journaled(agent, policy, args, kwargs):
+            yield
+
+
+@contextmanager
+def _asking_for(approve: approval.Policy) -> Iterator[None]:
+    """What this agent was built to ask about holds for the agents that it calls too."""
+    token = asking.in_force.set((*asking.in_force.get(), approve))
+    try:
+        yield
+    finally:
+        asking.in_force.reset(token)
+
+
+@asynccontextmanager
+async def _journaled(
+    agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> AsyncIterator[None]:
     session = current()
     if session is None or (options := _options(session)).mode == "off":
         with inside_nothing():
@@ -218,6 +238,7 @@ async def _recorded(
                 await _close(session, recording, error)
                 raise
         await _close(session, recording, None)
+        _keep(session, policy, recording)
     finally:
         _recording.reset(token)
 
@@ -228,7 +249,7 @@ def _gate(
     """The gate of this run: that of the run around it, of the stepping it belongs to, or of the breakpoints."""
     outer = frame_of_run()
     if outer is not None:
-        return outer.gate
+        return outer.gate if outer.gate is not None and outer.gate.within_reach else None
     stepped = current_gate.get()
     if stepped is not None or not session.bench.breakpoints:
         return stepped
@@ -303,7 +324,6 @@ def _open(
         session=session,
         owner=agent,
         began=Counter(execution.counts),
-        approve=policy.approve,
         headless=options.headless,
     )
     session.journal.settle_doubt = asking.settle_doubt
@@ -344,6 +364,13 @@ def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
     return False
 
 
+def _keep(session: Session, policy: Policy, recording: _Recording) -> None:
+    """The answer, for `agent.last`."""
+    if (run := recording.agent_run) is not None and (result := run.result) is not None:
+        messages = tuple(result.all_messages())
+        policy.last[:] = [Answer(output=result.output, run=recording.record, messages=messages, session=session)]
+
+
 async def _close(session: Session, recording: _Recording, error: BaseException | None) -> None:
     frame, run = recording.frame, recording.agent_run
     result = None if run is None or error is not None else run.result
@@ -366,6 +393,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
             await asyncio.wrap_future(written)
     if frame.execution is session.execution and recording.record.parent_run is None:
         session.last_runs.append((frame.agent, Last(run=frame.id, cell=frame.execution.cell)))
+    recording.record = ended
     session.emit(ended)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,8 +28,10 @@ from agentkit.defend.approval import (
     unattended,
 )
 from agentkit.define.tools import declaration
+from agentkit.durable import pauses
 from agentkit.durable.frames import Call, current_step
 from agentkit.durable.keys import operation_key
+from agentkit.engine import decided
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.session import Session, current
 from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
@@ -36,6 +39,8 @@ from agentkit.events import Kind
 
 _REASON_CHARACTERS = 2_000
 _BEFORE = 12
+CALLED = "__agentkit_agent__"
+"""Where the function of a tool that does nothing but run an agent keeps that agent."""
 
 
 def ask_user(
@@ -61,10 +66,14 @@ class Held:
     check: Callable[[Any], str | None]
 
 
+in_force: ContextVar[tuple[Policy, ...]] = ContextVar("agentkit_approvals", default=())
+"""What needs a person by the word of the agent that runs and of those that called it, the outermost first."""
+
+
 # ---- at the door
 
 
-def hold(
+async def hold(
     frame: AgentRunFrame,
     name: str,
     args: Mapping[str, Any],
@@ -82,8 +91,8 @@ def hold(
     if function is ask_user:
         frame.held[id_] = _held(call(), Need(lasting=False), tool, ctx)
         raise CallDeferred()
-    policies = (frame.approve, *((frame.session.policy,) if frame.session is not None else ()))
-    need = needed(
+    policies = (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
+    need = await needed(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
@@ -95,17 +104,16 @@ def hold(
         raise ApprovalRequired()
 
 
-def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
+async def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
     """Outside a session nobody can be asked and no decision is kept: a call that needs one is not made."""
     tool = None if ctx.tool_manager is None or ctx.tool_manager.tools is None else ctx.tool_manager.tools.get(name)
     function = function_of(tool)
-    policy = getattr(getattr(ctx.agent, "policy", None), "approve", None)
-    need = needed(
+    need = await needed(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
         destructive=_destructive(tool),
-        policies=[policy] if isinstance(policy, Policy) else [],
+        policies=in_force.get(),
     )
     if need is not None and not ctx.tool_call_approved:
         raise UserError(f"{name} needs an approval, and nothing is recorded here: run it in a session, not in mode off")
@@ -338,7 +346,14 @@ class _Gathering:
             if not asked:
                 self._expected -= 1
                 self._begin()
-        return Decision.from_json(performed.payload)
+        decision = Decision.from_json(performed.payload)
+        if asked:
+            return decision
+        made = replace(question, id=str(performed.step))
+        try:
+            return decided.held_to(self._frame.journal.store, self._frame.journal.redactor, made, decision)
+        except UserError as error:
+            raise pending([made], why=str(error)) from error
 
     async def _ask(self, question: Question) -> Decision:
         step = current_step.get()
@@ -353,7 +368,8 @@ class _Gathering:
         self._open.append((question, future))
         self._begin()
         try:
-            return await future
+            async with pauses.waiting(self._frame.journal.store):
+                return await future
         except asyncio.CancelledError:
             if self._task is not None:
                 self._task.cancel()
@@ -386,17 +402,18 @@ async def put(
     if given is not None and session is not None:
         return tuple(session.decide(question, decision) for question, decision in zip(questions, given, strict=True))
     policy: Headless = headless or ("suspend" if session is None else session.headless)
-    decided = {question.id: unattended(question, policy) for question in questions}
-    left = [question for question in questions if decided[question.id] is None]
+    by_policy = {question.id: unattended(question, policy) for question in questions}
+    left = [question for question in questions if by_policy[question.id] is None]
     if left:
         raise pending(left)
-    return tuple(decision for decision in decided.values() if decision is not None)
+    return tuple(decision for decision in by_policy.values() if decision is not None)
 
 
-def pending(questions: Sequence[Question]) -> ApprovalPending:
+def pending(questions: Sequence[Question], *, why: str = "") -> ApprovalPending:
     names = list(dict.fromkeys(question.tool or question.kind for question in questions))
     how = " or ".join(dict.fromkeys(TYPED[question.kind] for question in questions))
-    return ApprovalPending(steps=[question.id for question in questions], asked=", ".join(names), how=how)
+    asked = f"{why}: {', '.join(names)}" if why else ", ".join(names)
+    return ApprovalPending(steps=[question.id for question in questions], asked=asked, how=how)
 
 
 # ---- steps in doubt

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any, Protocol
 
 from agentkit.engine.breakpoints import Breakpoint
@@ -20,6 +21,8 @@ class OnBench(Protocol):
     def name(self) -> str: ...
     @property
     def runs(self) -> Sequence[str]: ...
+    @property
+    def pending(self) -> Pending | None: ...
     def abandon(self) -> None: ...
 
 
@@ -62,6 +65,11 @@ class Bench:
     def take_off(self, run: OnBench) -> None:
         run.abandon()
         self.open[:] = [one for one in self.open if one is not run]
+
+    def free_name(self, name: str) -> str:
+        """`name`, or with a number behind it where another run of this name is paused."""
+        taken = {one.name for one in self.open if one.pending is not None}
+        return next(each for each in chain([name], (f"{name}-{number}" for number in count(2))) if each not in taken)
 
     def find(self, word: str = "") -> Any:
         """The stepped run of this name or run id, or the last one; None when there is no such run."""

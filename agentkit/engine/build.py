@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_ai import Tool
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from agentkit.defend import approval
 from agentkit.define import models
@@ -18,7 +18,7 @@ from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
 from agentkit.define.tools import Declaration, check, declaration
 from agentkit.engine.agent import DurableAgent, Policy
-from agentkit.engine.asking import ask_user
+from agentkit.engine.asking import CALLED, ask_user
 from agentkit.engine.session import current
 from agentkit.errors import MissingExtra, UserError, nearest
 from agentkit.events import Scope
@@ -41,8 +41,8 @@ def build(
     """A durable agent named `name`, as `spec` describes it.
 
     `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by URL or a JSON
-    file. `approve` names the tools whose calls need a person, with `*` for anything; `ask` lets the agent ask the
-    person questions. Raises UserError, in one line, for what cannot be built.
+    file. `approve` names the tools whose calls need a person, with `*` for anything, those of its sub-agents too; `ask`
+    lets the agent ask the person questions. Raises UserError, in one line, for what cannot be built.
     """
     functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
     subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
@@ -77,12 +77,29 @@ def _approvals(
 ) -> approval.Policy:
     patterns = approval.parse_patterns(approve if isinstance(approve, str) else ",".join(approve)) if approve else ()
     names = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
+    inside = [_tool_names(agent) for agent in subagents]
+    names += [name for found in inside for name in found or ()]
     for pattern in patterns:
         # What toolsets and servers offer is known at the first run only.
-        if not others and not any(fnmatchcase(name, pattern) for name in names):
+        if not others and None not in inside and not any(fnmatchcase(name, pattern) for name in names):
             known = ", ".join(names) or "none"
             raise UserError(f"--approve {pattern} names no tool of this agent{nearest(pattern, names)}; it has {known}")
     return approval.Policy(patterns=patterns)
+
+
+def _tool_names(agent: AbstractAgent[Any, Any]) -> list[str] | None:
+    """The tools of an agent and of those it calls; None where a toolset says only at a run what it offers."""
+    names: list[str] = []
+    for toolset in agent.toolsets:
+        if not isinstance(toolset, FunctionToolset):
+            return None
+        for name, tool in toolset.tools.items():
+            called = getattr(tool.function, CALLED, None)
+            found = [] if called is None else _tool_names(called)
+            if found is None:
+                return None
+            names += [name, *found]
+    return names
 
 
 def _model_of(spec: Spec, model: str | Model | None) -> str | Model | None:
@@ -110,6 +127,7 @@ def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
 
     # After a crash inside it the sub-agent's own steps are replayed, so the call itself may simply be made again.
     ask_agent.__agentkit__ = Declaration(effects="none")  # type: ignore[attr-defined]
+    setattr(ask_agent, CALLED, agent)
     return Tool(
         ask_agent, name=agent.name, description=f"Ask the agent {agent.name}: {agent.description or ''}".strip()
     )

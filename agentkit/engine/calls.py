@@ -75,7 +75,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         if frame.gate is not None and arrival is not None:
             frame.gate.change_arguments(arrival)
         if isinstance(operation_id, ToolsetCallToolId):
-            _hold(frame, operation_id, name, cache_key)
+            await _hold(frame, operation_id, name, cache_key)
         if frame.gate is None or arrival is None:
             performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), within)
         else:
@@ -88,9 +88,9 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         return performed.payload
 
 
-def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
+async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
-    asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
+    await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
 
 
 def _in_one_line(cache_key: tuple[Any, ...], payload: Any) -> str:
@@ -170,6 +170,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
                 validator=getattr(tool, "args_validator", None),
                 schema=getattr(definition, "parameters_json_schema", None),
                 call_id=ctx.tool_call_id,
+                enters=hasattr(function_of(tool), asking.CALLED),
             )
         case _:
             return None
@@ -446,7 +447,7 @@ class JournalDurability(BaseDurabilityCapability[Any]):
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
     ) -> dict[str, Any]:
         if current_run.get() is None:
-            asking.refuse_unrecorded(ctx, call.tool_name, args)
+            await asking.refuse_unrecorded(ctx, call.tool_name, args)
         return await super().before_tool_execute(ctx, call=call, tool_def=tool_def, args=args)
 
     async def handle_deferred_tool_calls(

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentkit.defend.approval import Decision, Question, checked
-from agentkit.durable.frames import dumps
+from agentkit.defend.approval import Decision, Question, check_applies, checked
+from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import UserError
 
+_SAID = 200
 SHOWN = "question"
 """The part of a key that holds what a person was shown."""
 
@@ -67,6 +68,18 @@ def decide(store: Store, redactor: Redactor, question: Question, decision: Decis
         if row.status != "done":
             raise
     return Decision.from_json(json.loads(row.body or b"{}"))
+
+
+def held_to(store: Store, redactor: Redactor, question: Question, decision: Decision) -> Decision:
+    """A decision made elsewhere, if it can be done; else the question is open again, and UserError says why."""
+    arguments, _ = redactor.restore(decision.arguments)
+    try:
+        check_applies(question, replace(decision, arguments=arguments))
+    except UserError as error:
+        store.reopen(int(question.id)).result()
+        said = bounded(decision.said, _SAID)
+        raise UserError(f"question {question.id} was {said}, but {error}; it is open again") from None
+    return decision
 
 
 def standing(store: Store, question: Question, *, label: str) -> Decision | None:

@@ -18,6 +18,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from agentkit.defend.schema import mismatch
 from agentkit.errors import UserError
 
 What: TypeAlias = Literal["arguments", "result", "reply", "messages", "hint", "model", "instructions"]
@@ -107,18 +108,21 @@ def parsed(what: What, text: str) -> Any:
         raise UserError(f'{what} are JSON ({error}): for example {{"name": 1}}') from error
 
 
-def valid_arguments(value: Any, validator: Any, tool: str) -> dict[str, Any]:
-    """The arguments as the tool gets them; UserError names the first that its schema refuses."""
+def valid_arguments(value: Any, validator: Any, tool: str, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments as the tool gets them; UserError names the first that its validator or schema refuses."""
     if not isinstance(value, dict):
         raise UserError(f"the arguments of {tool} are a JSON object, not {type(value).__name__}")
-    if validator is None:
-        return value
-    try:
-        valid: dict[str, Any] = validator.validate_json(json.dumps(value))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "arguments"
-        raise UserError(f"{tool}: {where}: {first['msg']}") from error
+    valid: dict[str, Any] = value
+    if validator is not None:
+        try:
+            valid = validator.validate_json(json.dumps(value))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "arguments"
+            raise UserError(f"{tool}: {where}: {first['msg']}") from error
+    # The tools of a server have a schema, and a validator that takes anything.
+    if (wrong := mismatch(schema or {}, value)) is not None:
+        raise UserError(f"{tool}: {wrong}")
     return valid
 
 
@@ -163,12 +167,12 @@ def hinted(messages: Sequence[ModelMessage], hint: str) -> list[ModelMessage]:
     return [*messages[:-1], replace(last, parts=[*last.parts, UserPromptPart(hint)])]
 
 
-def check(edit: Override, *, kind: str, name: str, validator: Any) -> None:
+def check(edit: Override, *, kind: str, name: str, validator: Any, schema: Mapping[str, Any] | None) -> None:
     """Raise UserError, in one line, for an edit that this step cannot take."""
     check_kind(edit.what, kind, spoken(edit.at))
     match edit.what:
         case "arguments":
-            valid_arguments(edit.value, validator, name)
+            valid_arguments(edit.value, validator, name, schema)
         case "reply":
             reply_of(edit.value, edit.at)
         case "messages":

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic_ai.messages import ModelMessage
 
-from agentkit.defend.approval import Headless, Policy
+from agentkit.defend.approval import Headless
 from agentkit.durable.frames import CallCacheView, RunFrame, current_run
 from agentkit.durable.journal import Journal
 from agentkit.durable.keys import Chain, RequestParts
@@ -40,7 +40,6 @@ class AgentRunFrame(RunFrame):
     owner: Any = None
     messages: Callable[[], list[ModelMessage]] = list
     began: Counter[bytes] = field(default_factory=Counter)
-    approve: Policy = field(default_factory=Policy)
     headless: Headless | None = None
     held: dict[str, Any] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -16,9 +18,13 @@ from pydantic_ai.models import ModelRequestContext, ModelRequestParameters
 from pydantic_ai.tools import RunContext
 
 from agentkit.define import models
-from agentkit.durable.frames import Call, Payload, current_run
+from agentkit.durable import pauses
+from agentkit.durable.frames import Call, Payload, current_run, current_step, dumps
 from agentkit.durable.journal import Journal, Performed
-from agentkit.durable.records import Row
+from agentkit.durable.keys import Key
+from agentkit.durable.records import Part, Row
+from agentkit.durable.redact import Redactor
+from agentkit.durable.store import Store
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.edits import (
@@ -36,12 +42,17 @@ from agentkit.events import Effects
 from agentkit.values import Unconvertible, to_json
 
 At: TypeAlias = Literal["model", "tool", "all"]
+INSIDE = "edits"
+"""The part of a call's key that holds the edits made inside it."""
 NOT_RECORDED = "it is not recorded, so it would be live"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """A step at the gate, as it is about to be asked for; `record` makes the journal's step of an edit made here."""
+    """A step at the gate, as it is about to be asked for; `record` makes the journal's step of an edit made here.
+
+    `enters`: the call does nothing but run an agent, whose own steps come to the gate, so that to go in costs nothing.
+    """
 
     kind: Literal["model", "tool"]
     name: str
@@ -54,6 +65,7 @@ class Arrival:
     parameters: ModelRequestParameters | None = None
     model: Any = None
     effects: Effects = "none"
+    enters: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +160,7 @@ class Gate:
         self._turn = asyncio.Lock()
         self._started = time.monotonic()
         self._go: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     # -- from the outside
 
@@ -163,6 +176,11 @@ class Gate:
         self.pending = None
         if self._go is not None and not self._go.done():
             self._go.set_result(None)
+
+    @property
+    def within_reach(self) -> bool:
+        """Whether the run that asks can wait here: one that a thread runs on a loop of its own cannot."""
+        return asyncio.get_running_loop() is self._loop
 
     @property
     def edits_messages(self) -> bool:
@@ -181,7 +199,7 @@ class Gate:
         edits = self._edits(path)
         self._turns[path[:-1]] += arrival.kind == "model"
         given = next((edit for edit in edits if edit.what in ("reply", "result")), None)
-        call = call_of()
+        call = self._branched(call_of(), path, journal.redactor)
         async with self._turn:
             run.fresh = self._asks_anew(path)
             row = journal.recorded(call, run) if given is None else None
@@ -189,8 +207,9 @@ class Gate:
                 at=path, agent=run.agent, run=run.id, arrival=replace(arrival, effects=call.effects), row=row,
                 given=given, edits=edits, request=call.request,
             )  # fmt: skip
-            await self._admit(seen)
+            await self._admit(seen, journal.store)
             run.fresh = self._asks_anew(path)
+            goes_into = row is not None and not run.fresh and self._goes_into(path, arrival)
             self.reached = max(self.reached, path)
         token = _place.set(path)
         try:
@@ -200,6 +219,8 @@ class Gate:
             if given is not None:
                 performed = await self._recorded(journal, arrival, given)
                 return performed._replace(payload=_given(given))
+            if row is not None and goes_into:
+                return await journal.enter(row, call, body)
             return await journal.perform(call, body)
         finally:
             _place.reset(token)
@@ -208,7 +229,7 @@ class Gate:
         """Put a person's arguments into the call that is about to stand at the gate, before anybody is asked of it."""
         for edit in self._edits(self._next_place(take=False)):
             if edit.what == "arguments" and arrival.arguments is not None:
-                valid = valid_arguments(edit.value, arrival.validator, arrival.name)
+                valid = valid_arguments(edit.value, arrival.validator, arrival.name, arrival.schema)
                 arrival.arguments.clear()
                 arrival.arguments.update(valid)
 
@@ -248,6 +269,26 @@ class Gate:
             if edit.at == path or (edit.what in LASTING and edit.at[:-1] == path[:-1] and edit.at < path)
         )
 
+    def _branched(self, call: Call, path: Path, redactor: Redactor) -> Call:
+        """A call with edits inside it is another call: what comes of it belongs to this branch alone."""
+        inside = [edit.as_json() for edit in self.overrides if edit.at[: len(path)] == path != edit.at]
+        if not inside:
+            return call
+        told = dumps(redactor.scrub_json(inside))
+        kept = Part(hashlib.sha256(told).digest(), told)
+        key, slot = (hashlib.sha256(part + kept.digest).digest() for part in (call.key.key, call.key.slot))
+        parts, bodies = {**call.key.parts, INSIDE: kept.digest.hex()}, (*call.key.bodies, kept)
+        return replace(call, key=Key(key=key, slot=slot, parts=parts, bodies=bodies), cache=None)
+
+    def _goes_into(self, path: Path, arrival: Arrival) -> bool:
+        """Whether somebody wants to see the steps inside a recorded call."""
+        order = self.order
+        if not arrival.enters:
+            return False
+        if order.target is not None:
+            return len(order.target) > len(path) and order.target[: len(path)] == path
+        return order.left is not None and order.depth > len(path)
+
     def _asks_anew(self, path: Path) -> bool:
         return self.fresh and self.order.live and path > self.reached
 
@@ -259,13 +300,16 @@ class Gate:
 
         return await journal.perform(arrival.record(f"edit {edit.what}", value), body)
 
-    async def _admit(self, step: Pending) -> None:
+    async def _admit(self, step: Pending, store: Store) -> None:
         cause = self._stops(step)
         if self._shown(step):
             self.trail.append(step)
         if cause is None:
             return
-        seen = replace(step, cause=cause)
+        async with pauses.waiting(store):
+            await self._wait(replace(step, cause=cause))
+
+    async def _wait(self, seen: Pending) -> None:
         if self.pausing is not None:
             order = None if self.attend is None else await self.attend(self, seen)
             if order is None:
@@ -275,10 +319,26 @@ class Gate:
         self.pending = seen
         self._go = asyncio.get_running_loop().create_future()
         self.paused.set()
+        with self._held(seen.at):
+            try:
+                await self._go
+            finally:
+                self._go = None
+
+    @contextmanager
+    def _held(self, at: Path) -> Iterator[None]:
+        """Whoever else wants the steps that this pause is inside is told so, and does not wait for ever."""
+        step = current_step.get()
+        flights = [] if step is None else [frame.flight for frame in step.lineage() if frame.flight is not None]
+        for flight in flights:
+            flight.held = (
+                f"run {self.root} is paused inside this step, at {spoken(at)}: go on with it, or %agent stop it"
+            )
         try:
-            await self._go
+            yield
         finally:
-            self._go = None
+            for flight in flights:
+                flight.held = ""
 
     def _shown(self, step: Pending) -> bool:
         return self.at in ("all", step.kind) and len(step.at) <= max(self.order.depth, len(self.order.target or ()))

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from agentkit.durable.frames import dumps
 from agentkit.durable.records import Intent
+from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 
 Verb: TypeAlias = Literal["open", "next", "continue", "back", "goto", "edit"]
@@ -54,16 +55,17 @@ class MoveLog:
     """
 
     store: Store
+    redactor: Redactor
     agent: str
     identity: bytes
     entries: list[Entry] = field(default_factory=list)
     cursor: int = 0
 
     @classmethod
-    def read(cls, store: Store, agent: str, identity: bytes) -> MoveLog:
-        log = cls(store=store, agent=agent, identity=identity)
+    def read(cls, store: Store, redactor: Redactor, agent: str, identity: bytes) -> MoveLog:
+        log = cls(store=store, redactor=redactor, agent=agent, identity=identity)
         while (row := store.find(log._key(len(log.entries)), 0)) is not None and row.body is not None:
-            log.entries.append(Entry.of_json(json.loads(row.body)))
+            log.entries.append(Entry.of_json(redactor.restore(json.loads(row.body))[0]))
         return log
 
     @property
@@ -100,7 +102,7 @@ class MoveLog:
             return
         del self.entries[self.cursor :]
         if not self.store.read_only:
-            body = dumps(entry.as_json())
+            body = dumps(self._told(entry))
             intent = Intent(
                 key=self._key(self.cursor),
                 n=0,
@@ -119,8 +121,13 @@ class MoveLog:
 
     def _key(self, place: int) -> bytes:
         before: Sequence[Entry] = self.entries[:place]
-        told = [entry.as_json() for entry in before]
+        told = [self._told(entry) for entry in before]
         return hashlib.sha256(b"agentkit moves" + self.identity + dumps(told)).digest()
+
+    def _told(self, entry: Entry) -> dict[str, Any]:
+        """As it is written: an edit may hold a secret."""
+        told: dict[str, Any] = self.redactor.scrub_json(entry.as_json())
+        return told
 
     def _slot(self, cell: str) -> bytes:
         return hashlib.sha256(f"agentkit moves {self.agent} {cell}".encode()).digest()

@@ -15,7 +15,8 @@ from pydantic_ai.messages import UserPromptPart
 from agentkit.define import models
 from agentkit.durable.keys import RequestParts, restore
 from agentkit.engine.bench import Paused
-from agentkit.engine.edits import Override, Path, What, check_kind, spoken, with_edit
+from agentkit.engine.edits import Override, Path, What, check, spoken, with_edit
+from agentkit.engine.gate import INSIDE
 from agentkit.engine.session import Session, execution_of
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run, Step
@@ -80,7 +81,7 @@ def _check(changes: Changes, at: Path, step: Step) -> None:
         return
     kind = "tool" if step.kind == "tool" or step.name == "edit result" else "model"
     for what, value in changes.edits:
-        check_kind(what, kind, spoken(at))
+        check(Override(at=at, what=what, value=value), kind=kind, name=step.name, validator=None, schema=None)
         if what == "model":
             models.resolve(value)
 
@@ -98,11 +99,16 @@ def _prompt(session: Session, steps: Sequence[Step], source: Run) -> Any:
 
 
 def _overrides(session: Session, steps: Sequence[Step], source: Run) -> tuple[Override, ...]:
-    """The edits that made this run, when it was a branch itself."""
-    edits = [step for step in steps if step.kind == "question" and step.name.startswith("edit ")]
-    inside = {source.id, *(step.run for step in steps)}
-    rows = [session.store.step(step.id) for step in edits if step.run in inside and step.status == "done"]
-    return tuple(Override.of_json(json.loads(row.body)) for row in rows if row is not None and row.body is not None)
+    """The edits that made this run, when it was a branch itself; those inside a call are kept with the call."""
+    store, given = session.store, []
+    for row in (store.step(step.id) for step in steps if step.run == source.id):
+        if row is None:
+            continue
+        if row.kind == "question" and row.name.startswith("edit ") and row.body is not None:
+            given.append(json.loads(row.body))
+        if (inside := row.parts.get(INSIDE)) is not None:
+            given += json.loads(store.part(bytes.fromhex(inside)) or b"[]")
+    return tuple(Override.of_json(session.redactor.restore(each)[0]) for each in given)
 
 
 def of_paused(session: Session, paused: Paused) -> Recipe:

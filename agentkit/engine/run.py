@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.messages import AgentStreamEvent, ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 
 from agentkit.defend.approval import Headless
 from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
+from agentkit.engine.answer import Answer as Answer
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.errors import UserError
-from agentkit.events import Event, Mode, Run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What an agent answered: its `output`, the `run` that is recorded and the conversation's `messages`."""
-
-    output: Any
-    run: Run
-    messages: tuple[ModelMessage, ...]
-    session: Session
-
-    @property
-    def text(self) -> str:
-        """The output as Markdown text."""
-        return self.output if isinstance(self.output, str) else str(self.output)
-
-    def events(self) -> list[Event]:
-        """The run and its steps, those of sub-agents included, as recorded."""
-        return self.session.trace(self.run.id)
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_markdown_(self) -> str:
-        return self.text
-
+from agentkit.events import Mode, Run
 
 _UNRECORDED = Run(id="", agent="", status="done", mode="off")
 """Stands for the run of an answer in mode `off`, which leaves no record."""

@@ -209,8 +209,11 @@ class Session:
             self._caches.popitem()[1].close()
 
     def __enter__(self) -> Session:
-        self.execution = Execution()
+        outer = current()
+        self.execution = Execution(cell=None if outer is None else execution_of(outer).cell)
         self._entered = (current_session.set(self), current_execution.set(self.execution))
+        for told in tuple(entered):
+            told()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -222,6 +225,8 @@ class Session:
 
 current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
 current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
+entered: list[Callable[[], object]] = []
+"""Told when a session is entered: a notebook looks after those that its own cells open, too."""
 _ambient: dict[str, Session] = {}
 _AMBIENT = "session"
 

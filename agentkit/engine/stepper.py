@@ -83,6 +83,16 @@ class Stepped:
         return max(reversed(self._branch), key=lambda run: len(self.session.store.steps(run)))
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """The steps of this branch that `goto` reaches for free, and the pending one."""
+        taken = self.session.store.steps(self.furthest)
+        own = sum(step.numbered and step.status == "done" for step in taken)
+        furthest = self.session.store.run(self.furthest)
+        # Where it was left is paused before, too.
+        own += furthest is not None and furthest.status != "done"
+        return tuple(map(spoken, sorted({*((place,) for place in range(1, own + 1)), *self._trail()})))
+
+    @property
     def forecast(self) -> Forecast | None:
         """What the pending step is expected to cost, were it live."""
         return None if self.pending is None else forecast.of_step(self.pending, self.events())
@@ -128,7 +138,7 @@ class Stepped:
             raise UserError(f"fork: unknown {unknown[0]}{nearest(unknown[0], WHATS)}; possible: {', '.join(WHATS)}")
         asked = Changes(
             prompt=prompt,
-            name=name or f"{self.name}-fork",
+            name=name or self.session.bench.free_name(self.name),
             edits=tuple(cast(list[tuple[What, Any]], list(changes.items()))),
         )
         recipe = self.recipe
@@ -207,14 +217,19 @@ class Stepped:
         await self._make_again(log.clicks())
         return self.pending or self.answer
 
-    async def open_at(self, place: Path) -> Pending | Answer | None:
-        """Pause before that step of what is recorded."""
+    async def open_at(self, place: Path) -> Pending:
+        """Pause before that step of what is recorded; UserError when there is none."""
         await self._reopen(Order(live=False, target=place, depth=len(place)))
+        step = self.pending
+        if step is None or step.at > place:
+            await self._halt()
+            at = spoken(place[:1])
+            raise UserError(f"step {spoken(place)}: there is no such step, or step {at} is replayed as a whole")
         self._opened_log()
         self.session.bench.put(self)
-        if self.pending is not None and self.pending.cause:
-            self.note = f"paused earlier than step {spoken(place)}: {self.pending.cause}"
-        return self.pending or self.answer
+        if step.cause:
+            self.note = f"paused earlier than step {spoken(place)}: {step.cause}"
+        return step
 
     async def _open_at_start(self, move: Move, *, live: bool) -> None:
         until = Breakpoint.parse(move.until) if move.until else None
@@ -223,7 +238,8 @@ class Stepped:
     def _opened_log(self) -> MoveLog:
         if self.log is None:
             identity = self.recipe.identity([one.as_json() for one in self.overrides], self.at)
-            self.log = MoveLog.read(self.session.store, self.recipe.agent.name or "agent", identity)
+            session = self.session
+            self.log = MoveLog.read(session.store, session.redactor, self.recipe.agent.name or "agent", identity)
         return self.log
 
     # -- forward
@@ -241,7 +257,7 @@ class Stepped:
         step = self.pending
         if step is None or self._gate is None:
             return
-        if not live and not step.free:
+        if not live and not step.free and not (move.into and step.arrival.enters):
             self.note = (
                 f"{step} is not recorded, and a cell that is run again goes over recorded steps only: "
                 "run it once more to perform the step"
@@ -265,8 +281,9 @@ class Stepped:
         await self._reach(seen[place])
 
     async def _goto(self, place: Path) -> None:
-        if place not in self._trail() and self.state == "done":
-            raise UserError(f"step {spoken(place)}: the run has no such step; it has {self._listed()}")
+        places = self.places
+        if spoken(place) not in places and spoken(place[:1]) not in (places if len(place) > 1 else ()):
+            raise UserError(f"step {spoken(place)}: this branch has no such step; it has {', '.join(places) or 'none'}")
         await self._reach(place)
 
     def _trail(self) -> list[Path]:
@@ -306,7 +323,8 @@ class Stepped:
 
     async def _edit(self, edit: Override) -> None:
         met = self.met(edit.at)
-        check(edit, kind=met.kind, name=met.name, validator=met.arrival.validator)
+        arrival = met.arrival
+        check(edit, kind=met.kind, name=met.name, validator=arrival.validator, schema=arrival.schema)
         back_to = self.pending.at if self.pending is not None else edit.at
         old = self.furthest
         rest = forecast.said(*forecast.of_rest(self.session.trace(old), run=old, since=edit.at[0]), since=edit.at[0])
@@ -385,6 +403,9 @@ class Stepped:
             waiting.cancel()
             self._reached = max(self._reached, gate.reached)
             self._place = gate.pending.at if gate.pending is not None else gate.reached
+        if not self.session.store.read_only:
+            # Whoever reads the journal at a pause, to go elsewhere or to fork, finds all of this branch.
+            await asyncio.wrap_future(self.session.store.flush())
         if driver.done():
             self._ended(driver)
         else:
@@ -458,7 +479,8 @@ async def fork(
     """Open a branch of a recorded run, finished or not, paused before that step; the run itself stays as it is."""
     at = read_path(place)
     recipe, overrides = restored(session, source, at, agent=agent, changes=changes, deps=deps)
-    run = Stepped(name=changes.name or source.agent, session=session, recipe=recipe, overrides=overrides)
+    name = changes.name or session.bench.free_name(source.agent)
+    run = Stepped(name=name, session=session, recipe=recipe, overrides=overrides)
     at = at if changes.prompt is None else (1,)
     await run.open_at(at)
     rest = forecast.of_rest(session.trace(source.id), run=source.id, since=at[0])

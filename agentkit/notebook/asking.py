@@ -33,12 +33,12 @@ class Asker:
     """Asks the person in front of this notebook (`session.asker`)."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._asked: list[Asking] = []
 
     async def ask(self, questions: tuple[Question, ...]) -> tuple[Decision, ...]:
         self._asked = [one for one in self._asked if one.open]
-        asking = Asking(self._session, questions)
+        asking = Asking(self.session, questions)
         self._asked.append(asking)
         return await asking.wait()
 
@@ -107,7 +107,16 @@ class Asking:
             if id_ not in self._decisions:
                 found = decided.find(self._session.store, id_).decision
                 if found is not None:
-                    self._settled(id_, found)
+                    self._taken_over(id_, found)
+
+    def _taken_over(self, id_: str, decision: Decision) -> None:
+        session = self._session
+        try:
+            made = decided.held_to(session.store, session.redactor, self._questions[id_], decision)
+        except AgentKitError as error:
+            self._widget.send({"type": "refused", "id": id_, "text": str(error)})
+        else:
+            self._settled(id_, made)
 
     # ---- clicks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,16 @@ from agentkit.notebook.widgets import VIEW
 _MOVES = {
     "Next": ("take this step", {"verb": "next"}),
     "Next into": ("pause inside the agent that it calls", {"verb": "next", "into": True}),
+    "Next out": ("go on until the agent that this step is inside has answered", {"verb": "next", "out": True}),
     "Continue": ("go on to the end or the next breakpoint", {"verb": "continue"}),
     "Back": ("pause before the step taken last", {"verb": "back"}),
     "Stop": ("let go of the run; what is recorded is kept", {"verb": "stop"}),
 }
+
+
+_PLAIN = "to go back, or to change this step: Stop, then %agent back or %%agent edit in a cell of its own"
+_MESSAGES = 200_000
+"""Characters of messages up to which they can be changed in the widget."""
 
 
 class StepWidget(anywidget.AnyWidget):
@@ -48,12 +54,10 @@ async def ask_move(step: Pending) -> Move | None:
     """The move that is clicked while the cell waits; None when this front end does not deliver clicks now, or Stop."""
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    card = {**_card(step), "edits": {}}
-    card["moves"] = [
-        *(move for move in card["moves"] if move[0] != "Back"),
-        ["Stop", "end the run here", {"verb": "stop"}],
-    ]
-    widget = StepWidget(card=card)
+    card = _card(step)
+    moves = [move for move in card["moves"] if move[0] not in ("Back", "Stop")]
+    stop = ["Stop", "end the run here; a verb takes it up again", {"verb": "stop"}]
+    widget = StepWidget(card={**card, "moves": [*moves, stop], "edits": {}, "note": _PLAIN})
     widget.on_msg(lambda _widget, content, _buffers: loop.call_soon_threadsafe(heard.put_nowait, content))
     handle = show(widget.bundle(), raw=True, display_id=True)
     try:
@@ -78,7 +82,7 @@ class Buttons:
         self._loop = asyncio.get_running_loop()
         # What a click leads to belongs under this cell, whichever one runs then.
         self._context = contextvars.copy_context()
-        self._widget = StepWidget(card=_card(run.pending))
+        self._widget = StepWidget(card=self._card())
         # Which thread a click arrives on depends on the kernel's version.
         self._widget.on_msg(lambda _widget, content, _buffers: self._loop.call_soon_threadsafe(self._heard, content))
         self._handle = show(self._widget.bundle(), raw=True, display_id=True)
@@ -111,14 +115,19 @@ class Buttons:
         if answer is not None:
             self.close(answer)
         else:
-            self._widget.card = _card(self._run.pending)
+            self._widget.card = self._card()
+
+    def _card(self) -> dict[str, Any]:
+        run = self._run
+        card: dict[str, Any] = run.session.redactor.scrub_json(_card(run.pending, run.places))
+        return card
 
 
 def _move(run: Stepped, content: dict[str, Any]) -> Move:
     """What was clicked, read with care: a message may say anything."""
     match content:
         case {"verb": "edit", "what": str(what), "text": str(text)} if what in edits.WHATS:
-            value = edits.parsed(what, text)  # type: ignore[arg-type]
+            value, _ = run.session.redactor.restore(edits.parsed(what, text))  # type: ignore[arg-type]
             override = edits.Override(at=run.editable(None), what=what, value=value)  # type: ignore[arg-type]
             return Move(verb="edit", edit=override.as_json())
         case _:
@@ -129,21 +138,33 @@ def _plain_move(content: dict[str, Any]) -> Move:
     match content:
         case {"verb": "next", "into": True}:
             return Move(verb="next", into=True)
+        case {"verb": "next", "out": True}:
+            return Move(verb="next", out=True)
+        case {"verb": "goto", "to": str(to)}:
+            return Move(verb="goto", to=edits.spoken(edits.read_path(to)))
         case {"verb": "next" | "continue" | "back" as verb}:
             return Move(verb=verb)
         case _:
             raise AgentKitError(f"no move is called {content.get('verb')!r}")
 
 
-def _card(step: Pending | None) -> dict[str, Any]:
+def _card(step: Pending | None, places: Sequence[str] = ()) -> dict[str, Any]:
     if step is None:
-        return {"at": "", "moves": [["Next", *_MOVES["Next"]], ["Back", *_MOVES["Back"]]], "edits": {}}
-    names = [name for name in _MOVES if name != "Next into" or step.kind == "tool"]
+        moves = [[name, *_MOVES[name]] for name in ("Next", "Back", "Stop")]
+        return {"at": "", "moves": moves, "places": list(places), "edits": {}}
+    senseless = {"Next into": step.kind != "tool", "Next out": len(step.at) == 1}
+    names = [name for name in _MOVES if not senseless.get(name)]
     given = "" if step.given is None else json.dumps(step.given.value, ensure_ascii=False)
     written = {"arguments": arguments_json(step.arguments), "result": given}
-    said = {"hint": "", "reply": given}
+    at = edits.spoken(step.at)
     return {
-        "at": edits.spoken(step.at),
+        "at": at,
         "moves": [[name, *_MOVES[name]] for name in names],
-        "edits": written if step.kind == "tool" else said,
+        "places": [place for place in places if place != at],
+        "edits": written if step.kind == "tool" else {"hint": "", "reply": given, **_messages(step)},
     }
+
+
+def _messages(step: Pending) -> dict[str, str]:
+    text = json.dumps(step.messages_json(), indent=1, ensure_ascii=False)
+    return {"messages": text} if len(text) <= _MESSAGES else {}

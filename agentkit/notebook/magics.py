@@ -115,7 +115,7 @@ class Notebook:
 
     def session(self) -> Session:
         """The session of this kernel; the first call of it opens one for this notebook's folder."""
-        from agentkit.engine.session import current, open_ambient
+        from agentkit.engine.session import current, entered, open_ambient
         from agentkit.notebook import carried, shown
         from agentkit.notebook.panels import Panels
 
@@ -124,13 +124,14 @@ class Notebook:
             where = place.of(os.environ, self.shell.user_ns, Path.cwd())
             found = open_ambient(where.label, where.folder)
             found.start_cell(self._cell[0])
-            shown.keep(self.shell, found)
+            entered[:] = [self.session]
             if (came := carried.beside(found, where.folder / where.label)) is not None:
                 display.say(came)
         if self._panels is None:
             self._panels = Panels()
             self._panels.begin(self._cell[0], live=self._cell[1])
         self._panels.attach(found)
+        shown.keep(self.shell, found)
         found.asker = self._ask if self._cell[1] else None
         found.bench.attend = self._attend if self._cell[1] else None
         return found
@@ -148,8 +149,9 @@ class Notebook:
         """`session.asker`, where somebody watches."""
         from agentkit.notebook.asking import Asker
 
-        if self._asker is None:
-            self._asker = Asker(self.session())
+        session = self.session()
+        if self._asker is None or self._asker.session is not session:
+            self._asker = Asker(session)
         return await self._asker.ask(questions)
 
     async def _attend(self, gate: Gate, step: Pending) -> Order | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -76,7 +77,7 @@ class Panels:
     def __init__(self) -> None:
         self._panels: list[CellPanel] = []
         self.newest: CellPanel | None = None
-        self._session: Session | None = None
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waking = False
@@ -84,9 +85,11 @@ class Panels:
 
     def attach(self, session: Session) -> None:
         """Listen to `session` from now on."""
-        if session is not self._session:
-            self._session = session
-            session.listen(self.take)
+        if session not in self._sessions:
+            self._sessions.add(session)
+            # What is stepped is shown where it is moved.
+            stepped = session.bench.stepped
+            session.listen(lambda event: None if _run_of(event) in stepped else self.take(event))
 
     def begin(self, cell: str | None, *, live: bool) -> None:
         self._panels = [old for old in self._panels if old.running]
@@ -115,10 +118,7 @@ class Panels:
         return bool(self._panels) and bool(self._panels[-1].events)
 
     def take(self, event: Event) -> None:
-        """An event from the session, on any thread."""
-        if self._session is not None and _run_of(event) in self._session.bench.stepped:
-            # What is stepped is shown where it is moved.
-            return
+        """An event from a session, on any thread."""
         newest_first = self._panels[::-1]
         # A run that an earlier cell started and that still goes on stays in the panel of that cell.
         owner = next((one for one in newest_first if one.contains(event)), None) or next(

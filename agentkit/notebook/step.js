@@ -75,6 +75,15 @@ function render({ model, el }) {
     return details;
   };
 
+  const going = (places) => {
+    const group = element("span", "display:inline-flex;gap:4px;align-items:center;");
+    const where = element("select", BOX);
+    where.setAttribute("aria-label", "a recorded step");
+    for (const place of places) where.append(element("option", "", place));
+    group.append(button("Go to", "pause before that step; costs nothing", () => ({ verb: "goto", to: where.value })), where);
+    return group;
+  };
+
   const draw = () => {
     clearTimeout(waiting);
     const card = model.get("card");
@@ -82,7 +91,9 @@ function render({ model, el }) {
     box.replaceChildren();
     box.dataset.step = card.at;
     for (const [name, title, move] of card.moves) box.append(button(name, title, () => move));
+    if (card.places && card.places.length) box.append(going(card.places));
     box.append(told);
+    if (card.note) box.append(element("span", "flex-basis:100%;opacity:.75;", card.note));
     if (Object.keys(card.edits).length) box.append(editing(card));
     told.textContent = "";
   };

@@ -106,7 +106,7 @@ async def edit(desk: Desk, line: Line, body: str | None) -> Reply:
     place = run.editable(line.options.get("step"), last=line.has("last"))
     what = _what(line, run.met(place), last=place != (run.pending.at if run.pending else None))
     filled = prompt.render(body or "", desk.names, first_line=BODY_LINE).text
-    value = edits.parsed(what, filled)
+    value, _ = desk.session.redactor.restore(edits.parsed(what, filled))
     made = edits.Override(at=place, what=what, value=value)
     return await _moved(desk, line.word, Move(verb="edit", edit=made.as_json()))
 
@@ -229,12 +229,14 @@ def view_of(run: Stepped) -> PendingView:
         return PendingView(
             agent=run.name, run=run.run, at="?", kind="run", name=run.state, free=run.state, note=run.note, moves=()
         )
-    view = view_of_step(step, name=run.name, run=run.run, events=run.events())
+    view = view_of_step(step, name=run.name, run=run.run, events=run.events(), clean=run.session.redactor.scrub)
     return replace(view, note=run.note)
 
 
-def view_of_step(step: Pending, *, name: str, run: str, events: Sequence[Event]) -> PendingView:
-    """What is shown of a step that waits, and of what led to it."""
+def view_of_step(
+    step: Pending, *, name: str, run: str, events: Sequence[Event], clean: Callable[[str], str]
+) -> PendingView:
+    """What is shown of a step that waits, and of what led to it; `clean` takes the secrets out of what stays shown."""
     calls = step.beside
     return PendingView(
         agent=name if len(step.at) == 1 else f"{name} › {step.agent}",
@@ -245,8 +247,8 @@ def view_of_step(step: Pending, *, name: str, run: str, events: Sequence[Event])
         free=_free(step),
         price=_price(forecast.of_step(step, events)),
         cause=step.cause,
-        blocks=tuple(_blocks(step)),
-        beside=tuple(f"{call.tool_name}({_short(call.args)})" for call in calls),
+        blocks=tuple(replace(block, text=clean(block.text)) for block in _blocks(step)),
+        beside=tuple(clean(f"{call.tool_name}({_short(call.args)})") for call in calls),
         now=next((place for place, call in enumerate(calls) if call.tool_call_id == step.arrival.call_id), -1),
         moves=_moves(step),
         done=Trace.of(events),
@@ -259,27 +261,28 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
     from agentkit.notebook.buttons import ask_move
 
     events = desk.session.trace(gate.root)
-    view = view_of_step(step, name=step.agent, run=gate.root, events=events)
+    view = view_of_step(step, name=step.agent, run=gate.root, events=events, clean=desk.session.redactor.scrub)
     output = Output(live=True)
     output.draw(pending.bundle(view), metadata=pending.metadata(view))
     move = await ask_move(step)
     if move is None or move.verb not in ("next", "continue"):
         return None
     output.draw({"text/plain": f"{step}: {move.verb}", "text/html": f"<i>{markup.escape(f'{step}: {move.verb}')}</i>"})
-    return Order(live=True, left=0 if move.verb == "next" else None, depth=len(step.at) + move.into)
+    return Order(live=True, left=0 if move.verb == "next" else None, depth=max(1, len(step.at) + move.into - move.out))
 
 
 def _free(step: Pending) -> str:
     if step.given is not None:
         return f"{step.given.what} given by you, free"
-    return "recorded, replayed for free" if step.row is not None else ""
+    return "recorded: free (replayed)" if step.row is not None else ""
 
 
 def _price(expected: Forecast | None) -> str:
     if expected is None:
         return "a call, would be performed"
     tokens = f"{expected.input_tokens:,} tokens in"
-    tokens += f", about {expected.output_tokens:,} out" if expected.output_tokens is not None else ", out not known yet"
+    known = expected.output_tokens is not None
+    tokens += f", about {expected.output_tokens:,} out, this run's median" if known else ", out not known yet"
     cost = "unpriced" if expected.cost is None else f"about {wording.money(expected.cost)}"
     return f"would be live: {cost} ({tokens})"
 

@@ -111,8 +111,7 @@ def _row(line: Line) -> str:
             error = [] if error_shown_below(node) else _error(node.run.error)
             return _run_row(line) + _below([*error, *_notes(node.run)], depth)
         case StepLine(node=node, depth=depth):
-            doubt = [(AMBER, "?", wording.doubt_said(node))] if node.state == "in doubt" else []
-            return _step_row(line) + _below([*doubt, *_error(node.step.error)], depth)
+            return _step_row(line) + _below([*_to_do(node), *_error(node.step.error)], depth)
         case FoldedLine():
             return _folded_row(line)
         case _:
@@ -218,6 +217,14 @@ def _remarks(remarks: Sequence[_Remark]) -> str:
         f"{glyph} {_isolated(wording.clean(words, _ERROR_TEXT))}</div>"
         for colour, glyph, words in remarks
     )
+
+
+def _to_do(node: StepNode) -> list[tuple[str, str, str]]:
+    """What a person can do about a step."""
+    if node.state == "in doubt":
+        return [(AMBER, "?", wording.doubt_said(node))]
+    waited_at = node.state == "waiting" and node.step.status == "started"
+    return [(AMBER, wording.GLYPHS["waiting"], wording.asked_said(node))] if waited_at else []
 
 
 def _error(error: str | None) -> list[_Remark]:

@@ -171,6 +171,9 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
 def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:
     step, usage = node.step, node.step.usage
     counts["replayed"] += 1
+    if node.runs:
+        # It was gone into: what it saved stands at the steps inside it.
+        return
     counts["saved_tokens"] += usage.input_tokens + usage.output_tokens if usage else 0
     counts["saved_seconds"] += step.recorded_seconds or 0.0
     counts["saved"] += price(step) or 0.0

@@ -242,6 +242,11 @@ def doubt_said(node: StepNode) -> str:
     return f"started, no recorded end: %agent settle {node.step.id} --redo | --result JSON | --stop, then run again"
 
 
+def asked_said(node: StepNode) -> str:
+    """What can be done about a question that somebody waits at."""
+    return f"no buttons? run the cell again, or decide with %agent approve {node.step.id}"
+
+
 def in_short(step: Step) -> str:
     """A step's question and answer on one line: a tool's arguments, a model's reply."""
     if step.kind == "model":

@@ -226,6 +226,20 @@ class Notebook:
         self.page.wait_for_timeout(1500)
         self._kernel_ready()
 
+    def reopen(self) -> None:
+        """Save it, end its kernel and open the page again, as on another day."""
+        self.save()
+        self.page.goto("about:blank")
+        for kernel in json.loads(self._api("GET", "/api/kernels")):
+            self._api("DELETE", f"/api/kernels/{kernel['id']}")
+        self.open()
+
+    def _api(self, method: str, path: str) -> bytes:
+        server = self._url.partition("/lab/")[0]
+        with urllib.request.urlopen(urllib.request.Request(f"{server}{path}?token={TOKEN}", method=method)) as reply:
+            body: bytes = reply.read()
+        return body
+
     def save(self) -> None:
         self.page.keyboard.press("Control+S")
         self.page.wait_for_timeout(700)

@@ -161,6 +161,20 @@ def test_reloading_the_page_while_it_waits(opened: Opener) -> None:
     assert "deleted [[1, 2]] asked 2" in notebook.do(3)
 
 
+def test_a_notebook_that_was_saved_while_it_waited_says_what_to_do(opened: Opener) -> None:
+    notebook = started(opened, "reopened")
+    notebook.text(2, "waiting for you")
+    notebook.reopen()
+    assert notebook.widgets(2).count() == 0
+    notebook.text(2, "no buttons? run the cell again, or decide with %agent approve 2")
+    notebook.do(0)
+    notebook.do(1)
+    notebook.run(2)
+    notebook.widgets(2).first.wait_for(timeout=30_000)
+    click(notebook, "Approve")
+    notebook.text(2, "The tool said: 2 rows deleted", "1 replayed")
+
+
 def test_where_clicks_do_not_arrive_the_run_goes_on_after_the_click(opened: Opener) -> None:
     notebook = started(opened, "suspended", setup=NO_HANDSHAKE)
     notebook.text(2, "ApprovalPending", "waits for a person")

@@ -59,7 +59,7 @@ def test_step_back_edit_and_continue_by_clicks(opened: Opener) -> None:
     click(notebook, "Next")
     notebook.text(2, "paused before step 3")
     click(notebook, "Back")
-    notebook.text(2, "paused before step 2", "replayed for free")
+    notebook.text(2, "paused before step 2", "free (replayed)")
     notebook.output(2).get_by_text("Edit this step").click()
     notebook.output(2).locator("textarea").fill('{"a": 20, "b": 22}')
     click(notebook, "Put it there")
@@ -89,6 +89,77 @@ def test_clicks_are_made_again_after_a_restart_and_a_reload_loses_nothing(opened
     assert "added [] asked 1" in notebook.do(3)
 
 
+def go_to(notebook: Notebook, step: str) -> None:
+    notebook.output(2).get_by_label("a recorded step").select_option(step)
+    click(notebook, "Go to")
+
+
+def test_going_to_a_step_by_a_click_and_back_there_on_another_day(opened: Opener) -> None:
+    notebook = started(opened, "goto")
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 2")
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 3")
+    go_to(notebook, "1")
+    notebook.text(2, "paused before step 1", "free (replayed)")
+    go_to(notebook, "3")
+    notebook.text(2, "paused before step 3", "this run's median")
+    go_to(notebook, "2")
+    notebook.text(2, "paused before step 2", "free (replayed)")
+    assert "added [(1, 2)] asked 1" in notebook.do(3)
+    notebook.reopen()
+    notebook.text(2, "reopened or restarted? run the cells again: they come back to this pause")
+    assert notebook.output(2).get_by_role("button").count() == 0
+    again(notebook)
+    notebook.text(2, "paused before step 2", "free (replayed)")
+    assert "added [] asked 0" in notebook.do(3)
+    click(notebook, "Continue")
+    notebook.text(2, "The sum is 3")
+    assert "added [] asked 1" in notebook.do(3)
+
+
+LEAD = """
+def lead_rule(messages):
+    last = messages[-1].parts[-1]
+    return f"I heard: {last.content}" if isinstance(last, ToolReturnPart) else Call("calc", {"prompt": "go"})
+
+leading = ScriptedModel.by(lead_rule, model_name="leading")
+"""
+
+
+def test_into_an_agent_and_out_by_clicks(opened: Opener) -> None:
+    setup = SETUP.replace("{FOLDER}", "inside").strip() + LEAD
+    lead = "%%agent build lead --model leading --tools calc\nLead."
+    notebook = opened([setup, BUILD, "%%agent step lead\nstart", lead])
+    for number in (0, 1, 3, 2):
+        notebook.do(number)
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 2", "calc(prompt=")
+    click(notebook, "Next into")
+    notebook.text(2, "lead › calc", "paused before step 2.1")
+    click(notebook, "Next")
+    notebook.text(2, "paused before step 2.2")
+    click(notebook, "Next out")
+    notebook.text(2, "paused before step 3")
+    go_to(notebook, "2.2")
+    notebook.text(2, "paused before step 2.2", "free (replayed)")
+    click(notebook, "Continue")
+    notebook.text(2, "I heard: The sum is 3")
+    assert notebook.errors == []
+
+
+def test_messages_are_changed_in_the_widget(opened: Opener) -> None:
+    notebook = started(opened, "messages")
+    notebook.output(2).get_by_text("Edit this step").click()
+    notebook.output(2).locator("details select").select_option("messages")
+    field = notebook.output(2).locator("textarea")
+    field.fill(field.input_value().replace("how many?", "how few?"))
+    click(notebook, "Put it there")
+    assert "how few?" in notebook.text(2, "forked from run", "messages of step 1")
+    click(notebook, "Continue")
+    notebook.text(2, "The sum is 3")
+
+
 def test_a_refused_edit_says_why_and_a_verb_takes_the_buttons_along(opened: Opener) -> None:
     notebook = started(opened, "refused")
     click(notebook, "Next")
@@ -113,7 +184,7 @@ def test_a_plain_run_is_driven_on_from_its_breakpoint(opened: Opener) -> None:
     for number in range(3):
         notebook.do(number)
     notebook.run(3)
-    notebook.text(3, "paused before step 2", "breakpoint tool=add")
+    notebook.text(3, "paused before step 2", "breakpoint tool=add", "to change this step: Stop, then %agent back or")
     click(notebook, "Next", cell=3)
     notebook.text(3, "paused before step 3")
     click(notebook, "Continue", cell=3)

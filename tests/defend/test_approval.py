@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ CALL = Question(id="7", kind="approve", tool="delete_rows", arguments={"ids": [1
 
 def need(tool: str, declared: Any = None, *, patterns: str = "", destructive: bool = False, **args: Any) -> Need | None:
     policies = [Policy(patterns=parse_patterns(patterns))] if patterns else []
-    return needed(tool, args, declared=declared, destructive=destructive, policies=policies)
+    return asyncio.run(needed(tool, args, declared=declared, destructive=destructive, policies=policies))
 
 
 def test_a_pattern_names_tools_exactly_as_typed() -> None:

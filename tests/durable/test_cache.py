@@ -264,8 +264,9 @@ def test_a_held_file_is_reported_not_waited_for(tmp_path: Path, reports: Reports
     with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         held = CallCache.open(tmp_path, report=reports.append)
-    assert not held.usable
     assert "locked" in reports[0]
+    held.put(KEY, b"answer")
+    assert held.get(KEY) is None
 
 
 def test_a_full_disk_is_reported_and_the_answer_is_simply_not_kept(
@@ -313,7 +314,9 @@ def test_a_shared_folder_that_anybody_can_write_needs_a_secret(tmp_path: Path, r
     tmp_path.chmod(0o777)
     with pytest.raises(UserError, match="AGENTKIT_SHARED_KEY"):
         CallCache.open(tmp_path, scope="shared", report=reports.append)
-    assert CallCache.open(tmp_path, scope="shared", secret=b"team", report=reports.append).usable
+    shared = CallCache.open(tmp_path, scope="shared", secret=b"team", report=reports.append)
+    shared.put(KEY, b"answer")
+    assert shared.get(KEY) == b"answer"
 
 
 def test_rows_of_people_without_the_secret_are_misses(

@@ -6,13 +6,13 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from pydantic_ai import Agent, DeferredToolRequests, ModelRetry, Tool
 from pydantic_ai.messages import ModelMessage, ToolReturnPart, UserPromptPart
 from pydantic_ai.usage import UsageLimits
@@ -252,6 +252,46 @@ def test_what_stays_open_is_decided_on_the_command_line(tmp_path: Path, capsys: 
     assert (answer.output, world.done) == ("deleted [5]", [[5]])
 
 
+def _even(ids: list[int]) -> list[int]:
+    if any(number % 2 for number in ids):
+        raise ValueError("only even ones")
+    return ids
+
+
+@agentkit.tool(effects="once", approve="ask")
+def delete(ids: Annotated[list[int], AfterValidator(_even)]) -> str:
+    """Delete rows."""
+    return f"deleted {ids}"
+
+
+def test_an_edit_made_elsewhere_that_the_tool_refuses_is_said_and_the_question_is_open_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(tmp_path, [Call("delete", {"ids": [2]})], tools=[delete])
+    with pytest.raises(ApprovalPending) as pending:
+        world.run(None)
+    (id_,) = pending.value.steps
+    decide = ["approvals", "decide", id_, "--journal", str(tmp_path / ".agentkit"), "--edit"]
+    # A shell knows the schema of the tool, and not its validators.
+    assert main([*decide, '{"ids": ["x"]}']) == 1
+    assert "these arguments do not fit delete: ids[0]: 'x' is not an integer" in capsys.readouterr().err
+    assert main([*decide, '{"ids": [7]}']) == 0
+    for _ in range(2):
+        with pytest.raises(ApprovalPending) as again:
+            world.run(None)
+        assert again.value.steps == (id_,)
+    assert "delete waits for a person" in str(again.value)
+    assert main([*decide, '{"ids": [7]}']) == 0
+    said = (
+        rf'question {id_} was approved with changes: {{"ids": \[7\]}} by you on the command line, but these arguments '
+        rf"do not fit delete: ids: Value error, only even ones; it is open again: delete waits .* %agent approve {id_} "
+    )
+    with pytest.raises(ApprovalPending, match=said):
+        world.run(None)
+    assert main([*decide, '{"ids": [8]}']) == 0
+    assert world.run(None)[0].output == "deleted [8]"
+
+
 def test_always_holds_for_the_same_call_in_the_same_session_until_it_is_withdrawn(tmp_path: Path) -> None:
     world = World(tmp_path, ONE)
     world.run(lambda question: Decision(verdict="approve", always=True))
@@ -298,6 +338,48 @@ def test_an_agent_inside_a_tool_waits_too_and_the_outer_run_goes_on_after(tmp_pa
         go(None)
     assert go(approve) == go(None) == "deleted [1, 2]"
     assert (world.done, len(world.asked)) == ([[1, 2]], 1)
+
+
+@pytest.mark.parametrize("in_session", [True, False])
+def test_what_an_agent_was_built_to_ask_about_holds_for_the_agents_it_calls(tmp_path: Path, in_session: bool) -> None:
+    world = World(tmp_path, [Call("look", {"at": 1})])
+    model = ScriptedModel.by(_delegated)
+
+    def boss(approve: str) -> DurableAgent:
+        middle = agentkit.build(Spec.parse("You pass it on."), name="cleaner", tools=[world.agent()], model=model)
+        return agentkit.build(Spec.parse("You lead."), name="boss", tools=[middle], model=model, approve=approve)
+
+    with pytest.raises(UserError, match=r"--approve lok names no tool of this agent \(did you mean look\?\)"):
+        boss("lok")
+    if in_session:
+        with world.session(), pytest.raises(ApprovalPending, match="look waits for a person"):
+            asyncio.run(boss("look").run("Go."))
+    else:
+        with pytest.raises(UserError, match="look needs an approval"):
+            asyncio.run(boss("loo*").run("Go."))
+    assert world.done == []
+    with world.session():
+        assert asyncio.run(world.agent().run("Clean up.")).output == "row 1"
+
+
+@pytest.mark.parametrize(("at", "asked"), [(1, "rows below 5 are old"), (7, None), (0, "approve= raised ValueError")])
+def test_a_tool_decides_for_itself_and_may_take_its_time(tmp_path: Path, at: int, asked: str | None) -> None:
+    async def old(at: int) -> str | bool:
+        await asyncio.sleep(0.01)
+        if at == 0:
+            raise ValueError("no such row")
+        return "rows below 5 are old" if at < 5 else False
+
+    @agentkit.tool(effects="none", approve=old)
+    def peek(at: int) -> str:
+        """Look at a row."""
+        return f"row {at}"
+
+    world = World(tmp_path, [Call("peek", {"at": at})], tools=[peek])
+    (answer,) = world.run(approve)
+    assert answer.output == f"row {at}"
+    said = [question.text for questions in world.asked for question in questions]
+    assert [text.partition(":")[0] for text in said] == ([] if asked is None else [asked])
 
 
 def _delegated(messages: list[ModelMessage]) -> Any:
@@ -490,6 +572,25 @@ def test_a_raised_limit_replays_what_was_done_and_goes_on(tmp_path: Path) -> Non
 
     assert run(decide, usage_limits=UsageLimits(request_limit=1)) == "enough"
     assert len(requests) == 2
+
+
+def test_an_answer_made_elsewhere_must_be_of_the_agents_kind_too(tmp_path: Path) -> None:
+    run, _ = _stuck(tmp_path, output=Score)
+
+    async def nobody(questions: tuple[Question, ...]) -> None:
+        return None
+
+    given: list[Any] = [{"points": "many"}, {"points": 3}]
+    for answer in given:
+        with pytest.raises(ApprovalPending):
+            run(nobody)
+        with agentkit.session("here", folder=tmp_path) as session:
+            (waiting,) = decided.everything(session.store)
+            session.decide(waiting.question, Decision(verdict="answer", answer=answer))
+        if answer == given[0]:
+            with pytest.raises(ApprovalPending, match=r"this cannot be the answer: points: .*; it is open again"):
+                run(nobody)
+    assert run(nobody) == Score(points=3)
 
 
 def test_nobody_there_the_error_stays_what_it_is(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from agentkit.define.spec import Spec
 from agentkit.engine import decided
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.build import build
+from agentkit.engine.opening import step
 from agentkit.engine.run import ask
 from agentkit.engine.session import session
-from agentkit.errors import ApprovalPending
+from agentkit.engine.stepper import Stepped
+from agentkit.errors import ApprovalPending, UserError
 from agentkit.events import Step
 from agentkit.testing import Call, ScriptedModel
 
@@ -73,6 +75,53 @@ def test_a_replay_needs_no_mcp_server(tmp_path: Path) -> None:
         assert answer.output == "7 bytes"
         assert all(step.replayed for step in answer.events() if isinstance(step, Step))
     assert ledger.read_text() == "size a\n"
+
+
+def is_free(run: Stepped) -> bool:
+    return run.pending is not None and run.pending.free
+
+
+def said(run: Stepped) -> object:
+    return None if run.answer is None else run.answer.output
+
+
+def test_a_servers_calls_are_stepped_edited_and_replayed(tmp_path: Path) -> None:
+    server, ledger = tmp_path / "server.py", tmp_path / "ledger"
+    server.write_text(textwrap.dedent(SERVER))
+
+    async def to_the_call(*replies: Call | str) -> Stepped:
+        run = await step(reader(server, ledger, *replies), "how big is a?")
+        await run.next()
+        assert str(run.pending) == "step 2, tool size"
+        return run
+
+    async def taken() -> None:
+        run = await to_the_call(Call("size", {"name": "a"}), "7 bytes")
+        assert run.pending is not None and run.pending.arguments == {"name": "a"} and not ledger.exists()
+        with pytest.raises(UserError, match="size: name: "):
+            await run.edit("arguments", {"name": 3})
+        await run.next()
+        assert ledger.read_text() == "size a\n"
+        await run.back()
+        assert is_free(run)
+        await run.run_on()
+        assert said(run) == "7 bytes"
+        await run.edit("arguments", {"name": "b"}, step=2)
+        await run.run_on()
+        # The same size: what follows is answered from the record.
+        assert said(run) == "7 bytes"
+        assert ledger.read_text() == "size a\nsize b\n"
+
+    async def again() -> None:
+        run = await to_the_call()
+        await run.run_on()
+        assert said(run) == "7 bytes"
+
+    with session(folder=tmp_path):
+        asyncio.run(taken())
+    server.unlink()
+    with session(folder=tmp_path):
+        asyncio.run(again())
 
 
 def test_what_a_server_says_destroys_needs_a_person(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai import Agent
 
 from agentkit.define.spec import Spec
 from agentkit.define.tools import tool
@@ -314,3 +315,20 @@ def test_an_edited_once_tool_is_not_repeated_unasked(tmp_path: Path) -> None:
         opened.settle(doubt.value.step, "result", "sent")
     assert run(tmp_path, calculator(scripted(), edited))[0].output == "done"
     assert PAID == ["sent"]
+
+
+def test_the_last_answer_is_kept_of_every_way_to_run(tmp_path: Path) -> None:
+    async def main(agent: Any) -> None:
+        await agent.run("1")
+        assert (agent.last.output, agent.last.run.status) == ("one", "done")
+        async with agent.run_stream("2") as streamed:
+            await streamed.get_output()
+        assert agent.last.output == "two"
+        async with agent.iter("3") as steps:
+            async for _ in steps:
+                pass
+        assert (agent.last.output, len(agent.last.messages), len(agent.last.events())) == ("three", 2, 2)
+
+    with session(folder=tmp_path):
+        asyncio.run(main(calculator(scripted("one", "two", "three"))))
+        asyncio.run(main(durable(Agent(scripted("one", "two", "three"), name="adopted"))))

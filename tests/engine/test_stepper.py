@@ -29,7 +29,7 @@ from agentkit.engine.recipe import Changes
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from agentkit.engine.stepper import Stepped
-from agentkit.errors import RunPaused, UserError
+from agentkit.errors import InDoubt, RunPaused, UserError
 from agentkit.events import Run, Step
 from agentkit.observe.diff import Diff
 from agentkit.testing import Call, ScriptedModel
@@ -181,7 +181,7 @@ def test_going_back_too_far_says_what_is_possible(tmp_path: Path) -> None:
         await run.run_on()
         with pytest.raises(UserError, match="is done: %agent back"):
             await run.next()
-        with pytest.raises(UserError, match="no such step"):
+        with pytest.raises(UserError, match="this branch has no such step; it has 1, 2, 3, 4, 5, 6"):
             await run.goto(40)
         with pytest.raises(UserError, match="not a step"):
             await run.goto("x")
@@ -268,6 +268,30 @@ def test_what_cannot_be_edited_is_one_line(tmp_path: Path, what: Any, value: Any
     stepping(tmp_path, work)
 
 
+def test_a_conversation_is_continued_step_by_step(tmp_path: Path) -> None:
+    model = Asked()
+
+    async def work(run: Stepped, opened: Session) -> None:
+        await run.run_on()
+        first = run.run
+        opened.start_cell("later")
+        again = await step(calculator(model), "and now?", continues="", name="again")
+        assert again.pending is not None
+        parts = [part for one in again.pending.messages for part in one.parts]
+        assert [part.content for part in parts if isinstance(part, UserPromptPart)] == ["how many?", "and now?"]
+        await again.run_on()
+        record = opened.store.run(again.run)
+        assert record is not None and record.continues == first
+        with pytest.raises(UserError, match="no run 'nothing' in the journal"):
+            await step(calculator(model), "and now?", continues="nothing")
+        # Opened again it continues the same run, not itself.
+        await again.back(1)
+        record = opened.store.run(again.run)
+        assert record is not None and record.continues == first
+
+    stepping(tmp_path, work, model=model)
+
+
 # -- forks of recorded runs
 
 
@@ -323,10 +347,11 @@ def test_a_fork_with_another_prompt_begins_at_the_start(tmp_path: Path) -> None:
 
 
 def nested(folder: Path, work: Callable[[Stepped], Awaitable[None]]) -> None:
-    helper = build(
-        Spec(instructions="Help."), name="helper", tools=[add],
-        model=ScriptedModel.by(lambda m: "went" if results_of(m) else Call("add", {"a": 1, "b": 1})),
-    )  # fmt: skip
+    def help_out(messages: list[ModelMessage]) -> Any:
+        results = results_of(messages)
+        return f"went {results[-1]}" if results else Call("add", {"a": 1, "b": 1})
+
+    helper = build(Spec(instructions="Help."), name="helper", tools=[add], model=ScriptedModel.by(help_out))
     lead = build(
         Spec(instructions="Lead."), name="lead", tools=[helper],
         model=ScriptedModel.by(lambda m: "done" if results_of(m) else Call("helper", {"prompt": "go"})),
@@ -367,6 +392,113 @@ def test_step_into_an_agent_back_inside_it_and_out(tmp_path: Path) -> None:
         await run.run_on()
         assert run.answer is not None and run.answer.output == "done"
         assert ADDED == []
+
+    nested(tmp_path, work)
+
+
+def by_hand(folder: Path, work: Callable[[Stepped], Awaitable[Any]], *, effects: Any = None, sync: bool = False) -> Any:
+    """A lead agent whose tool, written by hand, runs another agent; `DELEGATED` notes how often it began."""
+    helper = build(
+        Spec(instructions="Help."), name="helper", tools=[add],
+        model=ScriptedModel.by(lambda m: "went" if results_of(m) else Call("add", {"a": 1, "b": 1})),
+    )  # fmt: skip
+
+    @tool(effects=effects)
+    async def delegate(prompt: str) -> str:
+        """Hand it on."""
+        DELEGATED.append(prompt)
+        return str((await helper.run(prompt)).output)
+
+    @tool(effects=effects)
+    def delegate_sync(prompt: str) -> str:
+        """Hand it on."""
+        DELEGATED.append(prompt)
+        return str(asyncio.run(helper.run(prompt)).output)
+
+    handing = delegate_sync if sync else delegate
+    model = ScriptedModel.by(lambda m: "done" if results_of(m) else Call(handing.__name__, {"prompt": "go"}))
+    lead = build(Spec(instructions="Lead."), name="lead", tools=[handing], model=model)
+
+    async def main() -> Any:
+        return await work(await step(lead, "start"))
+
+    with session(folder=folder):
+        return asyncio.run(main())
+
+
+DELEGATED: list[str] = []
+
+
+def test_a_tool_that_waits_with_an_agent_inside_it_is_not_left_in_doubt(tmp_path: Path) -> None:
+    DELEGATED.clear()
+
+    async def inside(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        assert place(run).startswith("step 2.1, model")
+        await run.next()
+        assert place(run) == "step 2.2, tool add"
+
+    async def back_and_on(run: Stepped) -> None:
+        await inside(run)
+        await run.back()
+        # To begin it again is for a person to say.
+        assert place(run) == "step 2, tool delegate" and "not recorded, so it would be live" in run.note
+        await run.next(into=True)
+        assert place(run).startswith("step 2.1, model") and run.pending is not None and run.pending.free
+        await run.next(out=True)
+        assert place(run).startswith("step 3, model")
+        await run.run_on()
+        assert run.answer is not None and run.answer.output == "done"
+
+    by_hand(tmp_path, inside)
+    by_hand(tmp_path, back_and_on)
+    # Each opening begins it anew; what the agent inside it did is replayed.
+    assert (len(DELEGATED), ADDED) == (3, [(1, 1)])
+
+
+def test_an_agent_that_a_thread_runs_on_its_own_loop_is_not_paused_inside(tmp_path: Path) -> None:
+    async def work(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        assert place(run).startswith("step 3, model")
+        assert ADDED == [(1, 1)]
+
+    by_hand(tmp_path, work, sync=True)
+
+
+def test_a_tool_that_must_happen_once_is_in_doubt_even_when_it_waited(tmp_path: Path) -> None:
+    async def inside(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        await run.stop()
+        run = await step(run.recipe.agent, "start")
+        await run.next()
+        with pytest.raises(InDoubt, match="was stopped while it ran"):
+            await run.next(into=True)
+
+    by_hand(tmp_path, inside, effects="once")
+
+
+def test_a_fork_keeps_what_was_edited_inside_a_call_that_replays_whole(tmp_path: Path) -> None:
+    async def work(run: Stepped) -> None:
+        await run.next()
+        await run.next(into=True)
+        await run.next()
+        await run.edit("result", 5)
+        with pytest.raises(UserError, match=f"run {run.run} is paused inside this step, at 2.2: go on"):
+            await run.fork("2.2", name="unfinished")
+        await run.stop()
+        unfinished = await run.fork("2.2", name="unfinished")
+        assert unfinished.pending is not None and unfinished.pending.given is not None
+        await unfinished.stop()
+        await run.run_on()
+        await run.goto(3)
+        assert run.pending is not None and results_of(list(run.pending.messages)) == ["went 5"]
+        forked = await run.fork(3, hint="please", name="other")
+        assert forked.pending is not None and results_of(list(forked.pending.messages)) == ["went 5"]
+        plain = await run.recipe.agent.run("start")
+        assert results_of(plain.all_messages()) == ["went 2"]
 
     nested(tmp_path, work)
 
@@ -608,7 +740,10 @@ class Stepping(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.session = session("test", folder=self.folder)
         self.session.__enter__()
-        self.run: Stepped = self.runner.run(step(calculator(self.model, add_here, double), "how many?"))
+        self.run: Stepped = self.runner.run(step(self.agent(), "how many?"))
+
+    def agent(self) -> DurableAgent:
+        return calculator(self.model, add_here, double)
 
     @precondition(lambda self: self.run.pending is not None)
     @rule(n=st.integers(1, 3))
@@ -620,16 +755,27 @@ class Stepping(RuleBasedStateMachine):
     def run_on(self) -> None:
         self.runner.run(self.run.run_on())
 
+    @precondition(lambda self: self.run.pending is not None)
+    @rule()
+    def into(self) -> None:
+        self.runner.run(self.run.next(into=True))
+
+    @precondition(lambda self: self.run.pending is not None and len(self.run.pending.at) > 1)
+    @rule()
+    def out(self) -> None:
+        self.runner.run(self.run.next(out=True))
+
     @rule(n=st.integers(1, 4))
     def back(self, n: int) -> None:
         if n < len(self.run._trail()) + (self.run.pending is None):
             self.runner.run(self.run.back(n))
 
-    @rule(to=st.integers(1, 6))
-    def goto(self, to: int) -> None:
-        if (to,) in self.run._trail():
+    @rule(data=st.data())
+    def goto(self, data: st.DataObject) -> None:
+        if places := self.run.places:
+            to = data.draw(st.sampled_from(places))
             self.runner.run(self.run.goto(to))
-            assert self.run.pending is not None and self.run.pending.at == (to,)
+            assert self.run.pending is not None and str(self.run.pending).startswith(f"step {to},")
 
     @precondition(lambda self: self.run.pending is not None)
     @rule(value=st.integers(20, 22))
@@ -669,8 +815,32 @@ class Stepping(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+class SteppingInside(Stepping):
+    """The same with the work done by an agent inside an agent."""
+
+    def agent(self) -> DurableAgent:
+        inner = calculator(self.model, add_here, double)
+        return build(Spec(instructions="Lead."), name="lead", tools=[inner], model=self.lead)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lead = Asked()
+        self.lead.count = self.led  # type: ignore[method-assign]
+
+    def led(self, messages: list[ModelMessage]) -> Any:
+        self.lead.asked[said_in(messages)] += 1
+        results = results_of(messages)
+        return str(results[-1]) if results else Call("calculator", {"prompt": "how many?"})
+
+    @invariant()
+    def led_once(self) -> None:
+        assert all(times == 1 for times in self.lead.asked.values())
+
+
 Stepping.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
 TestStepping = Stepping.TestCase
+SteppingInside.TestCase.settings = Stepping.TestCase.settings
+TestSteppingInside = SteppingInside.TestCase
 
 
 def test_a_run_of_a_stepping_is_a_run_like_any_other(tmp_path: Path) -> None:

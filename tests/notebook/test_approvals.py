@@ -20,6 +20,8 @@ SETUP = """
 %load_ext agentkit
 import agentkit
 from agentkit.testing import Call, ScriptedModel
+from typing import Annotated
+from pydantic import AfterValidator
 from pydantic_ai.messages import ToolReturnPart
 
 asked, deleted = [], []
@@ -30,8 +32,13 @@ def rule(messages):
 
 model = ScriptedModel.by(rule)
 
+def counted(id):
+    if id < 0:
+        raise ValueError("rows are counted from 0")
+    return id
+
 @agentkit.tool(effects="once")
-def delete_rows(ids: list[int]) -> str:
+def delete_rows(ids: list[Annotated[int, AfterValidator(counted)]]) -> str:
     "Delete rows."
     deleted.append(ids)
     return f"{len(ids)} deleted"
@@ -147,6 +154,22 @@ def test_always_is_given_listed_and_withdrawn_by_typing(shell: Kernel) -> None:
     assert shell.run(twice.replace("2)", "3)")).ename == "ApprovalPending"
 
 
+def test_a_session_that_a_cell_opens_itself_has_a_panel_too_and_asks_there(shell: Kernel) -> None:
+    inside = "with agentkit.session('mine', journal='elsewhere'):\n    print((await cleaner.run('Clean up.')).output)"
+    cell = shell.run(inside, cell="w")
+    id_ = waiting_id(cell)
+    assert "cleaner · waiting for you · 2 steps" in cell.headline
+    assert "nobody has been asked" in shell.run("%agent approvals").text
+    assert shell.run(f"with agentkit.session(journal='elsewhere'):\n    %agent approve {id_}", cell="x").status == "ok"
+    for replayed in ("2 live, 2 replayed", "0 live, 4 replayed"):
+        cell = shell.run(inside, cell="w")
+        assert cell.status == "ok" and cell.text == "2 deleted\n"
+        assert replayed in cell.headline
+    # What runs outside it is the notebook's own again.
+    assert "cleaner · waiting for you" in shell.run("await cleaner.run('Clean up.')").headline
+    assert shell.value("deleted, len(asked)") == "([[1, 2]], 3)"
+
+
 # ---- clicks, as the front end sends them
 
 
@@ -235,6 +258,9 @@ def test_a_cell_that_waits_takes_a_decision_from_another_process(shell: Kernel, 
 
     listed = _until(lambda: approvals("ls"), "· waiting")
     id_ = next(line.split()[0] for line in listed.splitlines() if "waiting" in line and line.startswith("  "))
+    # Only the asking kernel knows the tool's validator: it refuses there, and waits on.
+    assert "approved with changes" in approvals("decide", id_, "--edit", '{"ids": [-1]}')
+    _until(lambda: approvals("ls"), "· waiting")
     assert "approved by you on the command line" in approvals("decide", id_)
     cell = watched.finished()
     assert cell.status == "ok", cell.traceback

@@ -119,6 +119,77 @@ def test_cells_without_an_id_are_told_apart_by_their_order(notebook: Kernel, tmp
     assert performed(tmp_path) == before
 
 
+def test_pauses_inside_a_sub_agent_are_the_same_after_a_restart(notebook: Kernel, tmp_path: Path) -> None:
+    def cells(*moves: str) -> list[str]:
+        for code in (LEADS, "%%agent build lead --model leading --tools calc\nLead."):
+            assert notebook.run(code).status == "ok"
+        told = [pause(notebook.run("%%agent step lead\nstart", cell="s"))]
+        return told + [pause(notebook.run(f"%agent {move}", cell=f"n{number}")) for number, move in enumerate(moves)]
+
+    assert cells("next", "next --in", "next") == ["1 model", "2 tool", "2.1 model", "2.2 tool"]
+    before = performed(tmp_path)
+    again(notebook)
+    # The agent inside had not finished: going in again costs nothing.
+    assert cells("next", "next --in", "next") == ["1 model free", "2 tool", "2.1 model free", "2.2 tool"]
+    assert performed(tmp_path) == before
+    assert pause(notebook.run("%agent next --out", cell="n3")) == "3 model"
+    assert pause(notebook.run("%agent back", cell="n4")) == "2.2 tool free"
+    assert pause(notebook.run("%agent goto 2.1", cell="n5")) == "2.1 model free"
+    before = performed(tmp_path)
+    again(notebook)
+    # Now it has.
+    assert cells("next", "next --in", "next", "next --out", "back", "goto 2.1") == [
+        *("1 model free", "2 tool free", "2.1 model free", "2.2 tool free", "3 model"),
+        *("2.2 tool free", "2.1 model free"),
+    ]
+    assert performed(tmp_path) == before
+    forked = notebook.run("%agent fork lead 2.2 --result 40 --as other")
+    assert pause(forked) == "2.2 tool free"
+    assert notebook.run("%agent continue other").of("text/markdown") == ["I heard: go 40"]
+    assert notebook.run("%agent continue lead").of("text/markdown") == ["I heard: go 3"]
+    # What was changed inside the call belongs to the branch alone.
+    assert notebook.run("%%agent run lead\nstart").of("text/markdown") == ["I heard: go 3"]
+
+
+LEADS = """
+def lead_talk(messages):
+    last = messages[-1].parts[-1]
+    return f"I heard: {last.content}" if isinstance(last, ToolReturnPart) else Call("calc", {"prompt": "go"})
+
+leading = ScriptedModel.by(lead_talk, model_name="leading")
+"""
+HANDED = """
+async def delegate(prompt: str) -> str:
+    "Hand it on."
+    with open("performed", "a") as file: print("delegate", file=file)
+    return (await calc.run(prompt)).output
+
+def hand(messages):
+    done = isinstance(messages[-1].parts[-1], ToolReturnPart)
+    return "done" if done else Call("delegate", {"prompt": "go"})
+
+handing = ScriptedModel.by(hand)
+"""
+
+
+def test_a_pause_inside_a_tool_written_by_hand_survives_a_restart(notebook: Kernel, tmp_path: Path) -> None:
+    def cells() -> list[str]:
+        for code in (HANDED, "%%agent build lead --model handing --tools delegate\nLead."):
+            assert notebook.run(code).status == "ok"
+        told = [pause(notebook.run("%%agent step lead\nstart", cell="s"))]
+        return told + [pause(notebook.run(f"%agent next{how}", cell=f"n{how}")) for how in ("", " --in", " 1")]
+
+    assert cells() == ["1 model", "2 tool", "2.1 model", "2.2 tool"]
+    again(notebook)
+    # Nobody declared what the tool does, so to begin it again is for a person to say; what is in it is recorded.
+    assert cells() == ["1 model free", "2 tool", "2 tool", "2 tool"]
+    before = performed(tmp_path)
+    assert pause(notebook.run("%agent next --in")) == "2.1 model free"
+    assert pause(notebook.run("%agent next")) == "2.2 tool"
+    assert performed(tmp_path) == [*before, "delegate"]
+    assert notebook.run("%agent continue").of("text/markdown") == ["done"]
+
+
 def test_the_pending_step_is_shown_in_full_with_its_price(notebook: Kernel) -> None:
     shown = notebook.run(STEP).panels[0]["data"]
     assert "would be live: unpriced" in shown["text/plain"] and "to the model: how many?" in shown["text/plain"]
@@ -137,6 +208,20 @@ def test_a_hostile_argument_is_text(notebook: Kernel) -> None:
     after = notebook.run("%agent next").panels[0]["data"]
     assert "<img" not in after["text/html"] and "‮" not in after["text/html"]
     assert "more characters" in after["text/html"] and len(after["text/html"]) < 30_000
+
+
+def test_a_secret_is_neither_shown_nor_written(notebook: Kernel, tmp_path: Path) -> None:
+    notebook.run("import os\nos.environ['SHOP_API_KEY'] = 'sesame-open-12345'")
+    again(notebook)
+    notebook.run("import os\nos.environ['SHOP_API_KEY'] = 'sesame-open-12345'")
+    shown = notebook.run("%%agent step calc\nuse sesame-open-12345")
+    assert pause(shown) == "1 model" and "use <secret:SHOP_API_KEY>" in shown.panels[0]["data"]["text/plain"]
+    notebook.run("%agent next")
+    notebook.run("%%agent edit --result\n<secret:SHOP_API_KEY>")
+    done = notebook.run("%agent continue")
+    assert done.of("text/markdown") == ["use sesame-open-12345 sesame-open-12345"]
+    files = [file.read_bytes() for file in (tmp_path / ".agentkit").rglob("*") if file.is_file()]
+    assert files and not any(b"sesame" in file for file in files)
 
 
 def test_fork_and_diff(notebook: Kernel) -> None:
@@ -217,22 +302,46 @@ def one_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
 
 def test_what_a_stepped_run_cannot_do_says_what_it_can(one_line: Kernel) -> None:
     one_line.run(STEP)
-    for code, said in (
+    refused(
+        one_line,
         ("%agent back", "only 0 steps"),
+        ("%agent goto 40", "step 40: this branch has no such step; it has 1"),
+        ("%%agent edit --messages\nhello", "messages are a JSON list"),
+        ("%%agent edit --messages\n[]", "the last one must be a request"),
+        ("%agent continue --until foo", "foo is no place to pause: tool=NAME"),
         ("%agent next 0", "1 or more"),
         ("%agent next 1 calk", "did you mean calc?"),
         ("%%agent edit --result\n4", "is a model request: result cannot be edited there; possible: reply, messages"),
         ("%%agent edit --reply --hint\n4", "give one of them"),
         ("%%agent edit --last\n4", "has taken no step yet"),
         ("%%time\n%agent next", "needs a cell of its own"),
-    ):
-        told = one_line.run(code)
-        assert said in str(told.error), (code, told.error, told.text)
+    )
     one_line.run("%agent next")
     told = one_line.run('%%agent edit\n{"a": "many", "b": 2}')
     assert "add: a: Input should be a valid integer" in str(told.error)
     told = one_line.run("%%agent edit\n{a: 1}")
     assert "arguments are JSON" in str(told.error)
     one_line.run("%agent continue")
-    assert "is done: %agent back" in str(one_line.run("%agent next").error)
+    refused(
+        one_line,
+        ("%agent next", "is done: %agent back"),
+        ("%agent goto 9", "step 9: this branch has no such step; it has 1, 2, 3"),
+        ("%%agent edit --step 7\nx", "step 7 cannot be edited: this branch has met 1, 2, 3"),
+        ("%agent fork calc 9", "has 3 steps, no step 9 to fork at"),
+        ("%agent fork calc 2.9", "step 2.9: there is no such step, or step 2 is replayed as a whole"),
+        ("%agent fork nobody 1", "no run or agent nobody is recorded; %agent runs lists them"),
+        ("%agent fork calc 1 --result 3", "result cannot be edited there; possible: reply, messages"),
+        ('%agent fork calc 1 --reply {"tool": 3}', 'a reply is text, or {"tool": NAME'),
+        ('%agent fork calc 2 --arguments {"a": "x", "b": 1}', "add: a: Input should be a valid integer"),
+        ("%agent fork calc 1 --model nonsense:x", "unknown model 'nonsense:x'"),
+        ("%agent diff calc calc", "are one run"),
+    )
     assert "no longer stepped" in one_line.run("%agent stop").text
+    refused(one_line, ("%agent stop", "no run is being stepped"), ("%agent next", "no run is being stepped"))
+
+
+def refused(shell: Kernel, *typed: tuple[str, str]) -> None:
+    for code, said in typed:
+        told = shell.run(code)
+        assert said in str(told.error), (code, told.error, told.text)
+        assert told.traceback.count("\n") == 0
