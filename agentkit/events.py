@@ -69,6 +69,7 @@ class Run:
 
     A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
+    `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Run:
     output: str = ""
     error: str | None = None
     notes: tuple[str, ...] = field(default=())
+    walked: str = ""
 
 
 Event: TypeAlias = Run | Step

@@ -150,6 +150,11 @@ def _dict_key(key: object) -> str:
     return str(text)
 
 
+def numbered(call_id: str, ids: dict[str, str]) -> str:
+    """The number of a tool call by its first appearance; `ids` is extended."""
+    return ids.get(call_id) or ids.setdefault(call_id, f"t{len(ids):08d}")
+
+
 def _project(value: Any, plan: Plan, ids: dict[str, str]) -> list[Any]:
     content: dict[str, Any] = {}
     for name, default, reading in plan.fields:
@@ -168,7 +173,7 @@ def _project(value: Any, plan: Plan, ids: dict[str, str]) -> list[Any]:
 def _read(field: Any, reading: _Reading, owner: Any, ids: dict[str, str]) -> Any:
     match reading:
         case "call_id":
-            return ids.get(field) or ids.setdefault(field, f"t{len(ids):08d}")
+            return numbered(field, ids)
         case "args":
             return canonical(_parsed(field) if isinstance(field, str) else field, ids)
         case "bytes" if isinstance(field, bytes):

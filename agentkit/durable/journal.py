@@ -170,13 +170,14 @@ class Journal:
 
     def count(self, call: Call, run: RunFrame) -> int:
         """Which of the equal requests of this execution this one is; the next will be another."""
-        if not call.counted:
-            return 0
+        return self._take(call.key.key, run) if call.counted else 0
+
+    def _take(self, key: bytes, run: RunFrame) -> int:
         outer = current_step.get()
         if outer is not None:
             for frame in outer.lineage():
-                frame.nested[call.key.key.hex()] += 1
-        return run.execution.take(call.key.key)
+                frame.nested[key.hex()] += 1
+        return run.execution.take(key)
 
     def _find(self, call: Call, n: int, run: RunFrame) -> Found | None:
         for key in (call.key.key, *call.alternatives):
@@ -217,10 +218,20 @@ class Journal:
         if b"<secret:" in row.body:
             payload, missing = self.redactor.restore(payload)
             run.missing_secrets += tuple(missing)
-        self._credit(row, run)
-        absorb(current_step.get(), row.usage)
         if row.history == call.history:
             call.known()
+        self._note_replayed(row, run, ord=ord, started=started)
+        return Performed(call.as_replayed(payload), True, row.id)
+
+    def pass_over(self, row: Row, run: RunFrame, *, counted: bool) -> None:
+        """Note a recorded step as replayed, in its turn, where nobody needs its answer."""
+        if counted:
+            self._take(row.key, run)
+        self._note_replayed(row, run, ord=run.next_ord(), started=time.time())
+
+    def _note_replayed(self, row: Row, run: RunFrame, *, ord: int, started: float) -> None:
+        self._credit(row, run)
+        absorb(current_step.get(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
             self._show(bundle)
         run.replayed += 1
@@ -228,7 +239,6 @@ class Journal:
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
         self._emit(step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended))
-        return Performed(call.as_replayed(payload), True, row.id)
 
     def _credit(self, row: Row, run: RunFrame) -> None:
         if not row.nested:

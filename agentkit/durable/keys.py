@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_core import to_json
 
-from agentkit.durable.canonical import ENCODER, Field, canonical, is_default, nameless, plan_of
+from agentkit.durable.canonical import ENCODER, Field, canonical, is_default, nameless, numbered, plan_of
 from agentkit.durable.records import Node, Part
 from agentkit.durable.redact import Redactor
 
@@ -133,6 +133,18 @@ class Chain:
             self._ids.popitem()
         self._emitted.add(address)
         return node
+
+    def number(self, messages: Iterable[ModelMessage]) -> dict[str, str]:
+        """Number the tool calls of messages that are on record, as hashing them would; the calls by their numbers."""
+        for message in messages:
+            for part in message.parts:
+                if isinstance(part, ToolCallPart):
+                    numbered(part.tool_call_id, self._ids)
+        return {number: name for name, number in self._ids.items()}
+
+    def jump(self, messages: Sequence[ModelMessage], digest: bytes) -> None:
+        """Go on behind `messages`, all of them on record under this digest and numbered."""
+        self._digest, self._count, self._ends = digest, len(messages), (messages[0], messages[-1])
 
     def _forget(self) -> None:
         # Numbered by the ids as they are now, which the next line resets.

@@ -28,6 +28,18 @@ _CHAIN = (
 )
 # A question without an answer is open, not in doubt: it did nothing.
 _STARTED = "SELECT id, owner FROM step WHERE status = 'started' AND kind NOT IN ('approval', 'question') ORDER BY id"
+_USED = (
+    f"SELECT {ROW}, EXISTS (SELECT 1 FROM step AS later WHERE later.key = step.key AND later.n = step.n "
+    "AND later.gen > step.gen), said.parent, node.digest, node.parent, node.body, node.sum "
+    "FROM use JOIN step ON step.id = use.step LEFT JOIN body ON body.step = step.id "
+    "LEFT JOIN node ON step.kind = 'model' AND node.digest = step.history "
+    "LEFT JOIN node AS said ON said.digest = node.parent WHERE use.run = ? ORDER BY use.ord"
+)
+_LONGEST = (
+    "SELECT use.run FROM use JOIN (SELECT id FROM run WHERE agent = ?1 ORDER BY started DESC LIMIT 200) AS recent "
+    "ON use.run = recent.id WHERE use.ord = 1 AND use.step = ?2 "
+    "ORDER BY (SELECT max(ord) FROM use AS whole WHERE whole.run = use.run) DESC LIMIT 1"
+)
 _STEPS = f"SELECT {USE} FROM use JOIN step ON step.id = use.step WHERE use.run = ? ORDER BY use.ord"
 
 
@@ -45,6 +57,15 @@ class Needed(NamedTuple):
     rows: list[Row]
     nodes: list[Node]
     parts: list[Part]
+
+
+class Used(NamedTuple):
+    """A row as a run used it. A model request has the message it ended with, said after a reply to `answers`."""
+
+    row: Row
+    superseded: bool
+    answers: bytes | None
+    request: Node | None
 
 
 def one(source: Source, query: str, values: Sequence[Any]) -> Row | None:
@@ -100,6 +121,26 @@ def inner_runs(source: Source, parent: str) -> list[Run]:
 def steps(source: Source, run_id: str) -> list[Step]:
     found = source.connection.execute(_STEPS, (run_id,)).fetchall()
     return [step_of(UseRow._make(values)) for values in found]
+
+
+def used_by(source: Source, run_id: str) -> list[Used]:
+    """What stood at each place of a run, in order."""
+    found = source.connection.execute(_USED, (run_id,)).fetchall()
+    return [
+        Used(
+            row_of(values[:-6], source.path),
+            bool(values[-6]),
+            values[-5],
+            None if values[-4] is None else node_of(source, values[-4:]),
+        )
+        for values in found
+    ]
+
+
+def longest_from(source: Source, step: int, *, agent: str) -> str | None:
+    """Of the newer runs of this agent that began with this step, the one that came furthest."""
+    found = source.connection.execute(_LONGEST, (agent, step)).fetchone()
+    return None if found is None else str(found[0])
 
 
 def trace(source: Source, run_id: str) -> list[Event]:

@@ -150,6 +150,14 @@ class Store:
     def steps(self, run: str) -> list[Step]:
         return self._ask(lambda source: reading.steps(source, run))
 
+    def used_by(self, run: str) -> list[reading.Used]:
+        """The rows at each place of a run, in order, with what each model request ended with."""
+        return self._ask(lambda source: reading.used_by(source, run))
+
+    def longest_from(self, step: int, *, agent: str) -> str | None:
+        """Of the newer runs of this agent that began with this step, the one that came furthest."""
+        return self._ask(lambda source: reading.longest_from(source, step, agent=agent))
+
     def trace(self, run: str) -> list[Event]:
         """The run, its steps in order, and behind each step the runs inside it."""
         return self._ask(lambda source: reading.trace(source, run))

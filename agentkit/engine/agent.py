@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, M
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from opentelemetry import trace
@@ -29,6 +30,7 @@ from agentkit.durable.keys import Chain, RequestParts, restore
 from agentkit.engine import asking
 from agentkit.engine.answer import Answer
 from agentkit.engine.calls import JournalDurability, enclosing_step
+from agentkit.engine.forward import Forward, obstacle
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.session import Last, Session, current, execution_of
@@ -50,6 +52,7 @@ class RunOptions:
     fresh: bool = False
     mode: Mode | None = None
     headless: approval.Headless | None = None
+    walk: bool = False
     opened: list[str] = field(default_factory=list)
 
 
@@ -152,9 +155,9 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
         durability = JournalDurability(name=self.name or "agent")
-        kwargs = _defaults(self, kwargs)
-        kwargs["capabilities"] = [*(kwargs.get("capabilities") or ()), durability]
-        async with _recorded(self, self.policy, args, kwargs), super().iter(*args, **kwargs) as run:
+        given = _defaults(self, kwargs)
+        given["capabilities"] = [*(given.get("capabilities") or ()), durability]
+        async with _recorded(self, self.policy, args, kwargs), super().iter(*args, **given) as run:
             _bind(run)
             yield run
 
@@ -196,6 +199,7 @@ def _bind(run: AgentRun[Any, Any]) -> None:
     recording = _recording.get()
     if recording is not None:
         recording.agent_run = run
+        recording.frame.state = run.ctx.state
         recording.frame.messages = lambda: list(run.ctx.state.message_history)
 
 
@@ -279,7 +283,7 @@ def inside_nothing() -> Iterator[None]:
 def _options(session: Session) -> RunOptions:
     outer = frame_of_run()
     if outer is not None:
-        return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless)
+        return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless, walk=outer.walk)
     options = run_options.get() or RunOptions()
     return options if options.mode is not None else replace(options, mode=session.mode)
 
@@ -325,8 +329,10 @@ def _open(
         owner=agent,
         began=Counter(execution.counts),
         headless=options.headless,
+        walk=options.walk,
     )
     session.journal.settle_doubt = asking.settle_doubt
+    frame.forward = _forward(frame, agent, kwargs)
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
@@ -348,6 +354,13 @@ def _open(
         session.store.open_run(record)
     session.emit(record)
     return _Recording(frame, record)
+
+
+def _forward(frame: AgentRunFrame, agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> Forward | None:
+    """Whoever steps, looks at the nodes or asks anew has the run walked."""
+    if frame.gate is not None or frame.walk or frame.fresh or not _untouched.get():
+        return None
+    return Forward(frame=frame, walks=partial(obstacle, agent, kwargs))
 
 
 def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
@@ -380,6 +393,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         ended=time.time(),
         output=bounded(session.redactor.scrub(str(result.output)), _OUTPUT_CHARACTERS) if result else "",
         error=None if error is None else bounded(session.redactor.scrub(f"{type(error).__name__}: {error}")),
+        walked=_walked(frame),
     )
     if not session.store.read_only:
         head = frame.chain.head(result.all_messages(), trusted=frame.trusted) if result else None
@@ -395,6 +409,12 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         session.last_runs.append((frame.agent, Last(run=frame.id, cell=frame.execution.cell)))
     recording.record = ended
     session.emit(ended)
+
+
+def _walked(frame: AgentRunFrame) -> str:
+    if frame.walk:
+        return "--walk was given"
+    return "" if frame.forward is None else frame.forward.walked
 
 
 def _status(error: BaseException | None, *, finished: bool) -> Any:

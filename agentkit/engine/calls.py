@@ -41,7 +41,7 @@ from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
 from agentkit.engine import asking, bailout
 from agentkit.engine.asking import function_of
-from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
+from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.stream import LiveModel, forward_deltas
@@ -83,6 +83,8 @@ class JournalBackend(JournalCallableOperationBackend[None]):
                 frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
             )
         _mark_span(performed, frame)
+        if isinstance(operation_id, ModelRequestId) and performed.replayed and frame.forward is not None:
+            performed = frame.forward.beyond(performed, cast(RunContext[Any], cache_key[-1]))
         if isinstance(operation_id, ToolsetCallToolId):
             frame.ran.append(_in_one_line(cache_key, performed.payload))
         return performed.payload
@@ -214,7 +216,7 @@ def model_call(
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
         read=lambda payload: _read_response(payload, names, by_member),
-        as_replayed=_zero_usage,
+        as_replayed=as_replayed,
         describe=_said,
     )
 
@@ -244,12 +246,6 @@ def _read_response(payload: Any, names: Mapping[str, str], by_member: Mapping[st
     )
     answered = names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
-
-
-def _zero_usage(payload: Any) -> Any:
-    """A replayed response costs nothing: what it cost when live is kept beside it."""
-    metadata = {**(payload.get("metadata") or {}), "agentkit": {"replayed": True, "usage": payload.get("usage")}}
-    return {**payload, "usage": {}, "metadata": metadata}
 
 
 def _complete(payload: Any) -> bool:

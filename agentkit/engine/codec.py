@@ -26,6 +26,12 @@ class ResultCodec:
 RESULT_CODEC = ResultCodec()
 
 
+def as_replayed(payload: Any) -> Any:
+    """A replayed response costs nothing: what it cost when live is kept beside it."""
+    metadata = {**(payload.get("metadata") or {}), "agentkit": {"replayed": True, "usage": payload.get("usage")}}
+    return {**payload, "usage": {}, "metadata": metadata}
+
+
 def encode_tool_result(value: object) -> Any:
     """What the journal keeps of a tool function's return value."""
     return JSON_CODEC.dump(

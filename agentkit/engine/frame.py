@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pydantic_ai.messages import ModelMessage
+from pydantic_ai.tools import RunContext
 
 from agentkit.defend.approval import Headless
 from agentkit.durable.frames import CallCacheView, RunFrame, current_run
-from agentkit.durable.journal import Journal
+from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.keys import Chain, RequestParts
 from agentkit.engine.gate import Gate
 from agentkit.engine.session import Session
 from agentkit.events import Scope
+
+
+class Shortcut(Protocol):
+    """Passes over what of a run is on record; `walked` says why it did not."""
+
+    walked: str
+
+    def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed: ...
 
 
 @dataclass(kw_only=True)
@@ -24,7 +33,8 @@ class AgentRunFrame(RunFrame):
 
     `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
     they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
-    how many equal requests there were before it, and `messages` gives its conversation so far.
+    how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
+    pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`.
     """
 
     journal: Journal
@@ -44,6 +54,9 @@ class AgentRunFrame(RunFrame):
     held: dict[str, Any] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)
     ran: list[str] = field(default_factory=list)
+    state: Any = None
+    forward: Shortcut | None = None
+    walk: bool = False
 
 
 def frame_of_run() -> AgentRunFrame | None:

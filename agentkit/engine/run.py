@@ -27,6 +27,7 @@ async def ask(
     fresh: bool = False,
     mode: Mode | None = None,
     headless: Headless | None = None,
+    walk: bool = False,
     deps: Any = None,
     on_text: Callable[[str], None] | None = None,
     more: Mapping[str, Any] | None = None,
@@ -35,7 +36,8 @@ async def ask(
 
     `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
     kernel before this cell. `headless` is what happens to a call that needs a person where there is none: it stays
-    open (`suspend`), is denied or allowed. `on_text` is called with the answer's text so far. `more` are other keywords
+    open (`suspend`), is denied or allowed. `walk` takes every recorded step one by one, where otherwise those that
+    still hold are passed over at once. `on_text` is called with the answer's text so far. `more` are other keywords
     of the agent's own `run`. Raises UserError when there is no such conversation, and whatever the run raises.
     """
     session = current()
@@ -47,7 +49,7 @@ async def ask(
         raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
     seen: list[Run] = []
     unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
-    options = RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless)
+    options = RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless, walk=walk)
     token = run_options.set(options)
     try:
         given = {"message_history": history, "deps": deps, **(more or {})}

@@ -52,6 +52,7 @@ _RUN = {
     "fresh": Option(help="ask anew, even what is recorded; the newest answer is replayed after"),
     "mode": Option(value="MODE", takes="mode", help="auto, live, replay or off, for this run only"),
     "headless": Option(value="HOW", help="what needs a person where there is none: suspend, deny or allow"),
+    "walk": Option(help="take every recorded step one by one, where otherwise those that hold are passed over at once"),
     "deps": Option(value="NAME", takes="name", help="an object of the notebook that tools get as ctx.deps"),
 }
 

@@ -128,6 +128,7 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
         fresh=line.has("fresh"),
         mode=mode_of(line),
         headless=parse_headless(line.options["headless"]) if line.has("headless") else None,
+        walk=line.has("walk"),
         deps=desk.deps_of(line, agent.name),
         on_text=output.stream,
     )
@@ -186,8 +187,11 @@ def runs(desk: Desk, line: Line) -> Reply:
 
 def why(desk: Desk, line: Line) -> Reply:
     run = _run_id(desk, line)
-    reasons = explain(desk.session.store, run)
-    return _said("\n".join(map(str, reasons)) or f"run {run}: every step was replayed")
+    reasons = [str(reason) for reason in explain(desk.session.store, run)]
+    record = desk.session.store.run(run)
+    if record is not None and record.walked:
+        reasons.append(f"run {run} was walked step by step, though it is on record: {record.walked}")
+    return _said("\n".join(reasons) or f"run {run}: every step was replayed")
 
 
 def forget(desk: Desk, line: Line) -> Reply:
