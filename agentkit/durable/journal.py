@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic_core import from_json
 
 from agentkit.durable.decisions import ASKED, WAITING
-from agentkit.durable.doubt import Found, doubt, may_have_been_paid, paid_twice
+from agentkit.durable.doubt import Found, doubt, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
     Call,
@@ -28,6 +28,7 @@ from agentkit.durable.frames import (
     dumps,
     step_event,
 )
+from agentkit.durable.intents import intent_of, nearest
 from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
@@ -132,7 +133,11 @@ class Journal:
             return redo
         shared = await self._from_cache(call)
         before = None if found is None else found.row
-        claim = await self._claim(self._intent(call, run, before, n=flight.n, ord=ord, redo=redo))
+        claim = await self._claim(
+            intent_of(
+                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub
+            )
+        )
         if not claim.mine:
             await self._waited_for_other(claim.row)
             return None
@@ -254,7 +259,7 @@ class Journal:
     async def _may_go_live(self, found: Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=self._nearest(call, run))
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=nearest(self.store, call, run))
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:
@@ -283,43 +288,11 @@ class Journal:
         assert again is not None
         return again
 
-    def _nearest(self, call: Call, run: RunFrame) -> str:
-        rows = self.store.nearest(kind=call.kind, name=call.name, agent=run.agent, limit=1)
-        if not rows:
-            return f"nothing is recorded for {call.name} of {run.agent}"
-        changed = [part for part, value in call.key.parts.items() if rows[0].parts.get(part) != value]
-        return f"the nearest recording is step {rows[0].id}; different: {', '.join(changed) or 'its place (n)'}"
-
     async def _from_cache(self, call: Call) -> Payload | None:
         if call.cache is None:
             return None
         body = await asyncio.to_thread(call.cache.get, call.key.key)
         return None if body is None else json.loads(body)
-
-    def _intent(self, call: Call, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool) -> Intent:
-        outer = current_step.get()
-        return Intent(
-            key=call.key.key,
-            n=n,
-            slot=call.key.slot,
-            kind=call.kind,
-            name=call.name,
-            effects=call.effects,
-            agent=run.agent,
-            run=run.id,
-            ord=ord,
-            parent=None if outer is None else outer.row.id,
-            parts=call.key.parts,
-            request=bounded(self.redactor.scrub(call.request)),
-            history=call.history,
-            model=call.model,
-            nodes=call.nodes(),
-            bodies=call.key.bodies,
-            fresh=run.fresh or run.mode == "live",
-            redo=redo,
-            paid_before=before is not None and may_have_been_paid(before),
-            abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
-        )
 
     async def _adopt(
         self, payload: Payload, call: Call, row: Row, run: RunFrame, *, ord: int, started: float

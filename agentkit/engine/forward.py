@@ -26,6 +26,8 @@ from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed
 
 _SAME_QUESTION = ("model", "settings", "tools", "output", "instructions")
+# A part beside these (the edits of a branch) makes it another call than the loop would make.
+_PARTS = frozenset({*_SAME_QUESTION, "name", "args", "code", "deps", "history"})
 _ONE_LINE = 200
 _SECRET = b"<secret:"
 _RETRIES = ("retry-prompt", "retry-feedback")
@@ -60,7 +62,7 @@ class Forward:
         What was said in between then stands in the run's messages, and its steps are noted as replayed.
         """
         # How often a tool may still fail is counted by the loop: it walks until that tool has succeeded.
-        if not _calls(performed.payload) or ctx.retries or self.frame.state is None:
+        if not _calls(performed.payload) or _failing(ctx) or self.frame.state is None:
             return performed
         place = self._place(performed.step)
         if place is None:
@@ -113,6 +115,8 @@ class Forward:
         """Whether the loop would come to this step and be answered from this very row."""
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
+            return False
+        if not _PARTS.issuperset(row.parts):
             return False
         # What is put back from the environment is put back, or missed, where the step itself is replayed.
         if _SECRET in row.body or (row.shown is not None and _SECRET in row.shown):
@@ -195,6 +199,11 @@ class Forward:
 
 def _calls(payload: Any) -> bool:
     return any("tool_name" in part for part in payload.get("parts", ()))
+
+
+def _failing(ctx: RunContext[Any]) -> bool:
+    manager = ctx.tool_manager
+    return bool(ctx.retries) or (manager is not None and manager.ctx is not None and bool(manager.ctx.retries))
 
 
 def _same_question(row: Row, first: Row) -> bool:

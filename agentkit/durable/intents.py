@@ -1,0 +1,56 @@
+"""What is written before a live step, from the call and the run it is made in; and what else was ever like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agentkit.durable.doubt import may_have_been_paid
+from agentkit.durable.frames import Call, RunFrame, bounded, current_step
+from agentkit.durable.records import Intent, Row
+from agentkit.durable.store import Store
+
+
+def intent_of(
+    call: Call,
+    run: RunFrame,
+    before: Row | None,
+    *,
+    n: int,
+    ord: int,
+    redo: bool,
+    owner: str,
+    scrub: Callable[[str], str],
+) -> Intent:
+    """The intent of `call`, the `n`-th equal one, by `owner`; `before` is what is on record of it."""
+    outer = current_step.get()
+    return Intent(
+        key=call.key.key,
+        n=n,
+        slot=call.key.slot,
+        kind=call.kind,
+        name=call.name,
+        effects=call.effects,
+        agent=run.agent,
+        run=run.id,
+        ord=ord,
+        parent=None if outer is None else outer.row.id,
+        parts=call.key.parts,
+        request=bounded(scrub(call.request)),
+        history=call.history,
+        model=call.model,
+        nodes=call.nodes(),
+        bodies=call.key.bodies,
+        fresh=run.fresh or run.mode == "live",
+        redo=redo,
+        paid_before=before is not None and may_have_been_paid(before),
+        abandoned=before is not None and before.status == "started" and before.owner == owner,
+    )
+
+
+def nearest(store: Store, call: Call, run: RunFrame) -> str:
+    """In one line, the recording most like `call`, and which parts of the key differ."""
+    rows = store.nearest(kind=call.kind, name=call.name, agent=run.agent, limit=1)
+    if not rows:
+        return f"nothing is recorded for {call.name} of {run.agent}"
+    changed = [part for part, value in call.key.parts.items() if rows[0].parts.get(part) != value]
+    return f"the nearest recording is step {rows[0].id}; different: {', '.join(changed) or 'its place (n)'}"
