@@ -1,0 +1,385 @@
+"""The sandbox driver: runs one program in Monty, answers what it asks of the host, and says how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, get_args, runtime_checkable
+from uuid import UUID
+
+import pydantic_monty as monty
+
+from agentkit.defend.awaited import awaited_calls
+from agentkit.defend.limits import Limits
+from agentkit.defend.worker import Worker
+from agentkit.errors import SandboxError
+
+_MEMORY = re.compile(r"memory limit exceeded|exceeded its memory limit")
+_PROGRAM = re.compile(r"<python-input-\d+>$")
+_LONGEST = 300
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """An object of the host that a program holds: it sees the named `attributes`, may call `methods`, nothing else."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+    @property
+    def methods(self) -> frozenset[str]: ...
+    def call(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What stands still while a program runs, so that running it again is the same: the clock and the random seed."""
+
+    now: datetime.datetime
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program and all it gets: `inputs` by name, the names of its host `functions`, and the `outputs` asked for.
+
+    `prelude` is run before it (shims); `fed` is what is run in the place of `source`, line for line the same.
+    """
+
+    source: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    functions: frozenset[str] = frozenset()
+    outputs: tuple[str, ...] = ()
+    prelude: str = ""
+    fed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCall:
+    """A call that the program makes of the host: the `number`-th, at `line` (from 1), written as `text`."""
+
+    number: int
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    line: int
+    text: str
+
+
+class CallFailed(Exception):
+    """A host call that failed as calls do: the program sees it as an exception of type `kind` and may handle it.
+
+    Everything else that a host call raises ends the program, which never sees it.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        self.message = message
+        super().__init__(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a program ended: the value of its last expression, its outputs by name, and how many host calls it made."""
+
+    value: Any
+    outputs: Mapping[str, Any]
+    calls: int
+
+
+Caller = Callable[[HostCall], Awaitable[Any]]
+
+
+async def run(
+    program: Program,
+    *,
+    world: World,
+    call: Caller,
+    limits: Limits | None = None,
+    printed: Callable[[str], None] = lambda text: None,
+) -> Ended:
+    """Run `program` in a process of its own; `call` answers its host calls, `printed` is told what it prints.
+
+    Raises SandboxError when the program fails or reaches a limit, and whatever `call` raises besides CallFailed. The
+    process is thrown away in any case, at once when this is cancelled.
+    """
+    limits = limits or Limits()
+    if (size := len(program.source.encode())) > limits.source:
+        raise SandboxError("limit", f"the program is {size:,} bytes long, more than {limits.source:,}")
+    drive = _Drive(program, world, call, limits, printed)
+    try:
+        return await drive.to_end()
+    finally:
+        await drive.leave()
+
+
+class _Drive:
+    """One program under way."""
+
+    def __init__(
+        self, program: Program, world: World, call: Caller, limits: Limits, printed: Callable[[str], None]
+    ) -> None:
+        self._program = program
+        self._world = world
+        self._call = call
+        self._limits = limits
+        self._tell = printed
+        self._loop = asyncio.get_running_loop()
+        self._worker = Worker()
+        self._source = (program.fed if program.fed is not None else program.source).encode()
+        self._awaited = awaited_calls(self._source.decode())
+        self._handles: dict[UUID, Handle] = {}
+        self._under_way: dict[int, asyncio.Task[Any]] = {}
+        self._calls = 0
+        self._printed = 0
+        self._failed: dict[tuple[str, str], HostCall] = {}
+        self._session: Any = None
+
+    async def to_end(self) -> Ended:
+        self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy()))
+        inputs = {name: self._given(value) for name, value in self._program.inputs.items()}
+        if self._program.prelude:
+            await self._fed(self._program.prelude, {})
+        value = await self._fed(self._source.decode(), inputs)
+        outputs = await self._outputs() if self._program.outputs else {}
+        return Ended(value=self._left(value), outputs=outputs, calls=self._calls)
+
+    async def leave(self) -> None:
+        """Throw the process away; calls that are still under way are stopped."""
+        self._worker.kill()
+        self._worker.close()
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _policy(self) -> Any:
+        return {"datetime": self._world.now, "random_start": {"seed": self._world.seed}, "sleep": "zero"}
+
+    # -- turns
+
+    async def _turn(self, turn: Callable[[], Any]) -> Any:
+        """One turn of the worker. Stopped meanwhile, its process is killed at once."""
+        try:
+            return await asyncio.wrap_future(self._worker.submit(turn))
+        except asyncio.CancelledError:
+            self._worker.kill()
+            raise
+        except monty.MontyError as error:
+            raise self._fault(error) from None
+
+    async def _fed(self, code: str, inputs: dict[str, Any]) -> Any:
+        session, heard = self._session, self._heard
+        snapshot = await self._turn(lambda: session.feed_start(code, inputs=inputs, print_callback=heard))
+        while not isinstance(snapshot, monty.MontyComplete):
+            snapshot = await self._answered(snapshot)
+        return snapshot.output
+
+    async def _answered(self, snapshot: Any) -> Any:
+        match snapshot:
+            case monty.NameLookupSnapshot():
+                return await self._turn(self._looked_up(snapshot))
+            case monty.FutureSnapshot():
+                results = await self._settled(snapshot.pending_call_ids)
+                return await self._turn(lambda: snapshot.resume(results))
+            case monty.FunctionSnapshot(is_os_function=True):
+                return await self._turn(snapshot.resume_not_handled)
+            case _:
+                answer = await self._called(snapshot)
+                return await self._turn(lambda: snapshot.resume(answer))
+
+    def _looked_up(self, snapshot: Any) -> Callable[[], Any]:
+        name = snapshot.variable_name
+        if name not in self._program.functions:
+            return lambda: snapshot.resume()
+
+        def function() -> None:
+            """Stands for the host's function; a call of it comes out as a call."""
+
+        function.__name__ = name
+        return lambda: snapshot.resume(value=function)
+
+    # -- host calls
+
+    async def _called(self, snapshot: Any) -> dict[str, Any]:
+        if snapshot.object_id is not None:
+            return self._method(snapshot)
+        name = str(snapshot.function_name)
+        if name not in self._program.functions:
+            return {"exc_type": "NameError", "message": f"name '{name}' is not defined"}
+        call = self._host_call(snapshot, name)
+        if self._calls >= self._limits.calls:
+            raise failed_at(call, self._program.source, "limit", f"more than {self._limits.calls} host calls")
+        self._calls += 1
+        if (snapshot.position.start, snapshot.position.end) in self._awaited:
+            self._under_way[snapshot.call_id] = asyncio.ensure_future(self._result(call))
+            return {"future": ...}
+        return await self._result(call)
+
+    def _host_call(self, snapshot: Any, name: str) -> HostCall:
+        before = self._source[: snapshot.position.start]
+        text = self._source[snapshot.position.start : snapshot.position.end].decode(errors="replace")
+        args = tuple(self._left(value) for value in snapshot.args)
+        kwargs = {key: self._left(value) for key, value in snapshot.kwargs.items()}
+        return HostCall(
+            number=self._calls, name=name, args=args, kwargs=kwargs, line=before.count(b"\n") + 1, text=text
+        )
+
+    async def _result(self, call: HostCall) -> dict[str, Any]:
+        try:
+            return {"return_value": self._given(await self._call(call))}
+        except CallFailed as error:
+            kind = error.kind if error.kind in _KNOWN else "RuntimeError"
+            message = error.message if kind == error.kind else f"{error.kind}: {error.message}"
+            self._failed[kind, message] = call
+            return {"exc_type": kind, "message": message}
+
+    async def _settled(self, ids: list[int]) -> dict[int, Any]:
+        """All that is waited for, together: in which order the answers came makes no difference to the program."""
+        tasks = {id_: self._under_way.pop(id_) for id_ in sorted(ids)}
+        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return dict(zip(tasks, results, strict=True))
+
+    def _method(self, snapshot: Any) -> dict[str, Any]:
+        handle, method = self._handles[snapshot.object_id], str(snapshot.function_name)
+        if method not in handle.methods:
+            return {"exc_type": "AttributeError", "message": f"it has no method {method}"}
+        try:
+            args = tuple(self._left(value) for value in snapshot.args)
+            kwargs = {key: self._left(value) for key, value in snapshot.kwargs.items()}
+            return {"return_value": self._given(handle.call(method, args, kwargs))}
+        except CallFailed as error:
+            return {"exc_type": error.kind, "message": error.message}
+
+    # -- values
+
+    def _given(self, value: Any) -> Any:
+        """`value` as Monty takes it: handles as objects with a few methods."""
+        match value:
+            case Handle():
+                self._handles[value.id] = value
+                return monty.ClassInstance(
+                    value, eager_attrs=value.attributes, allowed_methods=value.methods, id=value.id
+                )
+            case dict():
+                return {key: self._given(item) for key, item in value.items()}
+            case list():
+                return [self._given(item) for item in value]
+            case _:
+                return value
+
+    def _left(self, value: Any) -> Any:
+        """`value` as the host takes it: an instance of the program's own classes as the dict of its attributes."""
+        match value:
+            case monty.MontyClassProxy():
+                return {name: self._left(item) for name, item in value.attributes.items()}
+            case dict():
+                return {key: self._left(item) for key, item in value.items()}
+            case list() | set() | frozenset():
+                return type(value)(self._left(item) for item in value)
+            case tuple():
+                return tuple(self._left(item) for item in value)
+            case _:
+                return value
+
+    async def _outputs(self) -> dict[str, Any]:
+        names = self._program.outputs
+        try:
+            values = await self._fed("[" + ", ".join(names) + "]", {})
+        except SandboxError as error:
+            missing = re.match(r"NameError: name '(\w+)'", error.message)
+            if missing is None:
+                raise
+            raise SandboxError("code", f"the program never assigned {missing[1]}, which --out asks for") from None
+        return {name: self._left(value) for name, value in zip(names, values, strict=True)}
+
+    # -- what it prints
+
+    def _heard(self, stream: str, text: str) -> None:
+        """Called on the worker's thread."""
+        self._printed += len(text.encode())
+        if self._printed > self._limits.printed:
+            self._worker.kill()
+            return
+        self._loop.call_soon_threadsafe(self._tell, text)
+
+    # -- how it failed
+
+    def _fault(self, error: monty.MontyError) -> SandboxError:
+        if self._printed > self._limits.printed:
+            return SandboxError("limit", f"more than {self._limits.printed:,} bytes printed")
+        if isinstance(error, monty.MontyCrashedError):
+            return self._crashed(error)
+        kind, message = type(error.exception()).__name__, _first_line(error)
+        frames = _frames(error)
+        if (limit := self._limit(error, frames)) is not None:
+            return limit
+        call = self._failed.get((kind, str(error.exception())))
+        fault = "dialect" if kind in ("SyntaxError", "NotImplementedError") else "tool" if call is not None else "code"
+        return _placed(SandboxError(fault, message), frames)
+
+    def _crashed(self, error: monty.MontyCrashedError) -> SandboxError:
+        if error.timed_out or "limit" in str(error):
+            return SandboxError(
+                "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
+            )
+        return SandboxError("crash", f"the sandbox's process ended: {_first_line(error)}")
+
+    def _limit(self, error: Any, frames: list[Any]) -> SandboxError | None:
+        """The limit that was reached. A program that raises the same words itself has its own line to show for it."""
+        exception = error.exception()
+        if isinstance(exception, TimeoutError) and not frames:
+            return SandboxError(
+                "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
+            )
+        raised = bool(frames) and (frames[-1].source_line or "").lstrip().startswith("raise")
+        if isinstance(exception, MemoryError) and not raised and _MEMORY.search(str(exception)):
+            size = f"{self._limits.memory / (1 << 20):g}MB"
+            return _placed(SandboxError("limit", f"more than {size} of memory (memory={size})"), frames)
+        if isinstance(exception, RuntimeError) and not raised and "suspension limit" in str(exception):
+            return SandboxError("limit", "too many turns between the program and the host")
+        return None
+
+
+def _first_line(error: Any) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _frames(error: Any) -> list[Any]:
+    """Where in the program it was, outermost first; what stands inside an `eval` is shown at the `eval`."""
+    found = error.traceback() if hasattr(error, "traceback") else []
+    return [frame for frame in found if _PROGRAM.match(frame.filename)]
+
+
+def _placed(error: SandboxError, frames: list[Any]) -> SandboxError:
+    if not frames:
+        return error
+    frame = frames[-1]
+    source = (frame.source_line or "").rstrip("\n")
+    end = frame.end_column if frame.end_line == frame.line else len(source) + 1
+    width = max(1, min(end, len(source) + 1) - frame.column)
+    return SandboxError(error.fault, error.message, line=frame.line, column=frame.column, width=width, source=source)
+
+
+def failed_at(call: HostCall, source: str, fault: str, message: str) -> SandboxError:
+    """An error that ends the program at one of its host calls."""
+    line = source.splitlines()[call.line - 1]
+    written = call.text.splitlines()[0] if call.text else call.name
+    column = max(0, line.find(written)) + 1
+    return SandboxError(fault, message, line=call.line, column=column, width=len(written), source=line)
+
+
+_KNOWN = frozenset(
+    name
+    for name in get_args(monty.ExcType)
+    if name not in ("BaseException", "SystemExit", "KeyboardInterrupt", "StopIteration")
+)
+"""The exceptions that a program can be given by name; of another type it gets a RuntimeError that names it."""
