@@ -96,6 +96,13 @@ class SandboxError(AgentKitError):
         self.calls = tuple(calls)
         super().__init__(self._said())
 
+    def after(self, calls: Sequence[str], *, hint: str = "") -> SandboxError:
+        """The same error, with the host calls made before it and what to write instead."""
+        return SandboxError(
+            self.fault, self.message, line=self.line, column=self.column, width=self.width, source=self.source,
+            hint=hint or self.hint, calls=calls or self.calls,
+        )  # fmt: skip
+
     def _said(self) -> str:
         told = [f"{self.fault}: {self.message}" + (f" (line {self.line})" if self.line is not None else "")]
         if self.line is not None and self.source:

@@ -42,9 +42,16 @@ def _put_under(tree: ast.AST, names: set[str]) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id in names for to in node.targets):
             yield node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
-            if isinstance(node.func.value, ast.Name) and node.func.value.id in names:
-                yield from node.args
+        elif isinstance(node, ast.Call) and _appends(node, names):
+            yield from node.args
+
+
+def _appends(call: ast.Call, names: set[str]) -> bool:
+    match call.func:
+        case ast.Attribute(value=ast.Name(id=name), attr="append"):
+            return name in names
+        case _:
+            return False
 
 
 def _line_starts(source: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import shutil
@@ -74,10 +75,9 @@ class Worker:
         """End the process now, whatever it is doing; from any thread."""
         self._killed = True
         if self._pid is not None:
-            try:
+            # It may have ended by itself.
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # It has ended by itself.
 
     def close(self) -> None:
         """Throw the process away and end the thread, once its turn has ended; nobody waits for it."""

@@ -235,7 +235,17 @@ def step_event(
         request=row.request,
         result=row.result,
         error=row.error,
+        within=_within(run, ord),
     )
+
+
+def _within(run: RunFrame, ord: int) -> int | None:
+    outer = current_step.get()
+    if outer is not None and outer.run is run and outer.ord == ord:
+        # Told from inside the step itself, by the thread that performed it.
+        outer = outer.outer
+    made_by_code = outer is not None and outer.run is run and outer.row.kind == "tool"
+    return outer.ord if outer is not None and made_by_code else None
 
 
 @contextmanager

@@ -203,11 +203,11 @@ async def _recorded(
     agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
     session = current()
-    if session is None or (options := _options(session)).mode == "off":
+    if session is None or (options := options_of(session)).mode == "off":
         with inside_nothing():
             yield
         return
-    gate = _gate(session, agent, args, kwargs)
+    gate = gate_of(session, agent, args, kwargs)
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     token = _recording.set(recording)
     try:
@@ -222,9 +222,7 @@ async def _recorded(
         _recording.reset(token)
 
 
-def _gate(
-    session: Session, agent: AbstractAgent[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Gate | None:
+def gate_of(session: Session, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Gate | None:
     """The gate of this run: that of the run around it, of the stepping it belongs to, or of the breakpoints."""
     outer = frame_of_run()
     if outer is not None:
@@ -255,7 +253,8 @@ def inside_nothing() -> Iterator[None]:
         current_run.reset(token)
 
 
-def _options(session: Session) -> RunOptions:
+def options_of(session: Session) -> RunOptions:
+    """How a run that begins now is to be run."""
     outer = frame_of_run()
     if outer is not None:
         return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless)

@@ -209,16 +209,17 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
             return ToolApproved(override_args=arguments)
         case _:
             why = f": {decision.reason}" if decision.reason else ""
-            return ToolDenied(f"This call was denied by {_whom(decision)}{why}. It was not made.")
+            return ToolDenied(f"This call was denied by {whom(decision)}{why}. It was not made.")
 
 
 def _answered(question: Question, decision: Decision) -> Any:
     if decision.verdict == "stop":
-        raise Stopped(f"stopped by {_whom(decision)} at the question: {question.text}")
+        raise Stopped(f"stopped by {whom(decision)} at the question: {question.text}")
     return decision.answer
 
 
-def _whom(decision: Decision) -> str:
+def whom(decision: Decision) -> str:
+    """Who decided, as the agent is told."""
     return "the person" if decision.by.startswith("you") else decision.by
 
 

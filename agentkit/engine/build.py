@@ -100,6 +100,11 @@ def _tool(function: Callable[..., Any]) -> Tool[Any]:
         return Tool(function, timeout=declared.timeout, metadata={"agentkit": {"effects": declared.effects}})
 
 
+def as_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
+    """A function, or an agent to ask, as a pydantic-ai tool."""
+    return _sub_agent(one) if isinstance(one, AbstractAgent) else _tool(one)
+
+
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
     if not agent.name:
         raise UserError("a sub-agent needs a name: build it with %%agent build NAME, or Agent(..., name='…')")

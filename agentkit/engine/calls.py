@@ -84,7 +84,8 @@ class JournalBackend(JournalCallableOperationBackend[None]):
             )
         _mark_span(performed, frame)
         if isinstance(operation_id, ToolsetCallToolId):
-            frame.ran.append(_in_one_line(cache_key, performed.payload))
+            tool_name, args, *_ = cache_key
+            frame.ran.append(in_one_line(str(tool_name), args, performed.payload))
         return performed.payload
 
 
@@ -93,8 +94,8 @@ def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cach
     asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
 
 
-def _in_one_line(cache_key: tuple[Any, ...], payload: Any) -> str:
-    name, args, *_ = cache_key
+def in_one_line(name: str, args: Any, payload: Any) -> str:
+    """A call that was made, with its result."""
     result = bounded(_returned(payload), _ONE_LINE)
     return f"{name}({bounded(_shown_arguments(args), _ONE_LINE)})" + (f" → {result}" if result else "")
 
@@ -154,7 +155,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
                 kind="model",
                 name=model_id or "" if in_use is None else models.identity(in_use),
                 messages=tuple(messages),
-                record=lambda name, edit: _edit(frame, name, edit, ctx),
+                record=lambda name, edit: edit_call(frame, name, edit, ctx),
                 parameters=parameters,
                 model=in_use,
             )
@@ -165,7 +166,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
                 kind="tool",
                 name=name,
                 messages=tuple(ctx.messages),
-                record=lambda name, edit: _edit(frame, name, edit, ctx),
+                record=lambda name, edit: edit_call(frame, name, edit, ctx),
                 arguments=args,
                 validator=getattr(tool, "args_validator", None),
                 schema=getattr(definition, "parameters_json_schema", None),
@@ -294,16 +295,39 @@ def _last_text(messages: list[ModelMessage]) -> str:
 
 def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
     function = function_of(tool)
-    declared = declaration(function) if function is not None else _from_hints(tool)
+    call = tool_call(
+        frame,
+        f"{toolset}:{name}",
+        args,
+        function=function,
+        declared=declaration(function) if function is not None else _from_hints(tool),
+        history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
+        deps=value_digest(ctx.deps) if ctx.deps is not None else None,
+    )
+    encode = None if function is None or getattr(tool, "is_async", True) else encode_tool_result
+    return replace(call, name=name, encode=encode)
+
+
+def tool_call(
+    frame: AgentRunFrame,
+    name: str,
+    args: Any,
+    *,
+    function: Callable[..., Any] | None,
+    declared: Declaration,
+    history: bytes | None,
+    deps: bytes | None = None,
+    place: str | None = None,
+) -> Call:
+    """The step that a tool's call is, whoever makes it; `place` keeps apart what is asked in different cells."""
     digest = _digest(function, frame.digests)
-    deps = value_digest(ctx.deps) if ctx.deps is not None else None
     shared = declared.share is not None
-    history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
     key = tool_key(
-        name=f"{toolset}:{name}",
+        name=name,
         args=args,
         digest=digest.digest,
         history=None if shared else history,
+        call=None if shared else place,
         deps=deps,
         reads=digest.reads,
         memo=frame.memo,
@@ -324,7 +348,6 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         control=_control,
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=_returned,
-        encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
     )
 
 
@@ -386,7 +409,7 @@ def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: R
     )
 
 
-def _edit(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any]) -> Call:
+def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] | None) -> Call:
     """What a person put in the place of a step, as a step of its own."""
     value = edit["value"]
     said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
