@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -73,12 +74,14 @@ class HostCall:
 class CallFailed(Exception):
     """A host call that failed as calls do: the program sees it as an exception of type `kind` and may handle it.
 
-    Everything else that a host call raises ends the program, which never sees it.
+    Everything else that a host call raises ends the program, which never sees it. `fault` is whose error it is, should
+    the program not handle it: `tool`, or `code` for a call that was never made because it was written wrongly.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, fault: str = "tool") -> None:
         self.kind = kind
         self.message = message
+        self.fault = fault
         super().__init__(message)
 
 
@@ -129,6 +132,8 @@ class _Drive:
         self._limits = limits
         self._tell = printed
         self._loop = asyncio.get_running_loop()
+        # What it prints belongs to the cell that runs it, and the worker's thread knows of no cell.
+        self._context = contextvars.copy_context()
         self._worker = Worker()
         self._source = (program.fed if program.fed is not None else program.source).encode()
         self._awaited = awaited_calls(self._source.decode())
@@ -136,7 +141,7 @@ class _Drive:
         self._under_way: dict[int, asyncio.Task[Any]] = {}
         self._calls = 0
         self._printed = 0
-        self._failed: dict[tuple[str, str], HostCall] = {}
+        self._failed: dict[tuple[str, str], CallFailed] = {}
         self._session: Any = None
 
     async def to_end(self) -> Ended:
@@ -235,7 +240,7 @@ class _Drive:
         except CallFailed as error:
             kind = error.kind if error.kind in _KNOWN else "RuntimeError"
             message = error.message if kind == error.kind else f"{error.kind}: {error.message}"
-            self._failed[kind, message] = call
+            self._failed[kind, message] = error
             return {"exc_type": kind, "message": message}
 
     async def _settled(self, ids: list[int]) -> dict[int, Any]:
@@ -308,7 +313,7 @@ class _Drive:
         if self._printed > self._limits.printed:
             self._worker.kill()
             return
-        self._loop.call_soon_threadsafe(self._tell, text)
+        self._loop.call_soon_threadsafe(self._tell, text, context=self._context)
 
     # -- how it failed
 
@@ -317,12 +322,14 @@ class _Drive:
             return SandboxError("limit", f"more than {self._limits.printed:,} bytes printed")
         if isinstance(error, monty.MontyCrashedError):
             return self._crashed(error)
-        kind, message = type(error.exception()).__name__, _first_line(error)
+        kind = type(error.exception()).__name__
+        message = _one_line(f"{kind}: {error.exception()}" if kind == "KeyError" else str(error))
         frames = _frames(error)
         if (limit := self._limit(error, frames)) is not None:
             return limit
-        call = self._failed.get((kind, str(error.exception())))
-        fault = "dialect" if kind in ("SyntaxError", "NotImplementedError") else "tool" if call is not None else "code"
+        if (failed := self._failed.get((kind, str(error.exception())))) is not None:
+            return _placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
+        fault = "dialect" if kind in ("SyntaxError", "NotImplementedError") else "code"
         return _placed(SandboxError(fault, message), frames)
 
     def _crashed(self, error: monty.MontyCrashedError) -> SandboxError:
@@ -330,7 +337,7 @@ class _Drive:
             return SandboxError(
                 "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
             )
-        return SandboxError("crash", f"the sandbox's process ended: {_first_line(error)}")
+        return SandboxError("crash", f"the sandbox's process ended: {_one_line(str(error))}")
 
     def _limit(self, error: Any, frames: list[Any]) -> SandboxError | None:
         """The limit that was reached. A program that raises the same words itself has its own line to show for it."""
@@ -348,8 +355,8 @@ class _Drive:
         return None
 
 
-def _first_line(error: Any) -> str:
-    text = " ".join(str(error).split())
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

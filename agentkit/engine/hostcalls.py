@@ -42,14 +42,17 @@ class HostTool:
     def arguments(self, call: HostCall) -> dict[str, Any]:
         """The arguments by name, as the function wants them; CallFailed says what does not fit."""
         if any(isinstance(value, FrameHandle) for value in (*call.args, *call.kwargs.values())):
-            raise CallFailed("TypeError", f"{self.name}: a frame cannot be passed on; pass frame.head(n)")
+            raise self._misused("a frame cannot be passed on: pass frame.head(n)")
         try:
             bound = inspect.signature(self.function).bind(*call.args, **call.kwargs)
             return self.valid(_flat(bound))
         except TypeError as error:
-            raise CallFailed("TypeError", f"{self.name}() {error}") from error
+            raise self._misused(str(error)) from error
         except ValidationError as error:
-            raise CallFailed("TypeError", f"{self.name}() {_misfit(error)}") from error
+            raise self._misused(_misfit(error)) from error
+
+    def _misused(self, why: str) -> CallFailed:
+        return CallFailed("TypeError", f"{self.name}(): {why}", fault="code")
 
     def valid(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self.tool.function_schema.validator.validate_python(dict(arguments))

@@ -113,6 +113,17 @@ _SETTLE = {
     "stop": Option(help="leave it stopped; runs that reach it end there"),
 }
 
+_SANDBOX = {
+    "in": Option(value="A,B", takes="name", help="variables that enter"),
+    "out": Option(value="A,B", takes="name", help="variables of the program that leave and are bound here"),
+    "call": Option(value="A,B", takes="tools", help="functions and agents of the notebook that it may call"),
+    "approve": Option(value="A,B*", takes="tools", help="calls that need a person's yes"),
+    "limits": Option(value="LIMITS", help="memory=256MB,time=10s,calls=200: what it may use at most"),
+    "fresh": Option(help="run it anew, even what is recorded"),
+    "mode": _RUN["mode"],
+    "headless": _RUN["headless"],
+}
+
 VERBS: dict[str, Verb] = {
     "build": Verb(
         where="cell",
@@ -140,6 +151,11 @@ VERBS: dict[str, Verb] = {
         takes="agent",
         options=_STEP,
         help="run an agent step by step: it pauses before each; the body is the prompt",
+    ),
+    "sandbox": Verb(
+        where="cell",
+        options=_SANDBOX,
+        help="run the body, Python that you do not trust, in a sandbox; its calls are recorded steps",
     ),
     "next": Verb(
         where="line",
