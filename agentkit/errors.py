@@ -7,6 +7,7 @@ AgentKitError
 │   ├── MissingExtra       an optional package is not installed (gives the pip line)
 │   └── SecretMissing      a live step would receive a redacted secret that is not in the environment
 ├── SandboxError           a sandbox program ended early; `fault` says by what, `line` and `column` where
+├── ChildFailed            a tool's own process ended without a result: out of memory or time, or crashed
 ├── Stopped                a run ended on purpose or was interrupted; re-running continues
 │   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
@@ -114,6 +115,10 @@ class SandboxError(AgentKitError):
         told += [f"  {self.hint}"] if self.hint else []
         told += [f"  calls made before: {'; '.join(self.calls)}"] if self.calls else []
         return "\n".join(told)
+
+
+class ChildFailed(AgentKitError):
+    """The process of an isolated call ended without a result; the message says what was asked and used."""
 
 
 class Stopped(AgentKitError):

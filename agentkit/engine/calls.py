@@ -39,7 +39,7 @@ from agentkit.define.tools import Declaration, declaration
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout
+from agentkit.engine import asking, bailout, isolation
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -70,7 +70,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        within = _within_arrivals(body)
+        within = _within_arrivals(isolation.apart(operation_id, cache_key, body))
         arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
         if frame.gate is not None and arrival is not None:
             frame.gate.change_arguments(arrival)
@@ -419,7 +419,7 @@ def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] |
     return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
-class JournalDurability(BaseDurabilityCapability[Any]):
+class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]):
     """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
 
     engine_spec: ClassVar[DurabilityEngineSpec] = DurabilityEngineSpec(

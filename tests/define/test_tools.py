@@ -20,7 +20,7 @@ def test_a_declared_tool_is_still_the_function() -> None:
     try:
         assert declared is plain
         assert plain(2) == 2
-        assert declaration(plain) == Declaration(effects="once", timeout=120.0, memory="2GiB")
+        assert declaration(plain) == Declaration(effects="once", timeout=120.0, memory=("2GiB",), isolate=True)
     finally:
         del plain.__agentkit__  # type: ignore[attr-defined]
 

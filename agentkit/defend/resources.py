@@ -1,0 +1,92 @@
+"""What a declared tool may use, how a try of it ended, and the words for a person and for an agent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, assert_never
+
+Walls: TypeAlias = Literal["none", "network", "everything"]
+"""What a child is kept from: nothing; the network and writing to files; or all but Python and its libraries."""
+
+How: TypeAlias = Literal["done", "raised", "memory", "timeout", "stopped", "crashed", "refused", "flooded"]
+"""How a child ended. `refused`: it was not begun, for it could not be limited as asked."""
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """The limits of one child: bytes of memory, seconds, and what it is kept from. None is no limit."""
+
+    memory: int | None = None
+    seconds: float | None = None
+    walls: Walls = "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Try:
+    """One try of a tool in a child: what it was given, the most memory it held (bytes), and how it ended."""
+
+    asked: int | None
+    peak: int
+    seconds: float
+    how: How
+    text: str = ""
+
+    @property
+    def said(self) -> str:
+        """`out of memory: used 498MB of 512MB in 0.8 s`"""
+        of = "" if self.asked is None else f" of {size_said(self.asked)}"
+        used = f"used {size_said(self.peak)}{of} in {self.seconds:.1f} s"
+        outcome = outcome_said(self.how)
+        return f"{outcome}: {used}" + (f" ({self.text})" if self.text else "")
+
+
+def outcome_said(how: How) -> str:
+    match how:
+        case "memory":
+            return "out of memory"
+        case "timeout":
+            return "out of time"
+        case "flooded":
+            return "its result is too large"
+        case "done" | "raised" | "stopped" | "crashed" | "refused":
+            return how
+        case _:
+            assert_never(how)
+
+
+def size_said(size: int) -> str:
+    """`512MB`, `1.5GB`; units of 1024."""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.3g}{_UNITS[unit]}" if value < 1000 else f"{value:.0f}{_UNITS[unit]}"
+
+
+def shortage(tool: str, tries: Sequence[Try]) -> str:
+    """What an agent is told when its tool ran out of memory at the largest size there is."""
+    sizes = [size_said(each.asked) for each in tries if each.asked is not None]
+    asked = f"It was given {', then '.join(sizes)}; more cannot be asked for"
+    last = tries[-1]
+    wanted = f" ({last.text})" if last.text else ""
+    return (
+        f"{tool} ran out of memory. {asked}. It held {size_said(last.peak)} when it ended{wanted}. "
+        "Call it again with less to do: fewer rows or columns, a filter, a shorter period or a sample, in several "
+        "calls if need be. The same call again will fail again."
+    )
+
+
+def too_slow(tool: str, tries: Sequence[Try], seconds: float) -> str:
+    """What an agent is told when its tool did not end in time."""
+    last = tries[-1]
+    return (
+        f"{tool} did not end within {seconds:g} s and was stopped (it held {size_said(last.peak)} of memory). More "
+        "time cannot be asked for. Call it again with less to do, in several calls if need be."
+    )
+
+
+def too_much(tool: str) -> str:
+    """What an agent is told when its tool returned more than can be handed over."""
+    return f"{tool} returned more than can be handed over. Call it again with less to return: a summary, or fewer rows."

@@ -1,0 +1,246 @@
+"""Tools that declared what they need: each call in a process of its own, up the ladder of sizes, each try a step."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult, DurableOperationId, ToolsetCallToolId
+from pydantic_ai.exceptions import ModelRetry, ToolFailed
+from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.tools import RunContext, ToolDefinition
+
+from agentkit.defend import parcel
+from agentkit.defend.child import Child, Ended, walls_stand
+from agentkit.defend.resources import Box, Try, shortage, size_said, too_much, too_slow
+from agentkit.define.bundle import Bundle, bundle
+from agentkit.define.tools import Declaration, declaration
+from agentkit.durable.frames import Call, current_run, current_step
+from agentkit.durable.keys import operation_key
+from agentkit.engine.asking import function_of
+from agentkit.engine.codec import encode_tool_result
+from agentkit.engine.frame import AgentRunFrame, frame_of_run
+from agentkit.errors import ChildFailed, UserError
+from agentkit.values import to_json
+
+_AT_ONCE = 64
+_EMPTY_ROWS = 0
+# Threads that only wait for their child; the pool of the event loop has few, and they may be taken.
+_waiting = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="agentkit-child")
+
+
+def check(function: Callable[..., Any], *, takes_ctx: bool) -> None:
+    """Raise UserError for a declared tool that cannot run in a process of its own, or not as declared, here."""
+    declared = declaration(function)
+    if not declared.isolate:
+        return
+    name = function.__name__
+    if takes_ctx:
+        raise UserError(f"{name} cannot run in a process of its own: it takes a RunContext, which lives in the kernel")
+    if declared.network is False and (why := walls_stand()) is not None:
+        raise UserError(f"{name}: network=False cannot be enforced on this system: {why}")
+    _job(function, bundle(function), {}, key="", whole=False)
+
+
+# ---- the call
+
+
+def apart(
+    operation: DurableOperationId, cache_key: tuple[Any, ...], body: Callable[[], Awaitable[object]]
+) -> Callable[[], Awaitable[object]]:
+    """What performs an operation of an agent: `body`, or for a tool that declared it a process of its own."""
+    if not isinstance(operation, ToolsetCallToolId):
+        return body
+    _, args, _, tool = cache_key
+    function = function_of(tool)
+    if function is None or not declaration(function).isolate:
+        return body
+
+    async def performed() -> object:
+        try:
+            return encode_tool_result(await called(function, args, takes_ctx=_takes_ctx(tool)))
+        except ModelRetry as retry:
+            return _signal("model_retry", retry.message)
+        except ToolFailed as failed:
+            return _signal("tool_failed", failed.message)
+
+    return performed
+
+
+class OutsideSessions(AbstractCapability[Any]):
+    """Isolates the calls of an agent where nothing is recorded. In a session the step does it: a replay starts none."""
+
+    async def wrap_tool_execute(
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any], handler: Any
+    ) -> Any:
+        tools = None if ctx.tool_manager is None else ctx.tool_manager.tools
+        tool = None if tools is None or current_run.get() is not None else tools.get(call.tool_name)
+        function = function_of(tool)
+        if function is None or not declaration(function).isolate:
+            return await handler(args)
+        return await called(function, args, takes_ctx=_takes_ctx(tool))
+
+
+def _signal(kind: str, message: str) -> object:
+    return JSON_CODEC.dump(CallToolResult, JSON_CODEC.load(CallToolResult, {"kind": kind, "message": message}))
+
+
+def _takes_ctx(tool: Any) -> bool:
+    while (inner := getattr(tool, "source_tool", None)) is not None:
+        tool = inner
+    return bool(getattr(getattr(getattr(tool, "call_func", None), "__self__", None), "takes_ctx", False))
+
+
+async def called(function: Callable[..., Any], args: Mapping[str, Any], *, takes_ctx: bool = False) -> Any:
+    """What `function` returns, as JSON. Raises ModelRetry in words an agent can act on when it had too little."""
+    check(function, takes_ctx=takes_ctx)
+    declared = declaration(function)
+    tries: list[Try] = []
+    for size in declared.sizes or (None,):
+        ended = await _try(function, declared, args, size)
+        tries.append(ended.attempt)
+        if ended.attempt.how == "memory":
+            continue
+        return _value(function.__name__, declared, ended, tries)
+    raise ModelRetry(shortage(function.__name__, tries))
+
+
+def _value(name: str, declared: Declaration, ended: Ended, tries: list[Try]) -> Any:
+    match ended.attempt.how:
+        case "done":
+            return ended.reply["value"]
+        case "timeout":
+            raise ModelRetry(too_slow(name, tries, declared.timeout or 0.0))
+        case "flooded":
+            raise ModelRetry(too_much(name))
+        case _:
+            raise ChildFailed(f"{name}: {ended.attempt.said}")
+
+
+# ---- one try
+
+
+async def _try(function: Callable[..., Any], declared: Declaration, args: Mapping[str, Any], size: int | None) -> Ended:
+    box = Box(memory=size, seconds=declared.timeout, walls="network" if declared.network is False else "none")
+    step = current_step.get()
+    key = "" if step is None else step.idempotency_key
+    job = _job(function, bundle(function), args, key=key)
+    frame = frame_of_run()
+    if frame is None or step is None:
+        return _judged(await performed_in_child(job, box))
+    ended: list[Ended] = []
+
+    async def body() -> Any:
+        ended.append(await performed_in_child(job, box))
+        _judged(ended[-1], record=True)
+        return {"said": ended[-1].attempt.said, "value": ended[-1].reply["value"], "printed": ended[-1].printed}
+
+    try:
+        performed = await frame.journal.perform(_step(frame, function.__name__, box, key), body)
+    except ChildFailed:
+        if ended:
+            return ended[-1]
+        raise
+    return ended[-1] if ended else _recorded(performed.payload, size)
+
+
+def _step(frame: AgentRunFrame, name: str, box: Box, key: str) -> Call:
+    limits = [
+        *([] if box.memory is None else [size_said(box.memory)]),
+        *([] if box.seconds is None else [f"{box.seconds:g} s"]),
+        *(["no network"] if box.walls != "none" else []),
+    ]
+    return Call(
+        # The call it is a try of says which it is; what is asked of that one is in its own key.
+        key=operation_key(name=f"try:{name}", payload={"of": key, "memory": box.memory}, history=None, memo=frame.memo),
+        kind="sandbox",
+        name=name,
+        effects="none",
+        request=", ".join(limits) or "a process of its own",
+        counted=False,
+        describe=lambda payload: str(payload["said"]),
+    )
+
+
+def _recorded(payload: Any, size: int | None) -> Ended:
+    """A try that was recorded, though its call was not: the kernel died between the two."""
+    attempt = Try(asked=size, peak=0, seconds=0.0, how="done")
+    return Ended(attempt=attempt, reply={"value": payload["value"]}, printed=payload["printed"])
+
+
+def _judged(ended: Ended, *, record: bool = False) -> Ended:
+    """Raise what the tool raised; with `record` also whatever else kept it from giving a result."""
+    match ended.attempt.how:
+        case "raised":
+            raise _rebuilt(ended.reply)
+        case "refused":
+            raise UserError(f"a process of its own cannot be limited as declared here: {ended.attempt.text}")
+        case "stopped":
+            raise asyncio.CancelledError
+        case "done":
+            return ended
+        case _:
+            if record:
+                raise ChildFailed(ended.attempt.said)
+            return ended
+
+
+def _rebuilt(reply: Mapping[str, Any]) -> BaseException:
+    """The error as the kernel would have seen it, where its type is one of Python's own or pydantic-ai's signals."""
+    kind, message = reply["kind"], reply["message"]
+    if reply["module"].startswith("pydantic_ai") and kind in ("ModelRetry", "ToolFailed"):
+        return ModelRetry(message) if kind == "ModelRetry" else ToolFailed(message)
+    found = getattr(builtins, kind, None) if reply["module"] == "builtins" else None
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, UnicodeError):
+        error: Exception = found(message)
+    else:
+        error = RuntimeError(f"{kind}: {message}")
+    error.add_note(f"in the tool's own process:\n{reply['trace']}")
+    return error
+
+
+async def performed_in_child(job: Mapping[str, Any], box: Box) -> Ended:
+    """Run the job in a child; when this is cancelled, the child and all it has started end."""
+    child = Child(job, box)
+    try:
+        ended = await asyncio.get_running_loop().run_in_executor(_waiting, child.wait)
+    except asyncio.CancelledError:
+        child.stop()
+        raise
+    if ended.printed:
+        sys.stdout.write(ended.printed)
+    return ended
+
+
+def _job(
+    function: Callable[..., Any], needs: Bundle, args: Mapping[str, Any], *, key: str, whole: bool = True
+) -> dict[str, Any]:
+    name = function.__name__
+    return {
+        "kind": "tool",
+        "function": name,
+        "units": [{"file": unit.file, "line": unit.line, "text": unit.text} for unit in needs.units],
+        "imports": [list(each) for each in needs.imports],
+        "values": {read: _packed(name, read, value, whole=whole) for read, value in needs.values.items()},
+        "args": {each: to_json(value, where=f"{name}({each}=)") for each, value in args.items()},
+        "key": key,
+    }
+
+
+def _packed(tool: str, name: str, value: Any, *, whole: bool) -> Any:
+    try:
+        return parcel.pack(value if whole else _sample(value), where=name)
+    except parcel.Unpackable as error:
+        raise UserError(
+            f"{tool} cannot run in a process of its own: it reads {error}; make it inside the tool, or pass its content"
+        ) from error
+
+
+def _sample(value: Any) -> Any:
+    """A frame or array without its rows: enough to see whether its kind can be handed over."""
+    return value[:_EMPTY_ROWS] if hasattr(value, "dtypes") or hasattr(value, "dtype") else value
