@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import hashlib
-import re
-import secrets
 import time
 import uuid
 from collections import Counter
@@ -24,13 +21,14 @@ from agentkit.defend.frames import FrameHandle
 from agentkit.defend.limits import Limits
 from agentkit.define.digest import tool_digest, value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
-from agentkit.durable.keys import Chain, RequestParts, operation_key, tool_key
+from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking
 from agentkit.engine.agent import RunOptions, gate_of, inside_nothing, options_of, run_options
 from agentkit.engine.calls import enclosing_step
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.hostcalls import HostTool, host_tools, perform_call
 from agentkit.engine.session import Session, current, execution_of
+from agentkit.engine.steady import TOLD_CALLS, steady_world
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
 from agentkit.events import Event, Mode, Run
 
@@ -38,9 +36,6 @@ NAME = "sandbox"
 Tier: TypeAlias = Literal["monty", "process"]
 
 _PROMPT_CHARACTERS = 2_000
-_TOLD_CALLS = 12
-_CLOCK = re.compile(r"\b(?:datetime|date|time|random)\b")
-_STILL = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,13 +301,15 @@ class _Performance:
             functions=frozenset(script.tools),
             outputs=script.outputs,
         )
-        world = await self._world()
+        frame = self._frame
+        place = None if frame is None else frame.execution.cell
+        world = await steady_world(frame, script.source, place=place)
         try:
             ended = await _RUNNERS[script.tier](
                 program, world=world, call=self._call, limits=script.limits, printed=self._print
             )
         except SandboxError as error:
-            raise error.after(() if self._frame is None else self._frame.ran[-_TOLD_CALLS:]) from None
+            raise error.after(() if self._frame is None else self._frame.ran[-TOLD_CALLS:]) from None
         outputs = {name: crossing.to_record(value, where=f"{name} (--out)") for name, value in ended.outputs.items()}
         return {
             "value": _value_record(ended.value),
@@ -334,31 +331,6 @@ class _Performance:
 
     async def _call(self, call: driver.HostCall) -> Any:
         return await perform_call(self._frame, self._script.tools[call.name], call, source=self._script.source)
-
-    # -- what stands still
-
-    async def _world(self) -> driver.World:
-        """The clock and the seed: as they were when this program first ran, so that running it again is the same."""
-        script, frame = self._script, self._frame
-        if frame is None:
-            return driver.World(now=datetime.datetime.now(datetime.UTC), seed=secrets.randbits(32))
-        if not _CLOCK.search(script.source):
-            return driver.World(now=_STILL)
-        # The seed stays when the program is edited, so that what it draws, and asks the host for, stays too.
-        place = hashlib.sha256((frame.execution.cell or "").encode()).digest()
-        seed = secrets.randbits(32) if frame.fresh else int.from_bytes(place[:4])
-
-        async def now() -> Any:
-            return {"now": datetime.datetime.now(datetime.UTC).isoformat(), "seed": seed}
-
-        key = operation_key(
-            name=f"{NAME}:clock", payload=[script.source, frame.execution.cell], history=None, memo=frame.memo
-        )
-        call = Call(
-            key=key, kind="capability", name="clock", effects="none", describe=lambda payload: str(payload["now"])
-        )
-        kept = (await frame.journal.perform(call, now)).payload
-        return driver.World(now=datetime.datetime.fromisoformat(kept["now"]), seed=kept["seed"])
 
 
 _UNRECORDED = Run(id="", agent=NAME, status="done", mode="off")

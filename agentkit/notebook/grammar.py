@@ -43,6 +43,8 @@ _BUILD = {
     "share": Option(value="SCOPE", takes="scope", help="who else may reuse this agent's model answers: user, shared"),
     "approve": Option(value="A,B*", takes="tools", help="tools that need a person's yes: delete_*,send_mail"),
     "ask": Option(help="let the agent ask you questions (the tool ask_user)"),
+    "code": Option(help="let the agent write Python that calls its tools, in the sandbox (the tool run_code)"),
+    "call": Option(value="A,B*", takes="tools", help="with --code: the tools that its code may call, if not all"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 

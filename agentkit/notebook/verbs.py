@@ -76,6 +76,8 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     if "approve" in given:
         options["approve"] = given["approve"]
     options["ask"] = "ask" in given
+    options["code"] = "code" in given
+    options["call"] = given.get("call", "")
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:

@@ -1,4 +1,4 @@
-"""`%%agent sandbox` in a real kernel: values in and out, replay, errors with a caret, Stop, approvals, a killed kernel."""
+"""`%%agent sandbox` in a real kernel: values in and out, replay, errors with a caret, Stop, approvals, a kill."""
 
 from __future__ import annotations
 
@@ -178,8 +178,8 @@ def test_a_call_that_needs_approval_parks_the_program(notebook: Kernel) -> None:
 
 
 def test_a_denied_call_ends_the_program(notebook: Kernel) -> None:
-    program = "%%agent sandbox --call delete --headless deny\ntry:\n    delete([3])\nexcept BaseException:\n    print('swallowed')"
-    cell = notebook.run(program, cell="denied")
+    program = "try:\n    delete([3])\nexcept BaseException:\n    print('swallowed')"
+    cell = notebook.run(f"%%agent sandbox --call delete --headless deny\n{program}", cell="denied")
     assert "delete was denied by policy" in str(cell.error) and cell.text == "" and made(notebook) == []
 
 
