@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_ai import Tool
 from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.exceptions import ModelRetry
 
 from agentkit.defend import crossing
 from agentkit.defend.approval import Need, Question, needed
@@ -17,7 +18,7 @@ from agentkit.defend.frames import FrameHandle
 from agentkit.defend.sandbox import CallFailed, HostCall, failed_at
 from agentkit.define.tools import Declaration, check, declaration
 from agentkit.durable.frames import Call
-from agentkit.engine import asking
+from agentkit.engine import asking, isolation
 from agentkit.engine.build import as_tool
 from agentkit.engine.calls import edit_call, in_one_line, tool_call
 from agentkit.engine.frame import AgentRunFrame
@@ -120,8 +121,7 @@ async def perform_call(frame: AgentRunFrame | None, tool: HostTool, call: HostCa
     arrival = replace(arrival, arguments=arguments)
 
     async def body() -> Any:
-        value = await tool.tool.function_schema.call(dict(arguments), None)  # type: ignore[arg-type]
-        return _encoded(tool, value)
+        return _encoded(tool, await _performed(tool, arguments))
 
     def step() -> Call:
         return _step(frame, tool, arguments)
@@ -143,12 +143,21 @@ async def _unrecorded(tool: HostTool, arguments: dict[str, Any], call: HostCall,
     if needed(tool.name, arguments, declared=tool.declared.approve, destructive=False, policies=[]) is not None:
         raise failed_at(call, source, "tool", f"{tool.name} needs an approval, and nothing is recorded here")
     try:
-        value = await tool.tool.function_schema.call(dict(arguments), None)  # type: ignore[arg-type]
+        value = await _performed(tool, arguments)
     except AgentKitError:
         raise
     except Exception as error:
         raise CallFailed(type(error).__name__, str(error)) from error
     return crossing.from_record(_encoded(tool, value)["result"])
+
+
+async def _performed(tool: HostTool, arguments: dict[str, Any]) -> Any:
+    if not tool.declared.isolate:
+        return await tool.tool.function_schema.call(dict(arguments), None)  # type: ignore[arg-type]
+    try:
+        return await isolation.called(tool.function, arguments)
+    except ModelRetry as retry:
+        raise CallFailed("RuntimeError", retry.message) from retry
 
 
 def _encoded(tool: HostTool, value: Any) -> dict[str, Any]:
