@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import IO, Any
@@ -40,10 +41,18 @@ class Ended:
 class Child:
     """One call in one process. `wait` blocks until it has ended; `stop` ends it and all it has started."""
 
-    def __init__(self, job: Mapping[str, Any], box: Box) -> None:
-        self._job, self._box = job, box
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        box: Box,
+        *,
+        heard: Callable[[str], None] = lambda text: None,
+        most: int = _PRINTED_BYTES,
+    ) -> None:
+        """`heard` is told on another thread what it prints, up to `most` bytes."""
+        self._job, self._box, self._heard, self._most = job, box, heard, most
         self._scratch = tempfile.mkdtemp(prefix="agentkit-")
-        self._printed = bytearray()
+        self._printed: list[str] = []
         self._stopped = False
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -109,22 +118,30 @@ class Child:
 
     def _ended(self, said: bytes) -> Ended:
         if self._stopped or not said:
-            return Ended(attempt=self._attempt("stopped" if self._stopped else "crashed"), printed=self._text())
+            return Ended(
+                attempt=self._attempt("stopped" if self._stopped else "crashed"), printed="".join(self._printed)
+            )
         told = json.loads(said)
         attempt = self._attempt(told["how"], peak=told["peak"], seconds=told["seconds"], text=told["text"])
-        return Ended(attempt=attempt, reply=told["reply"] or {}, printed=self._text())
+        return Ended(attempt=attempt, reply=told["reply"] or {}, printed="".join(self._printed))
 
     def _attempt(self, how: How, *, peak: int = 0, seconds: float = 0.0, text: str = "") -> Try:
         return Try(asked=self._box.memory, peak=peak, seconds=seconds, how=how, text=text)
 
     def _collect(self, stream: IO[bytes]) -> None:
         # Read to the end, kept to the limit: who prints too much must not stand still.
+        room, decoder = self._most, codecs.getincrementaldecoder("utf-8")("replace")
         while piece := os.read(stream.fileno(), 1 << 16):
-            self._printed += piece[: max(0, _PRINTED_BYTES - len(self._printed))]
+            if room > 0:
+                self._tell(decoder.decode(piece[:room]))
+            if len(piece) > room >= 0:
+                self._tell("\n… more was printed and is not kept\n")
+                room = -1
+            room -= len(piece) if room >= 0 else 0
 
-    def _text(self) -> str:
-        cut = "\n… more was printed and is not kept\n" if len(self._printed) >= _PRINTED_BYTES else ""
-        return self._printed.decode("utf-8", "replace") + cut
+    def _tell(self, text: str) -> None:
+        self._printed.append(text)
+        self._heard(text)
 
 
 def _feed(stream: IO[bytes], body: bytes) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentkit.defend.frames import FrameHandle
+from agentkit.defend.parcel import Parcel
 from agentkit.errors import UserError
 
 ROWS = 10_000
@@ -205,6 +206,8 @@ def _to_record(value: Any, where: str, depth: int) -> Any:
             items = [_to_record(item, where, depth - 1) for item in value]
             kind = "tuple" if isinstance(value, tuple) else type(value).__name__
             return _tagged(kind, items if kind == "tuple" else sorted(items, key=repr))
+        case Parcel():
+            return _tagged("parcel", value.packed)
         case FrameHandle():
             return _tagged("frame", [value.root, [list(op) for op in value.ops]])
         case _:
@@ -275,6 +278,7 @@ _READ: dict[str, Callable[[Any, _Frames], Any]] = {
     "dict": lambda value, frames: {
         from_record(key, frames=frames): from_record(item, frames=frames) for key, item in value
     },
+    "parcel": _simple(lambda packed: Parcel(packed).open()),
     "frame": lambda value, frames: frames[value[0]].again(value[1]),
     "datetime": _simple(datetime.datetime.fromisoformat),
     "date": _simple(datetime.date.fromisoformat),

@@ -134,16 +134,16 @@ def _try_walls(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"how": "done", "value": holes}
 
 
-def _notebook() -> types.ModuleType:
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
+def _module(name: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    sys.modules[name] = module
     return module
 
 
 def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
     # What the tool calls `agentkit.idempotency_key()` answers for the step that this process works for.
     vars(sys.modules["agentkit"])["idempotency_key"] = lambda: job["key"] or None
-    space = vars(_notebook())
+    space = vars(_module("__main__"))
     for name, module, attribute in job["imports"]:
         space[name] = _imported(module, attribute)
     later = {name: packed for name, packed in job["values"].items() if not _set(name, packed, space)}
@@ -166,7 +166,7 @@ def _set(name: str, packed: Any, space: dict[str, Any]) -> bool:
     """False for what is of a class that is not defined yet; what definitions read must be there before them."""
     try:
         space[name] = parcel.unpack(packed, space)
-    except KeyError:
+    except parcel.NotDefined:
         return False
     return True
 
@@ -232,25 +232,17 @@ def _spare() -> int:
 
 
 def _run(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
-    space = vars(_notebook())
-    space |= {name: parcel.unpack(packed, space) for name, packed in job["inputs"].items()}
-    space |= {name: _refusing(name, why) for name, why in job["refused"].items()}
+    space = vars(_module(parcel.SANDBOX))
+    space |= {name: parcel.unpack(packed, {}) for name, packed in job["inputs"].items()}
     source, file = job["source"], job["file"]
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     walls.limit_memory(box.memory, spare=_spare())
     value = _evaluate(ast.parse(source, file), file, space)
     missing = [name for name in job["outputs"] if name not in space]
     if missing:
-        raise NameError(f"--out {missing[0]}: the code does not define it")
+        raise NameError(f"the program never assigned {missing[0]}, which --out asks for")
     outputs = {name: parcel.pack(space[name], where=name) for name in job["outputs"]}
     return {"how": "done", "outputs": outputs, "value": _value(value)}
-
-
-def _refusing(name: str, why: str) -> Any:
-    def refused(*args: Any, **options: Any) -> None:
-        raise RuntimeError(f"{name}: {why}")
-
-    return refused
 
 
 def _evaluate(tree: ast.Module, file: str, space: dict[str, Any]) -> Any:

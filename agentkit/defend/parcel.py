@@ -43,8 +43,32 @@ class Unpackable(UserError):
 
     def __init__(self, where: str, kind: type) -> None:
         self.where = where
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        own = kind.__module__ in ("builtins", "__main__", SANDBOX)
+        name = kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
         super().__init__(f"{where} is a {name}, which cannot be handed to another process")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parcel:
+    """A packed value on its way."""
+
+    packed: JSON
+
+    @classmethod
+    def of(cls, value: Any, *, where: str) -> Parcel:
+        return cls(pack(value, where=where))
+
+    def open(self) -> Any:
+        """The value; classes are those of the notebook."""
+        return unpack(self.packed, vars(sys.modules["__main__"]))
+
+
+SANDBOX = "__sandbox__"
+"""The module of what a sandbox program defines: its classes are not known outside."""
+
+
+class NotDefined(UserError):
+    """A value is of a class that does not exist where it is unpacked."""
 
 
 def pack(value: Any, *, where: str, depth: int = _DEPTH) -> JSON:
@@ -100,6 +124,8 @@ def _pack_sequence(value: Any, where: str, depth: int) -> JSON:
 def _pack_object(value: Any, where: str, depth: int) -> JSON:
     """Members of an Enum, dataclasses and pydantic models, by the name of their class and their fields."""
     kind = type(value)
+    if kind.__module__ == SANDBOX:
+        return None
     named = {_TAG: "object", "module": kind.__module__, "name": kind.__qualname__}
     if isinstance(value, enum.Enum):
         return {**named, _TAG: "enum", "of": value.name}
@@ -238,6 +264,8 @@ def _unpack_tagged(tag: str, packed: dict[str, Any], space: Mapping[str, Any]) -
 def _class(packed: Mapping[str, Any], space: Mapping[str, Any]) -> Any:
     first, *rest = packed["name"].split(".")
     here = packed["module"] == "__main__"
+    if here and first not in space:
+        raise NotDefined(f"a value is a {first}, a class of the notebook that is not defined there: pass its fields")
     found = space[first] if here else getattr(importlib.import_module(packed["module"]), first)
     for part in rest:
         found = getattr(found, part)

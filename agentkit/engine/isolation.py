@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextvars
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +31,13 @@ from agentkit.values import to_json
 
 _AT_ONCE = 64
 _EMPTY_ROWS = 0
+_PRINTED_BYTES = 256 << 10
 # Threads that only wait for their child; the pool of the event loop has few, and they may be taken.
 _waiting = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="agentkit-child")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
 
 
 def check(function: Callable[..., Any], *, takes_ctx: bool) -> None:
@@ -204,17 +210,30 @@ def _rebuilt(reply: Mapping[str, Any]) -> BaseException:
     return error
 
 
-async def performed_in_child(job: Mapping[str, Any], box: Box) -> Ended:
-    """Run the job in a child; when this is cancelled, the child and all it has started end."""
-    child = Child(job, box)
+async def performed_in_child(
+    job: Mapping[str, Any], box: Box, *, heard: Callable[[str], None] = _say, most: int = _PRINTED_BYTES
+) -> Ended:
+    """Run the job in a child; when this is cancelled, the child and all it has started end.
+
+    `heard` is told what it prints while it runs, up to `most` bytes.
+    """
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    child = Child(job, box, heard=lambda text: _tell(loop, context, heard, text), most=most)
     try:
-        ended = await asyncio.get_running_loop().run_in_executor(_waiting, child.wait)
+        return await loop.run_in_executor(_waiting, child.wait)
     except asyncio.CancelledError:
         child.stop()
         raise
-    if ended.printed:
-        sys.stdout.write(ended.printed)
-    return ended
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, context: contextvars.Context, heard: Callable[[str], None], text: str
+) -> None:
+    try:
+        loop.call_soon_threadsafe(heard, text, context=context)
+    except RuntimeError:
+        # The loop is closed: whoever would have read it is gone.
+        return
 
 
 def _job(

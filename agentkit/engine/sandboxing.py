@@ -19,6 +19,7 @@ from agentkit.defend import approval, crossing
 from agentkit.defend import sandbox as driver
 from agentkit.defend.frames import FrameHandle
 from agentkit.defend.limits import Limits
+from agentkit.defend.parcel import Parcel
 from agentkit.define.digest import tool_digest, value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
@@ -27,6 +28,7 @@ from agentkit.engine.agent import RunOptions, gate_of, inside_nothing, options_o
 from agentkit.engine.calls import enclosing_step
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.hostcalls import HostTool, host_tools, perform_call
+from agentkit.engine.process_tier import run_in_process
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.engine.steady import TOLD_CALLS, steady_world
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
@@ -131,6 +133,8 @@ def script(
         raise UserError(f"tier {tier}: one of {', '.join(_RUNNERS)}")
     given = limits if isinstance(limits, Limits) else Limits.parse(limits)
     tools = host_tools(calls)
+    if tools and tier == "process":
+        raise UserError(f"--call {min(tools)}: with --tier process the program cannot call the notebook; use --in")
     if taken := sorted(set(inputs or {}) & set(tools)):
         raise UserError(f"{taken[0]} is an input and a call: give one of them another name")
     for name in (*(inputs or {}), *outputs):
@@ -138,7 +142,7 @@ def script(
             raise UserError(f"{name!r} cannot be a variable of the program: use letters, digits and _")
     return Script(
         source=source,
-        inputs={name: crossing.enter(value, where=name) for name, value in (inputs or {}).items()},
+        inputs={name: _ENTER[tier](value, where=name) for name, value in (inputs or {}).items()},
         outputs=tuple(dict.fromkeys(outputs)),
         tools=tools,
         approve=_approvals(approve, tools),
@@ -157,8 +161,9 @@ def _approvals(approve: str | Sequence[str], tools: Mapping[str, HostTool]) -> a
     return policy
 
 
-_RUNNERS: dict[str, Callable[..., Any]] = {"monty": driver.run}
+_RUNNERS: dict[str, Callable[..., Any]] = {"monty": driver.run, "process": run_in_process}
 """What runs a program of each tier: the arguments and the answer are those of `defend.sandbox.run`."""
+_ENTER: dict[str, Callable[..., Any]] = {"monty": crossing.enter, "process": Parcel.of}
 
 
 # ---- the run
