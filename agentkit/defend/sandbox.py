@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import datetime
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 from uuid import UUID
 
 import pydantic_monty as monty
 
-from agentkit.defend.awaited import awaited_calls
+from agentkit.defend.awaited import Span, awaited_calls
 from agentkit.defend.limits import Limits
+from agentkit.defend.statements import Statement, statements
 from agentkit.defend.worker import Worker
 from agentkit.errors import SandboxError
 
 _MEMORY = re.compile(r"memory limit exceeded|exceeded its memory limit")
-_PROGRAM = re.compile(r"<python-input-\d+>$")
+_PROGRAM = re.compile(r"<python-input-(\d+)>$")
+_SHOWN = 200
 _LONGEST = 300
 
 
@@ -94,7 +97,16 @@ class Ended:
     calls: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """A place between two statements: the one that comes next, and the variables that changed since the last stop."""
+
+    statement: Statement
+    changed: Mapping[str, str]
+
+
 Caller = Callable[[HostCall], Awaitable[Any]]
+Pause = Callable[[Stop], Awaitable[None]]
 
 
 async def run(
@@ -104,9 +116,11 @@ async def run(
     call: Caller,
     limits: Limits | None = None,
     printed: Callable[[str], None] = lambda text: None,
+    pause: Pause | None = None,
 ) -> Ended:
     """Run `program` in a process of its own; `call` answers its host calls, `printed` is told what it prints.
 
+    `pause` is waited for before each top-level statement; the time limit is then that of each statement.
     Raises SandboxError when the program fails or reaches a limit, and whatever `call` raises besides CallFailed. The
     process is thrown away in any case, at once when this is cancelled.
     """
@@ -115,9 +129,16 @@ async def run(
         raise SandboxError("limit", f"the program is {size:,} bytes long, more than {limits.source:,}")
     drive = _Drive(program, world, call, limits, printed)
     try:
-        return await drive.to_end()
+        return await drive.to_end(pause)
     finally:
         await drive.leave()
+
+
+class _Feed(NamedTuple):
+    """What was given to the worker in one go, and which of its calls are answered later."""
+
+    source: bytes
+    awaited: frozenset[Span]
 
 
 class _Drive:
@@ -135,8 +156,7 @@ class _Drive:
         # What it prints belongs to the cell that runs it, and the worker's thread knows of no cell.
         self._context = contextvars.copy_context()
         self._worker = Worker()
-        self._source = (program.fed if program.fed is not None else program.source).encode()
-        self._awaited = awaited_calls(self._source.decode())
+        self._feeds: list[_Feed] = []
         self._handles: dict[UUID, Handle] = {}
         self._under_way: dict[int, asyncio.Task[Any]] = {}
         self._calls = 0
@@ -144,12 +164,13 @@ class _Drive:
         self._failed: dict[tuple[str, str], CallFailed] = {}
         self._session: Any = None
 
-    async def to_end(self) -> Ended:
+    async def to_end(self, pause: Pause | None) -> Ended:
         self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy()))
         inputs = {name: self._given(value) for name, value in self._program.inputs.items()}
         if self._program.prelude:
             await self._fed(self._program.prelude, {})
-        value = await self._fed(self._source.decode(), inputs)
+        source = self._program.source if self._program.fed is None else self._program.fed
+        value = await (self._fed(source, inputs) if pause is None else self._by_statement(source, inputs, pause))
         outputs = await self._outputs() if self._program.outputs else {}
         return Ended(value=self._left(value), outputs=outputs, calls=self._calls)
 
@@ -179,10 +200,31 @@ class _Drive:
 
     async def _fed(self, code: str, inputs: dict[str, Any]) -> Any:
         session, heard = self._session, self._heard
+        self._feeds.append(_Feed(code.encode(), awaited_calls(code)))
         snapshot = await self._turn(lambda: session.feed_start(code, inputs=inputs, print_callback=heard))
         while not isinstance(snapshot, monty.MontyComplete):
             snapshot = await self._answered(snapshot)
         return snapshot.output
+
+    async def _by_statement(self, source: str, inputs: dict[str, Any], pause: Pause) -> Any:
+        value, names, known = None, tuple[str, ...](), dict[str, str]()
+        for statement in statements(source):
+            shown = await self._shown(names)
+            await pause(Stop(statement=statement, changed={k: v for k, v in shown.items() if known.get(k) != v}))
+            if inputs:
+                await self._fed("pass", inputs)
+                shown, inputs = await self._shown(tuple(inputs)), {}
+            value = await self._fed(statement.fed, {})
+            names, known = tuple(dict.fromkeys([*shown, *names, *statement.names])), shown
+        return value
+
+    async def _shown(self, names: tuple[str, ...]) -> dict[str, str]:
+        """The variables as text; those that a statement would have bound, had it come to that, are left out."""
+        shown = {}
+        for name in names:
+            with contextlib.suppress(SandboxError):
+                shown[name] = str(await self._fed(f"repr({name})[:{_SHOWN}]", {}))
+        return shown
 
     async def _answered(self, snapshot: Any) -> Any:
         match snapshot:
@@ -220,19 +262,26 @@ class _Drive:
         if self._calls >= self._limits.calls:
             raise failed_at(call, self._program.source, "limit", f"more than {self._limits.calls} host calls")
         self._calls += 1
-        if (snapshot.position.start, snapshot.position.end) in self._awaited:
+        if (snapshot.position.start, snapshot.position.end) in self._feed(snapshot).awaited:
             self._under_way[snapshot.call_id] = asyncio.ensure_future(self._result(call))
             return {"future": ...}
         return await self._result(call)
 
     def _host_call(self, snapshot: Any, name: str) -> HostCall:
-        before = self._source[: snapshot.position.start]
-        text = self._source[snapshot.position.start : snapshot.position.end].decode(errors="replace")
+        source = self._feed(snapshot).source
+        before = source[: snapshot.position.start]
+        text = source[snapshot.position.start : snapshot.position.end].decode(errors="replace")
         args = tuple(self._left(value) for value in snapshot.args)
         kwargs = {key: self._left(value) for key, value in snapshot.kwargs.items()}
         return HostCall(
             number=self._calls, name=name, args=args, kwargs=kwargs, line=before.count(b"\n") + 1, text=text
         )
+
+    def _feed(self, snapshot: Any) -> _Feed:
+        """The piece of the program that the position is in; code in an `eval` has no place of its own."""
+        found = _PROGRAM.match(snapshot.position.filename)
+        number = int(found[1]) if found else -1
+        return self._feeds[number] if 0 <= number < len(self._feeds) else _Feed(b"", frozenset())
 
     async def _result(self, call: HostCall) -> dict[str, Any]:
         try:
@@ -378,7 +427,8 @@ def _placed(error: SandboxError, frames: list[Any]) -> SandboxError:
 
 def failed_at(call: HostCall, source: str, fault: str, message: str) -> SandboxError:
     """An error that ends the program at one of its host calls."""
-    line = source.splitlines()[call.line - 1]
+    lines = source.splitlines()
+    line = lines[call.line - 1] if call.line <= len(lines) else ""
     written = call.text.splitlines()[0] if call.text else call.name
     column = max(0, line.find(written)) + 1
     return SandboxError(fault, message, line=call.line, column=column, width=len(written), source=line)

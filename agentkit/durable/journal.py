@@ -31,7 +31,7 @@ from agentkit.durable.frames import (
 from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
-from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing, Stopped
 from agentkit.events import Event
 
 T = TypeVar("T")
@@ -440,7 +440,9 @@ class Journal:
         if isinstance(error, ApprovalPending) and frame.row.kind in ASKED:
             await self._finish(frame, status="cancelled", error=WAITING)
             return
-        await self._finish(frame, status="failed", error=text)
+        # A program that stops to be gone on with did not fail.
+        stopped = frame.row.kind == "sandbox" and isinstance(error, Stopped)
+        await self._finish(frame, status="cancelled" if stopped else "failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         await _on_disk(self.store.finish(self._end(frame, status, error)))

@@ -64,6 +64,18 @@ class Policy:
 
 
 run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
+
+
+@contextmanager
+def run_with(options: RunOptions) -> Iterator[None]:
+    """Runs that begin inside are run as `options` say."""
+    token = run_options.set(options)
+    try:
+        yield
+    finally:
+        run_options.reset(token)
+
+
 _untouched: ContextVar[bool] = ContextVar("agentkit_untouched", default=False)
 
 

@@ -6,7 +6,8 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -36,6 +37,8 @@ from agentkit.events import Effects
 from agentkit.values import Unconvertible, to_json
 
 At: TypeAlias = Literal["model", "tool", "all"]
+Waits: TypeAlias = Literal["model", "tool", "line"]
+"""What may stand at a gate: a request, a call, or a statement of a sandbox program."""
 NOT_RECORDED = "it is not recorded, so it would be live"
 
 
@@ -43,7 +46,7 @@ NOT_RECORDED = "it is not recorded, so it would be live"
 class Arrival:
     """A step at the gate, as it is about to be asked for; `record` makes the journal's step of an edit made here."""
 
-    kind: Literal["model", "tool"]
+    kind: Waits
     name: str
     messages: Sequence[ModelMessage]
     record: Callable[[str, Any], Call]
@@ -54,6 +57,7 @@ class Arrival:
     parameters: ModelRequestParameters | None = None
     model: Any = None
     effects: Effects = "none"
+    shown: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class Pending:
     cause: str = ""
 
     @property
-    def kind(self) -> Literal["model", "tool"]:
+    def kind(self) -> Waits:
         return self.arrival.kind
 
     @property
@@ -92,14 +96,14 @@ class Pending:
 
     @property
     def free(self) -> bool:
-        """Whether passing costs nothing: it is recorded, or a person gave the answer."""
-        return self.row is not None or self.given is not None
+        """Whether passing costs nothing: it is recorded, a person gave the answer, or it only computes."""
+        return self.kind == "line" or self.row is not None or self.given is not None
 
     @property
     def beside(self) -> tuple[ToolCallPart, ...]:
         """All calls of the turn that this tool call belongs to, in order."""
         last = next((message for message in reversed(self.messages) if isinstance(message, ModelResponse)), None)
-        return () if last is None or self.kind == "model" else tuple(last.tool_calls)
+        return () if last is None or self.kind != "tool" else tuple(last.tool_calls)
 
     def messages_json(self) -> list[Any]:
         """The messages as `%%agent edit --messages` takes them."""
@@ -192,8 +196,7 @@ class Gate:
             await self._admit(seen)
             run.fresh = self._asks_anew(path)
             self.reached = max(self.reached, path)
-        token = _place.set(path)
-        try:
+        with self.inside(path):
             for edit in edits:
                 if edit.at == path and edit is not given:
                     await self._recorded(journal, arrival, edit)
@@ -201,8 +204,25 @@ class Gate:
                 performed = await self._recorded(journal, arrival, given)
                 return performed._replace(payload=_given(given))
             return await journal.perform(call, body)
+
+    @contextmanager
+    def inside(self, path: Path) -> Iterator[None]:
+        """What comes next happens within that step."""
+        token = _place.set(path)
+        try:
+            yield
         finally:
             _place.reset(token)
+
+    async def pass_by(self, arrival: Arrival) -> Path:
+        """Wait until what is no step of the record may go on, and its place."""
+        run = current_run.get()
+        assert run is not None
+        path = self._next_place(take=True)
+        async with self._turn:
+            await self._admit(Pending(at=path, agent=run.agent, run=run.id, arrival=arrival))
+            self.reached = max(self.reached, path)
+        return path
 
     def change_arguments(self, arrival: Arrival) -> None:
         """Put a person's arguments into the call that is about to stand at the gate, before anybody is asked of it."""

@@ -24,9 +24,11 @@ from agentkit.define.digest import tool_digest, value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking
-from agentkit.engine.agent import RunOptions, gate_of, inside_nothing, options_of, run_options
+from agentkit.engine.agent import RunOptions, gate_of, inside_nothing, options_of, run_with
 from agentkit.engine.calls import enclosing_step
+from agentkit.engine.edits import Path
 from agentkit.engine.frame import AgentRunFrame
+from agentkit.engine.gate import Arrival
 from agentkit.engine.hostcalls import HostTool, host_tools, perform_call
 from agentkit.engine.process_tier import run_in_process
 from agentkit.engine.session import Session, current, execution_of
@@ -74,9 +76,10 @@ class Script:
     on_print: Callable[[str], None] = lambda text: None
     name: str = NAME
 
-    async def answered(self) -> SandboxResult:
-        """Run it in the open session, as the options of this context say."""
-        return await _run(self)
+    async def again(self, *, fresh: bool, mode: Mode | None) -> SandboxResult:
+        """Run it once more from its start, as a person steps through it."""
+        with run_with(RunOptions(fresh=fresh, mode=mode)):
+            return await _run(self)
 
 
 async def sandbox(
@@ -110,11 +113,8 @@ async def sandbox(
         tier=tier,
         on_print=on_print,
     )
-    token = run_options.set(RunOptions(fresh=fresh, mode=mode, headless=headless))
-    try:
-        return await program.answered()
-    finally:
-        run_options.reset(token)
+    with run_with(RunOptions(fresh=fresh, mode=mode, headless=headless)):
+        return await _run(program)
 
 
 def script(
@@ -257,11 +257,16 @@ class _Performance:
         self._script = script
         self._frame = frame
         self._printed: list[str] = []
+        self._place: Path = ()
+        self._told = 0
 
     async def recorded(self) -> SandboxResult:
         """From the record, else live."""
         frame = self._frame
         assert frame is not None
+        if self._stepped:
+            # Gone through again, its calls are what replays.
+            return await self.live()
         performed = await frame.journal.perform(self._step(frame), self._payload)
         result = self._result(performed.payload)
         if performed.replayed and result.printed:
@@ -292,7 +297,7 @@ class _Performance:
         return Call(
             key=key,
             kind="sandbox",
-            name=_first_words(script.source),
+            name="program",
             effects="none",
             request=script.source,
             describe=_said,
@@ -311,7 +316,12 @@ class _Performance:
         world = await steady_world(frame, script.source, place=place)
         try:
             ended = await _RUNNERS[script.tier](
-                program, world=world, call=self._call, limits=script.limits, printed=self._print
+                program,
+                world=world,
+                call=self._call,
+                limits=script.limits,
+                printed=self._print,
+                pause=self._pause if self._stepped else None,
             )
         except SandboxError as error:
             raise error.after(() if self._frame is None else self._frame.ran[-TOLD_CALLS:]) from None
@@ -330,12 +340,42 @@ class _Performance:
         value = read.pop("")
         return SandboxResult(outputs=read, value=value, printed=payload["printed"], run=_UNRECORDED)
 
+    @property
+    def _stepped(self) -> bool:
+        """Whether a person goes through this program, and not through an agent that happens to run it."""
+        frame = self._frame
+        return frame is not None and frame.gate is not None and frame.gate.root == frame.id and not frame.gate.pausing
+
+    async def _pause(self, stop: driver.Stop) -> None:
+        frame, line = self._frame, stop.statement.line
+        assert frame is not None and frame.gate is not None
+        shown = (
+            ("printed", "".join(self._printed[self._told :])),
+            ("changed", "\n".join(f"{name} = {text}" for name, text in stop.changed.items())),
+            (f"line {line}", stop.statement.text),
+        )
+        self._told = len(self._printed)
+        arrival = Arrival(
+            kind="line", name=str(line), messages=(), record=_no_edit, shown=tuple(s for s in shown if s[1])
+        )
+        self._place = await frame.gate.pass_by(arrival)
+
     def _print(self, text: str) -> None:
         self._printed.append(text)
-        self._script.on_print(text)
+        if not self._stepped:
+            # Gone through step by step, it is shown at the next stop: the cell that began it has ended.
+            self._script.on_print(text)
 
     async def _call(self, call: driver.HostCall) -> Any:
-        return await perform_call(self._frame, self._script.tools[call.name], call, source=self._script.source)
+        frame, tool = self._frame, self._script.tools[call.name]
+        if frame is None or frame.gate is None or not self._place:
+            return await perform_call(frame, tool, call, source=self._script.source)
+        with frame.gate.inside(self._place):
+            return await perform_call(frame, tool, call, source=self._script.source)
+
+
+def _no_edit(name: str, edit: Any) -> Call:
+    raise UserError("a statement of a program cannot be edited: edit the cell and run it again")
 
 
 _UNRECORDED = Run(id="", agent=NAME, status="done", mode="off")
@@ -361,11 +401,6 @@ def _shown(value: Any) -> Any:
 
 def _runtime() -> str:
     return version("pydantic-monty")
-
-
-def _first_words(source: str) -> str:
-    line = next((line.strip() for line in source.splitlines() if line.strip()), "")
-    return line if len(line) <= 60 else f"{line[:59]}…"
 
 
 def _said(payload: Any) -> str:

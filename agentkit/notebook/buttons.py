@@ -145,5 +145,5 @@ def _card(step: Pending | None) -> dict[str, Any]:
     return {
         "at": edits.spoken(step.at),
         "moves": [[name, *_MOVES[name]] for name in names],
-        "edits": written if step.kind == "tool" else said,
+        "edits": {"tool": written, "model": said, "line": {}}[step.kind],
     }

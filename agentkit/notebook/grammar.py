@@ -121,7 +121,7 @@ _SANDBOX = {
     "call": Option(value="A,B", takes="tools", help="functions and agents of the notebook that it may call"),
     "approve": Option(value="A,B*", takes="tools", help="calls that need a person's yes"),
     "limits": Option(value="LIMITS", help="memory=256MB,time=10s,calls=200: what it may use at most"),
-    "tier": Option(value="TIER", help="monty, or process: real Python with pandas, in a process cut off from everything"),
+    "tier": Option(value="TIER", help="monty, or process: real Python with pandas, in a process of its own"),
     "step": Option(help="pause before each statement and each call: %agent next | continue | back | stop"),
     "fresh": Option(help="run it anew, even what is recorded"),
     "mode": _RUN["mode"],

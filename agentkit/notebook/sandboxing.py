@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ from typing import Any, cast
 from pydantic_ai.agent import AbstractAgent
 
 from agentkit.defend.approval import parse_headless
-from agentkit.engine import sandboxing
-from agentkit.engine.sandboxing import SandboxResult, Tier
+from agentkit.engine import opening, sandboxing
+from agentkit.engine.sandboxing import SandboxResult, Script, Tier
 from agentkit.errors import SpecError, UserError, nearest
-from agentkit.notebook import look
+from agentkit.notebook import cells, look, stepping
 from agentkit.notebook.desk import Desk, Reply, mode_of
 from agentkit.notebook.display import answer_bundle, show
 from agentkit.notebook.line import Line
@@ -22,6 +23,8 @@ from agentkit.notebook.line import Line
 async def perform(desk: Desk, line: Line, body: str) -> Reply:
     """Run the body as the line says, and bind what came out."""
     options = _options(desk, line, body)
+    if line.has("step"):
+        return await _stepped(desk, line, sandboxing.script(body, **options))
     result = await sandboxing.sandbox(
         body,
         **options,
@@ -31,6 +34,15 @@ async def perform(desk: Desk, line: Line, body: str) -> Reply:
     )
     desk.remark(tuple(desk.session.remarks))
     return came_out(desk, result)
+
+
+async def _stepped(desk: Desk, line: Line, program: Script) -> Reply:
+    """Pause before each statement and each call; what it comes to is bound when it has come to its end."""
+    if cells.is_other_loop(asyncio.get_running_loop()):
+        raise UserError("%%agent sandbox --step needs a cell of its own, not one under another magic")
+    return await stepping.came_to(
+        desk, None, opening.step_program(program, fresh=line.has("fresh"), mode=mode_of(line))
+    )
 
 
 def _options(desk: Desk, line: Line, body: str) -> dict[str, Any]:

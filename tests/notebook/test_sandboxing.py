@@ -253,3 +253,50 @@ def _alive(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+STEPPED = (
+    "%%agent sandbox --step --in words --out total --call search\n"
+    "total = 0\n"
+    "for word in words:\n"
+    "    total += search(word)[0]['hits']\n"
+    "print('sum', total)\n"
+)
+
+
+def paused(kernel: Kernel, move: str, cell: str) -> str:
+    done = kernel.run(move, cell=cell)
+    assert done.status == "ok", done.traceback
+    return str(done.shown[0]["data"]["text/plain"])
+
+
+def test_a_program_is_gone_through_statement_by_statement_and_back(notebook: Kernel) -> None:
+    assert "paused before step 1 · line 1" in paused(notebook, STEPPED, "stepped")
+    second = paused(notebook, "%agent next", "n1")
+    assert "paused before step 2 · line 2" in second and "changed: total = 0" in second
+    call = paused(notebook, "%agent next", "n2")
+    assert "paused before step 2.1 · tool search" in call and '"query": "one"' in call and made(notebook) == []
+    assert "step 2.2" in paused(notebook, "%agent next", "n3") and made(notebook) == ["one"]
+    assert "total = 8" in paused(notebook, "%agent next", "n4")
+    assert "step 2.2" in paused(notebook, "%agent back", "n5")
+    done = notebook.run("%agent continue", cell="n6")
+    assert (done.status, done.text) == ("ok", "sum 8\n") and notebook.value("total") == "8"
+    assert made(notebook) == ["one", "three"]
+    notebook.run("del total")
+    plain = notebook.run(STEPPED.replace(" --step", ""), cell="stepped")
+    assert plain.status == "ok" and notebook.value("total") == "8" and made(notebook) == ["one", "three"]
+    paused(notebook, "%agent back", "n7")
+    refused = notebook.run("%%agent edit\nanything")
+    assert refused.ename == "UserError" and "edit the cell and run it again" in str(refused.error)
+    notebook.run("%agent stop")
+
+
+def test_a_breakpoint_pauses_a_plain_program(notebook: Kernel) -> None:
+    program = STEPPED.replace(" --step", "").replace("search(word)", "search(word + '!')")
+    notebook.run("%agent break tool=search")
+    stopped = notebook.run(program, cell="broken")
+    assert stopped.ename == "RunPaused" and made(notebook) == []
+    notebook.run("%agent break off")
+    assert "paused before step 2.1 · tool search" in paused(notebook, "%agent next 2", "b1")
+    notebook.run("%agent stop")
+    assert notebook.run(program, cell="broken").status == "ok" and notebook.value("total") == "10"
