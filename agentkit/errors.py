@@ -104,8 +104,13 @@ class SandboxError(AgentKitError):
             hint=hint or self.hint, calls=calls or self.calls,
         )  # fmt: skip
 
+    @property
+    def headline(self) -> str:
+        """The error in one line."""
+        return f"{self.fault}: {self.message}" + (f" (line {self.line})" if self.line is not None else "")
+
     def _said(self) -> str:
-        told = [f"{self.fault}: {self.message}" + (f" (line {self.line})" if self.line is not None else "")]
+        told = [self.headline]
         if self.line is not None and self.source:
             number = str(self.line)
             told += [

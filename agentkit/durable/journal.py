@@ -31,7 +31,7 @@ from agentkit.durable.frames import (
 from agentkit.durable.records import CONTROL_ERROR, LOST, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
-from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing, Stopped
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped
 from agentkit.events import Event
 
 T = TypeVar("T")
@@ -190,6 +190,8 @@ class Journal:
         if found.edited:
             return row.settled == "result"
         if run.mode == "live" or (run.fresh and call.effects != "once"):
+            return False
+        if run.mode != "replay" and call.stale(row.body):
             return False
         if call.effects == "kernel" and row.owner != self.store.owner:
             return run.mode == "replay"
@@ -432,7 +434,9 @@ class Journal:
             self._flights.land(flight)
 
     async def _failed(self, frame: StepFrame, error: BaseException) -> None:
-        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
+        # Where in a program it was stands below the cell; the record has one line.
+        told = error.headline if isinstance(error, SandboxError) else str(error)
+        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {told}"))
         if frame.arrivals is not None:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()

@@ -238,16 +238,15 @@ def _on_record(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) 
 
 
 def _question(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], call: HostCall, need: Need) -> Question:
-    line = f"line {call.line}: {call.text}"
+    text = frame.journal.redactor.scrub(f"line {call.line}: {call.text}")
     return Question(
         kind="approve",
         tool=tool.name,
         arguments=frame.journal.redactor.scrub_json(
             crossing.to_record(arguments, where=f"the arguments of {tool.name}")
         ),
-        text=need.why,
+        text=f"{text} ({need.why})" if need.why else text,
         schema=tool.tool.function_schema.json_schema,
-        reason=frame.journal.redactor.scrub(line),
         before=tuple(frame.ran[-_BEFORE:]),
         agent=frame.agent,
         lasting=need.lasting,

@@ -240,7 +240,9 @@ def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
 
 async def _closed(session: Session, run: Run, error: BaseException | None) -> None:
     stopped = isinstance(error, asyncio.CancelledError | GeneratorExit | Stopped | Interrupted)
-    text = None if error is None else bounded(session.redactor.scrub(f"{type(error).__name__}: {error}"))
+    told = error.headline if isinstance(error, SandboxError) else str(error)
+    named = error is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit)
+    text = bounded(session.redactor.scrub(f"{type(error).__name__}: {told}")) if named else None
     status: Any = "done" if error is None else "stopped" if stopped else "failed"
     ended = replace(run, status=status, ended=time.time(), error=text)
     if not session.store.read_only:
