@@ -65,25 +65,38 @@ def size_said(size: int) -> str:
     return f"{value:.3g}{_UNITS[unit]}" if value < 1000 else f"{value:.0f}{_UNITS[unit]}"
 
 
+HAD_TOO_LITTLE = ("ran out of memory", "did not end within")
+
+
+def short_of(tool: str, sizes: Sequence[int]) -> str:
+    """How every shortage of this ladder begins."""
+    if not sizes:
+        return f"{tool} ran out of memory, though it may have all there is."
+    return f"{tool} ran out of memory. It was given {', then '.join(map(size_said, sizes))}; more cannot be asked for."
+
+
 def shortage(tool: str, tries: Sequence[Try]) -> str:
     """What an agent is told when its tool ran out of memory at the largest size there is."""
-    sizes = [size_said(each.asked) for each in tries if each.asked is not None]
-    asked = f"It was given {', then '.join(sizes)}; more cannot be asked for"
+    begin = short_of(tool, [each.asked for each in tries if each.asked is not None])
     last = tries[-1]
     wanted = f" ({last.text})" if last.text else ""
     return (
-        f"{tool} ran out of memory. {asked}. It held {size_said(last.peak)} when it ended{wanted}. "
-        "Call it again with less to do: fewer rows or columns, a filter, a shorter period or a sample, in several "
-        "calls if need be. The same call again will fail again."
+        f"{begin} It held {size_said(last.peak)} when it ended{wanted}. Call it again with less to do: fewer rows or "
+        "columns, a filter, a shorter period or a sample, in several calls if need be. The same call again will fail "
+        "again."
     )
+
+
+def slow_at(tool: str, seconds: float) -> str:
+    """How every answer that took longer than this begins."""
+    return f"{tool} did not end within {seconds:g} s and was stopped"
 
 
 def too_slow(tool: str, tries: Sequence[Try], seconds: float) -> str:
     """What an agent is told when its tool did not end in time."""
-    last = tries[-1]
     return (
-        f"{tool} did not end within {seconds:g} s and was stopped (it held {size_said(last.peak)} of memory). More "
-        "time cannot be asked for. Call it again with less to do, in several calls if need be."
+        f"{slow_at(tool, seconds)} (it held {size_said(tries[-1].peak)} of memory). More time cannot be asked for. Call "
+        "it again with less to do, in several calls if need be."
     )
 
 

@@ -114,6 +114,8 @@ def _declaration(
     if approve is not None and not callable(approve):
         _known("approve", approve, ("ask", "always", "never"))
     sizes = _ladder(memory)
+    if len(sizes) > 1 and known == "once":
+        raise UserError('effects="once" is not tried again with more memory: give memory= one size')
     apart = _isolated(isolate, limited=bool(sizes) or network is False, effects=known)
     return Declaration(
         effects=known,

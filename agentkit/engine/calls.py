@@ -346,6 +346,7 @@ def tool_call(
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
         control=_control,
+        stale=isolation.outgrown(function, declared),
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=_returned,
     )
@@ -367,9 +368,7 @@ def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> Tool
 
 
 def _shown_arguments(args: Any) -> str:
-    if not isinstance(args, dict):
-        return repr(args)
-    return ", ".join(f"{name}={value!r}" for name, value in args.items())
+    return ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, dict) else repr(args)
 
 
 def _control(payload: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextvars
+import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,17 @@ from pydantic_ai.tools import RunContext, ToolDefinition
 
 from agentkit.defend import parcel
 from agentkit.defend.child import Child, Ended, walls_stand
-from agentkit.defend.resources import Box, Try, shortage, size_said, too_much, too_slow
+from agentkit.defend.resources import (
+    HAD_TOO_LITTLE,
+    Box,
+    Try,
+    short_of,
+    shortage,
+    size_said,
+    slow_at,
+    too_much,
+    too_slow,
+)
 from agentkit.define.bundle import Bundle, bundle
 from agentkit.define.tools import Declaration, declaration
 from agentkit.durable.frames import Call, current_run, current_step
@@ -113,7 +124,12 @@ async def called(function: Callable[..., Any], args: Mapping[str, Any], *, takes
         if ended.attempt.how == "memory":
             continue
         return _value(function.__name__, declared, ended, tries)
-    raise ModelRetry(shortage(function.__name__, tries))
+    raise _too_little(declared, shortage(function.__name__, tries))
+
+
+def _too_little(declared: Declaration, words: str) -> Exception:
+    # What may have happened once must not be tried again, smaller or not, before somebody has looked.
+    return ChildFailed(words) if declared.effects == "once" else ModelRetry(words)
 
 
 def _value(name: str, declared: Declaration, ended: Ended, tries: list[Try]) -> Any:
@@ -121,11 +137,25 @@ def _value(name: str, declared: Declaration, ended: Ended, tries: list[Try]) -> 
         case "done":
             return ended.reply["value"]
         case "timeout":
-            raise ModelRetry(too_slow(name, tries, declared.timeout or 0.0))
+            raise _too_little(declared, too_slow(name, tries, declared.timeout or 0.0))
         case "flooded":
-            raise ModelRetry(too_much(name))
+            raise _too_little(declared, too_much(name))
         case _:
             raise ChildFailed(f"{name}: {ended.attempt.said}")
+
+
+def outgrown(function: Callable[..., Any] | None, declared: Declaration) -> Callable[[bytes], bool]:
+    """Whether a recorded answer says that the tool had too little, and it has been given something else since."""
+    name = getattr(function, "__name__", "")
+    now = (short_of(name, declared.sizes), slow_at(name, declared.timeout or 0.0))
+
+    def stale(body: bytes) -> bool:
+        if declared.effects == "once" or b'"model_retry"' not in body:
+            return False
+        message = str(json.loads(body).get("message"))
+        return message.startswith(tuple(f"{name} {words}" for words in HAD_TOO_LITTLE)) and not message.startswith(now)
+
+    return stale
 
 
 # ---- one try
@@ -256,7 +286,7 @@ def _packed(tool: str, name: str, value: Any, *, whole: bool) -> Any:
         return parcel.pack(value if whole else _sample(value), where=name)
     except parcel.Unpackable as error:
         raise UserError(
-            f"{tool} cannot run in a process of its own: it reads {error}; make it inside the tool, or pass its content"
+            f"{tool} cannot run in a process of its own: {error}; make it inside the tool, or let it read its content"
         ) from error
 
 
