@@ -150,7 +150,10 @@ def _arguments(call: driver.HostCall, tool: Any) -> dict[str, Any]:
     if twice := sorted(set(placed) & set(call.kwargs)):
         raise driver.CallFailed("TypeError", f"{call.name}() got {twice[0]} twice", fault="code")
     # The tool's schema describes JSON, and its validator reads dates and the like from text.
-    return {name: to_json(value, where="a value of the code") for name, value in {**placed, **call.kwargs}.items()}
+    try:
+        return {name: to_json(value, where=name) for name, value in {**placed, **call.kwargs}.items()}
+    except UserError as error:
+        raise driver.CallFailed("TypeError", f"{call.name}(): {error}", fault="code") from error
 
 
 def _plain(value: Any) -> Any:

@@ -45,9 +45,10 @@ class HostTool:
         if any(isinstance(value, FrameHandle) for value in (*call.args, *call.kwargs.values())):
             raise self._misused("a frame cannot be passed on: pass frame.head(n)")
         try:
+            crossing.to_record([*call.args, *call.kwargs.values()], where="an argument")
             bound = inspect.signature(self.function).bind(*call.args, **call.kwargs)
             return self.valid(_flat(bound))
-        except TypeError as error:
+        except (TypeError, crossing.Uncrossable) as error:
             raise self._misused(str(error)) from error
         except ValidationError as error:
             raise self._misused(_misfit(error)) from error
