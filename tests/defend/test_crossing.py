@@ -94,7 +94,7 @@ _VALUES = st.recursive(
         st.lists(inner, max_size=4),
         st.tuples(inner, inner),
         st.dictionaries(_KEYS, inner, max_size=4),
-        st.frozensets(st.integers(), max_size=4),
+        st.frozensets(st.integers(), max_size=1),
         st.fixed_dictionaries({"$": inner, "v": inner}),
     ),
     max_leaves=12,
