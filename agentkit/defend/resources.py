@@ -36,11 +36,12 @@ class Try:
 
     @property
     def said(self) -> str:
-        """`out of memory: used 498MB of 512MB in 0.8 s`"""
+        """`used 143MB`, `out of memory: used 515MB of 512MB (it was stopped there)`"""
+        if self.how == "done":
+            return f"used {size_said(self.peak)}"
         of = "" if self.asked is None else f" of {size_said(self.asked)}"
-        used = f"used {size_said(self.peak)}{of} in {self.seconds:.1f} s"
-        outcome = outcome_said(self.how)
-        return f"{outcome}: {used}" + (f" ({self.text})" if self.text else "")
+        more = f" ({self.text})" if self.text else ""
+        return f"{outcome_said(self.how)}: used {size_said(self.peak)}{of}{more}"
 
 
 def outcome_said(how: How) -> str:
