@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from agentkit.defend.sandbox import CallFailed
+from agentkit.defend.sandbox import CallFailed, Handle
 
 MOST_ROWS = 10_000
 """The most rows that `head` and a grouped `agg` give at once."""
@@ -33,7 +33,7 @@ _LITERALS = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FrameHandle:
+class FrameHandle(Handle):
     """A frame that stays in the notebook: what it is of (`root`), and the filters (`ops`) that made it of that.
 
     `enter` makes of an answer what a program gets.

@@ -7,9 +7,10 @@ import contextlib
 import contextvars
 import datetime
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, get_args
 from uuid import UUID
 
 import pydantic_monty as monty
@@ -24,18 +25,20 @@ _MEMORY = re.compile(r"memory limit exceeded|exceeded its memory limit")
 _PROGRAM = re.compile(r"<python-input-(\d+)>$")
 _SHOWN = 200
 _LONGEST = 300
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-@runtime_checkable
-class Handle(Protocol):
+class Handle(ABC):
     """An object of the host that a program holds: it sees the named `attributes`, may call `methods`, nothing else."""
 
+    attributes: ClassVar[tuple[str, ...]]
+    methods: ClassVar[frozenset[str]]
+
     @property
+    @abstractmethod
     def id(self) -> UUID: ...
-    @property
-    def attributes(self) -> tuple[str, ...]: ...
-    @property
-    def methods(self) -> frozenset[str]: ...
+
+    @abstractmethod
     def call(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
 
 
@@ -316,6 +319,8 @@ class _Drive:
 
     def _given(self, value: Any) -> Any:
         """`value` as Monty takes it: handles as objects with a few methods."""
+        if type(value) in _SCALARS:
+            return value
         match value:
             case Handle():
                 self._handles[value.id] = value
@@ -331,6 +336,8 @@ class _Drive:
 
     def _left(self, value: Any) -> Any:
         """`value` as the host takes it: an instance of the program's own classes as the dict of its attributes."""
+        if type(value) in _SCALARS:
+            return value
         match value:
             case monty.MontyClassProxy():
                 return {name: self._left(item) for name, item in value.attributes.items()}
