@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pydantic_monty as monty
 
+from agentkit.defend import dialect
 from agentkit.defend.awaited import Span, awaited_calls
 from agentkit.defend.limits import Limits
 from agentkit.defend.statements import Statement, statements
@@ -23,6 +24,8 @@ from agentkit.errors import SandboxError
 
 _MEMORY = re.compile(r"memory limit exceeded|exceeded its memory limit")
 _PROGRAM = re.compile(r"<python-input-(\d+)>$")
+_PRELUDE = "<python-input-0>"
+"""What is fed first: the shims, where there are any."""
 _SHOWN = 200
 _LONGEST = 300
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -52,17 +55,12 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A program and all it gets: `inputs` by name, the names of its host `functions`, and the `outputs` asked for.
-
-    `prelude` is run before it (shims); `fed` is what is run in the place of `source`, line for line the same.
-    """
+    """A program and all it gets: `inputs` by name, the names of its host `functions`, and the `outputs` asked for."""
 
     source: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
     functions: frozenset[str] = frozenset()
     outputs: tuple[str, ...] = ()
-    prelude: str = ""
-    fed: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +126,21 @@ async def run(
     process is thrown away in any case, at once when this is cancelled.
     """
     limits = limits or Limits()
-    if (size := len(program.source.encode())) > limits.source:
+    if (size := len(program.source.encode(errors="replace"))) > limits.source:
         raise SandboxError("limit", f"the program is {size:,} bytes long, more than {limits.source:,}")
-    drive = _Drive(program, world, call, limits, printed)
+    # The first check of a process asks the installed Monty what it has.
+    prepared = await asyncio.to_thread(_prepared, program)
+    drive = _Drive(program, prepared, world, call, limits, printed)
     try:
         return await drive.to_end(pause)
     finally:
         await drive.leave()
+
+
+def _prepared(program: Program) -> dialect.Prepared:
+    """The program as it is fed; SandboxError says what of it the sandbox does not run."""
+    dialect.check(program.source, calls=program.functions, given=frozenset(program.inputs))
+    return dialect.prepare(program.source)
 
 
 class _Feed(NamedTuple):
@@ -148,9 +154,16 @@ class _Drive:
     """One program under way."""
 
     def __init__(
-        self, program: Program, world: World, call: Caller, limits: Limits, printed: Callable[[str], None]
+        self,
+        program: Program,
+        prepared: dialect.Prepared,
+        world: World,
+        call: Caller,
+        limits: Limits,
+        printed: Callable[[str], None],
     ) -> None:
         self._program = program
+        self._prepared = prepared
         self._world = world
         self._call = call
         self._limits = limits
@@ -170,10 +183,12 @@ class _Drive:
     async def to_end(self, pause: Pause | None) -> Ended:
         self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy()))
         inputs = {name: self._given(value) for name, value in self._program.inputs.items()}
-        if self._program.prelude:
-            await self._fed(self._program.prelude, {})
-        source = self._program.source if self._program.fed is None else self._program.fed
-        value = await (self._fed(source, inputs) if pause is None else self._by_statement(source, inputs, pause))
+        if self._prepared.prelude:
+            await self._fed(self._prepared.prelude, {})
+        if pause is None:
+            value = await self._fed(self._prepared.fed, inputs)
+        else:
+            value = await self._by_statement(inputs, pause)
         outputs = await self._outputs() if self._program.outputs else {}
         return Ended(value=self._left(value), outputs=outputs, calls=self._calls)
 
@@ -209,9 +224,9 @@ class _Drive:
             snapshot = await self._answered(snapshot)
         return snapshot.output
 
-    async def _by_statement(self, source: str, inputs: dict[str, Any], pause: Pause) -> Any:
+    async def _by_statement(self, inputs: dict[str, Any], pause: Pause) -> Any:
         value, names, known = None, tuple[str, ...](), dict[str, str]()
-        for statement in statements(source):
+        for statement in statements(self._program.source, fed=self._prepared.fed):
             shown = await self._shown(names)
             await pause(Stop(statement=statement, changed={k: v for k, v in shown.items() if known.get(k) != v}))
             if inputs:
@@ -380,13 +395,37 @@ class _Drive:
             return self._crashed(error)
         kind = type(error.exception()).__name__
         message = _one_line(f"{kind}: {error.exception()}" if kind == "KeyError" else str(error))
-        frames = _frames(error)
+        frames, in_shim = self._frames(error)
         if (limit := self._limit(error, frames)) is not None:
             return limit
         if (failed := self._failed.get((kind, str(error.exception())))) is not None:
-            return _placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
-        fault = "dialect" if kind in ("SyntaxError", "NotImplementedError") else "code"
-        return _placed(SandboxError(fault, message), frames)
+            return self._placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
+        is_dialect, hint = dialect.hint(message)
+        is_dialect = is_dialect or kind == "SyntaxError" or (in_shim and dialect.REFUSED in message)
+        return self._placed(SandboxError("dialect" if is_dialect else "code", message, hint=hint), frames)
+
+    def _frames(self, error: Any) -> tuple[list[Any], bool]:
+        """Where in the program it was, outermost first, and whether a shim that it called raised it."""
+        found = error.traceback() if hasattr(error, "traceback") else []
+        found = [frame for frame in found if _PROGRAM.match(frame.filename)]
+        if not self._prepared.prelude:
+            return found, False
+        own = [frame for frame in found if frame.filename != _PRELUDE]
+        return own, own != found
+
+    def _placed(self, error: SandboxError, frames: list[Any]) -> SandboxError:
+        """The error with its place in the program as it was written."""
+        if not frames:
+            return error
+        frame = frames[-1]
+        lines = self._program.source.split("\n")
+        source = lines[frame.line - 1] if frame.line <= len(lines) else ""
+        column = self._prepared.column(frame.line, frame.column)
+        end = self._prepared.column(frame.line, frame.end_column) if frame.end_line == frame.line else len(source) + 1
+        width = max(1, min(end, len(source) + 1) - column)
+        return SandboxError(
+            error.fault, error.message, line=frame.line, column=column, width=width, source=source, hint=error.hint
+        )
 
     def _crashed(self, error: monty.MontyCrashedError) -> SandboxError:
         if error.timed_out or "limit" in str(error):
@@ -402,10 +441,10 @@ class _Drive:
             return SandboxError(
                 "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
             )
-        raised = bool(frames) and (frames[-1].source_line or "").lstrip().startswith("raise")
+        raised = bool(frames) and frames[-1].line in self._prepared.raises
         if isinstance(exception, MemoryError) and not raised and _MEMORY.search(str(exception)):
             size = f"{self._limits.memory / (1 << 20):g}MB"
-            return _placed(SandboxError("limit", f"more than {size} of memory (memory={size})"), frames)
+            return self._placed(SandboxError("limit", f"more than {size} of memory (memory={size})"), frames)
         if isinstance(exception, RuntimeError) and not raised and "suspension limit" in str(exception):
             return SandboxError("limit", "too many turns between the program and the host")
         return None
@@ -414,22 +453,6 @@ class _Drive:
 def _one_line(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _frames(error: Any) -> list[Any]:
-    """Where in the program it was, outermost first; what stands inside an `eval` is shown at the `eval`."""
-    found = error.traceback() if hasattr(error, "traceback") else []
-    return [frame for frame in found if _PROGRAM.match(frame.filename)]
-
-
-def _placed(error: SandboxError, frames: list[Any]) -> SandboxError:
-    if not frames:
-        return error
-    frame = frames[-1]
-    source = (frame.source_line or "").rstrip("\n")
-    end = frame.end_column if frame.end_line == frame.line else len(source) + 1
-    width = max(1, min(end, len(source) + 1) - frame.column)
-    return SandboxError(error.fault, error.message, line=frame.line, column=frame.column, width=width, source=source)
 
 
 def failed_at(call: HostCall, source: str, fault: str, message: str) -> SandboxError:

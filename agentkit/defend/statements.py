@@ -16,18 +16,24 @@ class Statement:
     names: tuple[str, ...] = ()
 
 
-def statements(source: str) -> tuple[Statement, ...]:
-    """The top-level statements of `source`, in order; a source that cannot be read is one statement."""
+def statements(source: str, *, fed: str | None = None) -> tuple[Statement, ...]:
+    """The top-level statements of `source`, in order; a source that cannot be read is one statement.
+
+    `fed` is what is fed in the place of it, line for line the same.
+    """
+    fed = source if fed is None else fed
     try:
         body = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError):
-        return (Statement(line=1, text=source, fed=source),)
-    lines = source.splitlines()
+        return (Statement(line=1, text=source, fed=fed),)
+    # As the parser counts them: a form feed in a text is no end of a line.
+    lines, given = source.split("\n"), fed.split("\n")
     found: list[Statement] = []
     for first, last, nodes in _blocks(body):
         text = "\n".join(lines[first - 1 : last])
         names = tuple(dict.fromkeys(name for node in nodes for name in _assigned(node)))
-        found.append(Statement(line=first, text=text, fed="\n" * (first - 1) + text + "\n", names=names))
+        ran = "\n" * (first - 1) + "\n".join(given[first - 1 : last]) + "\n"
+        found.append(Statement(line=first, text=text, fed=ran, names=names))
     return tuple(found)
 
 

@@ -95,7 +95,7 @@ def test_which_calls_are_awaited() -> None:
         ("def f():\n    return 1 / 0\nf()", "code", (2, 12, 5), "ZeroDivisionError: division by zero"),
         ("é = 1; nope", "code", (1, 8, 4), "NameError: name 'nope' is not defined"),
         ("x = 1\nfail(x)", "tool", (2, 1, 7), "ConnectionError: the line is dead"),
-        ("x = (1 +", "dialect", (1, 9, 1), ""),
+        ("x = (1 +", "dialect", (1, 5, 1), "never closed"),
         ("def f():\n    yield 1", "dialect", (2, 5, 7), ""),
         ("raise TimeoutError('feed time limit exceeded: 1s > 1s')", "code", (1, 7, 49), "TimeoutError"),
         ("raise MemoryError('memory limit exceeded: 1 bytes > 1 bytes')", "code", (1, 7, 55), "MemoryError"),
