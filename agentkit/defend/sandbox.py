@@ -89,6 +89,11 @@ class CallFailed(Exception):
         super().__init__(message)
 
 
+def failed_call(error: Exception) -> CallFailed:
+    """An error of the host as the program sees it."""
+    return CallFailed(type(error).__name__, _text(error))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """How a program ended: the value of its last expression, its outputs by name, and how many host calls it made."""
@@ -398,7 +403,7 @@ class _Drive:
         frames, in_shim = self._frames(error)
         if (limit := self._limit(error, frames)) is not None:
             return limit
-        if (failed := self._failed.get((kind, str(error.exception())))) is not None:
+        if (failed := self._failed.get((kind, _text(error.exception())))) is not None:
             return self._placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
         is_dialect, hint = dialect.hint(message)
         is_dialect = is_dialect or kind == "SyntaxError" or (in_shim and dialect.REFUSED in message)
@@ -448,6 +453,11 @@ class _Drive:
         if isinstance(exception, RuntimeError) and not raised and "suspension limit" in str(exception):
             return SandboxError("limit", "too many turns between the program and the host")
         return None
+
+
+def _text(error: BaseException) -> str:
+    # The text of a KeyError is the repr of its key.
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def _one_line(text: str) -> str:

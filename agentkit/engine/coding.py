@@ -98,7 +98,7 @@ class _Code:
             # What ends a run (a person, a limit, a stop) never reaches the code, which could go on as if nothing was.
             if isinstance(error, AgentKitError) or type(error).__module__.partition(".")[0] == "pydantic_ai":
                 raise
-            raise driver.CallFailed(type(error).__name__, str(error)) from error
+            raise driver.failed_call(error) from error
         if isinstance(answer, ToolDenied):
             raise driver.failed_at(call, self._code, "tool", f"{call.name}: {answer.message}")
         return self._answered(call, arguments, answer)

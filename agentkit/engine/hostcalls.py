@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pydantic_ai.exceptions import ModelRetry
 from agentkit.defend import crossing
 from agentkit.defend.approval import Need, Question, needed
 from agentkit.defend.frames import FrameHandle
-from agentkit.defend.sandbox import CallFailed, HostCall, failed_at
+from agentkit.defend.sandbox import CallFailed, HostCall, failed_at, failed_call
 from agentkit.define.tools import Declaration, check, declaration
 from agentkit.durable.frames import Call
 from agentkit.engine import asking, isolation
@@ -107,7 +108,28 @@ def _host_tool(name: str, one: Any) -> HostTool:
     return HostTool(name=name, tool=tool, function=tool.function)
 
 
-async def perform_call(frame: AgentRunFrame | None, tool: HostTool, call: HostCall, *, source: str) -> Any:
+@dataclass(kw_only=True)
+class Before:
+    """What a program's calls have changed so far: one that only reads is asked anew when that is not the same."""
+
+    changed: bytes = b""
+
+    def place(self, frame: AgentRunFrame, tool: HostTool, arguments: Mapping[str, Any]) -> str | None:
+        """What keeps this call apart from an equal one: its cell and, for one that reads, what was done before it.
+
+        A call that changes something stays the same call whatever stands before it: it must not be made twice.
+        """
+        cell = frame.execution.cell
+        if tool.declared.effects == "none":
+            return f"{cell or ''}:{self.changed.hex()}" if self.changed else cell
+        made = frame.memo.part([tool.name, dict(arguments)]).digest
+        self.changed = hashlib.sha256(self.changed + made).digest()
+        return cell
+
+
+async def perform_call(
+    frame: AgentRunFrame | None, tool: HostTool, call: HostCall, *, source: str, before: Before
+) -> Any:
     """What the call answers, from the record or live.
 
     Raises CallFailed for what the program may see. What a person, a limit or a stop decides ends the program instead.
@@ -118,14 +140,15 @@ async def perform_call(frame: AgentRunFrame | None, tool: HostTool, call: HostCa
     arrival = _arrival(frame, tool, arguments)
     if frame.gate is not None:
         frame.gate.change_arguments(arrival)
-    arguments = await _allowed(frame, tool, arguments, call, source)
+    place = before.place(frame, tool, arguments)
+    arguments = await _allowed(frame, tool, arguments, call, source, place=place)
     arrival = replace(arrival, arguments=arguments)
 
     async def body() -> Any:
         return _encoded(tool, await _performed(tool, arguments))
 
     def step() -> Call:
-        return _step(frame, tool, arguments)
+        return _step(frame, tool, arguments, place)
 
     try:
         if frame.gate is None:
@@ -135,7 +158,7 @@ async def perform_call(frame: AgentRunFrame | None, tool: HostTool, call: HostCa
     except (AgentKitError, CallFailed):
         raise
     except Exception as error:
-        raise CallFailed(type(error).__name__, str(error)) from error
+        raise failed_call(error) from error
     frame.ran.append(in_one_line(tool.name, arguments, performed.payload))
     return crossing.from_record(performed.payload["result"])
 
@@ -148,7 +171,7 @@ async def _unrecorded(tool: HostTool, arguments: dict[str, Any], call: HostCall,
     except AgentKitError:
         raise
     except Exception as error:
-        raise CallFailed(type(error).__name__, str(error)) from error
+        raise failed_call(error) from error
     return crossing.from_record(_encoded(tool, value)["result"])
 
 
@@ -175,7 +198,7 @@ def _encoded(tool: HostTool, value: Any) -> dict[str, Any]:
     return {"kind": "tool_return", "result": crossing.to_record(entered, where=where)}
 
 
-def _step(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) -> Call:
+def _step(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], place: str | None) -> Call:
     call = tool_call(
         frame,
         f"sandbox:{tool.name}",
@@ -183,7 +206,7 @@ def _step(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) -> Ca
         function=tool.function,
         declared=tool.declared,
         history=None,
-        place=frame.execution.cell,
+        place=place,
     )
     encode = None if tool.tool.function_schema.is_async else lambda value: _encoded(tool, value)
     return replace(call, name=tool.name, encode=encode)
@@ -205,7 +228,7 @@ def _arrival(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) ->
 
 
 async def _allowed(
-    frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str
+    frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, place: str | None
 ) -> dict[str, Any]:
     """The arguments that the call may be made with. Denied, the program ends there: it cannot catch or fake it."""
     policies = (frame.approve, *((frame.session.policy,) if frame.session is not None else ()))
@@ -213,9 +236,9 @@ async def _allowed(
     if need is None:
         return arguments
     question = _question(frame, tool, arguments, call, need)
-    payload = {"tool": tool.name, "arguments": question.arguments, "place": frame.execution.cell}
+    payload = {"tool": tool.name, "arguments": question.arguments, "place": place}
     asked = asking.question_call(frame, "approval", question, payload=payload, history=None)
-    if frame.journal.recorded(asked, frame) is None and _on_record(frame, tool, arguments):
+    if frame.journal.recorded(asked, frame) is None and _on_record(frame, tool, arguments, place):
         # It needed no approval when it ran, and now it only replays. The count goes on as if it had been asked.
         frame.journal.count(asked, frame)
         return arguments
@@ -234,8 +257,8 @@ async def _allowed(
             )
 
 
-def _on_record(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) -> bool:
-    return frame.journal.recorded(_step(frame, tool, arguments), frame) is not None
+def _on_record(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], place: str | None) -> bool:
+    return frame.journal.recorded(_step(frame, tool, arguments, place), frame) is not None
 
 
 def _question(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], call: HostCall, need: Need) -> Question:

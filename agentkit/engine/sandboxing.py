@@ -29,7 +29,7 @@ from agentkit.engine.calls import enclosing_step
 from agentkit.engine.edits import Path
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.gate import Arrival
-from agentkit.engine.hostcalls import HostTool, host_tools, perform_call
+from agentkit.engine.hostcalls import Before, HostTool, host_tools, perform_call
 from agentkit.engine.process_tier import run_in_process
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.engine.steady import TOLD_CALLS, steady_world
@@ -261,6 +261,7 @@ class _Performance:
         self._printed: list[str] = []
         self._place: Path = ()
         self._told = 0
+        self._before = Before()
 
     async def recorded(self) -> SandboxResult:
         """From the record, else live."""
@@ -371,9 +372,9 @@ class _Performance:
     async def _call(self, call: driver.HostCall) -> Any:
         frame, tool = self._frame, self._script.tools[call.name]
         if frame is None or frame.gate is None or not self._place:
-            return await perform_call(frame, tool, call, source=self._script.source)
+            return await perform_call(frame, tool, call, source=self._script.source, before=self._before)
         with frame.gate.inside(self._place):
-            return await perform_call(frame, tool, call, source=self._script.source)
+            return await perform_call(frame, tool, call, source=self._script.source, before=self._before)
 
 
 def _no_edit(name: str, edit: Any) -> Call:

@@ -104,6 +104,12 @@ def test_an_edited_program_makes_only_the_calls_that_are_new(world: World) -> No
     assert [name for kind, name, replayed in steps(edited) if replayed] == ["look"] * 4
 
 
+def test_what_is_read_after_a_change_is_read_again_and_the_change_is_not_made_again(world: World) -> None:
+    world.run("look(1)\nlater(5)\nlook(2)")
+    world.run("look(1)\nlater(4)\nlater(5)\nlook(2)")
+    assert world.made == [1, 5, 2, 4, 2]
+
+
 def test_equal_calls_are_told_apart_by_their_number(world: World) -> None:
     result = world.run("[look(1) for n in range(3)]")
     assert len(result.value) == 3 and world.made == [1, 1, 1]
