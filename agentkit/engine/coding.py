@@ -12,7 +12,7 @@ from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.messages import ToolCallPart, ToolReturn
 from pydantic_ai.tools import RunContext, ToolDenied
 
-from agentkit.defend import crossing
+from agentkit.defend import crossing, dialect
 from agentkit.defend import sandbox as driver
 from agentkit.defend.limits import Limits
 from agentkit.define.tools import Declaration
@@ -32,7 +32,7 @@ def code_tool(patterns: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
     async def run_code(ctx: RunContext[Any], code: str) -> Any:
         return await _Code(ctx, patterns).run(code)
 
-    run_code.__doc__ = _DESCRIPTION
+    run_code.__doc__ = _DESCRIPTION.format(guide=dialect.guide())
     # What it does to the world is done by the tools it calls, each of which is a step of its own.
     run_code.__agentkit__ = Declaration(effects="none")  # type: ignore[attr-defined]
     return run_code
@@ -43,6 +43,8 @@ _DESCRIPTION = """Run Python code that may call your other tools, in a sandbox.
 Call them as functions with keyword arguments, for example `rows = search(query="x")`: no import, no await needed. The
 value of the last line and what is printed come back; nothing else does. Each call of this tool begins empty: no
 variables are kept. There are no files, no network and no environment.
+
+{guide}
 
 Args:
     code: The Python code.

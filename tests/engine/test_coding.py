@@ -163,6 +163,14 @@ def test_the_code_calls_only_what_it_may(tmp_path: Path) -> None:
         World(tmp_path, "").agent(code=False, call="look")
 
 
+def test_the_model_is_told_what_the_installed_sandbox_has(tmp_path: Path) -> None:
+    agent = World(tmp_path, "").agent()
+    (tool,) = [tool for tool in agent._function_toolset.tools.values() if tool.name == "run_code"]
+    told = tool.description or ""
+    assert all(word in told for word in ("itertools", "statistics", "json", "keyword arguments"))
+    assert "Args" not in told and list(tool.function_schema.json_schema["properties"]) == ["code"]
+
+
 def test_calls_at_once_and_code_at_once(tmp_path: Path) -> None:
     code = "import asyncio\nawait asyncio.gather(*[look(at=n) for n in range(4)])"
     world = World(tmp_path, code, pieces=3)
