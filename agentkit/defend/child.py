@@ -172,6 +172,11 @@ def _make_sure(process: subprocess.Popen[bytes]) -> None:
             return
 
 
+def memory_holds() -> str | None:
+    """Why this system cannot limit the memory of a process; None when it can."""
+    return None if sys.platform == "linux" else "it takes Linux"
+
+
 @cache
 def walls_stand() -> str | None:
     """Why this system cannot cut a child off; None when it can, which was tried against a listening port."""

@@ -21,6 +21,7 @@ from agentkit.defend.resources import Box, How
 _LOOK_MILLISECONDS = 10
 _LOOK_AROUND = 10
 """Every so many looks the processes that the work has started are looked for too."""
+_MOST_PROCESSES = 256
 _REPLY_BYTES = 64 << 20
 _CHUNK = 1 << 20
 
@@ -118,6 +119,8 @@ class _Watch:
             self._finish("memory", "it was stopped there")
         if box.seconds is not None and time.monotonic() - self._began > box.seconds:
             self._finish("timeout")
+        if len(self._others) > _MOST_PROCESSES:
+            self._finish("crashed", f"more than {_MOST_PROCESSES} processes")
         if len(self._reply) > _REPLY_BYTES:
             self._finish("flooded")
 

@@ -18,11 +18,12 @@ from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import RunContext, ToolDefinition
 
 from agentkit.defend import parcel
-from agentkit.defend.child import Child, Ended, walls_stand
+from agentkit.defend.child import Child, Ended, memory_holds, walls_stand
 from agentkit.defend.resources import (
     HAD_TOO_LITTLE,
     Box,
     Try,
+    Walls,
     short_of,
     shortage,
     size_said,
@@ -54,14 +55,19 @@ def _say(text: str) -> None:
 def check(function: Callable[..., Any], *, takes_ctx: bool) -> None:
     """Raise UserError for a declared tool that cannot run in a process of its own, or not as declared, here."""
     declared = declaration(function)
-    if not declared.isolate:
-        return
+    if declared.isolate:
+        _check_place(function, declared, takes_ctx=takes_ctx)
+        _job(function, bundle(function), {}, key="", whole=False)
+
+
+def _check_place(function: Callable[..., Any], declared: Declaration, *, takes_ctx: bool) -> None:
     name = function.__name__
     if takes_ctx:
         raise UserError(f"{name} cannot run in a process of its own: it takes a RunContext, which lives in the kernel")
+    if declared.sizes and (why := memory_holds()) is not None:
+        raise UserError(f"{name}: memory= cannot be enforced on this system: {why}")
     if declared.network is False and (why := walls_stand()) is not None:
         raise UserError(f"{name}: network=False cannot be enforced on this system: {why}")
-    _job(function, bundle(function), {}, key="", whole=False)
 
 
 # ---- the call
@@ -115,11 +121,16 @@ def _takes_ctx(tool: Any) -> bool:
 
 async def called(function: Callable[..., Any], args: Mapping[str, Any], *, takes_ctx: bool = False) -> Any:
     """What `function` returns, as JSON. Raises ModelRetry in words an agent can act on when it had too little."""
-    check(function, takes_ctx=takes_ctx)
     declared = declaration(function)
+    _check_place(function, declared, takes_ctx=takes_ctx)
+    step = current_step.get()
+    # What it reads is taken once: a second try is of the same call.
+    job = _job(function, bundle(function), args, key="" if step is None else step.idempotency_key)
+    walls: Walls = "network" if declared.network is False else "none"
     tries: list[Try] = []
     for size in declared.sizes or (None,):
-        ended = await _try(function, declared, args, size)
+        box = Box(memory=size, seconds=declared.timeout, walls=walls)
+        ended = await _try(job, box, number=len(tries) + 1)
         tries.append(ended.attempt)
         if ended.attempt.how == "memory":
             continue
@@ -161,13 +172,9 @@ def outgrown(function: Callable[..., Any] | None, declared: Declaration) -> Call
 # ---- one try
 
 
-async def _try(function: Callable[..., Any], declared: Declaration, args: Mapping[str, Any], size: int | None) -> Ended:
-    box = Box(memory=size, seconds=declared.timeout, walls="network" if declared.network is False else "none")
-    step = current_step.get()
-    key = "" if step is None else step.idempotency_key
-    job = _job(function, bundle(function), args, key=key)
+async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> Ended:
     frame = frame_of_run()
-    if frame is None or step is None:
+    if frame is None or current_step.get() is None:
         return _judged(await performed_in_child(job, box))
     ended: list[Ended] = []
 
@@ -177,35 +184,37 @@ async def _try(function: Callable[..., Any], declared: Declaration, args: Mappin
         return {"said": ended[-1].attempt.said, "value": ended[-1].reply["value"], "printed": ended[-1].printed}
 
     try:
-        performed = await frame.journal.perform(_step(frame, function.__name__, box, key), body)
+        performed = await frame.journal.perform(_step(frame, job, box, number), body)
     except ChildFailed:
         if ended:
             return ended[-1]
         raise
-    return ended[-1] if ended else _recorded(performed.payload, size)
+    return ended[-1] if ended else _recorded(performed.payload, box)
 
 
-def _step(frame: AgentRunFrame, name: str, box: Box, key: str) -> Call:
-    limits = [
-        *([] if box.memory is None else [size_said(box.memory)]),
-        *([] if box.seconds is None else [f"{box.seconds:g} s"]),
-        *(["no network"] if box.walls != "none" else []),
-    ]
+def _step(frame: AgentRunFrame, job: Mapping[str, Any], box: Box, number: int) -> Call:
+    # The call that it is a try of says what is asked: that is in its own key.
+    payload = {"of": job["key"], "memory": box.memory}
     return Call(
-        # The call it is a try of says which it is; what is asked of that one is in its own key.
-        key=operation_key(name=f"try:{name}", payload={"of": key, "memory": box.memory}, history=None, memo=frame.memo),
+        key=operation_key(name=f"try:{job['function']}", payload=payload, history=None, memo=frame.memo),
         kind="sandbox",
-        name=name,
+        name=f"try {number}",
         effects="none",
-        request=", ".join(limits) or "a process of its own",
+        request=_asked(box),
         counted=False,
         describe=lambda payload: str(payload["said"]),
     )
 
 
-def _recorded(payload: Any, size: int | None) -> Ended:
+def _asked(box: Box) -> str:
+    memory = [] if box.memory is None else [size_said(box.memory)]
+    network = ["no network"] if box.walls != "none" else []
+    return ", ".join([*memory, *network]) or "a process of its own"
+
+
+def _recorded(payload: Any, box: Box) -> Ended:
     """A try that was recorded, though its call was not: the kernel died between the two."""
-    attempt = Try(asked=size, peak=0, seconds=0.0, how="done")
+    attempt = Try(asked=box.memory, peak=0, seconds=0.0, how="done")
     return Ended(attempt=attempt, reply={"value": payload["value"]}, printed=payload["printed"])
 
 

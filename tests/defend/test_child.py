@@ -168,6 +168,20 @@ def test_of_two_that_came_back_from_a_fork_one_answers() -> None:
     assert value(run("import os\nos.fork()\n7")) == 7
 
 
+@pytest.mark.parametrize("box", ALL)
+def test_too_many_processes_are_too_many(box: Walls) -> None:
+    source = """
+import os, time
+for _ in range(600):
+    if os.fork() == 0:
+        time.sleep(30)
+time.sleep(30)
+"""
+    ended = run(source, walls=box, memory=None)
+    assert (ended.attempt.how, ended.attempt.text) == ("crashed", "more than 256 processes")
+    assert ended.attempt.seconds < 10
+
+
 def test_a_false_reply_is_no_reply() -> None:
     source = """
 import os

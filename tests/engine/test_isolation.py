@@ -231,7 +231,7 @@ def test_a_tool_that_takes_too_long_is_stopped_and_the_agent_told(cells: Any, tm
     told = str(answered(model))
     assert told.startswith("hang did not end within 0.4 s and was stopped")
     ((request, why),) = tries(steps)
-    assert request == "0.4 s" and "out of time" in why
+    assert request == "a process of its own" and "out of time" in why
 
 
 def test_its_errors_are_those_of_the_kernel(cells: Any, tmp_path: Path) -> None:
@@ -270,6 +270,12 @@ def test_where_that_cannot_be_enforced_nothing_is_built(cells: Any, monkeypatch:
     with pytest.raises(UserError, match=r"fetch: network=False cannot be enforced on this system: unshare") as refused:
         agentkit.build(Spec(instructions="x"), name="worker", tools=[cells.fetch])
     assert "\n" not in str(refused.value)
+
+
+def test_where_memory_cannot_be_limited_nothing_is_built(cells: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(UserError, match="grow: memory= cannot be enforced on this system: it takes Linux"):
+        agentkit.build(Spec(instructions="x"), name="worker", tools=[cells.grow])
 
 
 # ---- wherever a tool is called

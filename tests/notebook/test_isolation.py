@@ -93,7 +93,7 @@ def test_the_panel_shows_each_try_and_a_restarted_kernel_replays(tmp_path: Path)
         assert "filling 150" in first.text
         assert "ChildFailed: out of memory: used " in panel and "of 96MB" in panel
         shown = re.sub("<[^>]*>", "", first.panels[0]["data"]["text/html"])
-        assert "sandbox fill (256MB, 20 s, no network) → used 1" in " ".join(shown.split())
+        assert "sandbox try 2 (256MB, no network) → used 1" in " ".join(shown.split())
         running.restart()
         begin(running)
         running.run("agent = worker()\nimport subprocess\nsubprocess.Popen = None")
