@@ -35,7 +35,7 @@ class Prepared:
     """`fed` is run in the place of the source, after `prelude`."""
 
     fed: str
-    prelude: str
+    prelude: tuple[str, ...]
     edits: tuple[Edit, ...] = ()
     raises: frozenset[int] = frozenset()
     """The lines on which a `raise` of the program stands: what is raised there is the program's own."""
@@ -62,14 +62,14 @@ def prepare(source: str) -> Prepared:
     prelude = [loading.source(module) for module in sorted(set(_shims(tree)))]
     rounds = any(isinstance(node, ast.Name) and node.id == "round" for node in ast.walk(tree))
     if rounds or any(_CHECKED in edit.text for edit in edits):
-        prelude += [loading.source(loading.CHECKS), _ROUNDED if rounds else ""]
+        prelude += [loading.source(loading.CHECKS), *([_ROUNDED] if rounds else [])]
     raises = frozenset(
         line
         for node in ast.walk(tree)
         if isinstance(node, ast.Raise)
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     )
-    return Prepared(fed=_edited(source, edits), prelude="\n".join(prelude), edits=tuple(edits), raises=raises)
+    return Prepared(fed=_edited(source, edits), prelude=tuple(prelude), edits=tuple(edits), raises=raises)
 
 
 def _stand_true(source: str, tree: ast.AST, edits: list[Edit]) -> None:

@@ -189,7 +189,7 @@ class _Drive:
         self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy()))
         inputs = {name: self._given(value) for name, value in self._program.inputs.items()}
         if self._prepared.prelude:
-            await self._fed(self._prepared.prelude, {})
+            await self._fed("\n".join(self._prepared.prelude), {})
         if pause is None:
             value = await self._fed(self._prepared.fed, inputs)
         else:

@@ -278,7 +278,7 @@ class _Reader:
         if text[:3] == "?P=" and text[-1] == ")":
             return "(" + text, True
         if text[-1:] in (":", ")") and len(text) > 2 and all([flag in "ims" for flag in text[1:-1]]):
-            if text[-1] == ")" and end + 1 != len(text):
+            if text[-1] == ")" and self._at != len(text) + 1:
                 raise error("global flags not at the start of the expression")
             return "(" + text, False
         return self._no("(" + text)
