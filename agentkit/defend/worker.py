@@ -114,22 +114,24 @@ def _bound(pid: int | None, seconds: float) -> None:
         return  # It has ended already, or the system does not allow it: the program's own limits hold all the same.
 
 
-_pools: dict[int, Any] = {}
+_pools: dict[int, tuple[Any, str]] = {}
 _lock = threading.Lock()
 
 
 def _pool() -> Any:
-    # A forked child must not talk to the workers of its parent.
+    """The workers of this process: a forked child must not talk to those of its parent."""
     with _lock:
-        if os.getpid() not in _pools:
+        known = _pools.get(os.getpid())
+        if known is None or not Path(known[1]).exists():
+            start = _deaf(_binary())
             pool = pydantic_monty.Monty(
-                binary_path=_deaf(_binary()),
+                binary_path=start,
                 max_processes=_MOST_WORKERS,
                 checkout_timeout=_PATIENCE,
                 max_checkouts_per_worker=1,
             )
-            _pools[os.getpid()] = pool.__enter__()
-        return _pools[os.getpid()]
+            _pools[os.getpid()] = known = (pool.__enter__(), start)
+        return known[0]
 
 
 def _binary() -> str:
@@ -147,8 +149,14 @@ def _deaf(binary: str) -> str:
     if os.name != "posix" or "'" in binary:
         return binary
     folder = Path(tempfile.mkdtemp(prefix="agentkit-sandbox-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_forget, folder, os.getpid())
     script = folder / "monty"
     script.write_text(f"#!/bin/sh\ntrap '' INT\nexec '{binary}' \"$@\"\n")
     script.chmod(0o700)
     return str(script)
+
+
+def _forget(folder: Path, owner: int) -> None:
+    # What a forked child leaves alone: its parent starts workers with it.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
