@@ -198,7 +198,7 @@ def _pack_column(array: Any, where: str, depth: int) -> JSON:
     import pandas
 
     dtype = array.dtype
-    if isinstance(dtype, numpy.dtype):
+    if isinstance(dtype, numpy.dtype) or isinstance(array, pandas.arrays.NumpyExtensionArray):
         return {"as": "array", "of": _pack_array(numpy.asarray(array), numpy, where, depth)}
     if isinstance(dtype, pandas.CategoricalDtype):
         codes = _pack_array(array.codes, numpy, where, depth)
@@ -207,7 +207,10 @@ def _pack_column(array: Any, where: str, depth: int) -> JSON:
     if isinstance(dtype, pandas.DatetimeTZDtype):
         utc = numpy.asarray(array.tz_convert("UTC").tz_localize(None))
         return {"as": "zoned", "zone": str(dtype.tz), "of": _pack_array(utc, numpy, where, depth)}
-    items = [None if item is pandas.NA else pack(item, where=where, depth=depth - 1) for item in array]
+    items = [
+        item if type(item) is str else None if item is pandas.NA else pack(item, where=where, depth=depth - 1)
+        for item in array
+    ]
     return {"as": "items", "dtype": str(dtype), "of": items}
 
 
