@@ -300,3 +300,43 @@ def test_a_breakpoint_pauses_a_plain_program(notebook: Kernel) -> None:
     assert "paused before step 2.1 · tool search" in paused(notebook, "%agent next 2", "b1")
     notebook.run("%agent stop")
     assert notebook.run(program, cell="broken").status == "ok" and notebook.value("total") == "10"
+
+
+WRITER = '''
+from agentkit.testing import Call, ScriptedModel
+
+CODE = """
+hits = search(query="old")[0]["hits"]
+try:
+    said = delete(rows=[hits])
+except BaseException:
+    said = "swallowed"
+said
+"""
+
+def write_code(messages):
+    last = messages[-1].parts[-1]
+    return f"It said: {last.content}" if last.part_kind == "tool-return" else Call("run_code", {"code": CODE})
+
+writer = ScriptedModel.by(write_code)
+'''
+
+
+def test_an_agent_s_code_is_parked_and_goes_on_in_another_kernel(tmp_path: Path) -> None:
+    with kernel(tmp_path) as running:
+        for _ in range(2):
+            for source in ("%load_ext agentkit", SETUP, WRITER):
+                assert running.run(source).status == "ok"
+            built = running.run("%%agent build cleaner --model writer --tools search,delete --code\nYou clean.")
+            assert built.status == "ok", built.traceback
+            ran = running.run("%%agent run cleaner --as said\nClean up.", cell="run")
+            if ran.ename == "ApprovalPending":
+                assert made(running) == ["old"]
+                running.run("%agent approve " + str(_waiting(running)))
+                running.restart()
+        assert ran.status == "ok", ran.traceback
+        assert running.value("said") == "'It said: deleted 1'" and made(running) == ["old", "delete", "[3]"]
+
+
+def _waiting(running: Kernel) -> int:
+    return int(running.value("get_ipython().agentkit.session().store.questions(limit=1)[0].id"))
