@@ -23,6 +23,7 @@ async def run_in_process(
     *,
     limits: Limits | None = None,
     printed: Callable[[str], None] = lambda text: None,
+    pause: Any = None,
     **unused: Any,
 ) -> Ended:
     """Run `program` in a process without network, other processes and files beyond Python's own.
@@ -30,6 +31,8 @@ async def run_in_process(
     Inputs and outputs are parcels. Raises SandboxError when it fails or reaches a limit, and UserError, before anything
     of it runs, where the system cannot cut it off.
     """
+    if pause is not None:
+        raise UserError("--step: with --tier process a program runs as a whole; step through it with --tier monty")
     limits = limits or Limits()
     _check(program, limits)
     if (why := await asyncio.to_thread(walls_stand)) is not None:

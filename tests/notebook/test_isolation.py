@@ -170,3 +170,8 @@ def test_stop_ends_a_program_of_the_second_tier(notebook: Kernel) -> None:
     cell = notebook.run("%%agent sandbox --tier process --limits time=60s\nwhile True: pass", stop_after=1.5)
     assert cell.status == "error" and cell.seconds < 3
     assert notebook.value("1 + 1") == "2"
+
+
+def test_the_second_tier_is_not_stepped_through(notebook: Kernel) -> None:
+    cell = notebook.run("%%agent sandbox --tier process --step\nx = 1\ny = 2\n")
+    assert "--step: with --tier process a program runs as a whole" in cell.traceback, (cell.traceback, cell.text)
