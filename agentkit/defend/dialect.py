@@ -40,7 +40,7 @@ def problems(source: str, *, calls: frozenset[str] = frozenset(), given: frozens
         return [tree]
     lines = source.split("\n")
     found = [
-        *unsupported.problems(tree, runtime=installed(), given=calls | given),
+        *unsupported.problems(tree, runtime=installed(), calls=calls, given=given),
         *differences.problems(tree, calls=calls),
     ]
     return sorted({located(problem, lines) for problem in found})
@@ -95,6 +95,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     (r"has no attribute '__class__'", "type(x)"),
     (r"has no attribute '__(dict|cause|context|traceback)__'", "fields by name; repr(error)"),
     (r"not supported between instances of", "compare fields, or sort with key=lambda x: x.field"),
+    (r"cannot suspend in this synchronous", "call it in a loop or a list: [f(x) for x in items]"),
     (r"exceptions can only be called with", 'an error takes one text: ValueError(f"...")'),
     (r"does not match format", "the sandbox reads whole dates only: add the missing part to text and format"),
     (r"unsupported operand type.*timedelta", "timedelta(seconds=delta.total_seconds() * factor)"),
@@ -113,7 +114,9 @@ def _is_dialect(message: str) -> bool:
     if message.startswith("NotImplementedError") or "Internal error in monty" in message:
         return True
     found = _LACKING.search(message)
-    return found is not None and any(kind.__name__ == found[1] and hasattr(kind, found[2]) for kind in _TYPES)
+    if found is None or found[2].startswith("__"):
+        return False
+    return any(kind.__name__ == found[1] and hasattr(kind, found[2]) for kind in _TYPES)
 
 
 # ---- what a model is told

@@ -21,6 +21,7 @@ def problems(tree: ast.AST, *, calls: frozenset[str]) -> Iterator[Problem]:
                 yield problem(node, "a lone surrogate becomes another character in the sandbox", "leave it out")
             case ast.ClassDef():
                 yield from _dunders(node)
+    yield from _evaluated(tree)
     yield from _hashes(tree)
     yield from _eager(tree, calls)
 
@@ -36,8 +37,6 @@ def _call(node: ast.Call) -> Iterator[Problem]:
                 said = lost(format.value)
                 if said is not None:
                     yield problem(format, said, _READ_BY_HAND)
-        case ast.Name(id="eval" | "exec" as name):
-            yield problem(node, f"{name}() is not for generated code", "write the code itself; json.loads reads data")
 
 
 _READ_BY_HAND = (
@@ -94,6 +93,15 @@ def _dunders(node: ast.ClassDef) -> Iterator[Problem]:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name in IGNORED:
             yield problem(item, f"{item.name} is not called in the sandbox", IGNORED[item.name])
+
+
+def _evaluated(tree: ast.AST) -> Iterator[Problem]:
+    """Code in a text could not be checked."""
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id="eval" | "exec" as name, ctx=ast.Load()) if name not in own:
+                yield problem(node, f"there is no {name}", "write the code itself; json.loads reads data")
 
 
 def _hashes(tree: ast.AST) -> Iterator[Problem]:

@@ -18,15 +18,16 @@ _METHODS = frozenset(
 )
 
 
-def problems(tree: ast.Module, *, runtime: Runtime, given: frozenset[str]) -> Iterator[Problem]:
-    """Everything in `tree` that Monty would stop at; `given` are the names that the program gets from outside."""
-    scope = _Scope(tree, given)
+def problems(tree: ast.Module, *, runtime: Runtime, calls: frozenset[str], given: frozenset[str]) -> Iterator[Problem]:
+    """Everything in `tree` that Monty would stop at; `calls` and `given` are the names it gets from outside."""
+    scope = _Scope(tree, calls | given)
     for node in ast.walk(tree):
         yield from _syntax(node)
         yield from _imported(node, runtime)
         yield from _named(node, scope, runtime)
         yield from _attribute(node, scope, runtime)
         yield from _call(node)
+        yield from _handed_over(node, calls)
 
 
 # ---- statements and expressions
@@ -344,6 +345,15 @@ def _call(node: ast.AST) -> Iterator[Problem]:
                 if (name, keyword.arg) in _UNSUPPORTED_KEYWORDS:
                     said = f"{name} takes no {keyword.arg}"
                     yield problem(keyword.value, said, _UNSUPPORTED_KEYWORDS[name, keyword.arg or ""])
+
+
+def _handed_over(node: ast.AST, calls: frozenset[str]) -> Iterator[Problem]:
+    """A host call waits for its answer, which what calls it for each item does not."""
+    match node:
+        case ast.Call(func=ast.Name(id="map" | "filter"), args=[ast.Name(id=name) as function, items, *_]) if (
+            name in calls
+        ):
+            yield problem(function, f"{name} is a function of the host", f"[{name}(x) for x in {ast.unparse(items)}]")
 
 
 def _sayable(args: list[ast.expr]) -> bool:

@@ -37,7 +37,8 @@ def _text() -> Iterator[str]:
     methods = (
         "upper() lower() title() capitalize() swapcase() casefold() strip() split() split(',') splitlines() "
         "splitlines(True) isdigit() isdecimal() isnumeric() isalpha() isalnum() isspace() isupper() islower() "
-        "istitle() isidentifier() encode() center(9,'*') ljust(7) zfill(6) find('a') count('') partition('X') rsplit(None,1) "
+        "istitle() isidentifier() encode() center(9,'*') ljust(7) zfill(6) find('a') "
+        "count('') partition('X') rsplit(None,1) "
         "expandtabs(4) replace('','-') isprintable() isascii()"
     )
     for text in texts:

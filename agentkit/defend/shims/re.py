@@ -14,6 +14,7 @@ _WORD = "\\p{L}\\p{N}_"
 _SPACE = "\\s\\x1c-\\x1f"
 _CLASSES = {"w": _WORD, "W": "[^" + _WORD + "]", "s": _SPACE, "S": "[^" + _SPACE + "]", "d": "\\d", "D": "\\D"}
 _EDGE = f"(?:(?<=[{_WORD}])(?![{_WORD}])|(?<![{_WORD}])(?=[{_WORD}]))"
+_END = "(?:$|\\Z)"
 _PLAIN = "<>_'\" \n`@%,;:=!/"
 _read: dict[Any, Any] = {}
 
@@ -22,36 +23,41 @@ class Pattern:
     def __init__(self, pattern: Any, flags: Any) -> None:
         if pattern not in _read:
             reader = _Reader(pattern)
-            _read[pattern] = (reader.whole(), reader.empty_and_not)
+            exact = reader.whole()
+            _read[pattern] = (exact, exact.replace(_EDGE, "\\b").replace(_END, "$"), reader.empty_and_not)
         self.pattern = pattern
-        self._text, self._varied = _read[pattern]
+        self._exact, self._plain, self._varied = _read[pattern]
         self._flags = _flags(flags)
         self.flags = self._flags | 32
 
+    def _text(self, string: Any) -> Any:
+        # Without looking around it is matched in linear time, and means the same in plain text.
+        return self._plain if string.isascii() and string[-1:] != "\n" else self._exact
+
     def search(self, string: Any) -> Any:
-        return _re.search(self._text, string, self._flags)
+        return _re.search(self._text(string), string, self._flags)
 
     def match(self, string: Any) -> Any:
-        return _re.match(self._text, string, self._flags)
+        return _re.match(self._text(string), string, self._flags)
 
     def fullmatch(self, string: Any) -> Any:
-        return _re.fullmatch(self._text, string, self._flags)
+        return _re.fullmatch(self._text(string), string, self._flags)
 
     def finditer(self, string: Any) -> Any:
         return iter(self._matches(string))
 
     def findall(self, string: Any) -> Any:
         self._matches_each("findall")
-        return _re.findall(self._text, string, self._flags)
+        return _re.findall(self._text(string), string, self._flags)
 
     def split(self, string: Any, maxsplit: Any = 0) -> Any:
         self._matches_each("split")
-        return _re.split(self._text, string, maxsplit, self._flags)
+        return _re.split(self._text(string), string, maxsplit, self._flags)
 
     def sub(self, repl: Any, string: Any, count: Any = 0) -> Any:
         self._matches_each("sub")
         if isinstance(repl, str):
-            return _re.sub(self._text, _template(repl), string, count, self._flags)
+            return _re.sub(self._text(string), _template(repl), string, count, self._flags)
         return self._replaced(repl, string, count)[0]
 
     def subn(self, repl: Any, string: Any, count: Any = 0) -> Any:
@@ -75,7 +81,7 @@ class Pattern:
 
     def _matches(self, string: Any) -> Any:
         self._matches_each("finditer")
-        return list(_re.finditer(self._text, string, self._flags))
+        return list(_re.finditer(self._text(string), string, self._flags))
 
     def _matches_each(self, name: Any) -> Any:
         if self._varied:
@@ -238,7 +244,7 @@ class _Reader:
         if char == "\\":
             return self._escape()
         if char == "$":
-            return "(?:$|\\Z)", True
+            return _END, True
         if char == "^":
             return "^", True
         if char in ("*", "+", "?"):
