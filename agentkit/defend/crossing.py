@@ -279,7 +279,7 @@ _READ: dict[str, Callable[[Any, _Frames], Any]] = {
         from_record(key, frames=frames): from_record(item, frames=frames) for key, item in value
     },
     "parcel": _simple(lambda packed: Parcel(packed).open()),
-    "frame": lambda value, frames: frames[value[0]].again(value[1]),
+    "frame": lambda value, frames: frames[value[0]].again(value[1]).frame,
     "datetime": _simple(datetime.datetime.fromisoformat),
     "date": _simple(datetime.date.fromisoformat),
     "time": _simple(datetime.time.fromisoformat),

@@ -379,7 +379,15 @@ class _Drive:
             if missing is None:
                 raise
             raise SandboxError("code", f"the program never assigned {missing[1]}, which --out asks for") from None
-        return {name: self._left(value) for name, value in zip(names, values, strict=True)}
+        named = dict(zip(names, values, strict=True))
+        await self._refuse_code({name for name, value in named.items() if _is_like_code(value)})
+        return {name: self._left(value) for name, value in named.items()}
+
+    async def _refuse_code(self, names: set[str]) -> None:
+        """A function leaves Monty as a text that names it: it must not be taken for one."""
+        for name in sorted(names):
+            if await self._fed(f"isinstance({name}, str)", {}) is False:
+                raise SandboxError("code", f"{name} is code, which cannot leave: make it numbers, text, lists or dicts")
 
     # -- what it prints
 
@@ -458,6 +466,10 @@ class _Drive:
 def _text(error: BaseException) -> str:
     # The text of a KeyError is the repr of its key.
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _is_like_code(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("<") and value.endswith(">")
 
 
 def _one_line(text: str) -> str:

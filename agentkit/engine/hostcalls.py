@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.exceptions import ModelRetry
 
 from agentkit.defend import crossing
-from agentkit.defend.approval import Need, Question, needed
+from agentkit.defend.approval import Need, Policy, Question, needed
 from agentkit.defend.frames import FrameHandle
 from agentkit.defend.sandbox import CallFailed, HostCall, failed_at, failed_call
 from agentkit.define.tools import Declaration, check, declaration
@@ -25,6 +26,7 @@ from agentkit.engine.calls import edit_call, in_one_line, tool_call
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.gate import Arrival
 from agentkit.errors import AgentKitError, UserError
+from agentkit.values import to_json
 
 _BEFORE = 12
 
@@ -110,8 +112,12 @@ def _host_tool(name: str, one: Any) -> HostTool:
 
 @dataclass(kw_only=True)
 class Before:
-    """What a program's calls have changed so far: one that only reads is asked anew when that is not the same."""
+    """What a program's calls have changed so far: one that only reads is asked anew when that is not the same.
 
+    `approve` names the calls that need a person, besides those that say so themselves.
+    """
+
+    approve: Policy
     changed: bytes = b""
 
     def place(self, frame: AgentRunFrame, tool: HostTool, arguments: Mapping[str, Any]) -> str | None:
@@ -136,7 +142,7 @@ async def perform_call(
     """
     arguments = tool.arguments(call)
     if frame is None:
-        return await _unrecorded(tool, arguments, call, source)
+        return await _unrecorded(tool, arguments, call, source, policy=before.approve)
     arrival = _arrival(frame, tool, arguments)
     if frame.gate is not None:
         frame.gate.change_arguments(arrival)
@@ -163,8 +169,8 @@ async def perform_call(
     return crossing.from_record(performed.payload["result"])
 
 
-async def _unrecorded(tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str) -> Any:
-    if needed(tool.name, arguments, declared=tool.declared.approve, destructive=False, policies=[]) is not None:
+async def _unrecorded(tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, policy: Policy) -> Any:
+    if needed(tool.name, arguments, declared=tool.declared.approve, destructive=False, policies=[policy]) is not None:
         raise failed_at(call, source, "tool", f"{tool.name} needs an approval, and nothing is recorded here")
     try:
         value = await _performed(tool, arguments)
@@ -177,7 +183,8 @@ async def _unrecorded(tool: HostTool, arguments: dict[str, Any], call: HostCall,
 
 async def _performed(tool: HostTool, arguments: dict[str, Any]) -> Any:
     if not tool.declared.isolate:
-        return await tool.tool.function_schema.call(dict(arguments), None)  # type: ignore[arg-type]
+        async with asyncio.timeout(tool.declared.timeout):
+            return await tool.tool.function_schema.call(dict(arguments), None)  # type: ignore[arg-type]
     try:
         return await isolation.called(tool.function, arguments)
     except ModelRetry as retry:
@@ -266,9 +273,7 @@ def _question(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], c
     return Question(
         kind="approve",
         tool=tool.name,
-        arguments=frame.journal.redactor.scrub_json(
-            crossing.to_record(arguments, where=f"the arguments of {tool.name}")
-        ),
+        arguments=frame.journal.redactor.scrub_json(to_json(arguments, where=f"the arguments of {tool.name}")),
         text=f"{text} ({need.why})" if need.why else text,
         schema=tool.tool.function_schema.json_schema,
         before=tuple(frame.ran[-_BEFORE:]),

@@ -261,7 +261,7 @@ class _Performance:
         self._printed: list[str] = []
         self._place: Path = ()
         self._told = 0
-        self._before = Before()
+        self._before = Before(approve=script.approve)
 
     async def recorded(self) -> SandboxResult:
         """From the record, else live."""
@@ -339,7 +339,7 @@ class _Performance:
     def _result(self, payload: Any) -> SandboxResult:
         frames = {name: value for name, value in self._script.inputs.items() if isinstance(value, FrameHandle)}
         kept = {**payload["outputs"], "": payload["value"]}
-        read = {name: _shown(crossing.from_record(value, frames=frames)) for name, value in kept.items()}
+        read = {name: crossing.from_record(value, frames=frames) for name, value in kept.items()}
         value = read.pop("")
         return SandboxResult(outputs=read, value=value, printed=payload["printed"], run=_UNRECORDED)
 
@@ -396,10 +396,6 @@ def _value_record(value: Any) -> Any:
     except crossing.Uncrossable:
         # It is shown only: a function that the last line happens to name is no reason to fail.
         return bounded(repr(value))
-
-
-def _shown(value: Any) -> Any:
-    return value.frame if isinstance(value, FrameHandle) else value
 
 
 def _runtime() -> str:

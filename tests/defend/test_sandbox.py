@@ -140,6 +140,11 @@ def test_the_program_never_assigned_what_is_asked_for() -> None:
     assert "never assigned b" in failed("a = 1", outputs=("a", "b")).message
 
 
+def test_a_function_does_not_leave_as_a_text() -> None:
+    assert Host().run("a = '<b>'", outputs=("a",)).outputs == {"a": "<b>"}
+    assert "f is code, which cannot leave" in failed("a = 1\nf = lambda: 1", outputs=("a", "f")).message
+
+
 def test_stopping_kills_the_process_at_once() -> None:
     async def stopped() -> float:
         program = Program(source="while True: pass")

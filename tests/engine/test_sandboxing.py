@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas
 import pytest
+from pydantic import BaseModel
 
 import agentkit
 from agentkit.defend.approval import Decision
@@ -24,6 +25,11 @@ from agentkit.engine.sandboxing import SandboxResult
 from agentkit.errors import ApprovalPending, InDoubt, JournalCorrupt, ReplayMiss, SandboxError, UserError
 from agentkit.events import Step
 from agentkit.testing import ScriptedModel
+
+
+class Order(BaseModel):
+    day: datetime.date
+    what: list[str]
 
 
 class World:
@@ -228,6 +234,25 @@ def test_bad_input_is_told_in_one_line(world: World, source: str, options: Any, 
     assert said in str(raised.value)
 
 
+def test_arguments_of_other_types_and_a_time_limit(world: World) -> None:
+    @agentkit.tool(effects="none", approve="ask")
+    def buy(order: Order, day: datetime.date | None = None) -> list[Any]:
+        """Buy."""
+        return [order.what, order.day, day]
+
+    @agentkit.tool(timeout=0.05, effects="none")
+    async def slow() -> None:
+        """Slow."""
+        await asyncio.sleep(5)
+
+    source = "import datetime\nd = datetime.date(2026, 1, 2)\nbuy({'day': d, 'what': ['tea']}, day=d)"
+    for _ in range(2):
+        bought = world.run(source, calls=[buy], headless="allow")
+        assert bought.value == [["tea"], datetime.date(2026, 1, 2), datetime.date(2026, 1, 2)]
+    with pytest.raises(SandboxError, match="tool: TimeoutError"):
+        world.run("slow()", calls=[slow])
+
+
 def test_without_a_session_nothing_is_recorded_and_nothing_approved() -> None:
     assert asyncio.run(agentkit.sandbox("n + 1", inputs={"n": 1})).value == 2
 
@@ -238,6 +263,8 @@ def test_without_a_session_nothing_is_recorded_and_nothing_approved() -> None:
 
     with pytest.raises(SandboxError, match="needs an approval, and nothing is recorded here"):
         asyncio.run(agentkit.sandbox("try: send('x')\nexcept BaseException: pass", calls=[send]))
+    with pytest.raises(SandboxError, match="needs an approval, and nothing is recorded here"):
+        asyncio.run(agentkit.sandbox("_doubtful()", calls={"_doubtful": _doubtful}, approve="_doubt*"))
 
 
 def test_a_call_that_was_tampered_with_in_the_journal_is_not_replayed(world: World) -> None:

@@ -26,7 +26,7 @@ from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.build import build
 from agentkit.engine.opening import step
 from agentkit.engine.recipe import Changes
-from agentkit.engine.run import ask
+from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session, session
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import RunPaused, UserError
@@ -223,7 +223,7 @@ def test_messages_are_edited_and_stay_so(tmp_path: Path) -> None:
         messages[0]["parts"][0]["content"] = "how few?"
         await run.edit("messages", messages)
         await run.run_on()
-        assert run.answer is not None
+        assert isinstance(run.answer, Answer)
         (first, *_) = run.answer.messages
         assert [part.content for part in first.parts if isinstance(part, UserPromptPart)] == ["how few?"]
 
