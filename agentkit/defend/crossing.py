@@ -23,6 +23,8 @@ ROWS = 10_000
 
 _DEPTH = 100
 _TAG = "$"
+_LONG_INT = 10_000
+"""Bits of a number that is not written in decimal: Python refuses to from 4,300 digits on."""
 _PLAIN = (str, int, bool, bytes, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, complex)
 
 
@@ -191,8 +193,10 @@ def to_record(value: Any, *, where: str) -> Any:
 
 
 def _to_record(value: Any, where: str, depth: int) -> Any:
-    if value is None or type(value) in (str, int, bool):
+    if value is None or type(value) in (str, bool):
         return value
+    if type(value) is int:
+        return value if value.bit_length() < _LONG_INT else _tagged("int", hex(value))
     if depth == 0:
         raise Uncrossable(f"{where} is nested too deep to leave the sandbox")
     match value:
@@ -272,6 +276,7 @@ def _simple(read: Callable[[Any], Any]) -> Callable[[Any, _Frames], Any]:
 
 _READ: dict[str, Callable[[Any, _Frames], Any]] = {
     "float": _simple(float),
+    "int": _simple(lambda text: int(text, 16)),
     "tuple": _items(tuple),
     "set": _items(set),
     "frozenset": _items(frozenset),

@@ -195,7 +195,7 @@ class _Drive:
         else:
             value = await self._by_statement(inputs, pause)
         outputs = await self._outputs() if self._program.outputs else {}
-        return Ended(value=self._left(value), outputs=outputs, calls=self._calls)
+        return Ended(value=self._taken(value), outputs=outputs, calls=self._calls)
 
     async def leave(self) -> None:
         """Throw the process away; calls that are still under way are stopped."""
@@ -294,8 +294,8 @@ class _Drive:
         source = self._feed(snapshot).source
         before = source[: snapshot.position.start]
         text = source[snapshot.position.start : snapshot.position.end].decode(errors="replace")
-        args = tuple(self._left(value) for value in snapshot.args)
-        kwargs = {key: self._left(value) for key, value in snapshot.kwargs.items()}
+        args = tuple(self._taken(value) for value in snapshot.args)
+        kwargs = {key: self._taken(value) for key, value in snapshot.kwargs.items()}
         return HostCall(
             number=self._calls, name=name, args=args, kwargs=kwargs, line=before.count(b"\n") + 1, text=text
         )
@@ -354,6 +354,12 @@ class _Drive:
             case _:
                 return value
 
+    def _taken(self, value: Any) -> Any:
+        try:
+            return self._left(value)
+        except RecursionError:
+            raise SandboxError("limit", "a value that leaves is nested too deeply") from None
+
     def _left(self, value: Any) -> Any:
         """`value` as the host takes it: an instance of the program's own classes as the dict of its attributes."""
         if type(value) in _SCALARS:
@@ -381,7 +387,7 @@ class _Drive:
             raise SandboxError("code", f"the program never assigned {missing[1]}, which --out asks for") from None
         named = dict(zip(names, values, strict=True))
         await self._refuse_code({name for name, value in named.items() if _is_like_code(value)})
-        return {name: self._left(value) for name, value in named.items()}
+        return {name: self._taken(value) for name, value in named.items()}
 
     async def _refuse_code(self, names: set[str]) -> None:
         """A function leaves Monty as a text that names it: it must not be taken for one."""

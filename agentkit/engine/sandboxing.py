@@ -40,6 +40,7 @@ NAME = "sandbox"
 Tier: TypeAlias = Literal["monty", "process"]
 
 _PROMPT_CHARACTERS = 2_000
+_SHORT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,14 +288,15 @@ class _Performance:
         key = tool_key(
             name=NAME,
             args={
+                "program": script.source,
                 "inputs": {name: _digest(value) for name, value in script.inputs.items()},
                 "outputs": list(script.outputs),
                 "tier": script.tier,
             },
-            digest=hashlib.sha256(script.source.encode()).digest(),
+            digest=_runtime().encode(),
             history=None,
             call=frame.execution.cell,
-            reads={"monty": _runtime(), **code},
+            reads=code,
             memo=frame.memo,
         )
         return Call(
@@ -387,7 +389,9 @@ _UNRECORDED = Run(id="", agent=NAME, status="done", mode="off")
 def _digest(value: Any) -> str:
     if isinstance(value, FrameHandle):
         return value_digest(value.frame).hex()
-    return hashlib.sha256(dumps(crossing.to_record(value, where="an input"))).hexdigest()
+    kept = dumps(crossing.to_record(value, where="an input"))
+    # What is short stands there itself, so that `why` can say what changed.
+    return kept.decode() if len(kept) <= _SHORT else hashlib.sha256(kept).hexdigest()
 
 
 def _value_record(value: Any) -> Any:

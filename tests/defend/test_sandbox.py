@@ -145,6 +145,11 @@ def test_a_function_does_not_leave_as_a_text() -> None:
     assert "f is code, which cannot leave" in failed("a = 1\nf = lambda: 1", outputs=("a", "f")).message
 
 
+@pytest.mark.parametrize("last", ["x", "look(x)", "1"])
+def test_what_is_nested_too_deeply_does_not_leave(last: str) -> None:
+    assert "nested too deeply" in failed(f"x = []\nfor _ in range(900): x = [x]\n{last}", outputs=("x",)).message
+
+
 def test_stopping_kills_the_process_at_once() -> None:
     async def stopped() -> float:
         program = Program(source="while True: pass")
