@@ -14,14 +14,17 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import IO, Any
 
-from agentkit.defend.resources import Box, How, Try
+from agentkit.defend.resources import Box, How, Try, size_said
+from agentkit.errors import UserError
 
 _ENTRY = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from agentkit.defend.keeper import main; main()"
 _PRINTED_BYTES = 256 << 10
+_MOST_BYTES = 512 << 20
 _THREADS = 4
 _GRACE_SECONDS = 2.0
 # Threads of number libraries reserve memory for each core, of which there may be a hundred.
@@ -57,6 +60,12 @@ class Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
+    def begin(self) -> Future[Ended]:
+        """`wait` on a thread of its own, which keeps nobody from ending: the child ends with this process anyhow."""
+        ends: Future[Ended] = Future()
+        threading.Thread(target=_settle, args=(ends, self.wait), name="agentkit-child", daemon=True).start()
+        return ends
+
     def wait(self) -> Ended:
         try:
             process = self._start()
@@ -82,7 +91,7 @@ class Child:
             if self._stopped:
                 return None
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _ENTRY, json.dumps(sys.path)],
+                [sys.executable, "-I", "-c", _ENTRY, json.dumps(_import_path())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -101,8 +110,10 @@ class Child:
 
     def _conclude(self, process: subprocess.Popen[bytes]) -> Ended:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        told = {"path": sys.path, "folder": os.getcwd(), "scratch": self._scratch, "box": asdict(self._box)}
+        told = {"path": _import_path(), "folder": os.getcwd(), "scratch": self._scratch, "box": asdict(self._box)}
         body = json.dumps({**told, **self._job}).encode()
+        if len(body) > _MOST_BYTES:
+            raise UserError(f"more than {size_said(_MOST_BYTES)} would be handed to another process: hand over less")
         threads = [
             threading.Thread(target=_feed, args=(process.stdin, body), daemon=True),
             threading.Thread(target=self._collect, args=(process.stderr,), daemon=True),
@@ -142,6 +153,18 @@ class Child:
     def _tell(self, text: str) -> None:
         self._printed.append(text)
         self._heard(text)
+
+
+def _import_path() -> list[str]:
+    return [str(place) for place in sys.path]
+
+
+def _settle(ends: Future[Ended], wait: Callable[[], Ended]) -> None:
+    ends.set_running_or_notify_cancel()
+    try:
+        ends.set_result(wait())
+    except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        ends.set_exception(error)
 
 
 def _feed(stream: IO[bytes], body: bytes) -> None:

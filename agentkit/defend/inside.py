@@ -159,6 +159,8 @@ def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
         import asyncio
 
         result = asyncio.run(_awaited(result))
+    if type(result).__module__.partition(".")[0] == "pydantic_ai":
+        raise TypeError(f"{job['function']} returns a {type(result).__name__}, which only works without isolate=")
     return {"how": "done", "value": to_json(result, where=f"the result of {job['function']}")}
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.define.digest import lookup
-from agentkit.define.source import Source, definition_of, source_of
+from agentkit.define.source import Source, definition_of, is_library, source_of
 from agentkit.errors import UserError
 
 _MUTABLE = (list, dict, set, collections.deque, bytearray)
@@ -210,6 +210,8 @@ def _function_of(member: Any) -> types.FunctionType | None:
     plain = inspect.unwrap(inner) if callable(inner) else inner
     if not isinstance(plain, types.FunctionType) or plain.__code__.co_filename.startswith(_GENERATED):
         return None
+    if is_library(plain.__code__.co_filename):
+        return None
     return plain if definition_of(plain.__code__) is not None else None
 
 
@@ -218,8 +220,12 @@ def _space(methods: list[types.FunctionType], cls: type) -> dict[str, Any]:
 
 
 def _fields_of(node: ast.ClassDef) -> Iterator[ast.AST]:
-    """The statements of the class itself; its methods are read as they are compiled."""
-    return (each for each in node.body if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+    """What is read when the class is made; its methods are read as they are compiled."""
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from (*each.decorator_list, *each.args.defaults, *filter(None, each.args.kw_defaults))
+        else:
+            yield each
 
 
 def _class_definition(cls: type) -> tuple[str, ast.ClassDef, str] | None:

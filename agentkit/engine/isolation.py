@@ -8,7 +8,6 @@ import contextvars
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic_ai.capabilities import AbstractCapability
@@ -41,11 +40,8 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.errors import ChildFailed, UserError
 from agentkit.values import to_json
 
-_AT_ONCE = 64
 _EMPTY_ROWS = 0
 _PRINTED_BYTES = 256 << 10
-# Threads that only wait for their child; the pool of the event loop has few, and they may be taken.
-_waiting = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="agentkit-child")
 
 
 def _say(text: str) -> None:
@@ -259,7 +255,7 @@ async def performed_in_child(
     loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     child = Child(job, box, heard=lambda text: _tell(loop, context, heard, text), most=most)
     try:
-        return await loop.run_in_executor(_waiting, child.wait)
+        return await asyncio.wrap_future(child.begin())
     except asyncio.CancelledError:
         child.stop()
         raise

@@ -56,7 +56,7 @@ def sell(item: str, kind: Literal["a", "b"] = "a", times: int = RATE) -> str:
 
 def rebuilt(tool: Any) -> Any:
     needs = bundle(tool)
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = {"__name__": "__main__"}
     for name, module, attribute in needs.imports:
         found = __import__(module, fromlist=["_"])
         for part in attribute.split(".") if attribute else ():
@@ -103,6 +103,34 @@ def test_the_newest_definition_of_a_class_is_meant() -> None:
             cells, "class Box:\n    size: int = 2\n    colour: str = 'r'\ndef look() -> str:\n    return Box.colour\n"
         )
         assert rebuilt(cells.look)() == "r"
+
+
+def test_a_model_with_a_validator_and_an_enum() -> None:
+    cell = """
+import enum
+from pydantic import BaseModel, Field, field_validator
+LEAST = 2
+
+class Colour(enum.Enum):
+    RED = "r"
+
+class Part(BaseModel):
+    colour: Colour = Colour.RED
+    size: int = Field(default=3, ge=1)
+
+    @field_validator("size")
+    @classmethod
+    def large(cls, value: int) -> int:
+        return max(value, LEAST)
+
+class Big(Part):
+    name: str = "b"
+
+def t(part: Big) -> str:
+    return f"{Big(size=1).size} {Big(size=1).colour.name} {part.name}"
+"""
+    with notebook(cell) as cells:
+        assert rebuilt(cells.t)(cells.Big()) == cells.t(cells.Big())
 
 
 REFUSED = {

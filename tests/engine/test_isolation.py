@@ -29,8 +29,10 @@ import agentkit, datetime, os, time
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, field_validator
 from pydantic_ai import ModelRetry
 
+LEAST = 2
 sales = pd.DataFrame({"region": ["n", "s", "n"], "amount": [1.5, 2.0, 3.0]})
 
 @dataclass
@@ -48,6 +50,19 @@ def total(filter: Filter, since: datetime.date) -> dict:
     "Sum."
     chosen = sales[sales.region == filter.region]
     return {"sum": chosen.amount.sum(), "rows": chosen, "since": since + datetime.timedelta(days=1), "pid": os.getpid()}
+
+class Part(BaseModel):
+    size: int
+
+    @field_validator("size")
+    @classmethod
+    def large(cls, value: int) -> int:
+        return max(value, LEAST)
+
+@agentkit.tool(effects="none", isolate=True)
+def fitted(parts: list[Part]) -> list[Part]:
+    "Check."
+    return [*parts, Part(size=0)]
 
 @agentkit.tool(effects="none", isolate=True)
 async def slowly(x: int) -> str:
@@ -203,6 +218,11 @@ def test_what_the_tool_reads_goes_with_it_and_its_result_comes_back(cells: Any, 
     assert given["since"] == "2024-02-01"
     assert given["pid"] != os.getpid()
     assert [request for request, _ in tries(steps)] == ["a process of its own"]
+
+
+def test_models_are_checked_there_too(cells: Any, tmp_path: Path) -> None:
+    _, steps, _ = run(tmp_path, [cells.fitted], Call("fitted", {"parts": [{"size": 1}, {"size": 5}]}), "ok")
+    assert result(steps) == '[{"size": 2}, {"size": 5}, {"size": 2}]'
 
 
 def test_changed_data_is_not_answered_from_the_record(cells: Any, tmp_path: Path) -> None:
