@@ -41,8 +41,10 @@ def enter(value: object, *, where: str) -> Any:
 
 
 def _enter(value: Any, where: str, depth: int) -> Any:
-    if value is None or type(value) in (str, int, bool, bytes):
+    if value is None or type(value) in (int, bool, bytes):
         return value
+    if type(value) is str:
+        return value if value.isascii() else _whole(value, where)
     if type(value) is float:
         return None if math.isnan(value) else value
     if depth == 0:
@@ -52,6 +54,14 @@ def _enter(value: Any, where: str, depth: int) -> Any:
         if found:
             return answer
     raise Uncrossable(f"{where} is a {_name(value)}, which cannot cross: pass numbers, text, lists, dicts or a frame")
+
+
+def _whole(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Uncrossable(f"{where} is text with half a surrogate pair, which cannot cross: leave it out") from None
+    return text
 
 
 _MISSING: tuple[bool, Any] = (False, None)

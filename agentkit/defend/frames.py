@@ -72,8 +72,11 @@ class FrameHandle(Handle):
             raise CallFailed("AttributeError", f"a frame has {', '.join(sorted(self.methods))}, not {method}")
         try:
             return getattr(self, method)(*args, **kwargs)
-        except TypeError as error:
-            raise CallFailed("TypeError", f"{method}: {error}") from error
+        except CallFailed as error:
+            raise CallFailed(error.kind, error.message, fault="code") from error
+        except Exception as error:
+            # Whatever pandas makes of the question, it was the program's.
+            raise CallFailed(type(error).__name__, f"{method}: {error}", fault="code") from error
 
     def head(self, n: int = 5) -> Any:
         """The first rows as dicts."""

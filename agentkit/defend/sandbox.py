@@ -310,10 +310,15 @@ class _Drive:
         try:
             return {"return_value": self._given(await self._call(call))}
         except CallFailed as error:
-            kind = error.kind if error.kind in _KNOWN else "RuntimeError"
-            message = error.message if kind == error.kind else f"{error.kind}: {error.message}"
-            self._failed[kind, message] = error
-            return {"exc_type": kind, "message": message}
+            return self._raised(error)
+
+    def _raised(self, error: CallFailed) -> dict[str, Any]:
+        """A failed call as the program sees it."""
+        kind = error.kind if error.kind in _KNOWN else "RuntimeError"
+        message = error.message if kind == error.kind else f"{error.kind}: {error.message}"
+        message = message.encode(errors="replace").decode()
+        self._failed[kind, message] = error
+        return {"exc_type": kind, "message": message}
 
     async def _settled(self, ids: list[int]) -> dict[int, Any]:
         """All that is waited for, together: in which order the answers came makes no difference to the program."""
@@ -327,13 +332,13 @@ class _Drive:
     def _method(self, snapshot: Any) -> dict[str, Any]:
         handle, method = self._handles[snapshot.object_id], str(snapshot.function_name)
         if method not in handle.methods:
-            return {"exc_type": "AttributeError", "message": f"it has no method {method}"}
+            return self._raised(CallFailed("AttributeError", f"it has no method {method}", fault="code"))
         try:
             args = tuple(self._left(value) for value in snapshot.args)
             kwargs = {key: self._left(value) for key, value in snapshot.kwargs.items()}
             return {"return_value": self._given(handle.call(method, args, kwargs))}
         except CallFailed as error:
-            return {"exc_type": error.kind, "message": error.message}
+            return self._raised(error)
 
     # -- values
 
