@@ -484,7 +484,7 @@ def _is_like_code(value: Any) -> bool:
 
 
 def _one_line(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text.encode(errors="replace").decode().split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
