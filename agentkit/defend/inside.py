@@ -22,7 +22,6 @@ from agentkit.defend.resources import Box
 from agentkit.values import to_json
 
 _SPARE = 64 << 20
-_PLAIN = (str, int, float, bool, list, dict, type(None), Any, inspect.Parameter.empty)
 _TRACE_CHARACTERS = 4_000
 _MESSAGE_CHARACTERS = 2_000
 _FUTURE = 0x1000000  # annotations are not evaluated: what they name may not be here
@@ -34,13 +33,11 @@ def work(job: Mapping[str, Any], box: Box, writing: int) -> NoReturn:
     try:
         _settle_in(job, box)
     except OSError as error:
-        _reply(writing, {"how": "refused", "text": str(error)})
+        _reply(writing, _said({"how": "refused", "text": str(error)}))
     try:
-        answer = _perform(job, box)
-    except MemoryError as error:
-        answer = _out_of_memory(error)
+        answer = _said(_perform(job, box))
     except BaseException as error:  # noqa: BLE001 - whatever foreign code raises is told, and this process ends
-        answer = _out_of_memory(error) if _is_memory(error) else _raised(error, job)
+        answer = _said(_out_of_memory(error) if _is_memory(error) else _raised(error, job))
     if os.getpid() != me:
         # The work has forked: only one of them answers.
         os._exit(0)
@@ -61,13 +58,17 @@ def _settle_in(job: Mapping[str, Any], box: Box) -> None:
             walls.close(box.walls, scratch=job["scratch"], libraries=walls.library_folders())
 
 
-def _reply(writing: int, answer: dict[str, Any]) -> NoReturn:
+def _said(answer: dict[str, Any]) -> memoryview:
+    status = walls.status("self")
+    peak = max(0, status.get("VmHWM", 0) - status.get("RssFile", 0))
+    return memoryview(json.dumps({**answer, "peak": peak}).encode())
+
+
+def _reply(writing: int, answer: memoryview) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    status = walls.status("self")
-    body = json.dumps({**answer, "peak": max(0, status.get("VmHWM", 0) - status.get("RssFile", 0))}).encode()
-    while body:
-        body = body[os.write(writing, body) :]
+    while answer:
+        answer = answer[os.write(writing, answer) :]
     # Threads of the work must not keep it from ending.
     os._exit(0)
 

@@ -212,8 +212,10 @@ def limit_memory(size: int | None, *, spare: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if size is None:
         return
-    limit = size + reserved() + spare
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit + _LAST_WORDS))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    hard = size + reserved() + spare + _LAST_WORDS
+    hard = hard if most == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (max(0, hard - _LAST_WORDS), hard))
 
 
 def breathe() -> None:

@@ -50,6 +50,7 @@ while True:
     except MemoryError:
         pass
 """,
+    "its answer": "x = ['1' * 1000] * (150 << 10)\nx",
     "several programs": """
 import subprocess, sys
 program = "x = b'1' * (150 << 20)\\nimport time\\ntime.sleep(9)"
