@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -47,7 +48,7 @@ def main() -> NoReturn:
         os.close(reading)
         inside.work(job, box, writing)
     os.close(writing)
-    _Watch(worker=worker, reading=reading, box=box, began=began, kernel=kernel).go_on()
+    _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel).go_on()
 
 
 def _exactly(size: int) -> bytes:
@@ -70,7 +71,8 @@ def _say(how: How, *, peak: int = 0, seconds: float = 0.0, text: str = "", reply
 class _Watch:
     """One worker until its end; its own processes end with it."""
 
-    def __init__(self, *, worker: int, reading: int, box: Box, began: float, kernel: int) -> None:
+    def __init__(self, scratch: str, *, worker: int, reading: int, box: Box, began: float, kernel: int) -> None:
+        self._scratch = scratch
         self._worker, self._reading, self._box, self._began, self._kernel = worker, reading, box, began, kernel
         self._reply = bytearray()
         self._looks = 0
@@ -87,6 +89,8 @@ class _Watch:
             ready = dict(poll.poll(_LOOK_MILLISECONDS))
             if 0 in ready or os.getppid() != self._kernel:
                 self._end_all()
+                # A kernel that was killed leaves it behind.
+                shutil.rmtree(self._scratch, ignore_errors=True)
                 os._exit(1)
             if self._reading in ready and not self._read():
                 poll.unregister(self._reading)

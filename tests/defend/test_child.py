@@ -133,7 +133,7 @@ def test_stop_ends_a_busy_child_and_its_processes_within_a_second() -> None:
     assert not running("sleep\x00987654")
 
 
-def test_no_orphan_survives_a_killed_parent() -> None:
+def test_no_orphan_survives_a_killed_parent(tmp_path: Path) -> None:
     program = """
 from agentkit.defend.child import Child
 from agentkit.defend.resources import Box
@@ -141,15 +141,21 @@ source = "import subprocess\\nsubprocess.Popen(['setsid', 'sleep', '876543'])\\n
 job = dict(kind="cell", source=source, file="c", inputs={}, outputs=[])
 Child(job, Box(seconds=600), heard=lambda text: print(text, flush=True)).wait()
 """
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     assert parent.stdout is not None
     with parent:
         assert parent.stdout.readline() == b"up\n"
         parent.kill()
     gone = time.monotonic() + 2
-    while running("sleep\x00876543") and time.monotonic() < gone:
+    while (running("sleep\x00876543") or os.listdir(tmp_path)) and time.monotonic() < gone:
         time.sleep(0.02)
     assert not running("sleep\x00876543")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
