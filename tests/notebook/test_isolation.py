@@ -16,15 +16,21 @@ from tests.notebook.kernels import Kernel, kernel
 
 SETUP = """
 import agentkit, os
+from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from agentkit.testing import Call, ScriptedModel
 
 sales = pd.DataFrame({"region": ["n", "s", "n"], "amount": [1.5, 2.0, 3.0], "when": pd.date_range("2024", periods=3)})
-FACTOR = 2
+
+@dataclass
+class Scale:
+    factor: int = 2
+
+scale = Scale()
 
 def scaled(number: float) -> float:
-    return number * FACTOR
+    return number * scale.factor
 
 @agentkit.tool(effects="none", memory=["96MB", "256MB"], timeout="20s", network=False)
 def fill(mb: int) -> float:
@@ -91,6 +97,7 @@ def test_the_panel_shows_each_try_and_a_restarted_kernel_replays(tmp_path: Path)
         assert first.status == "ok", first.traceback
         panel = str(first.panels[0]["data"]["text/plain"])
         assert "filling 150" in first.text
+        assert "fill(mb=150) → 300.0" in panel
         assert "ChildFailed: out of memory: used " in panel and "of 96MB" in panel
         shown = re.sub("<[^>]*>", "", first.panels[0]["data"]["text/html"])
         assert "sandbox try 2 (256MB, no network) → used 1" in " ".join(shown.split())
