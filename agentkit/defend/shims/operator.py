@@ -132,6 +132,8 @@ def truth(a: Any) -> Any:
 
 
 def concat(a: Any, b: Any) -> Any:
+    if not isinstance(a, (str, bytes, list, tuple)):
+        raise TypeError(f"'{type(a).__name__}' object can't be concatenated")
     return a + b
 
 

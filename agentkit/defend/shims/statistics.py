@@ -164,7 +164,7 @@ def _root(top: Any, bottom: Any) -> Any:
         return 0.0
     shift = (_bits(top) - _bits(bottom) - 109) // 2
     if shift >= 0:
-        return _whole_root(top, bottom << 2 * shift) << shift
+        return (_whole_root(top, bottom << 2 * shift) << shift) / 1
     return _whole_root(top << -2 * shift, bottom) / (1 << -shift)
 
 

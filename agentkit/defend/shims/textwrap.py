@@ -41,12 +41,18 @@ def wrap(
 ) -> Any:
     if width <= 0:
         raise ValueError(f"invalid width {width!r} (must be > 0)")
+    if max_lines is not None:
+        lead = subsequent_indent if max_lines > 1 else initial_indent
+        if len(lead) + len(placeholder.lstrip()) > width:
+            raise ValueError("placeholder too large for max width")
     chunks = _chunks(_flat(text))
     chunks.reverse()
     lines: list[Any] = []
     while chunks:
         lead = subsequent_indent if lines else initial_indent
         room = width - len(lead)
+        if room < 1:
+            raise ValueError("textwrap: the sandbox leaves no endless loop to an indent as wide as the line")
         if lines and not chunks[-1].strip():
             chunks.pop()
         line, size = _line(chunks, room)
@@ -69,8 +75,6 @@ def fill(text: Any, width: Any = 70, *, initial_indent: Any = "", subsequent_ind
 
 
 def shorten(text: Any, width: Any, *, placeholder: Any = " [...]") -> Any:
-    if len(placeholder.lstrip()) > width:
-        raise ValueError("placeholder too large for max width")
     return "\n".join(wrap(" ".join(text.strip().split()), width, max_lines=1, placeholder=placeholder))
 
 
