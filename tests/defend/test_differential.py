@@ -80,7 +80,7 @@ def asking(program: str) -> str:
     assert isinstance(last, ast.Expr), program
     lines = program.encode().split(b"\n")
     before = b"\n".join([*lines[: last.lineno - 1], lines[last.lineno - 1][: last.col_offset]]).decode()
-    return f"{IMPORTS}{SHOW}{before}show({ast.get_source_segment(program, last.value)})"
+    return f"{IMPORTS}{SHOW}{before}show(({ast.get_source_segment(program, last.value)}))"
 
 
 def python(program: str) -> Answer:
