@@ -17,17 +17,14 @@ import pydantic_monty as monty
 
 from agentkit.defend import dialect
 from agentkit.defend.awaited import Span, awaited_calls
+from agentkit.defend.fault import PROGRAM, Faults, text_of
 from agentkit.defend.limits import Limits
 from agentkit.defend.statements import Statement, statements
 from agentkit.defend.worker import Worker
 from agentkit.errors import SandboxError
 
-_MEMORY = re.compile(r"memory limit exceeded|exceeded its memory limit")
-_PROGRAM = re.compile(r"<python-input-(\d+)>$")
-_PRELUDE = "<python-input-0>"
-"""What is fed first: the shims, where there are any."""
 _SHOWN = 200
-_LONGEST = 300
+_HOUR = 3600.0
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -91,7 +88,7 @@ class CallFailed(Exception):
 
 def failed_call(error: Exception) -> CallFailed:
     """An error of the host as the program sees it."""
-    return CallFailed(type(error).__name__, _text(error))
+    return CallFailed(type(error).__name__, text_of(error))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +179,13 @@ class _Drive:
         self._under_way: dict[int, asyncio.Task[Any]] = {}
         self._calls = 0
         self._printed = 0
-        self._failed: dict[tuple[str, str], CallFailed] = {}
+        self._faults = Faults(program.source, prepared, limits)
         self._session: Any = None
 
     async def to_end(self, pause: Pause | None) -> Ended:
-        self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy()))
+        # Gone through by a person, each statement has the time of a whole program.
+        bound = self._limits.time if pause is None else _HOUR
+        self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy(), bound=bound))
         inputs = {name: self._given(value) for name, value in self._program.inputs.items()}
         if self._prepared.prelude:
             await self._fed("\n".join(self._prepared.prelude), {})
@@ -219,7 +218,9 @@ class _Drive:
             self._worker.kill()
             raise
         except monty.MontyError as error:
-            raise self._fault(error) from None
+            if self._printed > self._limits.printed:
+                raise SandboxError("limit", f"more than {self._limits.printed:,} bytes printed") from None
+            raise self._faults.of(error) from None
 
     async def _fed(self, code: str, inputs: dict[str, Any]) -> Any:
         session, heard = self._session, self._heard
@@ -302,7 +303,7 @@ class _Drive:
 
     def _feed(self, snapshot: Any) -> _Feed:
         """The piece of the program that the position is in; code in an `eval` has no place of its own."""
-        found = _PROGRAM.match(snapshot.position.filename)
+        found = PROGRAM.match(snapshot.position.filename)
         number = int(found[1]) if found else -1
         return self._feeds[number] if 0 <= number < len(self._feeds) else _Feed(b"", frozenset())
 
@@ -317,7 +318,7 @@ class _Drive:
         kind = error.kind if error.kind in _KNOWN else "RuntimeError"
         message = error.message if kind == error.kind else f"{error.kind}: {error.message}"
         message = message.encode(errors="replace").decode()
-        self._failed[kind, message] = error
+        self._faults.calls[kind, message] = error
         return {"exc_type": kind, "message": message}
 
     async def _settled(self, ids: list[int]) -> dict[int, Any]:
@@ -410,82 +411,9 @@ class _Drive:
             return
         self._loop.call_soon_threadsafe(self._tell, text, context=self._context)
 
-    # -- how it failed
-
-    def _fault(self, error: monty.MontyError) -> SandboxError:
-        if self._printed > self._limits.printed:
-            return SandboxError("limit", f"more than {self._limits.printed:,} bytes printed")
-        if isinstance(error, monty.MontyCrashedError):
-            return self._crashed(error)
-        kind = type(error.exception()).__name__
-        message = _one_line(f"{kind}: {error.exception()}" if kind == "KeyError" else str(error))
-        frames, in_shim = self._frames(error)
-        if (limit := self._limit(error, frames)) is not None:
-            return limit
-        if (failed := self._failed.get((kind, _text(error.exception())))) is not None:
-            return self._placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
-        is_dialect, hint = dialect.hint(message)
-        is_dialect = is_dialect or kind == "SyntaxError" or (in_shim and dialect.REFUSED in message)
-        return self._placed(SandboxError("dialect" if is_dialect else "code", message, hint=hint), frames)
-
-    def _frames(self, error: Any) -> tuple[list[Any], bool]:
-        """Where in the program it was, outermost first, and whether a shim that it called raised it."""
-        found = error.traceback() if hasattr(error, "traceback") else []
-        found = [frame for frame in found if _PROGRAM.match(frame.filename)]
-        if not self._prepared.prelude:
-            return found, False
-        own = [frame for frame in found if frame.filename != _PRELUDE]
-        return own, own != found
-
-    def _placed(self, error: SandboxError, frames: list[Any]) -> SandboxError:
-        """The error with its place in the program as it was written."""
-        if not frames:
-            return error
-        frame = frames[-1]
-        lines = self._program.source.split("\n")
-        source = lines[frame.line - 1] if frame.line <= len(lines) else ""
-        column = self._prepared.column(frame.line, frame.column)
-        end = self._prepared.column(frame.line, frame.end_column) if frame.end_line == frame.line else len(source) + 1
-        width = max(1, min(end, len(source) + 1) - column)
-        return SandboxError(
-            error.fault, error.message, line=frame.line, column=column, width=width, source=source, hint=error.hint
-        )
-
-    def _crashed(self, error: monty.MontyCrashedError) -> SandboxError:
-        if error.timed_out or "limit" in str(error):
-            return SandboxError(
-                "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
-            )
-        return SandboxError("crash", f"the sandbox's process ended: {_one_line(str(error))}")
-
-    def _limit(self, error: Any, frames: list[Any]) -> SandboxError | None:
-        """The limit that was reached. A program that raises the same words itself has its own line to show for it."""
-        exception = error.exception()
-        if isinstance(exception, TimeoutError) and not frames:
-            return SandboxError(
-                "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
-            )
-        raised = bool(frames) and frames[-1].line in self._prepared.raises
-        if isinstance(exception, MemoryError) and not raised and _MEMORY.search(str(exception)):
-            size = f"{self._limits.memory / (1 << 20):g}MB"
-            return self._placed(SandboxError("limit", f"more than {size} of memory (memory={size})"), frames)
-        if isinstance(exception, RuntimeError) and not raised and "suspension limit" in str(exception):
-            return SandboxError("limit", "too many turns between the program and the host")
-        return None
-
-
-def _text(error: BaseException) -> str:
-    # The text of a KeyError is the repr of its key.
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-
 
 def _is_like_code(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("<") and value.endswith(">")
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.encode(errors="replace").decode().split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def failed_at(call: HostCall, source: str, fault: str, message: str) -> SandboxError:

@@ -47,8 +47,8 @@ class Worker:
         self._jobs.put((future, turn))
         return future
 
-    def open(self, limits: Limits, os_policy: Any) -> Any:
-        """Take a fresh process; called on the worker's thread."""
+    def open(self, limits: Limits, os_policy: Any, *, bound: float) -> Any:
+        """Take a fresh process, which ends after `bound` seconds of computing; called on the worker's thread."""
         session = _pool().checkout(
             script_name="cell.py",
             limits={
@@ -68,7 +68,7 @@ class Worker:
         self._session, self._pid = session, session.worker_pid
         if self._killed:
             self.kill()
-        _bound(self._pid, limits.time)
+        _bound(self._pid, bound)
         return session
 
     def kill(self) -> None:
