@@ -96,8 +96,8 @@ def slow_at(tool: str, seconds: float) -> str:
 def too_slow(tool: str, tries: Sequence[Try], seconds: float) -> str:
     """What an agent is told when its tool did not end in time."""
     return (
-        f"{slow_at(tool, seconds)} (it held {size_said(tries[-1].peak)} of memory). More time cannot be asked for. Call "
-        "it again with less to do, in several calls if need be."
+        f"{slow_at(tool, seconds)} (it held {size_said(tries[-1].peak)} of memory). More time cannot be asked for. "
+        "Call it again with less to do, in several calls if need be."
     )
 
 
