@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from agentkit.engine.opening import step as step
     from agentkit.engine.run import Answer as Answer
     from agentkit.engine.run import ask as ask
+    from agentkit.engine.sandboxing import SandboxResult as SandboxResult
+    from agentkit.engine.sandboxing import sandbox as sandbox
     from agentkit.engine.session import session as session
     from agentkit.errors import AgentKitError as AgentKitError
 
 _HOME = {
     "AgentKitError": "agentkit.errors",
     "Answer": "agentkit.engine.run",
+    "SandboxResult": "agentkit.engine.sandboxing",
     "Spec": "agentkit.define.spec",
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
     "idempotency_key": "agentkit.durable.frames",
+    "sandbox": "agentkit.engine.sandboxing",
     "session": "agentkit.engine.session",
     "step": "agentkit.engine.opening",
     "tool": "agentkit.define.tools",
@@ -37,12 +41,14 @@ _HOME = {
 __all__ = [
     "AgentKitError",
     "Answer",
+    "SandboxResult",
     "Spec",
     "ask",
     "build",
     "durable",
     "idempotency_key",
     "load_ipython_extension",
+    "sandbox",
     "session",
     "step",
     "tool",

@@ -6,6 +6,8 @@ AgentKitError
 │   ├── SpecError          broken front matter or body (has a line number)
 │   ├── MissingExtra       an optional package is not installed (gives the pip line)
 │   └── SecretMissing      a live step would receive a redacted secret that is not in the environment
+├── SandboxError           a sandbox program ended early; `fault` says by what, `line` and `column` where
+├── ChildFailed            a tool's own process ended without a result: out of memory or time, or crashed
 ├── Stopped                a run ended on purpose or was interrupted; re-running continues
 │   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
@@ -64,6 +66,64 @@ class SecretMissing(UserError):
     def __init__(self, name: str, step: str) -> None:
         self.name = name
         super().__init__(f"{step} would receive the placeholder of secret {name}: set the environment variable {name}")
+
+
+class SandboxError(AgentKitError):
+    """A sandbox program ended early: `fault` is dialect, code, tool, limit or crash.
+
+    `line` and `column` (from 1, with the `source` of that line) say where; `hint` is what to write instead; `calls`
+    says in one line each which host calls were made before.
+    """
+
+    def __init__(
+        self,
+        fault: str,
+        message: str,
+        *,
+        line: int | None = None,
+        column: int = 1,
+        width: int = 1,
+        source: str = "",
+        hint: str = "",
+        calls: Sequence[str] = (),
+    ) -> None:
+        self.fault = fault
+        self.message = message
+        self.line = line
+        self.column = column
+        self.width = width
+        self.source = source
+        self.hint = hint
+        self.calls = tuple(calls)
+        super().__init__(self._said())
+
+    def after(self, calls: Sequence[str], *, hint: str = "") -> SandboxError:
+        """The same error, with the host calls made before it and what to write instead."""
+        return SandboxError(
+            self.fault, self.message, line=self.line, column=self.column, width=self.width, source=self.source,
+            hint=hint or self.hint, calls=calls or self.calls,
+        )  # fmt: skip
+
+    @property
+    def headline(self) -> str:
+        """The error in one line."""
+        return f"{self.fault}: {self.message}" + (f" (line {self.line})" if self.line is not None else "")
+
+    def _said(self) -> str:
+        told = [self.headline]
+        if self.line is not None and self.source:
+            number = str(self.line)
+            told += [
+                f"  {number} | {self.source}",
+                f"  {' ' * len(number)} | {' ' * (self.column - 1)}{'^' * self.width}",
+            ]
+        told += [f"  {self.hint}"] if self.hint else []
+        told += [f"  calls made before: {'; '.join(self.calls)}"] if self.calls else []
+        return "\n".join(told)
+
+
+class ChildFailed(AgentKitError):
+    """The process of an isolated call ended without a result; the message says what was asked and used."""
 
 
 class Stopped(AgentKitError):

@@ -35,7 +35,8 @@ class Step:
 
     Times are unix seconds of *this* run (a replayed step is fast); `recorded_seconds` is what the live step took.
     `usage` is what was recorded when the step was live: it counts as spent when `replayed` is false, saved otherwise.
-    `request` and `result` are bounded, redacted texts for showing.
+    `request` and `result` are bounded, redacted texts for showing. `within` is the `ord` of the step of the same run
+    that it was made in, such as the code of an agent that calls its tools.
     """
 
     run: str
@@ -56,11 +57,12 @@ class Step:
     request: str = ""
     result: str = ""
     error: str | None = None
+    within: int | None = None
 
     @property
     def numbered(self) -> bool:
         """Whether it is one of the steps that a person takes and counts: a request, a call, or what stands for one."""
-        return self.kind in ("model", "tool") or self.name in ("edit result", "edit reply")
+        return self.within is None and (self.kind in ("model", "tool") or self.name in ("edit result", "edit reply"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ import decimal
 import enum
 import math
 import pathlib
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ ROWS = 1_000
 """The most rows of a frame or series that cross; what is left out is said."""
 
 _DEPTH = 100
+_LEFT_OUT = re.compile(r"(?:… )?\d+ more of \d+$")
 
 
 class Unconvertible(UserError):
@@ -43,6 +45,12 @@ def to_json(value: object, *, where: str) -> JSON:
     rows. Raises Unconvertible, which names `where` and the type, for anything without an entry here.
     """
     return _convert(value, where, _DEPTH)
+
+
+def left_out(value: JSON) -> str | None:
+    """What `to_json` says of the rows that it left out, if it left out any."""
+    last = value[-1] if isinstance(value, list) and value else value.get("…") if isinstance(value, dict) else None
+    return last.lstrip("… ") if isinstance(last, str) and _LEFT_OUT.match(last) else None
 
 
 def _convert(value: Any, where: str, depth: int) -> JSON:

@@ -220,7 +220,7 @@ class _Walk:
             yield name, self.digest(value, f"{path or function.__name__}({name}=)")
 
     def _read(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
-        found, value = _lookup(function, name)
+        found, value = lookup(function, name)
         label = f"{path} → {name}" if path else name
         if not found:
             return _sha("builtin" if hasattr(builtins, name) else "undefined", name.encode())
@@ -349,7 +349,7 @@ def _remember(memo: dict[int, bytes], value: object, digest: bytes) -> None:
     memo[id(value)] = digest
 
 
-def _lookup(function: types.FunctionType, name: str) -> tuple[bool, Any]:
+def lookup(function: types.FunctionType, name: str) -> tuple[bool, Any]:
     """The value `name` stands for in `function`: a closure cell, else a global."""
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if name in cells:

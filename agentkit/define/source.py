@@ -120,6 +120,14 @@ def _nodes(code: CodeType) -> tuple[list[ast.AST], str | None]:
     return nodes, None
 
 
+def definition_of(code: CodeType) -> tuple[Any, str] | None:
+    """The one definition of `code` and the text it stands in; None where its source is not at hand or not alone."""
+    nodes, note = _nodes(code)
+    if note is not None or len(nodes) != 1:
+        return None
+    return nodes[0], "".join(linecache.getlines(code.co_filename))
+
+
 @lru_cache(maxsize=32)
 def _definitions(text: str) -> dict[tuple[str, int], list[ast.AST]]:
     found: dict[tuple[str, int], list[ast.AST]] = {}

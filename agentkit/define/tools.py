@@ -15,19 +15,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 Declared = Literal["none", "idempotent", "once", "kernel"]
 
 _ATTRIBUTE = "__agentkit__"
-_SIZE = re.compile(r"^\d+(\.\d+)?\s*(B|[KMGT]i?B?)$", re.IGNORECASE)
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|[KMGT]i?B?)$", re.IGNORECASE)
+_LEAST_BYTES = 32 << 20
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Declaration:
-    """What a tool declares. `ttl` and `timeout` are seconds, `memory` a size such as "2GiB".
+    """What a tool declares. `ttl` and `timeout` are seconds, `memory` sizes such as "2GiB", the smallest first.
 
     `effects`: "none" only reads; "idempotent" may be repeated with the same `agentkit.idempotency_key()`; "once" must
     never be repeated unasked; "kernel" changes the kernel's own state. `verify(**arguments)` looks whether an
     interrupted call happened and gives its result, or None when it did not. `share` lets equal calls reuse the result
     beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team.
+    `isolate`: each call runs in a process of its own, with at most `memory` (the next size is tried when it runs out)
+    and, where `network` is False, without network and without writing to files.
     """
 
     effects: Effects = "undeclared"
@@ -35,9 +38,16 @@ class Declaration:
     approve: str | Callable[..., Any] | None = None
     share: Scope | None = None
     ttl: float | None = None
-    memory: str | None = None
+    memory: tuple[str, ...] = ()
     timeout: float | None = None
+    network: bool | None = None
+    isolate: bool = False
     poll: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """`memory` in bytes."""
+        return tuple(map(_bytes, self.memory))
 
 
 _PLAIN = Declaration()
@@ -53,14 +63,19 @@ def tool(
     approve: Literal["ask", "always", "never"] | Callable[..., Any] | None = None,
     share: Scope | bool | None = None,
     ttl: float | str | None = None,
-    memory: str | None = None,
+    memory: int | str | Sequence[int | str] | None = None,
     timeout: float | str | None = None,
+    network: bool | None = None,
+    isolate: bool | None = None,
     poll: bool = False,
 ) -> Callable[[F], F]: ...
 def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Declare what a tool does to the world and needs from it; the function itself stays as it is.
 
-    Durations are seconds or texts such as "90s", "2h", "7d". Raises UserError for an option that makes no sense.
+    Durations are seconds or texts such as "90s", "2h", "7d"; sizes are bytes or texts such as "512MB" (units of 1024).
+    `memory` may be several sizes in rising order: after a call ran out of one the next is tried. `memory` and
+    `network=False` need a process of its own, so they mean `isolate=True`. Raises UserError for an option that makes no
+    sense.
     """
     declared = _declaration(**options)
 
@@ -84,8 +99,10 @@ def _declaration(
     approve: Any = None,
     share: Scope | bool | None = None,
     ttl: float | str | None = None,
-    memory: str | None = None,
+    memory: int | str | Sequence[int | str] | None = None,
     timeout: float | str | None = None,
+    network: bool | None = None,
+    isolate: bool | None = None,
     poll: bool = False,
 ) -> Declaration:
     known = _known("effects", "undeclared" if effects is None else effects, get_args(Effects))
@@ -96,16 +113,20 @@ def _declaration(
         raise UserError(f"verify= takes a function of the tool's arguments, not {type(verify).__name__}")
     if approve is not None and not callable(approve):
         _known("approve", approve, ("ask", "always", "never"))
-    if memory is not None and not _SIZE.match(memory.strip()):
-        raise UserError(f'memory={memory!r} is not a size: write "512MB" or "2GiB"')
+    sizes = _ladder(memory)
+    if len(sizes) > 1 and known == "once":
+        raise UserError('effects="once" is not tried again with more memory: give memory= one size')
+    apart = _isolated(isolate, limited=bool(sizes) or network is False, effects=known)
     return Declaration(
         effects=known,
         verify=verify,
         approve=approve,
         share=scope,
         ttl=_seconds("ttl", ttl),
-        memory=memory,
+        memory=sizes,
         timeout=_seconds("timeout", timeout),
+        network=network,
+        isolate=apart,
         poll=poll,
     )
 
@@ -124,6 +145,35 @@ def _seconds(option: str, value: float | str | None) -> float | None:
     if isinstance(seconds, str) or seconds <= 0:
         raise UserError(f'@agentkit.tool({option}={value!r}): write seconds, or "90s", "10m", "2h", "7d"')
     return float(seconds)
+
+
+def _ladder(memory: int | str | Sequence[int | str] | None) -> tuple[str, ...]:
+    given = () if memory is None else (memory,) if isinstance(memory, int | str) else tuple(memory)
+    texts = tuple(f"{size}B" if isinstance(size, int) else str(size).strip() for size in given)
+    for text in texts:
+        if not _SIZE.match(text):
+            raise UserError(f'memory={text!r} is not a size: write "512MB", "2GiB", or a list of sizes')
+        if _bytes(text) < _LEAST_BYTES:
+            raise UserError(f'memory={text!r} is less than Python itself needs: write "32MB" or more')
+    sizes = list(map(_bytes, texts))
+    if sizes != sorted(set(sizes)):
+        raise UserError(f"memory={list(texts)!r} is a ladder that is climbed: write the sizes in rising order")
+    return texts
+
+
+def _bytes(text: str) -> int:
+    found = _SIZE.match(text)
+    assert found is not None
+    return int(float(found[1]) * 1024 ** "BKMGT".index(found[2][0].upper()))
+
+
+def _isolated(isolate: bool | None, *, limited: bool, effects: Effects) -> bool:
+    if isolate is False and limited:
+        raise UserError("isolate=False: memory= and network=False can only be enforced in a process of its own")
+    apart = limited if isolate is None else isolate
+    if apart and effects == "kernel":
+        raise UserError('effects="kernel" changes the kernel\'s own state, which a process of its own cannot')
+    return apart
 
 
 def check(functions: Sequence[Callable[..., Any]]) -> None:

@@ -49,8 +49,8 @@ class Call:
 
     `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
     they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
-    names a payload that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a
-    recorded one; `describe` is what a person is shown of it.
+    names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
+    is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
     """
 
     key: Key
@@ -68,6 +68,7 @@ class Call:
     cache: CallCacheView | None = None
     ttl: float | None = None
     control: Callable[[Payload], str | None] = lambda payload: None
+    stale: Callable[[bytes], bool] = lambda body: False
     cacheable: Callable[[Payload], bool] = lambda payload: True
     read: Callable[[Payload], Reading] = lambda payload: Reading()
     as_replayed: Callable[[Payload], Payload] = lambda payload: payload
@@ -239,7 +240,17 @@ def step_event(
         request=row.request,
         result=row.result,
         error=row.error,
+        within=_within(run, ord),
     )
+
+
+def _within(run: RunFrame, ord: int) -> int | None:
+    outer = current_step.get()
+    if outer is not None and outer.run is run and outer.ord == ord:
+        # Told from inside the step itself, by the thread that performed it.
+        outer = outer.outer
+    made_by_code = outer is not None and outer.run is run and outer.row.kind == "tool"
+    return outer.ord if outer is not None and made_by_code else None
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, C
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
-from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SecretMissing
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped
 from agentkit.events import Event
 
 _JOIN_POLL_SECONDS = 0.05
@@ -210,6 +210,8 @@ class Journal:
         if found.edited:
             return row.settled == "result"
         if run.mode == "live" or (run.fresh and call.effects != "once"):
+            return False
+        if run.mode != "replay" and call.stale(row.body):
             return False
         if call.effects == "kernel" and row.owner != self.store.owner:
             return run.mode == "replay"
@@ -431,7 +433,9 @@ class Journal:
             self._flights.land(flight)
 
     async def _failed(self, frame: StepFrame, error: BaseException) -> None:
-        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {error}"))
+        # Where in a program it was stands below the cell; the record has one line.
+        told = error.headline if isinstance(error, SandboxError) else str(error)
+        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {told}"))
         if frame.arrivals is not None:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()
@@ -439,7 +443,9 @@ class Journal:
         if isinstance(error, ApprovalPending) and frame.row.kind in ASKED:
             await self._finish(frame, status="cancelled", error=WAITING)
             return
-        await self._finish(frame, status="failed", error=text)
+        # A program that stops to be gone on with did not fail.
+        stopped = frame.row.kind == "sandbox" and isinstance(error, Stopped)
+        await self._finish(frame, status="cancelled" if stopped else "failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         await on_disk(self.store.finish(self._end(frame, status, error)))

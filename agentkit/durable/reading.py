@@ -120,7 +120,9 @@ def inner_runs(source: Source, parent: str) -> list[Run]:
 
 def steps(source: Source, run_id: str) -> list[Step]:
     found = source.connection.execute(_STEPS, (run_id,)).fetchall()
-    return [step_of(UseRow._make(values)) for values in found]
+    uses = [UseRow._make(values) for values in found]
+    tools = {use.step: use.ord for use in uses if use.kind == "tool"}
+    return [step_of(use, within=tools.get(use.parent or 0)) for use in uses]
 
 
 def used_by(source: Source, run_id: str) -> list[Used]:

@@ -31,7 +31,7 @@ SEAL: Final = BODIES + 2
 USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
-    "step.twice, step.request, step.result, step.error, step.run, step.ord"
+    "step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent"
 )
 RUN: Final = "id, data, owner"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -64,6 +64,7 @@ class UseRow(NamedTuple):
     error: str | None
     live_run: str
     live_ord: int
+    parent: int | None
 
 
 def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
@@ -114,7 +115,7 @@ def columns_of(usage: Usage | None) -> tuple[int | None, int | None, float | Non
     return usage.input_tokens, usage.output_tokens, None if usage.cost is None else float(usage.cost)
 
 
-def step_of(use: UseRow) -> Step:
+def step_of(use: UseRow, *, within: int | None = None) -> Step:
     """What stood at one place of one run. A live use whose attempt was taken over counts for nothing there."""
     replayed = bool(use.replayed)
     overtaken = not replayed and use.attempt is not None and use.attempt < use.newest_attempt
@@ -133,6 +134,7 @@ def step_of(use: UseRow) -> Step:
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),
         maybe_paid_twice=bool(use.twice), request=use.request, result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
+        within=within,
     )  # fmt: skip
 
 

@@ -68,6 +68,18 @@ class Policy:
 
 
 run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
+
+
+@contextmanager
+def run_with(options: RunOptions) -> Iterator[None]:
+    """Runs that begin inside are run as `options` say."""
+    token = run_options.set(options)
+    try:
+        yield
+    finally:
+        run_options.reset(token)
+
+
 _untouched: ContextVar[bool] = ContextVar("agentkit_untouched", default=False)
 
 
@@ -207,19 +219,9 @@ def _bind(run: AgentRun[Any, Any]) -> None:
 async def _recorded(
     agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
-    with _asking_for(policy.approve):
+    with asking.asking_for(policy.approve):
         async with _journaled(agent, policy, args, kwargs):
             yield
-
-
-@contextmanager
-def _asking_for(approve: approval.Policy) -> Iterator[None]:
-    """What this agent was built to ask about holds for the agents that it calls too."""
-    token = asking.in_force.set((*asking.in_force.get(), approve))
-    try:
-        yield
-    finally:
-        asking.in_force.reset(token)
 
 
 @asynccontextmanager
@@ -227,11 +229,11 @@ async def _journaled(
     agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
     session = current()
-    if session is None or (options := _options(session)).mode == "off":
+    if session is None or (options := options_of(session)).mode == "off":
         with inside_nothing():
             yield
         return
-    gate = _gate(session, agent, args, kwargs)
+    gate = gate_of(session, agent, args, kwargs)
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     token = _recording.set(recording)
     try:
@@ -247,9 +249,7 @@ async def _journaled(
         _recording.reset(token)
 
 
-def _gate(
-    session: Session, agent: AbstractAgent[Any, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Gate | None:
+def gate_of(session: Session, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Gate | None:
     """The gate of this run: that of the run around it, of the stepping it belongs to, or of the breakpoints."""
     outer = frame_of_run()
     if outer is not None:
@@ -280,7 +280,8 @@ def inside_nothing() -> Iterator[None]:
         current_run.reset(token)
 
 
-def _options(session: Session) -> RunOptions:
+def options_of(session: Session) -> RunOptions:
+    """How a run that begins now is to be run."""
     outer = frame_of_run()
     if outer is not None:
         return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless, walk=outer.walk)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -68,6 +69,16 @@ class Held:
 
 in_force: ContextVar[tuple[Policy, ...]] = ContextVar("agentkit_approvals", default=())
 """What needs a person by the word of the agent that runs and of those that called it, the outermost first."""
+
+
+@contextmanager
+def asking_for(approve: Policy) -> Iterator[None]:
+    """What is asked about here holds for the agents and programs inside too."""
+    token = in_force.set((*in_force.get(), approve))
+    try:
+        yield
+    finally:
+        in_force.reset(token)
 
 
 # ---- at the door
@@ -217,16 +228,17 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
             return ToolApproved(override_args=arguments)
         case _:
             why = f": {decision.reason}" if decision.reason else ""
-            return ToolDenied(f"This call was denied by {_whom(decision)}{why}. It was not made.")
+            return ToolDenied(f"This call was denied by {whom(decision)}{why}. It was not made.")
 
 
 def _answered(question: Question, decision: Decision) -> Any:
     if decision.verdict == "stop":
-        raise Stopped(f"stopped by {_whom(decision)} at the question: {question.text}")
+        raise Stopped(f"stopped by {whom(decision)} at the question: {question.text}")
     return decision.answer
 
 
-def _whom(decision: Decision) -> str:
+def whom(decision: Decision) -> str:
+    """Who decided, as the agent is told."""
     return "the person" if decision.by.startswith("you") else decision.by
 
 

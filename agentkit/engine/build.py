@@ -17,8 +17,10 @@ from agentkit.define import models
 from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
 from agentkit.define.tools import Declaration, check, declaration
+from agentkit.engine import isolation
 from agentkit.engine.agent import DurableAgent, Policy
 from agentkit.engine.asking import CALLED, ask_user
+from agentkit.engine.coding import code_tool
 from agentkit.engine.session import current
 from agentkit.errors import MissingExtra, UserError, nearest
 from agentkit.events import Scope
@@ -37,12 +39,15 @@ def build(
     ttl: float | None = None,
     approve: str | Sequence[str] = (),
     ask: bool = False,
+    code: bool = False,
+    call: str | Sequence[str] = (),
 ) -> DurableAgent:
     """A durable agent named `name`, as `spec` describes it.
 
     `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by URL or a JSON
     file. `approve` names the tools whose calls need a person, with `*` for anything, those of its sub-agents too; `ask`
-    lets the agent ask the person questions. Raises UserError, in one line, for what cannot be built.
+    lets the agent ask the person questions. `code` gives it `run_code`: it writes Python that calls its tools, or those
+    named in `call`, in a sandbox. Raises UserError, in one line, for what cannot be built.
     """
     functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
     subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
@@ -51,6 +56,14 @@ def build(
     if unknown:
         raise UserError(f"--tools takes functions, agents and toolsets, not {type(unknown[0]).__name__}")
     check(functions)
+    named = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
+    inside = [_tool_names(agent) for agent in subagents]
+    within = [name for found in inside for name in found or ()]
+    others = bool(toolsets or mcp)
+    callable_ = _patterns("--call", call, named, others=others)
+    held = _patterns("--approve", approve, [*named, *within], others=others or None in inside)
+    if call and not code:
+        raise UserError("--call names what the agent's code may call: add --code")
     return DurableAgent.from_fields(
         spec.fields,
         model=models.resolve(_model_of(spec, model)),
@@ -61,30 +74,28 @@ def build(
         tools=[
             *(_tool(function) for function in (*functions, *((ask_user,) if ask else ()))),
             *(_sub_agent(agent) for agent in subagents),
+            *([_tool(code_tool(callable_ or ("*",)))] if code else []),
         ],
         toolsets=[*toolsets, *(server for place in mcp for server in _mcp_servers(place))],
         policy=Policy(
             share=share,
             ttl=ttl,
-            approve=_approvals(approve, functions, subagents, others=bool(toolsets or mcp)),
+            approve=approval.Policy(patterns=held),
             notes=_notes(functions),
         ),
     )
 
 
-def _approvals(
-    approve: str | Sequence[str], functions: Sequence[Callable[..., Any]], subagents: Sequence[Any], *, others: bool
-) -> approval.Policy:
-    patterns = approval.parse_patterns(approve if isinstance(approve, str) else ",".join(approve)) if approve else ()
-    names = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
-    inside = [_tool_names(agent) for agent in subagents]
-    names += [name for found in inside for name in found or ()]
+def _patterns(option: str, given: str | Sequence[str], names: Sequence[str], *, others: bool) -> tuple[str, ...]:
+    """The tools that an option names, as patterns; those of an agent that is known in full must name one."""
+    text = given if isinstance(given, str) else ",".join(given)
+    patterns = approval.parse_patterns(text, option=option) if text else ()
     for pattern in patterns:
         # What toolsets and servers offer is known at the first run only.
-        if not others and None not in inside and not any(fnmatchcase(name, pattern) for name in names):
+        if not others and not any(fnmatchcase(name, pattern) for name in names):
             known = ", ".join(names) or "none"
-            raise UserError(f"--approve {pattern} names no tool of this agent{nearest(pattern, names)}; it has {known}")
-    return approval.Policy(patterns=patterns)
+            raise UserError(f"{option} {pattern} names no tool of this agent{nearest(pattern, names)}; it has {known}")
+    return patterns
 
 
 def _tool_names(agent: AbstractAgent[Any, Any]) -> list[str] | None:
@@ -114,7 +125,15 @@ def _tool(function: Callable[..., Any]) -> Tool[Any]:
     with warnings.catch_warnings():
         # Frames and arrays have no schema; they cross by the registry of converters.
         warnings.filterwarnings("ignore", message="Could not generate return schema", category=UserWarning)
-        return Tool(function, timeout=declared.timeout, metadata={"agentkit": {"effects": declared.effects}})
+        timeout = None if declared.isolate else declared.timeout
+        tool = Tool(function, timeout=timeout, metadata={"agentkit": {"effects": declared.effects}})
+    isolation.check(function, takes_ctx=tool.takes_ctx)
+    return tool
+
+
+def as_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
+    """A function, or an agent to ask, as a pydantic-ai tool."""
+    return _sub_agent(one) if isinstance(one, AbstractAgent) else _tool(one)
 
 
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:

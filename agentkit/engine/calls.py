@@ -39,7 +39,7 @@ from agentkit.define.tools import Declaration, declaration
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout
+from agentkit.engine import asking, bailout, isolation
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -70,7 +70,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        within = _within_arrivals(body)
+        within = _within_arrivals(isolation.apart(operation_id, cache_key, body))
         arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
         if frame.gate is not None and arrival is not None:
             frame.gate.change_arguments(arrival)
@@ -86,7 +86,8 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         if isinstance(operation_id, ModelRequestId) and performed.replayed and frame.forward is not None:
             performed = frame.forward.beyond(performed, cast(RunContext[Any], cache_key[-1]))
         if isinstance(operation_id, ToolsetCallToolId):
-            frame.ran.append(_in_one_line(cache_key, performed.payload))
+            tool_name, args, *_ = cache_key
+            frame.ran.append(in_one_line(str(tool_name), args, performed.payload))
         return performed.payload
 
 
@@ -95,8 +96,8 @@ async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str
     await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
 
 
-def _in_one_line(cache_key: tuple[Any, ...], payload: Any) -> str:
-    name, args, *_ = cache_key
+def in_one_line(name: str, args: Any, payload: Any) -> str:
+    """A call that was made, with its result."""
     result = bounded(_returned(payload), _ONE_LINE)
     return f"{name}({bounded(_shown_arguments(args), _ONE_LINE)})" + (f" → {result}" if result else "")
 
@@ -156,7 +157,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
                 kind="model",
                 name=model_id or "" if in_use is None else models.identity(in_use),
                 messages=tuple(messages),
-                record=lambda name, edit: _edit(frame, name, edit, ctx),
+                record=lambda name, edit: edit_call(frame, name, edit, ctx),
                 parameters=parameters,
                 model=in_use,
             )
@@ -167,7 +168,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
                 kind="tool",
                 name=name,
                 messages=tuple(ctx.messages),
-                record=lambda name, edit: _edit(frame, name, edit, ctx),
+                record=lambda name, edit: edit_call(frame, name, edit, ctx),
                 arguments=args,
                 validator=getattr(tool, "args_validator", None),
                 schema=getattr(definition, "parameters_json_schema", None),
@@ -291,16 +292,39 @@ def _last_text(messages: list[ModelMessage]) -> str:
 
 def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
     function = function_of(tool)
-    declared = declaration(function) if function is not None else _from_hints(tool)
+    call = tool_call(
+        frame,
+        f"{toolset}:{name}",
+        args,
+        function=function,
+        declared=declaration(function) if function is not None else _from_hints(tool),
+        history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
+        deps=value_digest(ctx.deps) if ctx.deps is not None else None,
+    )
+    encode = None if function is None or getattr(tool, "is_async", True) else encode_tool_result
+    return replace(call, name=name, encode=encode)
+
+
+def tool_call(
+    frame: AgentRunFrame,
+    name: str,
+    args: Any,
+    *,
+    function: Callable[..., Any] | None,
+    declared: Declaration,
+    history: bytes | None,
+    deps: bytes | None = None,
+    place: str | None = None,
+) -> Call:
+    """The step that a tool's call is, whoever makes it; `place` keeps apart what is asked in different cells."""
     digest = _digest(function, frame.digests)
-    deps = value_digest(ctx.deps) if ctx.deps is not None else None
     shared = declared.share is not None
-    history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
     key = tool_key(
-        name=f"{toolset}:{name}",
+        name=name,
         args=args,
         digest=digest.digest,
         history=None if shared else history,
+        call=None if shared else place,
         deps=deps,
         reads=digest.reads,
         memo=frame.memo,
@@ -319,9 +343,9 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
         control=_control,
+        stale=isolation.outgrown(function, declared),
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=_returned,
-        encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
     )
 
 
@@ -341,9 +365,7 @@ def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> Tool
 
 
 def _shown_arguments(args: Any) -> str:
-    if not isinstance(args, dict):
-        return repr(args)
-    return ", ".join(f"{name}={value!r}" for name, value in args.items())
+    return ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, dict) else repr(args)
 
 
 def _control(payload: Any) -> str | None:
@@ -383,7 +405,7 @@ def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: R
     )
 
 
-def _edit(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any]) -> Call:
+def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] | None) -> Call:
     """What a person put in the place of a step, as a step of its own."""
     value = edit["value"]
     said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -393,7 +415,7 @@ def _edit(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any]) -> C
     return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
-class JournalDurability(BaseDurabilityCapability[Any]):
+class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]):
     """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
 
     engine_spec: ClassVar[DurabilityEngineSpec] = DurabilityEngineSpec(

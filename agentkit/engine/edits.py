@@ -81,6 +81,8 @@ def _same_place(one: Override, other: Override) -> bool:
 
 def check_kind(edit: What, kind: str, place: str) -> None:
     """Raise UserError when a step of this kind has nothing of that name."""
+    if kind == "line":
+        raise UserError(f"step {place} is a statement of the program: edit the cell and run it again")
     if edit not in _OF_KIND[kind]:
         possible = ", ".join(what for what in WHATS if what in _OF_KIND[kind])
         raise UserError(f"step {place} is a {kind} {_NOUNS[kind]}: {edit} cannot be edited there; possible: {possible}")

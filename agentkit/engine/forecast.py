@@ -26,7 +26,7 @@ class Forecast:
 
 def of_step(pending: Pending, events: Iterable[Event]) -> Forecast | None:
     """A model request: its input as it stands, and as much output as the run's requests had; None for a tool call."""
-    if pending.kind == "tool":
+    if pending.kind != "model":
         return None
     asked = estimate(pending.messages, ModelResponse(parts=[])).input_tokens
     asked += 0 if pending.arrival.parameters is None else overhead(pending.arrival.parameters)

@@ -44,6 +44,8 @@ from agentkit.values import Unconvertible, to_json
 At: TypeAlias = Literal["model", "tool", "all"]
 INSIDE = "edits"
 """The part of a call's key that holds the edits made inside it."""
+Waits: TypeAlias = Literal["model", "tool", "line"]
+"""What may stand at a gate: a request, a call, or a statement of a sandbox program."""
 NOT_RECORDED = "it is not recorded, so it would be live"
 
 
@@ -54,7 +56,7 @@ class Arrival:
     `enters`: the call does nothing but run an agent, whose own steps come to the gate, so that to go in costs nothing.
     """
 
-    kind: Literal["model", "tool"]
+    kind: Waits
     name: str
     messages: Sequence[ModelMessage]
     record: Callable[[str, Any], Call]
@@ -66,6 +68,7 @@ class Arrival:
     model: Any = None
     effects: Effects = "none"
     enters: bool = False
+    shown: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class Pending:
     cause: str = ""
 
     @property
-    def kind(self) -> Literal["model", "tool"]:
+    def kind(self) -> Waits:
         return self.arrival.kind
 
     @property
@@ -104,14 +107,14 @@ class Pending:
 
     @property
     def free(self) -> bool:
-        """Whether passing costs nothing: it is recorded, or a person gave the answer."""
-        return self.row is not None or self.given is not None
+        """Whether passing costs nothing: it is recorded, a person gave the answer, or it only computes."""
+        return self.kind == "line" or self.row is not None or self.given is not None
 
     @property
     def beside(self) -> tuple[ToolCallPart, ...]:
         """All calls of the turn that this tool call belongs to, in order."""
         last = next((message for message in reversed(self.messages) if isinstance(message, ModelResponse)), None)
-        return () if last is None or self.kind == "model" else tuple(last.tool_calls)
+        return () if last is None or self.kind != "tool" else tuple(last.tool_calls)
 
     def messages_json(self) -> list[Any]:
         """The messages as `%%agent edit --messages` takes them."""
@@ -211,8 +214,7 @@ class Gate:
             run.fresh = self._asks_anew(path)
             goes_into = row is not None and not run.fresh and self._goes_into(path, arrival)
             self.reached = max(self.reached, path)
-        token = _place.set(path)
-        try:
+        with self.inside(path):
             for edit in edits:
                 if edit.at == path and edit is not given:
                     await self._recorded(journal, arrival, edit)
@@ -222,8 +224,25 @@ class Gate:
             if row is not None and goes_into:
                 return await journal.enter(row, call, body)
             return await journal.perform(call, body)
+
+    @contextmanager
+    def inside(self, path: Path) -> Iterator[None]:
+        """What comes next happens within that step."""
+        token = _place.set(path)
+        try:
+            yield
         finally:
             _place.reset(token)
+
+    async def pass_by(self, arrival: Arrival, store: Store) -> Path:
+        """Wait until what is no step of the record may go on, and its place."""
+        run = current_run.get()
+        assert run is not None
+        path = self._next_place(take=True)
+        async with self._turn:
+            await self._admit(Pending(at=path, agent=run.agent, run=run.id, arrival=arrival), store)
+            self.reached = max(self.reached, path)
+        return path
 
     def change_arguments(self, arrival: Arrival) -> None:
         """Put a person's arguments into the call that is about to stand at the gate, before anybody is asked of it."""

@@ -12,6 +12,7 @@ from agentkit.engine.agent import durable
 from agentkit.engine.bench import Paused
 from agentkit.engine.gate import At
 from agentkit.engine.recipe import Recipe, of_paused
+from agentkit.engine.sandboxing import Script
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import UserError
@@ -40,6 +41,19 @@ async def step(
     )  # fmt: skip
     run = Stepped(name=name or agent.name or "agent", session=session, recipe=recipe, at=at)
     await run.open(until=until)
+    return run
+
+
+async def step_program(program: Script, *, fresh: bool = False, mode: Mode | None = None) -> Stepped:
+    """Open a sandbox program that is paused before its first statement."""
+    session = _session()
+    execution = execution_of(session)
+    recipe = Recipe(
+        agent=program, prompt=program.source, mode=mode, fresh=fresh,
+        cell=execution.cell, counts=Counter(execution.counts),
+    )  # fmt: skip
+    run = Stepped(name=program.name, session=session, recipe=recipe)
+    await run.open()
     return run
 
 

@@ -17,6 +17,7 @@ from agentkit.durable.keys import RequestParts, restore
 from agentkit.engine.bench import Paused
 from agentkit.engine.edits import Override, Path, What, check, spoken, with_edit
 from agentkit.engine.gate import INSIDE
+from agentkit.engine.sandboxing import Script
 from agentkit.engine.session import Session, execution_of
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run, Step
@@ -26,7 +27,7 @@ from agentkit.events import Mode, Run, Step
 class Recipe:
     """All it takes to run the same run again from its start: whom to ask what, and where equal requests are counted."""
 
-    agent: AbstractAgent[Any, Any]
+    agent: AbstractAgent[Any, Any] | Script
     prompt: Any
     continues: str | None = None
     mode: Mode | None = None
@@ -36,6 +37,11 @@ class Recipe:
     more: Mapping[str, Any] = field(default_factory=dict)
     cell: str | None = None
     counts: Counter[bytes] = field(default_factory=Counter)
+
+    @property
+    def depth(self) -> int:
+        """How deep its own steps lie: the calls of a program stand under its statements."""
+        return 2 if isinstance(self.agent, Script) else 1
 
     def identity(self, *apart: object) -> bytes:
         """Equal for the same question of the same cell, in this kernel or another."""

@@ -21,10 +21,13 @@ from agentkit.engine.gate import At, Gate, Order, Pending, current_gate
 from agentkit.engine.moves import By, Entry, Move, MoveLog
 from agentkit.engine.recipe import Changes, Recipe, restored
 from agentkit.engine.run import Answer, ask
+from agentkit.engine.sandboxing import SandboxResult, Script
 from agentkit.engine.session import Last, Session, current_execution, current_session
 from agentkit.errors import UserError, nearest
 from agentkit.events import Event, Run, Step
 
+Came: TypeAlias = Pending | Answer | SandboxResult | None
+"""Where a move leads: to the step that the run is paused before, or to what it came to."""
 State: TypeAlias = Literal["paused", "done", "failed", "stopped"]
 _PATIENCE = 10.0
 """Seconds a run that is let go has to end its step."""
@@ -44,14 +47,14 @@ class Stepped:
     overrides: tuple[Override, ...] = ()
     runs: list[str] = field(default_factory=list)
     state: State = "stopped"
-    answer: Answer | None = None
+    answer: Answer | SandboxResult | None = None
     error: BaseException | None = None
     note: str = ""
     log: MoveLog | None = None
 
     def __post_init__(self) -> None:
         self._gate: Gate | None = None
-        self._driver: asyncio.Task[Answer] | None = None
+        self._driver: asyncio.Task[Answer | SandboxResult] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._place: Path = ()
         self._reached: Path = ()
@@ -107,29 +110,32 @@ class Stepped:
 
     # -- moves
 
-    async def next(self, n: int = 1, *, into: bool = False, out: bool = False) -> Pending | Answer | None:
+    async def next(self, n: int = 1, *, into: bool = False, out: bool = False) -> Came:
         """Take the pending step and `n - 1` more; `into` the agent it calls, or `out` of the one it is in."""
         return await self.act(Move(verb="next", n=n, into=into, out=out))
 
-    async def run_on(self, *, until: str = "") -> Pending | Answer | None:
+    async def run_on(self, *, until: str = "") -> Came:
         """Go on to the end, to a breakpoint, or until tool=NAME, turn=N or cost=USD."""
         return await self.act(Move(verb="continue", until=until))
 
-    async def back(self, n: int = 1) -> Pending | Answer | None:
+    async def back(self, n: int = 1) -> Came:
         """Pause before the step `n` steps earlier; nothing is paid for it."""
         return await self.act(Move(verb="back", n=n))
 
-    async def goto(self, step: int | str) -> Pending | Answer | None:
+    async def goto(self, step: int | str) -> Came:
         """Pause before that step, which is recorded; nothing is paid for it."""
         return await self.act(Move(verb="goto", to=str(step)))
 
-    async def edit(self, what: What, value: Any, *, step: int | str | None = None) -> Pending | Answer | None:
+    async def edit(self, what: What, value: Any, *, step: int | str | None = None) -> Came:
         """Put something else in the place of the pending step, or of an earlier one; the old branch stays recorded."""
         place = self.editable(step)
         return await self.act(Move(verb="edit", edit=Override(at=place, what=what, value=value).as_json()))
 
     async def fork(self, step: int | str, *, name: str = "", **changes: Any) -> Stepped:
         """Begin another branch at a step, with a `prompt`, or with what `edit` takes; this run stays as it is."""
+        agent = self.recipe.agent
+        if isinstance(agent, Script):
+            raise UserError(f"{self.name} is a program, not an agent: to try another branch, edit the cell")
         source = self.session.store.run(self.furthest)
         if source is None:
             raise UserError(f"{self.name} has not been recorded yet: take a step first")
@@ -142,14 +148,14 @@ class Stepped:
             edits=tuple(cast(list[tuple[What, Any]], list(changes.items()))),
         )
         recipe = self.recipe
-        return await fork(self.session, source, step, agent=recipe.agent, changes=asked, deps=recipe.deps)
+        return await fork(self.session, source, step, agent=agent, changes=asked, deps=recipe.deps)
 
     async def stop(self) -> None:
         """Let it go: what is recorded stays, and opening it again comes back here."""
         await self._halt()
         self.session.bench.take_off(self)
 
-    async def act(self, move: Move, *, by: By = "code", cell: str | None = None) -> Pending | Answer | None:
+    async def act(self, move: Move, *, by: By = "code", cell: str | None = None) -> Came:
         """Make a move. A verb cell that is run again makes its recorded moves again, and never goes live."""
         self._check_loop()
         if self._moving:
@@ -162,7 +168,7 @@ class Stepped:
         finally:
             self._moving = False
 
-    async def _act(self, move: Move, *, by: By, cell: str | None) -> Pending | Answer | None:
+    async def _act(self, move: Move, *, by: By, cell: str | None) -> Came:
         self.session.bench.last(self)
         self.moved = time.time()
         log = self._opened_log()
@@ -204,7 +210,7 @@ class Stepped:
 
     # -- opening
 
-    async def open(self, *, until: str = "") -> Pending | Answer | None:
+    async def open(self, *, until: str = "") -> Came:
         """Pause before the first step, and make the clicks of last time again."""
         log = self._opened_log()
         log.cursor = 0
@@ -217,7 +223,7 @@ class Stepped:
         await self._make_again(log.clicks())
         return self.pending or self.answer
 
-    async def open_at(self, place: Path) -> Pending:
+    async def open_at(self, place: Path) -> Came:
         """Pause before that step of what is recorded; UserError when there is none."""
         await self._reopen(Order(live=False, target=place, depth=len(place)))
         step = self.pending
@@ -233,7 +239,7 @@ class Stepped:
 
     async def _open_at_start(self, move: Move, *, live: bool) -> None:
         until = Breakpoint.parse(move.until) if move.until else None
-        await self._reopen(Order(live=live, left=0 if until is None else None, until=until))
+        await self._reopen(Order(live=live, left=0 if until is None else None, until=until, depth=self.recipe.depth))
 
     def _opened_log(self) -> MoveLog:
         if self.log is None:
@@ -263,7 +269,7 @@ class Stepped:
                 "run it once more to perform the step"
             )
             return
-        depth = max(1, len(step.at) + move.into - move.out)
+        depth = max(1 if move.out else self.recipe.depth, len(step.at) + move.into - move.out)
         left = None if move.verb == "continue" or move.out else move.n - 1
         order = Order(live=live, left=0 if move.out else left, depth=depth, until=until)
         self._gate.release(order)
@@ -357,13 +363,15 @@ class Stepped:
         self._driver = asyncio.create_task(self._drive(gate), context=contextvars.copy_context())
         await self._until_pause()
 
-    async def _drive(self, gate: Gate) -> Answer:
+    async def _drive(self, gate: Gate) -> Answer | SandboxResult:
         recipe = self.recipe
         current_session.set(self.session)
         current_execution.set(Execution(cell=recipe.cell, counts=Counter(recipe.counts)))
         current_gate.set(gate)
         current_run.set(None)
         current_step.set(None)
+        if isinstance(recipe.agent, Script):
+            return await recipe.agent.again(fresh=recipe.fresh, mode=recipe.mode)
         return await ask(
             recipe.agent, recipe.prompt, continues=recipe.continues, mode=recipe.mode, fresh=recipe.fresh,
             deps=recipe.deps, on_text=recipe.on_text, more=recipe.more,
@@ -411,7 +419,7 @@ class Stepped:
         else:
             self.state = "paused"
 
-    def _ended(self, driver: asyncio.Task[Answer]) -> None:
+    def _ended(self, driver: asyncio.Task[Answer | SandboxResult]) -> None:
         self._driver = None
         if driver.cancelled():
             self.state = "stopped"

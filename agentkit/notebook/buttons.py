@@ -161,8 +161,18 @@ def _card(step: Pending | None, places: Sequence[str] = ()) -> dict[str, Any]:
         "at": at,
         "moves": [[name, *_MOVES[name]] for name in names],
         "places": [place for place in places if place != at],
-        "edits": written if step.kind == "tool" else {"hint": "", "reply": given, **_messages(step)},
+        "edits": _editable(step, written, given),
     }
+
+
+def _editable(step: Pending, written: dict[str, str], given: str) -> dict[str, str]:
+    match step.kind:
+        case "tool":
+            return written
+        case "model":
+            return {"hint": "", "reply": given, **_messages(step)}
+        case "line":
+            return {}
 
 
 def _messages(step: Pending) -> dict[str, str]:

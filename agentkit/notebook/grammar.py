@@ -43,6 +43,8 @@ _BUILD = {
     "share": Option(value="SCOPE", takes="scope", help="who else may reuse this agent's model answers: user, shared"),
     "approve": Option(value="A,B*", takes="tools", help="tools that need a person's yes: delete_*,send_mail"),
     "ask": Option(help="let the agent ask you questions (the tool ask_user)"),
+    "code": Option(help="let the agent write Python that calls its tools, in the sandbox (the tool run_code)"),
+    "call": Option(value="A,B*", takes="tools", help="with --code: the tools that its code may call, if not all"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 
@@ -114,6 +116,19 @@ _SETTLE = {
     "stop": Option(help="leave it stopped; runs that reach it end there"),
 }
 
+_SANDBOX = {
+    "in": Option(value="A,B", takes="name", help="variables that enter"),
+    "out": Option(value="A,B", takes="name", help="variables of the program that leave and are bound here"),
+    "call": Option(value="A,B", takes="tools", help="functions and agents of the notebook that it may call"),
+    "approve": Option(value="A,B*", takes="tools", help="calls that need a person's yes"),
+    "limits": Option(value="LIMITS", help="memory=256MB,time=10s,calls=200: what it may use at most"),
+    "tier": Option(value="TIER", help="monty, or process: real Python with pandas, in a process of its own"),
+    "step": Option(help="pause before each statement and each call: %agent next | continue | back | stop"),
+    "fresh": Option(help="run it anew, even what is recorded"),
+    "mode": _RUN["mode"],
+    "headless": _RUN["headless"],
+}
+
 VERBS: dict[str, Verb] = {
     "build": Verb(
         where="cell",
@@ -141,6 +156,11 @@ VERBS: dict[str, Verb] = {
         takes="agent",
         options=_STEP,
         help="run an agent step by step: it pauses before each; the body is the prompt",
+    ),
+    "sandbox": Verb(
+        where="cell",
+        options=_SANDBOX,
+        help="run the body, Python that you do not trust, in a sandbox; its calls are recorded steps",
     ),
     "next": Verb(
         where="line",

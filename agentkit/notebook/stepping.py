@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html as markup
 import json
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from agentkit.engine.forecast import Forecast
 from agentkit.engine.gate import At, Gate, Order, Pending, arguments_json
 from agentkit.engine.moves import Move
 from agentkit.engine.recipe import Changes
+from agentkit.engine.sandboxing import SandboxResult
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Event
@@ -58,7 +60,7 @@ async def step(desk: Desk, line: Line, body: str | None) -> Reply:
         )
     else:
         desk.binds.pop(line.word, None)
-    return await _came_to(
+    return await came_to(
         desk,
         None,
         opening.step(
@@ -146,7 +148,7 @@ async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
     agent = durable(look.agent(source.agent, desk.names))
     deps = desk.deps_of(line, source.agent)
     opening = stepper.fork(desk.session, source, place, agent=agent, changes=changes, deps=deps)
-    return await _came_to(desk, None, opening)
+    return await came_to(desk, None, opening)
 
 
 def _json_edits(line: Line) -> list[tuple[str, str]]:
@@ -170,7 +172,7 @@ async def _moved(desk: Desk, word: str, move: Move) -> Reply:
         await run.act(move, by="cell", cell=desk.session.execution.cell)
         return run
 
-    return await _came_to(desk, run, moved())
+    return await came_to(desk, run, moved())
 
 
 def _count(line: Line) -> tuple[int, str]:
@@ -183,7 +185,7 @@ def _count(line: Line) -> tuple[int, str]:
 # -- showing
 
 
-async def _came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) -> Reply:
+async def came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) -> Reply:
     """Do the work, and say meanwhile what is being done where somebody watches; then show where the run stands."""
     output = Output(live=watched(desk.shell))
     if run is not None and run.pending is not None:
@@ -215,7 +217,10 @@ def _drawn(desk: Desk, run: Stepped, output: Output) -> dict[str, Any] | None:
         view = view_of(run)
         output.finish(pending.bundle(view), metadata=pending.metadata(view))
         return None
-    if (name := desk.binds.get(run.name)) is not None:
+    if isinstance(run.answer, SandboxResult):
+        desk.shell.push(dict(run.answer.outputs))
+        sys.stdout.write(run.answer.printed)
+    elif (name := desk.binds.get(run.name)) is not None:
         desk.shell.push({name: run.answer.output})
     trace = Trace.of(run.events())
     output.finish(panel.bundle(trace, now=time.time(), open=True), metadata=panel.metadata(trace))
@@ -239,7 +244,7 @@ def view_of_step(
     """What is shown of a step that waits, and of what led to it; `clean` takes the secrets out of what stays shown."""
     calls = step.beside
     return PendingView(
-        agent=name if len(step.at) == 1 else f"{name} › {step.agent}",
+        agent=name if len(step.at) == 1 or step.agent == name else f"{name} › {step.agent}",
         run=run,
         at=edits.spoken(step.at),
         kind=step.kind,
@@ -272,6 +277,8 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
 
 
 def _free(step: Pending) -> str:
+    if step.kind == "line":
+        return "a statement of the program"
     if step.given is not None:
         return f"{step.given.what} given by you, free"
     return "recorded: free (replayed)" if step.row is not None else ""
@@ -289,6 +296,9 @@ def _price(expected: Forecast | None) -> str:
 
 def _blocks(step: Pending) -> list[Block]:
     shown = [Block(title="your edit", text=str(one)) for one in step.edits]
+    shown += [Block(title=title, text=text) for title, text in step.arrival.shown]
+    if step.kind == "line":
+        return shown
     if step.kind == "tool":
         return [*shown, Block(title="arguments", text=arguments_json(step.arguments))]
     told = [Block(title=_who(message), text=_told(message)) for message in step.messages]
@@ -335,6 +345,8 @@ def _is_json(text: Any) -> bool:
 
 
 def _moves(step: Pending) -> tuple[str, ...]:
+    if step.kind == "line":
+        return ("%agent next", "%agent continue", "%agent back", "%agent stop")
     edited = "--result" if step.kind == "tool" else "--reply"
     return ("%agent next", "%agent continue", "%agent back", f"%%agent edit [{edited}]", "%agent stop")
 

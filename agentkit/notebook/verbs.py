@@ -17,7 +17,7 @@ from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
-from agentkit.notebook import approving, carried, failure, grammar, look, prompt, stepping
+from agentkit.notebook import approving, carried, failure, grammar, look, prompt, sandboxing, stepping
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
@@ -33,6 +33,8 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return build(desk, line, body or "")
     if line.verb == "run":
         return await run(desk, line, body)
+    if line.verb == "sandbox":
+        return await sandboxing.perform(desk, line, body or "")
     if line.verb in stepping.VERBS:
         return await stepping.perform(desk, line, body)
     return _LINES[line.verb](desk, line)
@@ -74,6 +76,8 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     if "approve" in given:
         options["approve"] = given["approve"]
     options["ask"] = "ask" in given
+    options["code"] = "code" in given
+    options["call"] = given.get("call", "")
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:

@@ -110,12 +110,23 @@ def _run_lines(node: RunNode, axis: Axis, depth: int, now: float) -> Iterator[Ru
 
 
 def _step_lines(node: RunNode, axis: Axis, depth: int, now: float) -> Iterator[StepLine | RunLine]:
+    inset = _insets(node)
     for step in node.steps:
-        start, end = step.step.started, _step_end(step, node, now)
-        yield StepLine(step, depth, axis.bar(start, end), end - start)
+        start, end, place = step.step.started, _step_end(step, node, now), depth + inset[step.step.ord]
+        yield StepLine(step, place, axis.bar(start, end), end - start)
         for inner in step.runs:
             own = Axis(inner.run.started, end_of(inner, now))
-            yield from _run_lines(inner, axis if axis.holds(own) else own, depth + 1, now)
+            yield from _run_lines(inner, axis if axis.holds(own) else own, place + 1, now)
+
+
+def _insets(node: RunNode) -> dict[int, int]:
+    """How far in each step stands: what code calls stands under the code."""
+    found: dict[int, int] = {}
+    program = bool(node.steps) and node.steps[0].step.kind == "sandbox"
+    for place, step in enumerate(node.steps):
+        within = step.step.within
+        found[step.step.ord] = found.get(within, 0) + 1 if within is not None else int(program and place > 0)
+    return found
 
 
 def _step_end(node: StepNode, run: RunNode, now: float) -> float:

@@ -135,7 +135,8 @@ def _numbered(trace: Trace) -> Iterable[tuple[str, StepNode]]:
         for node in root.steps:
             if node.step.numbered:
                 number += 1
-                yield str(number), node
+                # The calls of a program are numbered within its statements, which are no steps of the record.
+                yield "·" if root.run.agent == "sandbox" and not root.run.model else str(number), node
             elif node.step.kind in ("question", "approval"):
                 yield "·", node
 

@@ -20,7 +20,7 @@ def test_a_declared_tool_is_still_the_function() -> None:
     try:
         assert declared is plain
         assert plain(2) == 2
-        assert declaration(plain) == Declaration(effects="once", timeout=120.0, memory="2GiB")
+        assert declaration(plain) == Declaration(effects="once", timeout=120.0, memory=("2GiB",), isolate=True)
     finally:
         del plain.__agentkit__  # type: ignore[attr-defined]
 
@@ -58,6 +58,13 @@ def test_bare_tool_decorates() -> None:
         ({"ttl": "soon"}, "ttl='soon'"),
         ({"timeout": -1}, "timeout=-1"),
         ({"memory": "lots"}, "not a size"),
+        ({"memory": ["1GB", "512MB"]}, "rising order"),
+        ({"memory": ["512MB", "0.5GB"]}, "rising order"),
+        ({"memory": "1MB"}, "less than Python itself needs"),
+        ({"memory": ["64MB", "1GB"], "effects": "once"}, "not tried again with more memory"),
+        ({"memory": "64MB", "isolate": False}, "isolate=False"),
+        ({"network": False, "isolate": False}, "isolate=False"),
+        ({"isolate": True, "effects": "kernel"}, "the kernel"),
         ({"approve": "maybe"}, "approve='maybe'"),
         ({"verify": 3}, "verify="),
     ],
@@ -66,6 +73,27 @@ def test_an_option_that_makes_no_sense_is_one_line(options: dict[str, Any], mess
     with pytest.raises(UserError, match=message) as caught:
         tool(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_limits_need_a_process_and_sizes_may_be_numbers() -> None:
+    @tool(memory=["512 MB", 1 << 30, "1.5GiB"])
+    def limited(a: int) -> int:
+        return a
+
+    declared = declaration(limited)
+    assert declared.isolate
+    assert declared.memory == ("512 MB", "1073741824B", "1.5GiB")
+    assert declared.sizes == (512 << 20, 1 << 30, 3 << 29)
+
+
+@pytest.mark.parametrize(("options", "isolated"), [({}, False), ({"timeout": 3}, False), ({"network": True}, False),
+    ({"network": False}, True), ({"isolate": True}, True)])  # fmt: skip
+def test_only_what_needs_it_runs_apart(options: dict[str, Any], isolated: bool) -> None:
+    @tool(**options)
+    def limited(a: int) -> int:
+        return a
+
+    assert declaration(limited).isolate is isolated
 
 
 def untyped(a, b: int = 1):  # type: ignore[no-untyped-def]

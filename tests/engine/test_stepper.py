@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pydantic_ai import RunContext
+from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolReturnPart, UserPromptPart
 
 from agentkit.define.spec import Spec
@@ -26,7 +27,7 @@ from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.build import build
 from agentkit.engine.opening import step
 from agentkit.engine.recipe import Changes
-from agentkit.engine.run import ask
+from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session, session
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import InDoubt, RunPaused, UserError
@@ -223,7 +224,7 @@ def test_messages_are_edited_and_stay_so(tmp_path: Path) -> None:
         messages[0]["parts"][0]["content"] = "how few?"
         await run.edit("messages", messages)
         await run.run_on()
-        assert run.answer is not None
+        assert isinstance(run.answer, Answer)
         (first, *_) = run.answer.messages
         assert [part.content for part in first.parts if isinstance(part, UserPromptPart)] == ["how few?"]
 
@@ -467,12 +468,17 @@ def test_an_agent_that_a_thread_runs_on_its_own_loop_is_not_paused_inside(tmp_pa
     by_hand(tmp_path, work, sync=True)
 
 
+def _agent_of(run: Stepped) -> AbstractAgent[Any, Any]:
+    assert isinstance(run.recipe.agent, AbstractAgent)
+    return run.recipe.agent
+
+
 def test_a_tool_that_must_happen_once_is_in_doubt_even_when_it_waited(tmp_path: Path) -> None:
     async def inside(run: Stepped) -> None:
         await run.next()
         await run.next(into=True)
         await run.stop()
-        run = await step(run.recipe.agent, "start")
+        run = await step(_agent_of(run), "start")
         await run.next()
         with pytest.raises(InDoubt, match="was stopped while it ran"):
             await run.next(into=True)
@@ -497,7 +503,7 @@ def test_a_fork_keeps_what_was_edited_inside_a_call_that_replays_whole(tmp_path:
         assert run.pending is not None and results_of(list(run.pending.messages)) == ["went 5"]
         forked = await run.fork(3, hint="please", name="other")
         assert forked.pending is not None and results_of(list(forked.pending.messages)) == ["went 5"]
-        plain = await run.recipe.agent.run("start")
+        plain = await _agent_of(run).run("start")
         assert results_of(plain.all_messages()) == ["went 2"]
 
     nested(tmp_path, work)

@@ -1,0 +1,218 @@
+"""The first process of an isolated call: starts the one that does the work, watches what it uses, and ends it.
+
+It speaks with the kernel by its standard input (the job; when it closes, everything here ends) and its standard output
+(one line of JSON, how it ended). It runs nothing foreign itself, so that whatever the work does, the keeper remains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from agentkit.defend import inside, walls
+from agentkit.defend.resources import Box, How
+
+_LOOK_MILLISECONDS = 10
+_LOOK_AROUND = 10
+"""Every so many looks the processes that the work has started are looked for too."""
+_MOST_PROCESSES = 256
+_REPLY_BYTES = 64 << 20
+_CHUNK = 1 << 20
+
+
+def main() -> NoReturn:
+    """Perform the job on standard input and say how it ended."""
+    kernel = os.getppid()
+    job = json.loads(_exactly(int.from_bytes(_exactly(8), "big")))
+    box = Box(**job["box"])
+    try:
+        if sys.platform == "linux":
+            walls.adopt_orphans()
+            if box.walls != "none":
+                walls.leave_host()
+        elif box.memory is not None or box.walls != "none":
+            raise OSError("only Linux can limit the memory of a process and cut off its network")
+    except OSError as error:
+        _say("refused", text=str(error))
+    reading, writing = os.pipe()
+    began = time.monotonic()
+    worker = os.fork()
+    if worker == 0:
+        os.close(reading)
+        inside.work(job, box, writing)
+    os.close(writing)
+    _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel).go_on()
+
+
+def _exactly(size: int) -> bytes:
+    whole = bytearray()
+    while len(whole) < size:
+        piece = os.read(0, min(_CHUNK, size - len(whole)))
+        if not piece:
+            sys.exit(1)
+        whole += piece
+    return bytes(whole)
+
+
+def _say(how: How, *, peak: int = 0, seconds: float = 0.0, text: str = "", reply: Any = None) -> NoReturn:
+    line = json.dumps({"how": how, "peak": peak, "seconds": seconds, "text": text, "reply": reply}).encode()
+    while line:
+        line = line[os.write(1, line) :]
+    os._exit(0)
+
+
+class _Watch:
+    """One worker until its end; its own processes end with it."""
+
+    def __init__(self, scratch: str, *, worker: int, reading: int, box: Box, began: float, kernel: int) -> None:
+        self._scratch = scratch
+        self._worker, self._reading, self._box, self._began, self._kernel = worker, reading, box, began, kernel
+        self._reply = bytearray()
+        self._looks = 0
+        self._others: list[int] = []
+        self._peak = 0
+        self._used = 0
+
+    def go_on(self) -> NoReturn:
+        poll = select.poll()
+        # Standard input says nothing more: it only ends, when the kernel is done with this call or is dead.
+        poll.register(0, select.POLLIN | select.POLLHUP)
+        poll.register(self._reading, select.POLLIN | select.POLLHUP)
+        while True:
+            ready = dict(poll.poll(_LOOK_MILLISECONDS))
+            if 0 in ready or os.getppid() != self._kernel:
+                self._end_all()
+                # A kernel that was killed leaves it behind.
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                os._exit(1)
+            if self._reading in ready and not self._read():
+                poll.unregister(self._reading)
+                os.close(self._reading)
+                self._reading = -1
+            self._look()
+            self._enforce()
+            ended, state = os.waitpid(self._worker, os.WNOHANG)
+            if ended:
+                self._conclude(os.waitstatus_to_exitcode(state))
+
+    def _read(self) -> bool:
+        piece = os.read(self._reading, _CHUNK)
+        self._reply += piece
+        return bool(piece)
+
+    # -- what it uses
+
+    def _look(self) -> None:
+        if self._looks % _LOOK_AROUND == 0:
+            self._others = list(_below(self._worker))
+        self._looks += 1
+        alone = not self._others
+        self._used = _held(self._worker) if alone else sum(map(_share, (self._worker, *self._others)))
+        self._peak = max(self._peak, self._used)
+
+    def _enforce(self) -> None:
+        box = self._box
+        if box.memory is not None and self._used > box.memory:
+            self._finish("memory", "it was stopped there")
+        if box.seconds is not None and time.monotonic() - self._began > box.seconds:
+            self._finish("timeout")
+        if len(self._others) > _MOST_PROCESSES:
+            self._finish("crashed", f"more than {_MOST_PROCESSES} processes")
+        if len(self._reply) > _REPLY_BYTES:
+            self._finish("flooded")
+
+    # -- the end
+
+    def _conclude(self, code: int) -> NoReturn:
+        while self._reading >= 0 and len(self._reply) <= _REPLY_BYTES and self._read():
+            pass
+        if reply := _understood(self._reply):
+            self._peak = max(self._peak, int(reply.pop("peak")))
+            self._finish(reply.pop("how"), str(reply.pop("text", "")), reply=reply)
+        if code == -signal.SIGKILL:
+            # None of ours: what else kills like this is the system when its memory runs out.
+            self._finish("memory", "the system killed it")
+        self._finish("crashed", signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+    def _finish(self, how: How, text: str = "", *, reply: Any = None) -> NoReturn:
+        seconds = time.monotonic() - self._began
+        self._end_all()
+        _say(how, peak=self._peak, seconds=seconds, text=text, reply=reply)
+
+    def _end_all(self) -> None:
+        """Nobody is left: who loses its parent meanwhile becomes a child of this process."""
+        while left := list(_below(os.getpid())):
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            while _reap():
+                pass
+            time.sleep(0.001)
+
+
+def _understood(reply: bytearray) -> dict[str, Any] | None:
+    """What the worker says of itself; None for anything else that was written in its place."""
+    try:
+        said = json.loads(reply)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and said.get("how") in _SAID and isinstance(said.get("peak"), int) else None
+
+
+_SAID = ("done", "raised", "memory", "refused")
+
+
+def _reap() -> bool:
+    try:
+        ended, _ = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return ended != 0
+
+
+def _below(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those they have; the living and the ended."""
+    if sys.platform != "linux":
+        return
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                children = [int(child) for child in file.read().split()]
+        except OSError:
+            continue
+        for child in children:
+            yield child
+            yield from _below(child)
+
+
+def _held(pid: int) -> int:
+    """Bytes that only this process holds: its libraries' files are not its own."""
+    fields = walls.status(pid)
+    return fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
+
+
+def _share(pid: int) -> int:
+    """Its share of what it holds together with others; what a fork has not written to yet is counted once."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            sizes = {name: int(size) for name, size, *_ in map(str.split, file) if name.startswith("Pss_")}
+    except OSError:
+        return _held(pid)
+    return (sizes.get("Pss_Anon:", 0) + sizes.get("Pss_Shmem:", 0)) << 10
+
+
+if __name__ == "__main__":
+    main()

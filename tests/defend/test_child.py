@@ -1,0 +1,321 @@
+"""Real children: what they really allocate, reach, start and leave behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.defend import walls
+from agentkit.defend.child import Child, Ended, walls_stand
+from agentkit.defend.resources import Box, Walls
+
+MB = 1 << 20
+ALL: tuple[Walls, ...] = ("none", "network", "everything")
+
+
+def run(
+    source: str, *, walls: Walls = "none", memory: int | None = 256 * MB, seconds: float = 20.0, **options: Any
+) -> Ended:
+    job = {"kind": "cell", "source": source, "file": "<cell>", "inputs": {}, "outputs": []}
+    return Child(job, Box(memory=memory, seconds=seconds, walls=walls), **options).wait()
+
+
+def value(ended: Ended) -> Any:
+    assert ended.attempt.how == "done", ended
+    return ended.reply["value"]
+
+
+# ---- memory
+
+
+HUNGRY = {
+    "one large object": "x = bytearray(2 << 30)",
+    "one large array": "import numpy; x = numpy.ones(1 << 28)",
+    "many small objects": "x = []\nwhile True: x.append(b'1' * (1 << 20))",
+    "many small arrays": "import numpy\nx = []\nwhile True: x.append(numpy.ones(1 << 17))",
+    "shared memory": "import mmap\nm = mmap.mmap(-1, 1 << 30)\nfor i in range(0, 1 << 30, 4096): m[i] = 1",
+    "errors swallowed": """
+x = []
+while True:
+    try:
+        x.append(b"1" * (1 << 20))
+    except MemoryError:
+        pass
+""",
+    "its answer": "x = ['1' * 1000] * (150 << 10)\nx",
+    "several programs": """
+import subprocess, sys
+program = "x = b'1' * (150 << 20)\\nimport time\\ntime.sleep(9)"
+for started in [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]:
+    started.wait()
+""",
+    "several forks": """
+import multiprocessing, time
+def hold(size):
+    x = b"1" * size
+    time.sleep(9)
+with multiprocessing.get_context("fork").Pool(3) as pool:
+    pool.map(hold, [150 << 20] * 3)
+""",
+}
+
+
+@pytest.mark.parametrize("source", HUNGRY.values(), ids=HUNGRY)
+def test_more_memory_than_it_has_ends_it_however_it_is_taken(source: str) -> None:
+    began = time.monotonic()
+    ended = run(source)
+    assert ended.attempt.how == "memory", ended
+    assert ended.attempt.peak < 512 * MB
+    assert time.monotonic() - began < 15
+
+
+def test_an_allocation_that_fits_is_measured() -> None:
+    ended = run("import numpy; x = numpy.ones(100 << 17); del x; 1")
+    assert value(ended) == 1
+    assert 100 * MB < ended.attempt.peak < 160 * MB
+
+
+def test_libraries_do_not_count_as_its_own_memory() -> None:
+    # pandas maps 150 MB of code and reserves 40 MB for each thread; it holds about 45.
+    assert value(run("import pandas; int(pandas.Series([1, 2]).sum())", memory=96 * MB)) == 3
+
+
+def test_a_memory_error_says_what_was_wanted() -> None:
+    attempt = run("import numpy; numpy.ones(1 << 30)").attempt
+    assert "Unable to allocate 8.00 GiB" in attempt.text
+    assert attempt.said.startswith("out of memory: used ")
+
+
+def test_a_memory_error_that_is_caught_is_no_end() -> None:
+    assert value(run("try:\n    x = bytearray(4 << 30)\nexcept MemoryError:\n    x = 5\nx")) == 5
+
+
+# ---- time, and the end
+
+
+def test_time_is_up() -> None:
+    ended = run("while True: pass", seconds=0.5)
+    assert ended.attempt.how == "timeout"
+    assert ended.attempt.seconds < 3
+
+
+@pytest.mark.parametrize("box", ALL)
+def test_whatever_it_starts_ends_with_it(box: Walls) -> None:
+    mark = f"{os.getpid()}.{time.time_ns()}"
+    source = f"import subprocess\nsubprocess.Popen(['setsid', 'sleep', '{mark[-9:]}'])\n1"
+    assert value(run(source, walls=box)) == 1
+    assert not running(f"sleep\0{mark[-9:]}")
+
+
+def test_stop_ends_a_busy_child_and_its_processes_within_a_second() -> None:
+    source = (
+        "import subprocess\nsubprocess.Popen(['setsid', 'sleep', '987654'])\nprint('up', flush=True)\nwhile True: pass"
+    )
+    up, ends = threading.Event(), []
+    job = {"kind": "cell", "source": source, "file": "<cell>", "inputs": {}, "outputs": []}
+    child = Child(job, Box(seconds=60), heard=lambda text: up.set())
+    thread = threading.Thread(target=lambda: ends.append(child.wait()))
+    thread.start()
+    assert up.wait(10)
+    began = time.monotonic()
+    child.stop()
+    thread.join(5)
+    assert time.monotonic() - began < 1
+    assert ends[0].attempt.how == "stopped"
+    assert not running("sleep\x00987654")
+
+
+def test_no_orphan_survives_a_killed_parent(tmp_path: Path) -> None:
+    program = """
+from agentkit.defend.child import Child
+from agentkit.defend.resources import Box
+source = "import subprocess\\nsubprocess.Popen(['setsid', 'sleep', '876543'])\\nprint('up')\\nwhile True: pass"
+job = dict(kind="cell", source=source, file="c", inputs={}, outputs=[])
+Child(job, Box(seconds=600), heard=lambda text: print(text, flush=True)).wait()
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert parent.stdout is not None
+    with parent:
+        assert parent.stdout.readline() == b"up\n"
+        parent.kill()
+    gone = time.monotonic() + 2
+    while (running("sleep\x00876543") or os.listdir(tmp_path)) and time.monotonic() < gone:
+        time.sleep(0.02)
+    assert not running("sleep\x00876543")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [("import ctypes; ctypes.string_at(0)", "SIGSEGV"), ("import os; os._exit(3)", "exit code 3")],
+)
+def test_a_crash_is_called_one(source: str, text: str) -> None:
+    ended = run(source)
+    assert (ended.attempt.how, ended.attempt.text) == ("crashed", text)
+
+
+def test_what_is_killed_from_outside_ran_out_of_the_system_s_memory() -> None:
+    assert run("import os; os.kill(os.getpid(), 9)").attempt.how == "memory"
+
+
+def test_of_two_that_came_back_from_a_fork_one_answers() -> None:
+    assert value(run("import os\nos.fork()\n7")) == 7
+
+
+@pytest.mark.parametrize("box", ALL)
+def test_too_many_processes_are_too_many(box: Walls) -> None:
+    source = """
+import os, time
+for _ in range(600):
+    if os.fork() == 0:
+        time.sleep(30)
+time.sleep(30)
+"""
+    ended = run(source, walls=box, memory=None)
+    assert (ended.attempt.how, ended.attempt.text) == ("crashed", "more than 256 processes")
+    assert ended.attempt.seconds < 10
+
+
+def test_a_false_reply_is_no_reply() -> None:
+    source = """
+import os
+for number in range(3, 32):
+    try:
+        os.write(number, b'{"how": "done"')
+    except OSError:
+        pass
+os._exit(0)
+"""
+    assert run(source).attempt.how == "crashed"
+
+
+def test_prints_are_heard_while_it_runs_and_bounded() -> None:
+    heard: list[str] = []
+    ended = run("print('ü')\nfor i in range(10**5): print('x' * 80)", heard=heard.append, most=1000)
+    assert ended.attempt.how == "done"
+    assert heard[0].startswith("ü")
+    assert len(ended.printed) < 1100
+    assert "more was printed" in ended.printed
+
+
+def test_a_reply_that_is_too_large_is_not_waited_for() -> None:
+    assert run("'x' * (80 << 20)", memory=1 << 30).attempt.how == "flooded"
+
+
+# ---- what it can reach
+
+
+def test_the_walls_stand_here() -> None:
+    assert walls_stand() is None
+
+
+def test_the_trial_finds_walls_that_do_not_stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        job = {"kind": "walls", "port": listening.getsockname()[1], "name": "made"}
+        ended = Child(job, Box(seconds=10)).wait()
+    assert ended.reply["value"] == ["a port of this machine could be reached", "a file could be written"]
+
+
+@pytest.mark.parametrize(("box", "reached"), [("none", True), ("network", False), ("everything", False)])
+def test_a_listening_port_of_this_machine(box: Walls, reached: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        ended = run(f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 2).close()\n'reached'", walls=box)
+    assert (ended.attempt.how == "done") is reached
+    if not reached:
+        assert ended.reply["kind"] == "OSError"
+
+
+def test_an_abstract_socket_of_this_machine() -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name := f"\0agentkit{os.getpid()}")
+        listening.listen()
+        source = f"import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({name!r})\n1"
+        assert value(run(source)) == 1
+        assert run(source, walls="network").attempt.how == "raised"
+
+
+def test_without_network_files_can_be_read_and_only_its_own_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("1,2")
+    assert value(run("open('data.csv').read()", walls="network")) == "1,2"
+    refused = run("open('data.csv', 'w')", walls="network")
+    assert "Read-only" in refused.reply["message"]
+    source = "import tempfile\nwith tempfile.NamedTemporaryFile('w') as f: f.write('x')\n1"
+    assert value(run(source, walls="network")) == 1
+    assert sorted(os.listdir(tmp_path)) == ["data.csv"]
+
+
+def test_behind_all_walls_there_is_nothing_of_the_person_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    (tmp_path / "secret").write_text("s")
+    assert value(run("import os; os.environ.get('OPENAI_API_KEY')", walls="everything")) is None
+    for path in (str(tmp_path / "secret"), "/etc/passwd", str(Path(__file__))):
+        assert run(f"open({path!r})", walls="everything").reply["kind"] == "FileNotFoundError"
+    assert value(run("open('x', 'w').write('ab')", walls="everything")) == 2
+    assert "Read-only" in run("open('/usr/x', 'w')", walls="everything").reply["message"]
+
+
+@pytest.mark.parametrize("box", ["network", "everything"])
+def test_the_walls_cannot_be_taken_down_from_inside(box: Walls) -> None:
+    source = (
+        "import ctypes\nl = ctypes.CDLL(None)\n"
+        "[l.mount(b'none', b'/', None, 32 | 4096, None), l.mount(b'none', b'/usr', b'tmpfs', 0, None), l.setns(0, 0),"
+        " l.umount2(b'/', 2)]"
+    )
+    assert value(run(source, walls=box)) == [-1, -1, -1, -1]
+
+
+def test_other_processes_cannot_be_seen_or_ended() -> None:
+    source = f"import os\ntry:\n    os.kill({os.getpid()}, 0)\nexcept ProcessLookupError:\n    x = 'none'\nx"
+    assert value(run(source, walls="network")) == "none"
+
+
+def test_where_the_system_has_no_namespaces_nothing_is_run() -> None:
+    """A world in which no more of them may be made, as in many containers."""
+    program = """
+import ctypes, os
+user = os.getuid()
+ctypes.CDLL(None).unshare(0x10000000)
+open("/proc/self/uid_map", "w").write(f"{user} {user} 1")
+open("/proc/sys/user/max_user_namespaces", "w").write("0")
+from agentkit.defend.child import walls_stand
+print(walls_stand())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert "unshare: " in done.stdout, done
+
+
+def running(command: str) -> bool:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if command in entry.read_text():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def test_library_folders_are_not_named_twice() -> None:
+    folders = walls.library_folders()
+    assert folders
+    assert not any(one != other and one.startswith(f"{other}/") for one in folders for other in folders)
