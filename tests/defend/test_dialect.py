@@ -8,7 +8,7 @@ import datetime
 import pydantic_monty
 import pytest
 
-from agentkit.defend import dialect, differences, runtime, sandbox
+from agentkit.defend import dialect, differences, loading, runtime, sandbox
 from agentkit.errors import SandboxError
 
 WORLD = sandbox.World(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
@@ -143,7 +143,7 @@ def test_what_monty_has_is_asked_of_itself() -> None:
     assert {"statistics", "heapq", "operator", "string", "textwrap", "io"} <= set(dialect.modules())
     assert "callable" in installed.builtins_lacking and "len" not in installed.builtins_lacking
     for module in dialect.modules():
-        assert raw(f"import {module}") == "None" or module in runtime.loading.MODULES
+        assert raw(f"import {module}") == "None" or module in loading.MODULES
 
 
 def test_the_guide_is_short_and_names_every_module() -> None:
