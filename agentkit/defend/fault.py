@@ -43,10 +43,11 @@ class Faults:
         kind = type(error.exception()).__name__
         message = _one_line(f"{kind}: {error.exception()}" if kind == "KeyError" else str(error))
         frames, in_shim = self._frames(error)
+        # Before the limits: a host call may fail with the very words of one.
+        if frames and (failed := self.calls.get((kind, text_of(error.exception())))) is not None:
+            return self._placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
         if (limit := self._limit(error, frames)) is not None:
             return limit
-        if (failed := self.calls.get((kind, text_of(error.exception())))) is not None:
-            return self._placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
         is_dialect, hint = dialect.hint(message)
         is_dialect = is_dialect or kind == "SyntaxError" or (in_shim and dialect.REFUSED in message)
         return self._placed(SandboxError("dialect" if is_dialect else "code", message, hint=hint), frames)

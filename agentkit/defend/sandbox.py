@@ -20,9 +20,11 @@ from agentkit.defend.awaited import Span, awaited_calls
 from agentkit.defend.fault import PROGRAM, Faults, text_of
 from agentkit.defend.limits import Limits
 from agentkit.defend.statements import Statement, statements
+from agentkit.defend.weight import weight
 from agentkit.defend.worker import Worker
 from agentkit.errors import SandboxError
 
+_MOST_UNKNOWN = 1_000
 _SHOWN = 200
 _HOUR = 3600.0
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -178,6 +180,7 @@ class _Drive:
         self._handles: dict[UUID, Handle] = {}
         self._under_way: dict[int, asyncio.Task[Any]] = {}
         self._calls = 0
+        self._unknown = 0
         self._printed = 0
         self._faults = Faults(program.source, prepared, limits)
         self._session: Any = None
@@ -266,6 +269,10 @@ class _Drive:
     def _looked_up(self, snapshot: Any) -> Callable[[], Any]:
         name = snapshot.variable_name
         if name not in self._program.functions:
+            # Each is a turn of the host's, which the time limit does not count.
+            self._unknown += 1
+            if self._unknown > _MOST_UNKNOWN:
+                raise SandboxError("limit", f"more than {_MOST_UNKNOWN:,} uses of names that are not defined")
             return lambda: snapshot.resume()
 
         def function() -> None:
@@ -335,8 +342,8 @@ class _Drive:
         if method not in handle.methods:
             return self._raised(CallFailed("AttributeError", f"it has no method {method}", fault="code"))
         try:
-            args = tuple(self._left(value) for value in snapshot.args)
-            kwargs = {key: self._left(value) for key, value in snapshot.kwargs.items()}
+            args = tuple(self._taken(value) for value in snapshot.args)
+            kwargs = {key: self._taken(value) for key, value in snapshot.kwargs.items()}
             return {"return_value": self._given(handle.call(method, args, kwargs))}
         except CallFailed as error:
             return self._raised(error)
@@ -362,6 +369,10 @@ class _Drive:
 
     def _taken(self, value: Any) -> Any:
         try:
+            # A few lists in lists in lists, each named twice, are little to Monty and more than any host holds.
+            if weight(value) > self._limits.memory:
+                size = f"{self._limits.memory / (1 << 20):g}MB"
+                raise SandboxError("limit", f"a value that leaves is more than {size} written out (memory={size})")
             return self._left(value)
         except RecursionError:
             raise SandboxError("limit", "a value that leaves is nested too deeply") from None
