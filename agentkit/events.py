@@ -35,7 +35,8 @@ class Step:
 
     Times are unix seconds of *this* run (a replayed step is fast); `recorded_seconds` is what the live step took.
     `usage` is what was recorded when the step was live: it counts as spent when `replayed` is false, saved otherwise.
-    `request` and `result` are bounded, redacted texts for showing.
+    `request` and `result` are bounded, redacted texts for showing. `waiting` is what a step that is not under way yet
+    waits for (its `id` is 0: it is not on disk), and `until` when that is expected to be over.
     """
 
     run: str
@@ -56,6 +57,8 @@ class Step:
     request: str = ""
     result: str = ""
     error: str | None = None
+    waiting: str = ""
+    until: float | None = None
 
     @property
     def numbered(self) -> bool:

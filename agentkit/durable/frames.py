@@ -8,14 +8,14 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
-from agentkit.durable.records import Node, Row
+from agentkit.durable.records import Node, Outcome, Row
 from agentkit.events import Effects, Kind, Mode, Step, Usage
 
 Payload: TypeAlias = Any
@@ -49,7 +49,7 @@ class Call:
     `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
     they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
     names a payload that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a
-    recorded one; `describe` is what a person is shown of it.
+    recorded one; `describe` is what a person is shown of it. `about` is what the engine's guards want to know of it.
     """
 
     key: Key
@@ -72,6 +72,7 @@ class Call:
     as_replayed: Callable[[Payload], Payload] = lambda payload: payload
     encode: Callable[[object], Payload] | None = None
     describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
+    about: Any = None
 
 
 @dataclass(kw_only=True)
@@ -116,7 +117,7 @@ class StepFrame:
     """A step in progress: what runs inside it counts as its own, and a thread may record its end.
 
     `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
-    whether the step was possibly paid twice before this attempt, if that is known.
+    whether the step was possibly paid twice before this attempt, if that is known. `told` hears what was recorded.
     """
 
     row: Row
@@ -133,12 +134,25 @@ class StepFrame:
     finish_in_thread: Callable[[object], None] | None = None
     thread: Future[bool] | None = None
     recorded: bool = False
+    told: Callable[[Outcome], None] = lambda outcome: None
 
     def lineage(self) -> Iterator[StepFrame]:
         frame: StepFrame | None = self
         while frame is not None:
             yield frame
             frame = frame.outer
+
+
+Told: TypeAlias = Callable[[Outcome], None]
+"""Hears how an admitted step ended, from whichever thread records it."""
+
+Admission: TypeAlias = Callable[[Call, RunFrame, int], AbstractAsyncContextManager[Told]]
+"""Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped. Nothing is on disk then."""
+
+
+def free(call: Call, run: RunFrame, ord: int) -> AbstractAsyncContextManager[Told]:
+    """Admits every step."""
+    return nullcontext(lambda outcome: None)
 
 
 current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)

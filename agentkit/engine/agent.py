@@ -26,7 +26,7 @@ from agentkit.defend import approval
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking
+from agentkit.engine import asking, guards
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
@@ -307,6 +307,7 @@ def _open(
         headless=options.headless,
     )
     session.journal.settle_doubt = asking.settle_doubt
+    session.journal.admission = guards.chain(session, lambda: session.guards)
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)

@@ -44,6 +44,7 @@ from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
+from agentkit.engine.guards import ModelAsked, ToolAsked
 from agentkit.engine.stream import LiveModel, forward_deltas
 from agentkit.events import Effects, Kind, Usage
 
@@ -215,6 +216,7 @@ def model_call(
         read=lambda payload: _read_response(payload, names, by_member),
         as_replayed=_zero_usage,
         describe=_said,
+        about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
     )
 
 
@@ -325,6 +327,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=_returned,
         encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
+        about=ToolAsked(name=name, arguments=args, poll=declared.poll),
     )
 
 

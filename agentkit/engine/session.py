@@ -88,6 +88,7 @@ class Session:
         self.bench = Bench()
         self.policy = Policy()
         self.asker: Asker | None = None
+        self.guards: tuple[Any, ...] = ()
         self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
 
     @cached_property
