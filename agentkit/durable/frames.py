@@ -147,7 +147,7 @@ Told: TypeAlias = Callable[[Outcome], None]
 """Hears how an admitted step ended, from whichever thread records it."""
 
 Admission: TypeAlias = Callable[[Call, RunFrame, int], AbstractAsyncContextManager[Told]]
-"""Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped. Nothing is on disk then."""
+"""Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped; nothing is on disk yet."""
 
 
 def free(call: Call, run: RunFrame, ord: int) -> AbstractAsyncContextManager[Told]:

@@ -121,7 +121,8 @@ class Journal:
             return redo
         shared = await self._from_cache(call)
         before = None if found is None else found.row
-        async with free() if shared is not None else self.admission(call, run, ord) as told:
+        admission = free if shared is not None else self.admission
+        async with admission(call, run, ord) as told:
             claim = await self._claim(self._intent(call, run, before, n=flight.n, ord=ord, redo=redo))
             if not claim.mine:
                 await self._waited_for_other(claim.row)
