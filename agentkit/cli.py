@@ -76,6 +76,8 @@ def _add_approvals(parser: ArgumentParser) -> None:
     chosen.add_argument("--answer", metavar="TEXT", help="answer a question; the result (JSON) of a step in doubt")
     chosen.add_argument("--hint", metavar="TEXT", help="let an agent that got stuck go on with this hint")
     chosen.add_argument("--redo", action="store_const", const="", help="perform a step in doubt again")
+    chosen.add_argument("--once", action="store_const", const="", help="let an open circuit pass one more request")
+    chosen.add_argument("--raise", action="store_const", const="", help="twice of the limit that was reached")
     chosen.add_argument("--stop", action="store_const", const="", help="stop the run there")
     decide.add_argument("--always", action="store_const", const="", help="approve equal calls in its session too")
     decide.set_defaults(do=_decide)
@@ -168,7 +170,7 @@ def _decide(options: Namespace) -> int:
     from agentkit.engine import decided
     from agentkit.observe import asked
 
-    names = ("edit", "deny", "answer", "hint", "redo", "stop", "always")
+    names = ("edit", "deny", "answer", "hint", "redo", "once", "raise", "stop", "always")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     with _opened(options, read_only=False) as store:
         for id_ in options.ids:

@@ -10,6 +10,7 @@ AgentKitError
 │   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
 │   ├── ApprovalPending    a person has to decide first; decided, re-running continues
+│   │   └── CircuitOpen    the circuit breaker stopped a run that gets nowhere; a decision lets it go on
 │   ├── RunPaused          a breakpoint was met where nobody can click; %agent next or continue goes on
 │   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
 │   └── ReplayMiss         `replay` mode met a step that is not in the journal
@@ -118,6 +119,14 @@ class ApprovalPending(Stopped):
             f"{asked} waits for a person: %agent approve {ids} {how}, in a shell "
             f"`agentkit approvals decide {ids}`, then run again"
         )
+
+
+class CircuitOpen(ApprovalPending):
+    """The circuit breaker opened and nobody can be asked here; `evidence` is what it saw."""
+
+    def __init__(self, *, steps: Sequence[str], agent: str, evidence: str, how: str) -> None:
+        super().__init__(steps=steps, asked=f"{agent}: the circuit breaker opened ({evidence}); it", how=how)
+        self.evidence = evidence
 
 
 class ReplayMiss(Stopped):

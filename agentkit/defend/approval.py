@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 from agentkit.defend.schema import mismatch
 from agentkit.errors import UserError, nearest
 
-Asks: TypeAlias = Literal["approve", "ask", "doubt", "bailout"]
-Verdict: TypeAlias = Literal["approve", "deny", "edit", "answer", "redo", "result", "stop", "hint", "raise"]
+Asks: TypeAlias = Literal["approve", "ask", "doubt", "bailout", "circuit"]
+Verdict: TypeAlias = Literal["approve", "deny", "edit", "answer", "redo", "result", "stop", "hint", "raise", "once"]
 Headless: TypeAlias = Literal["suspend", "deny", "allow"]
 Form: TypeAlias = Literal["text", "choice", "yes_no", "number", "json"]
 
@@ -25,12 +25,14 @@ POSSIBLE: dict[Asks, tuple[Verdict, ...]] = {
     "ask": ("answer", "stop"),
     "doubt": ("redo", "result", "stop"),
     "bailout": ("answer", "hint", "raise", "stop"),
+    "circuit": ("once", "raise", "hint", "stop"),
 }
 TYPED: dict[Asks, str] = {
     "approve": "[--deny WHY | --edit JSON]",
     "ask": "--answer TEXT",
     "doubt": "--redo | --answer JSON | --stop",
     "bailout": "--hint TEXT | --answer TEXT | --stop",
+    "circuit": "--once | --raise | --hint TEXT | --stop",
 }
 """How each is answered by typing, after `%agent approve ID`."""
 _PATTERN = re.compile(r"[\w.:*?\[\]!-]+$")
@@ -115,6 +117,7 @@ _SAID: dict[Verdict, str] = {
     "stop": "stopped",
     "hint": "retried with a hint",
     "raise": "limit raised",
+    "once": "continued once",
 }
 
 

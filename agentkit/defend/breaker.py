@@ -261,7 +261,9 @@ class Breaker:
             evidence = f"the context fills {self._share:.0%} of the model's window ({self._tokens[-1]:,} tokens)"
         else:
             sizes = " → ".join(f"{tokens:,}" for tokens in self._tokens[-self._growing - 1 :])
-            evidence = f"the context grew {given.growth:g} times or more, {self._growing} turns in a row: {sizes} tokens"
+            evidence = (
+                f"the context grew {given.growth:g} times or more, {self._growing} turns in a row: {sizes} tokens"
+            )
         opened = self._share >= _NEARLY_FULL or self._growing > given.turns
         return Finding(
             trip="context",

@@ -27,7 +27,9 @@ class Declaration:
     `effects`: "none" only reads; "idempotent" may be repeated with the same `agentkit.idempotency_key()`; "once" must
     never be repeated unasked; "kernel" changes the kernel's own state. `verify(**arguments)` looks whether an
     interrupted call happened and gives its result, or None when it did not. `share` lets equal calls reuse the result
-    beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team.
+    beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team. `poll`
+    tools are expected to be called again and again with one result; `loop_key` says which calls the circuit breaker
+    takes for the same: the names of the arguments that count, or a function of the arguments.
     """
 
     effects: Effects = "undeclared"
@@ -38,6 +40,7 @@ class Declaration:
     memory: str | None = None
     timeout: float | None = None
     poll: bool = False
+    loop_key: str | Callable[..., Any] | None = None
 
 
 _PLAIN = Declaration()
@@ -56,6 +59,7 @@ def tool(
     memory: str | None = None,
     timeout: float | str | None = None,
     poll: bool = False,
+    loop_key: str | Callable[..., Any] | None = None,
 ) -> Callable[[F], F]: ...
 def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Declare what a tool does to the world and needs from it; the function itself stays as it is.
@@ -87,6 +91,7 @@ def _declaration(
     memory: str | None = None,
     timeout: float | str | None = None,
     poll: bool = False,
+    loop_key: str | Callable[..., Any] | None = None,
 ) -> Declaration:
     known = _known("effects", "undeclared" if effects is None else effects, get_args(Effects))
     scope = None if share in (None, False) else _known("share", "project" if share is True else share, get_args(Scope))
@@ -98,6 +103,8 @@ def _declaration(
         _known("approve", approve, ("ask", "always", "never"))
     if memory is not None and not _SIZE.match(memory.strip()):
         raise UserError(f'memory={memory!r} is not a size: write "512MB" or "2GiB"')
+    if loop_key is not None and not callable(loop_key) and not isinstance(loop_key, str):
+        raise UserError(f'loop_key={loop_key!r}: names of arguments, as in "path, mode", or a function of them')
     return Declaration(
         effects=known,
         verify=verify,
@@ -107,7 +114,19 @@ def _declaration(
         memory=memory,
         timeout=_seconds("timeout", timeout),
         poll=poll,
+        loop_key=loop_key,
     )
+
+
+def loop_identity(declared: Declaration, name: str, arguments: dict[str, Any]) -> str:
+    """What the circuit breaker takes a call for, as its tool says; empty where it says nothing."""
+    key = declared.loop_key
+    if key is None:
+        return ""
+    if callable(key):
+        return f"{name} {key(**arguments)!r}"
+    wanted = [part.strip() for part in key.split(",")]
+    return f"{name} {[(part, arguments.get(part)) for part in wanted]!r}"
 
 
 def _known(option: str, value: Any, allowed: Sequence[str]) -> Any:

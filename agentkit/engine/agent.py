@@ -23,10 +23,11 @@ from pydantic_ai.usage import UsageLimits
 from pydantic_core import PydanticSerializationError
 
 from agentkit.defend import approval
+from agentkit.defend.breaker import Breaker, Thresholds
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking, guards
+from agentkit.engine import asking, breaking, guards
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
@@ -59,6 +60,7 @@ class Policy:
     share: Scope | None = None
     ttl: float | None = None
     approve: approval.Policy = field(default_factory=approval.Policy)
+    breaker: Thresholds | None = None
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
 
@@ -305,9 +307,10 @@ def _open(
         began=Counter(execution.counts),
         approve=policy.approve,
         headless=options.headless,
+        breaker=Breaker(thresholds=policy.breaker or session.breaker),
     )
     session.journal.settle_doubt = asking.settle_doubt
-    session.journal.admission = guards.chain(session, lambda: session.guards)
+    session.journal.admission = guards.chain(session, lambda: (*session.guards, breaking.GUARD))
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
@@ -354,6 +357,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         ended=time.time(),
         output=bounded(session.redactor.scrub(str(result.output)), _OUTPUT_CHARACTERS) if result else "",
         error=None if error is None else bounded(session.redactor.scrub(f"{type(error).__name__}: {error}")),
+        notes=tuple(frame.notes),
     )
     if not session.store.read_only:
         head = frame.chain.head(result.all_messages(), trusted=frame.trusted) if result else None

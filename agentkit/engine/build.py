@@ -13,6 +13,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
 from agentkit.defend import approval
+from agentkit.defend.breaker import parse_thresholds
 from agentkit.define import models
 from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
@@ -37,12 +38,14 @@ def build(
     ttl: float | None = None,
     approve: str | Sequence[str] = (),
     ask: bool = False,
+    breaker: str | None = None,
 ) -> DurableAgent:
     """A durable agent named `name`, as `spec` describes it.
 
     `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by URL or a JSON
     file. `approve` names the tools whose calls need a person, with `*` for anything; `ask` lets the agent ask the
-    person questions. Raises UserError, in one line, for what cannot be built.
+    person questions; `breaker` sets thresholds of the circuit breaker, as in "repeats=3/5/8 usd/min=2", or "off".
+    Raises UserError, in one line, for what cannot be built.
     """
     functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
     subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
@@ -67,6 +70,7 @@ def build(
             share=share,
             ttl=ttl,
             approve=_approvals(approve, functions, subagents, others=bool(toolsets or mcp)),
+            breaker=None if breaker is None else parse_thresholds(breaker),
             notes=_notes(functions),
         ),
     )

@@ -35,11 +35,11 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, declaration
+from agentkit.define.tools import Declaration, declaration, loop_identity
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout
+from agentkit.engine import asking, bailout, breaking
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -327,7 +327,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=_returned,
         encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
-        about=ToolAsked(name=name, arguments=args, poll=declared.poll),
+        about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
 
 
@@ -470,6 +470,8 @@ class JournalDurability(BaseDurabilityCapability[Any]):
         frame = frame_of_run()
         if frame is not None and frame.gate is not None:
             await frame.gate.revise(ctx, request_context)
+        if frame is not None:
+            await breaking.before_request(frame, ctx, request_context)
         return await super().before_model_request(ctx, request_context)
 
 

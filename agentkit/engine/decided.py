@@ -88,7 +88,7 @@ def _asks(question: Question) -> tuple[str, Any]:
 
 # ---- typed, in a cell or in a shell
 
-_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint")
+_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint", "once", "raise")
 
 
 def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decision:
@@ -110,6 +110,10 @@ def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decisi
             return Decision(verdict="hint", reason=given["hint"])
         case ["redo"]:
             return Decision(verdict="redo")
+        case ["once"]:
+            return Decision(verdict="once")
+        case ["raise"]:
+            return Decision(verdict="raise")
         case _:
             return Decision(verdict="stop")
 

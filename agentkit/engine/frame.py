@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic_ai.messages import ModelMessage
 
 from agentkit.defend.approval import Headless, Policy
+from agentkit.defend.breaker import Breaker
 from agentkit.durable.frames import CallCacheView, RunFrame, current_run
 from agentkit.durable.journal import Journal
 from agentkit.durable.keys import Chain, RequestParts
@@ -24,7 +25,8 @@ class AgentRunFrame(RunFrame):
 
     `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
     they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
-    how many equal requests there were before it, and `messages` gives its conversation so far.
+    how many equal requests there were before it, and `messages` gives its conversation so far. `asked_live`: the last
+    reply was a live one; `notes` are remarks on this run for the person.
     """
 
     journal: Journal
@@ -45,6 +47,9 @@ class AgentRunFrame(RunFrame):
     held: dict[str, Any] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)
     ran: list[str] = field(default_factory=list)
+    breaker: Breaker = field(default_factory=Breaker)
+    asked_live: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def frame_of_run() -> AgentRunFrame | None:

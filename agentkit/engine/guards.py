@@ -39,6 +39,7 @@ class ToolAsked:
     name: str
     arguments: Any
     poll: bool
+    loop: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ _BUILD = {
     "share": Option(value="SCOPE", takes="scope", help="who else may reuse this agent's model answers: user, shared"),
     "approve": Option(value="A,B*", takes="tools", help="tools that need a person's yes: delete_*,send_mail"),
     "ask": Option(help="let the agent ask you questions (the tool ask_user)"),
+    "breaker": Option(value="THRESHOLDS", help="when the circuit breaker acts: repeats=3/5/8 usd/min=2, or off"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 
@@ -62,6 +63,8 @@ _APPROVE = {
     "answer": Option(value="TEXT", help="answer a question; the result (JSON) of a step in doubt"),
     "hint": Option(value="TEXT", help="let an agent that does not get any further go on with this hint"),
     "redo": Option(help="perform a step in doubt again"),
+    "once": Option(help="let an open circuit breaker pass exactly one more request"),
+    "raise": Option(help="twice of the limit that was reached"),
     "stop": Option(help="stop the run there"),
 }
 
@@ -279,6 +282,13 @@ VERBS: dict[str, Verb] = {
         help="what waits for a person, what Always holds, what was decided",
     ),
     "policy": Verb(where="line", options=_POLICY, help="show or set what needs a person in this session"),
+    "breaker": Verb(
+        where="line",
+        words="[THRESHOLDS]",
+        most=None,
+        options={},
+        help="show or set when the circuit breaker acts: repeats=3/5/8 usd/min=2 window=80%, or off",
+    ),
     "model": Verb(
         where="line",
         words="[MODEL]",

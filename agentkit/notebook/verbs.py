@@ -17,7 +17,7 @@ from agentkit.engine.build import build as build_agent
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
-from agentkit.notebook import approving, carried, failure, grammar, look, prompt, stepping
+from agentkit.notebook import approving, breaking, carried, failure, grammar, look, prompt, stepping
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
@@ -74,6 +74,8 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     if "approve" in given:
         options["approve"] = given["approve"]
     options["ask"] = "ask" in given
+    if "breaker" in given:
+        options["breaker"] = given["breaker"]
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:
@@ -340,6 +342,7 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "approve": approve,
     "approvals": lambda desk, line: _said(approving.approvals(desk.session, line)),
     "policy": lambda desk, line: _said(approving.policy(desk.session, line)),
+    "breaker": lambda desk, line: _said(breaking.breaker(desk.session, line)),
     "model": model,
     "mode": mode,
     "journal": journal,

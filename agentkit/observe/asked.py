@@ -43,6 +43,8 @@ def title(question: Question) -> str:
             return f"{tool} may have taken effect already"
         case "bailout":
             return f"{agent} does not get any further"
+        case "circuit":
+            return f"{agent} was stopped by the circuit breaker"
 
 
 def json_text(value: Any) -> str:
