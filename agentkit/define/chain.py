@@ -302,7 +302,10 @@ class CachedReply(Model):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        yield WordByWord(model_request_parameters=model_request_parameters, reply=self._reply(), seconds=0.0)
+        reply = self._reply()
+        stream = WordByWord(model_request_parameters=model_request_parameters, reply=reply, seconds=0.0)
+        stream.metadata = reply.metadata
+        yield stream
 
     def _reply(self) -> ModelResponse:
         find = last_resort.get()

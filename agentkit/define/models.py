@@ -175,6 +175,11 @@ def members(model: Model) -> tuple[Model, ...]:
     return tuple(member for each in inner.models for member in members(each))
 
 
+def answering(model: Model) -> tuple[Model, ...]:
+    """The members that answer themselves: all but a cached reply."""
+    return tuple(member for member in members(model) if not isinstance(member, CachedReply))
+
+
 def identity(model: Model) -> str:
     """What a model is called in keys: protocol, name, and the server where it is not the provider's own."""
     return " | ".join(_one_identity(member) for member in members(model))

@@ -34,12 +34,13 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
+from agentkit.define.chain import Attempts, attempts, last_resort
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
 from agentkit.define.tools import Declaration, declaration, loop_identity
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, breaking
+from agentkit.engine import asking, bailout, breaking, lastresort
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -84,6 +85,8 @@ class JournalBackend(JournalCallableOperationBackend[None]):
                 frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
             )
         _mark_span(performed, frame)
+        if isinstance(operation_id, ModelRequestId):
+            _note_chain(frame, performed)
         if isinstance(operation_id, ToolsetCallToolId):
             frame.ran.append(_in_one_line(cache_key, performed.payload))
         return performed.payload
@@ -117,9 +120,22 @@ def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awai
 def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:
     span = trace.get_current_span()
     if span.is_recording():
+        if (label := lastresort.label_of(performed.payload)) is not None:
+            span.set_attributes({"agentkit.cache.stale": True, "agentkit.cache.age_seconds": label["age_seconds"]})
         span.set_attributes(
             {"agentkit.replayed": performed.replayed, "agentkit.step.id": performed.step, "agentkit.run.id": frame.id}
         )
+
+
+def _note_chain(frame: AgentRunFrame, performed: Performed) -> None:
+    """Who answered in the place of whom, and how old a cached reply is."""
+    tried = attempts.get()
+    if performed.replayed or tried is None or not tried.failed:
+        return
+    failed = ", ".join(f"{one.model} ({one.cause}: {one.said})" for one in tried.failed)
+    label = lastresort.label_of(performed.payload)
+    answered = tried.answered if label is None else lastresort.said(label)
+    frame.notes.append(frame.journal.redactor.scrub(f"{failed} → answered by {answered}"))
 
 
 def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Call:
@@ -189,7 +205,7 @@ def model_call(
 ) -> Call:
     history = frame.chain.digest(messages, trusted=frame.trusted)
     in_use = _model_in_use(model_id, ctx)
-    members = models.members(in_use) if isinstance(in_use, FallbackModel) else ()
+    members = models.answering(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
     key = model_key(model=identity, history=history, settings=settings, params=parameters, memo=frame.memo)
     by_member = {
@@ -199,6 +215,9 @@ def model_call(
         for member in members[1:]
     }
     names = {member.model_name: models.identity(member) for member in members}
+    tried = Attempts()
+    attempts.set(tried)
+    last_resort.set(lambda age: lastresort.find(frame, key, parameters, age))
     return Call(
         key=key,
         kind="model",
@@ -213,7 +232,8 @@ def model_call(
         cache=frame.cache(frame.share),
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
-        read=lambda payload: _read_response(payload, names, by_member),
+        read=lambda payload: _read_response(payload, tried.answered, names, by_member),
+        control=lastresort.control,
         as_replayed=_zero_usage,
         describe=_said,
         about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
@@ -236,14 +256,16 @@ def _bare(model: object) -> Model:
     return cast(Model, model)
 
 
-def _read_response(payload: Any, names: Mapping[str, str], by_member: Mapping[str, bytes]) -> Reading:
+def _read_response(
+    payload: Any, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
     usage = Usage(
         input_tokens=response.usage.input_tokens,
         output_tokens=response.usage.output_tokens,
         cost=models.price(response),
     )
-    answered = names.get(response.model_name or "")
+    answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
 
 

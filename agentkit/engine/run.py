@@ -10,6 +10,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.messages import AgentStreamEvent, ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 
 from agentkit.defend.approval import Headless
+from agentkit.engine import lastresort
 from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.errors import UserError
@@ -29,6 +30,11 @@ class Answer:
     def text(self) -> str:
         """The output as Markdown text."""
         return self.output if isinstance(self.output, str) else str(self.output)
+
+    @property
+    def stale(self) -> float | None:
+        """How old, in seconds, the oldest cached reply is that this answer rests on; None when models answered."""
+        return lastresort.oldest(self.messages)
 
     def events(self) -> list[Event]:
         """The run and its steps, those of sub-agents included, as recorded."""

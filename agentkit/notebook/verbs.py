@@ -14,6 +14,7 @@ from agentkit.define.spec import Spec
 from agentkit.engine import decided
 from agentkit.engine.agent import durable
 from agentkit.engine.build import build as build_agent
+from agentkit.engine.lastresort import aged
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
@@ -134,6 +135,8 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
         on_text=output.stream,
     )
     output.finish(answer.output)
+    if (age := answer.stale) is not None:
+        say(f"  note: stale: this rests on a cached reply, {aged(age)} old, because no model of the chain answered")
     desk.remark(tuple(desk.session.remarks))
     if (change := diverged(desk.session.store, answer.run)) is not None:
         say(f"  note: {change}; %agent why says what changed")

@@ -28,6 +28,7 @@ COLOURS = {
     "failed": RED,
     "cancelled": GREY,
     "stopped": AMBER,
+    "stale": AMBER,
     "in doubt": AMBER,
 }
 _PALE = {GREEN: "#188b5299", GREY: "#7f7f7f66"}

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, assert_never
 
 from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.records import CONTROL_ERROR, STALE
 from agentkit.events import Event, Run, RunStatus, Step
 
-StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt"]
+StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt", "stale"]
 RunState: TypeAlias = Literal["running", "waiting", "done", "failed", "stopped", "in doubt"]
 
 UNFINISHED: frozenset[StepState] = frozenset({"running", "waiting", "in doubt"})
@@ -244,6 +245,9 @@ class _Tree:
         if state == "waiting":
             # That nobody has decided yet is its state, and not what went wrong.
             step = replace(step, error=None)
+        if state == "stale":
+            # Nothing went wrong here that is not said by its state; the words say what answered.
+            step = replace(step, error=None, result=(step.error or "").removeprefix(CONTROL_ERROR + STALE))
         return StepNode(step=step, state=state, runs=tuple(self.run_node(inner) for inner in inside))
 
     def _parent(self, run: Run) -> tuple[str, int] | None:
@@ -278,7 +282,7 @@ def _step_state(step: Step, *, running: bool) -> StepState:
         case "done":
             return "replayed" if step.replayed else "live"
         case "failed":
-            return "failed"
+            return "stale" if (step.error or "").startswith(CONTROL_ERROR + STALE) else "failed"
         case "cancelled":
             # Nobody decided, and it can still be decided: whether its run goes on or has ended.
             return "waiting" if step.kind in ASKED and step.error == WAITING else "cancelled"

@@ -17,6 +17,7 @@ GLYPHS = {
     "failed": "✕",
     "cancelled": "–",
     "stopped": "■",
+    "stale": "◌",
     "in doubt": "?",
 }
 SAYS = {"running": "running…", "waiting": "waiting for you"}
