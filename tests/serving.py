@@ -123,6 +123,11 @@ def follow(asking: Asking) -> Answer:
     return Answer(text=said or " ".join((f"You said: {asking.prompt}", *asking.results)))
 
 
+class _Server(ThreadingHTTPServer):
+    # Many clients that come at once are not to be reset.
+    request_queue_size = 512
+
+
 class Serving:
     """The running server. `url` is the base URL for clients, `model(name)` the agentkit model string."""
 
@@ -134,7 +139,7 @@ class Serving:
         self._quota = quota
         self.delay = delay
         handler = type("Handler", (_Handler,), {"serving": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self.root = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.url = f"{self.root}/v1"

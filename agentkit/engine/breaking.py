@@ -24,7 +24,7 @@ from agentkit.engine.asking import ask_all, question_call
 from agentkit.engine.decided import asked as asked_at
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
-from agentkit.errors import ApprovalPending, CircuitOpen, Stopped
+from agentkit.errors import ApprovalPending, CircuitPending, Stopped
 
 BREAKER = "breaker"
 _BEFORE = 12
@@ -173,7 +173,7 @@ async def _decided(frame: AgentRunFrame, question: Question, look: Call) -> Deci
         (decision,) = await ask_all(frame, [(question, call)])
     except ApprovalPending as pending:
         how = TYPED["circuit"]
-        raise CircuitOpen(steps=pending.steps, agent=frame.agent, evidence=question.text, how=how) from None
+        raise CircuitPending(steps=pending.steps, agent=frame.agent, evidence=question.text, how=how) from None
     return decision
 
 

@@ -34,13 +34,12 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
-from agentkit.define.chain import Attempts, attempts, last_resort
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
 from agentkit.define.tools import Declaration, declaration, loop_identity
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, breaking, lastresort
+from agentkit.engine import asking, bailout, breaking, chained, lastresort, throttling
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -86,7 +85,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
             )
         _mark_span(performed, frame)
         if isinstance(operation_id, ModelRequestId):
-            _note_chain(frame, performed)
+            chained.note(frame, performed)
         if isinstance(operation_id, ToolsetCallToolId):
             frame.ran.append(_in_one_line(cache_key, performed.payload))
         return performed.payload
@@ -110,7 +109,8 @@ def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awai
         step = current_step.get()
         token = arrivals.set(None if step is None else step.arrivals)
         try:
-            return await body()
+            with throttling.explained():
+                return await body()
         finally:
             arrivals.reset(token)
 
@@ -120,22 +120,9 @@ def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awai
 def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:
     span = trace.get_current_span()
     if span.is_recording():
-        if (label := lastresort.label_of(performed.payload)) is not None:
-            span.set_attributes({"agentkit.cache.stale": True, "agentkit.cache.age_seconds": label["age_seconds"]})
         span.set_attributes(
             {"agentkit.replayed": performed.replayed, "agentkit.step.id": performed.step, "agentkit.run.id": frame.id}
         )
-
-
-def _note_chain(frame: AgentRunFrame, performed: Performed) -> None:
-    """Who answered in the place of whom, and how old a cached reply is."""
-    tried = attempts.get()
-    if performed.replayed or tried is None or not tried.failed:
-        return
-    failed = ", ".join(f"{one.model} ({one.cause}: {one.said})" for one in tried.failed)
-    label = lastresort.label_of(performed.payload)
-    answered = tried.answered if label is None else lastresort.said(label)
-    frame.notes.append(frame.journal.redactor.scrub(f"{failed} → answered by {answered}"))
 
 
 def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Call:
@@ -215,9 +202,7 @@ def model_call(
         for member in members[1:]
     }
     names = {member.model_name: models.identity(member) for member in members}
-    tried = Attempts()
-    attempts.set(tried)
-    last_resort.set(lambda age: lastresort.find(frame, key, parameters, age))
+    tried = chained.begin(frame, key, parameters)
     return Call(
         key=key,
         kind="model",

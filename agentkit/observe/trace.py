@@ -200,6 +200,12 @@ def _newest(events: Iterable[Event]) -> tuple[dict[str, Run], dict[tuple[str, in
     return runs, steps
 
 
+def waits_for_nobody(trace: Trace) -> bool:
+    """Whether all that waits does so for a server or a budget: no person is asked anything."""
+    waiting = [node.step for root in trace.roots for node in root.every_step() if node.state == "waiting"]
+    return bool(waiting) and all(step.waiting for step in waiting)
+
+
 def _events_of(node: RunNode) -> Iterator[Event]:
     if node.announced:
         yield node.run
@@ -287,7 +293,7 @@ def _step_state(step: Step, *, running: bool) -> StepState:
             # Nobody decided, and it can still be decided: whether its run goes on or has ended.
             return "waiting" if step.kind in ASKED and step.error == WAITING else "cancelled"
         case "started":
-            if step.kind in ASKED:
+            if step.kind in ASKED or (step.waiting and running):
                 return "waiting"
             return "running" if running else "in doubt"
         case _:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 
 from agentkit.events import Step
-from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price
+from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price, waits_for_nobody
 
 GLYPHS = {
     "live": "●",
@@ -184,7 +185,8 @@ def states_said(trace: Trace) -> str:
     counts = {state: sum(root.state == state for root in trace.roots) for state in _BY_WEIGHT}
     present = {state: count for state, count in counts.items() if count}
     if len(present) <= 1:
-        return said(next(iter(present), "done"))
+        state = next(iter(present), "done")
+        return "waiting" if state == "waiting" and waits_for_nobody(trace) else said(state)
     return ", ".join(f"{count} {said(state)}" for state, count in present.items())
 
 
@@ -245,6 +247,9 @@ def doubt_said(node: StepNode) -> str:
 
 def in_short(step: Step) -> str:
     """A step's question and answer on one line: a tool's arguments, a model's reply."""
+    if step.waiting:
+        left = "" if step.until is None else f", {duration(step.until - time.time())}"
+        return f"{step.waiting}{left}"
     if step.kind == "model":
         return step.result or step.request
     return (f"({step.request})" if step.request or step.kind == "tool" else "") + (
