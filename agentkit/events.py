@@ -30,6 +30,21 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Gauge:
+    """A limit that a run is held to, and how much of it was used when the run began.
+
+    Money is in USD, time in seconds. `window` is run, cell, day, month, total or minute; for one of `run` or `cell`
+    what the run replays counts too.
+    """
+
+    scope: str
+    measure: str
+    window: str
+    limit: float
+    used: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """One durable unit inside a run, as it stands now. Identity is (`run`, `ord`).
 
@@ -72,6 +87,7 @@ class Run:
 
     A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
+    `gauges` are the budgets it was held to.
     """
 
     id: str
@@ -90,6 +106,7 @@ class Run:
     output: str = ""
     error: str | None = None
     notes: tuple[str, ...] = field(default=())
+    gauges: tuple[Gauge, ...] = field(default=())
 
 
 Event: TypeAlias = Run | Step

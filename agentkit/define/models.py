@@ -19,6 +19,7 @@ from pydantic_ai.models import Model, infer_model, known_model_names
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
+from pydantic_ai.usage import RequestUsage
 
 from agentkit.define.chain import FIRST_TOKEN, CachedReply, Chain, Member, parse_age, parse_link
 from agentkit.define.offline import OfflineModel
@@ -214,6 +215,18 @@ def price(response: ModelResponse) -> float | None:
         return float(response.cost().total_price)
     except (LookupError, ValueError):
         return None
+
+
+def list_price(model: Model, usage: RequestUsage) -> float | None:
+    """What a reply of this model would cost in USD, known before it is asked; None where no price is known."""
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    if isinstance(model, OfflineModel):
+        return 0.0
+    fixed = getattr(model, "cost_of_reply", None)
+    if fixed is not None:
+        return float(fixed)
+    return price(ModelResponse(parts=[], usage=usage, model_name=model.model_name, provider_name=model.system))
 
 
 def explain(error: ModelAPIError) -> str:

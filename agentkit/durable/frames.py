@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -80,6 +82,8 @@ class Execution:
     """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
 
     cell: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    began: float = field(default_factory=time.time)
     counts: Counter[bytes] = field(default_factory=Counter)
 
     def take(self, key: bytes) -> int:

@@ -24,10 +24,11 @@ from pydantic_core import PydanticSerializationError
 
 from agentkit.defend import approval
 from agentkit.defend.breaker import Breaker, Thresholds
+from agentkit.defend.budget import Budget
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking, breaking, guards
+from agentkit.engine import asking, breaking, budgeting, guards
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
@@ -63,6 +64,7 @@ class Policy:
     breaker: Thresholds | None = None
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
+    budget: Budget | None = None
 
 
 run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
@@ -211,6 +213,15 @@ async def _recorded(
         return
     gate = _gate(session, agent, args, kwargs)
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
+    budgets = budgeting.budgets_of(session)
+    try:
+        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_run is not None)
+    except BaseException as error:
+        await _close(session, recording, error)
+        raise
+    if recording.frame.gauges:
+        recording.record = replace(recording.record, gauges=recording.frame.gauges)
+        session.emit(recording.record)
     token = _recording.set(recording)
     try:
         with inside(recording.frame), Agent.using_thread_executor(session.executor), _one_by_one(gate):
@@ -221,6 +232,7 @@ async def _recorded(
                 raise
         await _close(session, recording, None)
     finally:
+        budgets.leave(recording.frame)
         _recording.reset(token)
 
 
@@ -285,7 +297,6 @@ def _open(
     prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
     added = kwargs.get("capabilities") or ()
     execution = execution_of(session)
-    outer = enclosing_step()
     frame = AgentRunFrame(
         id=uuid.uuid4().hex[:8],
         agent=agent.name or "agent",
@@ -308,18 +319,29 @@ def _open(
         approve=policy.approve,
         headless=options.headless,
         breaker=Breaker(thresholds=policy.breaker or session.breaker),
+        outer=frame_of_run(),
     )
     session.journal.settle_doubt = asking.settle_doubt
     session.journal.admission = guards.chain(session, lambda: (*session.guards, breaking.GUARD))
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
-    record = Run(
+    record = _record(session, frame, options, prompt=prompt, model=model)
+    if not session.store.read_only:
+        session.store.open_run(record)
+    session.emit(record)
+    return _Recording(frame, record)
+
+
+def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prompt: str, model: object) -> Run:
+    """What is known of a run when it begins."""
+    outer = enclosing_step()
+    return Run(
         id=frame.id,
         agent=frame.agent,
         status="running",
         label=session.label,
-        cell=execution.cell,
+        cell=frame.execution.cell,
         prompt=bounded(session.redactor.scrub(prompt), _PROMPT_CHARACTERS),
         model=models.identity(model) if isinstance(model, Model) else str(model or ""),
         mode=frame.mode,
@@ -328,10 +350,6 @@ def _open(
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
     )
-    if not session.store.read_only:
-        session.store.open_run(record)
-    session.emit(record)
-    return _Recording(frame, record)
 
 
 def _may_edit_messages(capabilities: Iterable[Any]) -> bool:

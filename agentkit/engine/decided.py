@@ -88,7 +88,7 @@ def _asks(question: Question) -> tuple[str, Any]:
 
 # ---- typed, in a cell or in a shell
 
-_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint", "once", "raise")
+_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint", "once", "raise", "finish")
 
 
 def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decision:
@@ -113,7 +113,9 @@ def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decisi
         case ["once"]:
             return Decision(verdict="once")
         case ["raise"]:
-            return Decision(verdict="raise")
+            return Decision(verdict="raise", answer=given["raise"] or None)
+        case ["finish"]:
+            return Decision(verdict="finish")
         case _:
             return Decision(verdict="stop")
 

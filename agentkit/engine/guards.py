@@ -99,7 +99,11 @@ def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
     async def admission(call: Call, run: RunFrame, ord: int) -> AsyncIterator[Told]:
         visit = Visit(call=call, run=cast(AgentRunFrame, run), ord=ord, session=session)
         async with AsyncExitStack() as entered:
-            told = [await entered.enter_async_context(guard.admit(visit)) for guard in guards()]
+            try:
+                told = [await entered.enter_async_context(guard.admit(visit)) for guard in guards()]
+            except BaseException as error:
+                visit.refused(str(error) or "stopped before it was performed")
+                raise
             yield lambda outcome: _tell_all(told, outcome)
 
     return admission

@@ -33,7 +33,6 @@ class Watch:
     async def admit(self, visit: Visit) -> AsyncIterator[Told]:
         self.came.append(visit.call.kind)
         if visit.call.kind == self.refuse:
-            visit.refused("not today")
             raise Stopped("not today")
         visit.waits("for its turn", until=1.0)
         try:
