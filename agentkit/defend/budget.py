@@ -276,7 +276,9 @@ def amount_text(measure: Measure, amount: int) -> str:
 def usd_text(nano: int) -> str:
     """Dollars with as many digits as say something."""
     dollars = nano / NANO
-    if dollars >= 0.01 or dollars == 0:
+    if not nano:
+        return "0"
+    if dollars >= 0.01:
         return f"{dollars:.2f}" if round(dollars, 2) == round(dollars, 4) else f"{dollars:.4f}".rstrip("0")
     return f"{dollars:.6f}".rstrip("0").rstrip(".") if dollars >= 0.000001 else f"{dollars:.9f}".rstrip("0")
 

@@ -335,13 +335,13 @@ def _cheaper(possible: Sequence[Weight], limit: Limit) -> tuple[Weight, ...]:
 
 
 def _exceeded(agent: str, refused: Refused) -> str:
-    limit, twice = refused.limit, _enough(refused)
-    used = amount_text(limit.measure, refused.used)
-    need = f" and the next request may take {amount_text(limit.measure, refused.need)}" if refused.need else ""
-    held = f", {amount_text(limit.measure, refused.held)} are set aside" if refused.held else ""
+    limit = refused.limit
+    need = f", the next request may take {amount_text(limit.measure, refused.need)}" if refused.need else ""
+    held = f", {amount_text(limit.measure, refused.held)} set aside" if refused.held else ""
+    whose = "its budget" if refused.node.said == agent else f"the budget of {refused.node.said}"
     return (
-        f"{agent} stopped at the budget of {refused.node.said}, {limit.said}: {used} are used{held}{need}; "
-        f"raise it ({typed(refused.node, limit, twice)}) and run again: only what is left is paid"
+        f"{agent} stopped at {whose}, {limit.said}: {amount_text(limit.measure, refused.used)} used{held}{need}; raise "
+        f"it with {typed(refused.node, limit, _enough(refused))} and run again, only what is left is paid"
     )
 
 

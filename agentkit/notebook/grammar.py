@@ -44,6 +44,8 @@ _BUILD = {
     "approve": Option(value="A,B*", takes="tools", help="tools that need a person's yes: delete_*,send_mail"),
     "ask": Option(help="let the agent ask you questions (the tool ask_user)"),
     "breaker": Option(value="THRESHOLDS", help="when the circuit breaker acts: repeats=3/5/8 usd/min=2, or off"),
+    "budget": Option(value="LIMITS", help="of each run: 0.50usd, 20k tokens, 60k tpm, 30 requests, 10min, 5usd/day"),
+    "at-limit": Option(value="HOW", help="what happens at a limit: ask, wait, fallback or stop"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 
@@ -64,7 +66,8 @@ _APPROVE = {
     "hint": Option(value="TEXT", help="let an agent that does not get any further go on with this hint"),
     "redo": Option(help="perform a step in doubt again"),
     "once": Option(help="let an open circuit breaker pass exactly one more request"),
-    "raise": Option(help="twice of the limit that was reached"),
+    "raise": Option(value="LIMIT", optional=True, help="twice of the limit that was reached, or this budget"),
+    "finish": Option(help="at a budget: end the run with what there is"),
     "stop": Option(help="stop the run there"),
 }
 
@@ -115,6 +118,8 @@ _SETTLE = {
     "result": Option(value="JSON", help="it happened: this is its result"),
     "stop": Option(help="leave it stopped; runs that reach it end there"),
 }
+
+_BUDGET = {"at-limit": _BUILD["at-limit"]}
 
 VERBS: dict[str, Verb] = {
     "build": Verb(
@@ -288,6 +293,31 @@ VERBS: dict[str, Verb] = {
         most=None,
         options={},
         help="show or set when the circuit breaker acts: repeats=3/5/8 usd/min=2 window=80%, or off",
+    ),
+    "budget": Verb(
+        where="line",
+        words="[SCOPE] [LIMITS | off]",
+        most=None,
+        takes="agent",
+        options=_BUDGET,
+        help="what is limited and how much of it is used; limit the user, project, notebook, eval or an agent",
+    ),
+    "estimate": Verb(
+        where="both",
+        words="AGENT",
+        least=1,
+        most=None,
+        takes="agent",
+        options={},
+        help="what a run would cost, from recorded runs of the agent; the body, if any, is the prompt",
+    ),
+    "throttle": Verb(
+        where="line",
+        words="[MODEL LIMITS]",
+        most=None,
+        takes="model",
+        options={},
+        help="how fast model servers are asked: what they say, or MODEL 60k tpm, 500 rpm (off: what the server says)",
     ),
     "model": Verb(
         where="line",

@@ -18,7 +18,18 @@ from agentkit.engine.lastresort import aged
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
-from agentkit.notebook import approving, breaking, carried, failure, grammar, look, prompt, stepping
+from agentkit.notebook import (
+    approving,
+    breaking,
+    budgeting,
+    carried,
+    failure,
+    grammar,
+    look,
+    prompt,
+    stepping,
+    throttling,
+)
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
@@ -34,6 +45,8 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return build(desk, line, body or "")
     if line.verb == "run":
         return await run(desk, line, body)
+    if line.verb == "estimate":
+        return budgeting.estimate(desk, line, body)
     if line.verb in stepping.VERBS:
         return await stepping.perform(desk, line, body)
     return _LINES[line.verb](desk, line)
@@ -81,6 +94,10 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:
         options["share"] = one_of("--share", given["share"], get_args(Scope))
+    if "budget" in given:
+        options["budget"] = given["budget"]
+    if "at-limit" in given:
+        options["at_limit"] = given["at-limit"]
     if "ttl" in given:
         options["ttl"] = look.seconds(given["ttl"])
     return options
@@ -343,9 +360,11 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "forget": forget,
     "settle": settle,
     "approve": approve,
+    "budget": budgeting.budget,
     "approvals": lambda desk, line: _said(approving.approvals(desk.session, line)),
     "policy": lambda desk, line: _said(approving.policy(desk.session, line)),
     "breaker": lambda desk, line: _said(breaking.breaker(desk.session, line)),
+    "throttle": lambda desk, line: _said(throttling.throttle(line)),
     "model": model,
     "mode": mode,
     "journal": journal,

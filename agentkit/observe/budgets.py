@@ -10,7 +10,7 @@ from agentkit.defend.budget import NANO, Limit, Node, amount_text
 from agentkit.defend.ledger import Standing
 from agentkit.events import Gauge
 from agentkit.observe import wording
-from agentkit.observe.trace import RunNode, Totals
+from agentkit.observe.trace import Totals, Trace
 
 BLUE, AMBER, RED = "#347acf", "#b06805", "#d4484f"
 _TIGHT, _FULL = 0.8, 0.999
@@ -39,7 +39,7 @@ def _line(standing: Standing) -> BarLine:
         return BarLine(scope=_name(node), said="no limit", share=-1.0, depth=node.depth)
     used = f"{amount_text(limit.measure, standing.used)} of " if limit.measure != "seconds" else ""
     held = f" ({amount_text(limit.measure, standing.held)} set aside)" if standing.held else ""
-    newest = ", the newest" if limit.window in ("run", "cell") and standing.used else ""
+    newest = f", paid in the newest {limit.window}" if limit.window in ("run", "cell") and standing.used else ""
     return BarLine(
         scope=_name(node),
         said=f"{used}{limit.said}{held}{newest}",
@@ -109,9 +109,19 @@ def bar_text(share: float) -> str:
 # ---- in the panel
 
 
-def of_run(node: RunNode) -> list[BarLine]:
-    """How the limits of a run stand now: what was used before it, and what its steps took since."""
-    return [_gauge_line(gauge, node.totals) for gauge in node.run.gauges if gauge.measure != "seconds"]
+def of_trace(trace: Trace) -> list[BarLine]:
+    """How the limits of what is traced stand now: what was used before it began, and what its steps took since.
+
+    Several runs have only those limits in common that hold beyond one run.
+    """
+    first = trace.roots[0].run if trace.roots else None
+    gauges = () if first is None else first.gauges
+    alone = len(trace.roots) == 1
+    return [
+        _gauge_line(gauge, trace.totals)
+        for gauge in gauges
+        if gauge.measure != "seconds" and (alone or gauge.window != "run") and gauge.window != "minute"
+    ]
 
 
 def _gauge_line(gauge: Gauge, totals: Totals) -> BarLine:

@@ -141,6 +141,9 @@ def totals(nodes: Iterable[StepNode]) -> Totals:
     """What the steps add up to."""
     counts: defaultdict[str, float] = defaultdict(float)
     for node in nodes:
+        if not node.step.id and (node.step.waiting or node.step.status == "cancelled"):
+            # It was never let in: nothing was performed.
+            continue
         _count(node, counts)
         (_count_replayed if node.step.replayed else _count_live)(node, counts)
     whole = {name: int(value) for name, value in counts.items() if name not in _FRACTIONS}
