@@ -209,6 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/_ledger":
             self._json(200, [asdict(entry) for entry in self.serving.ledger()])
+        elif self.path == "/v1/models":
+            known = self.headers.get("authorization") != "Bearer sk-wrong"
+            self._json(200 if known else 401, {"object": "list", "data": []})
         else:
             self._json(404, {"error": {"message": f"no such path: {self.path}"}})
 

@@ -58,6 +58,15 @@ _RUN = {
     "deps": Option(value="NAME", takes="name", help="an object of the notebook that tools get as ctx.deps"),
 }
 
+_COMPARE = {
+    "models": Option(value="A,B", takes="model", help="the models, with commas between; a chain is one of them: a | b"),
+    "repeat": Option(value="N", help="ask each so many times"),
+    "judge": Option(value="MODEL", takes="model", help="a model that grades each answer from 0 to 1"),
+    "rows": Option(value="EXPRESSION", takes="name", help="a column or list of the notebook: one prompt for each row"),
+    "as": Option(value="NAME", takes="name", help="bind the frame of all answers to this variable"),
+    "deps": _RUN["deps"],
+}
+
 _APPROVE = {
     "edit": Option(value="JSON", help="approve the call with these arguments"),
     "deny": Option(value="WHY", optional=True, help="do not make the call; the agent is told why"),
@@ -310,6 +319,23 @@ VERBS: dict[str, Verb] = {
         takes="agent",
         options={},
         help="what a run would cost, from recorded runs of the agent; the body, if any, is the prompt",
+    ),
+    "compare": Verb(
+        where="cell",
+        words="AGENT",
+        least=1,
+        most=1,
+        takes="agent",
+        options=_COMPARE,
+        help="ask several models the same; the body is the prompt, {{ row }} stands for a row of --rows",
+    ),
+    "doctor": Verb(
+        where="line",
+        words="[MODEL]",
+        most=None,
+        takes="model",
+        options={},
+        help="whether the configured models can be used: key, server, tools, streaming, structured output, price",
     ),
     "throttle": Verb(
         where="line",

@@ -23,6 +23,8 @@ from agentkit.notebook import (
     breaking,
     budgeting,
     carried,
+    comparing,
+    doctoring,
     failure,
     grammar,
     look,
@@ -45,6 +47,10 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return build(desk, line, body or "")
     if line.verb == "run":
         return await run(desk, line, body)
+    if line.verb == "compare":
+        return await comparing.compare(desk, line, body or "")
+    if line.verb == "doctor":
+        return await doctoring.doctor(desk, line)
     if line.verb == "estimate":
         return budgeting.estimate(desk, line, body)
     if line.verb in stepping.VERBS:
