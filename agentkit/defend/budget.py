@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
@@ -163,7 +164,7 @@ def _limit(term: str, *, option: str, window: Window) -> Limit:
     if unit not in _UNITS:
         raise UserError(f"{option} {term!r}: {_unknown(unit)}; write for instance {_EXAMPLE}")
     measure, smallest = _UNITS[unit]
-    amount = round(float(found["number"].replace("_", "")) * _MANY[(found["many"] or "").lower()] * smallest)
+    amount = round(Decimal(found["number"].replace("_", "")) * _MANY[(found["many"] or "").lower()] * smallest)
     if found["sign"] == "-" or amount <= 0:
         raise UserError(f"{option} {term!r}: a limit is more than 0; `off` takes all limits of a scope away")
     chosen = _window(found["window"], term, measure, unit, option=option, default=window)
@@ -273,20 +274,28 @@ def amount_text(measure: Measure, amount: int) -> str:
             return f"{seconds / 60:g}min" if seconds >= 60 and seconds % 6 == 0 else f"{seconds:g}s"
 
 
+def about(measure: Measure, amount: int) -> str:
+    """An amount as a sentence has it: money with as many digits as matter, tokens to the token."""
+    if measure == "usd" and amount:
+        digits = max(2, 10 - len(str(amount)) + 1) if amount < NANO // 10 else 4
+        rounded = round(amount, digits - 9)
+        return f"{usd_text(rounded or amount)}usd"
+    return f"{amount:,} tokens" if measure == "tokens" else amount_text(measure, amount)
+
+
 def usd_text(nano: int) -> str:
-    """Dollars with as many digits as say something."""
-    dollars = nano / NANO
-    if not nano:
-        return "0"
-    if dollars >= 0.01:
-        return f"{dollars:.2f}" if round(dollars, 2) == round(dollars, 4) else f"{dollars:.4f}".rstrip("0")
-    return f"{dollars:.6f}".rstrip("0").rstrip(".") if dollars >= 0.000001 else f"{dollars:.9f}".rstrip("0")
+    """Dollars: at least two digits behind the point, and as many more as say something."""
+    whole, rest = divmod(nano, NANO)
+    digits = f"{rest:09d}".rstrip("0")
+    return f"{whole}.{digits:0<2}" if nano else "0"
 
 
 def _short(number: int) -> str:
+    if number >= 1_000_000 and number % 100_000 == 0:
+        return f"{Decimal(number) / 1_000_000:f}M"
     if number >= 1_000 and number % 1_000 == 0:
         return f"{number // 1_000}k"
-    return f"{number / 1_000:g}k" if number >= 10_000 and number % 100 == 0 else str(number)
+    return str(number)
 
 
 def nano(dollars: float) -> int:

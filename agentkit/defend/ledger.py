@@ -320,7 +320,10 @@ class Ledger:
             db.execute(statement)
         db.execute(f"PRAGMA user_version={FORMAT}")
         old = time.time() - _KEPT_SECONDS
-        db.execute("DELETE FROM spent WHERE at < ? AND (bucket LIKE 'run:%' OR bucket LIKE 'cell:%')", (old,))
+        db.execute(
+            "DELETE FROM spent WHERE at < ? AND held_requests = 0 AND (bucket LIKE 'run:%' OR bucket LIKE 'cell:%')",
+            (old,),
+        )
         db.execute("COMMIT")
         self.owner = presence.appear(self._owners)
         return db
@@ -333,6 +336,7 @@ class Ledger:
             yield db
         except BaseException:
             db.execute("ROLLBACK")
+            self._ids.clear()
             raise
         db.execute("COMMIT")
 

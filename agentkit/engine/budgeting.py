@@ -20,7 +20,7 @@ from agentkit.defend.budget import (
     Budget,
     Limit,
     Node,
-    amount_text,
+    about,
     merged,
     nano,
     parse,
@@ -336,11 +336,11 @@ def _cheaper(possible: Sequence[Weight], limit: Limit) -> tuple[Weight, ...]:
 
 def _exceeded(agent: str, refused: Refused) -> str:
     limit = refused.limit
-    need = f", the next request may take {amount_text(limit.measure, refused.need)}" if refused.need else ""
-    held = f", {amount_text(limit.measure, refused.held)} set aside" if refused.held else ""
+    need = f", the next request may take {about(limit.measure, refused.need)}" if refused.need else ""
+    held = f", {about(limit.measure, refused.held)} set aside" if refused.held else ""
     whose = "its budget" if refused.node.said == agent else f"the budget of {refused.node.said}"
     return (
-        f"{agent} stopped at {whose}, {limit.said}: {amount_text(limit.measure, refused.used)} used{held}{need}; raise "
+        f"{agent} stopped at {whose}, {limit.said}: {about(limit.measure, refused.used)} used{held}{need}; raise "
         f"it with {typed(refused.node, limit, _enough(refused))} and run again, only what is left is paid"
     )
 
@@ -376,11 +376,11 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget) -> str:
         arguments={
             "budget of": refused.node.said,
             "limit": limit.said,
-            "used": amount_text(limit.measure, refused.used),
-            "needed next": amount_text(limit.measure, refused.need),
+            "used": about(limit.measure, refused.used),
+            "needed next": about(limit.measure, refused.need),
         },
-        text=f"The budget of {refused.node.said} is {limit.said}: {amount_text(limit.measure, refused.used)} are used, "
-        f"the next request may take {amount_text(limit.measure, refused.need)}.",
+        text=f"The budget of {refused.node.said} is {limit.said}: {about(limit.measure, refused.used)} are used, "
+        f"the next request may take {about(limit.measure, refused.need)}.",
         default=replace(limit, amount=_enough(refused)).text,
         choices=("finish",) if free_text else (),
         before=tuple(scrub(line) for line in frame.ran[-_BEFORE:]),
@@ -415,7 +415,7 @@ def _too_little(limits: Any, refused: Refused) -> str | None:
     if limit is None:
         return f"raise: say how many {refused.limit.measure} per {refused.limit.window}, as in {refused.limit.text}"
     if limit.amount < least:
-        return f"raise: {limit.said} is not enough for the next request, {amount_text(limit.measure, least)} would be"
+        return f"raise: {limit.said} is not enough for the next request, {about(limit.measure, least)} would be"
     return None
 
 

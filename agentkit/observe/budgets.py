@@ -6,7 +6,7 @@ import html as markup
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agentkit.defend.budget import NANO, Limit, Node, amount_text
+from agentkit.defend.budget import NANO, Limit, Node, about
 from agentkit.defend.ledger import Standing
 from agentkit.events import Gauge
 from agentkit.observe import wording
@@ -37,8 +37,8 @@ def _line(standing: Standing) -> BarLine:
     limit, node = standing.limit, standing.node
     if limit is None:
         return BarLine(scope=_name(node), said="no limit", share=-1.0, depth=node.depth)
-    used = f"{amount_text(limit.measure, standing.used)} of " if limit.measure != "seconds" else ""
-    held = f" ({amount_text(limit.measure, standing.held)} set aside)" if standing.held else ""
+    used = f"{about(limit.measure, standing.used)} of " if limit.measure != "seconds" else ""
+    held = f" ({about(limit.measure, standing.held)} set aside)" if standing.held else ""
     newest = f", paid in the newest {limit.window}" if limit.window in ("run", "cell") and standing.used else ""
     return BarLine(
         scope=_name(node),
@@ -131,7 +131,7 @@ def _gauge_line(gauge: Gauge, totals: Totals) -> BarLine:
         window=gauge.window,  # type: ignore[arg-type]
         amount=_whole(gauge, gauge.limit),
     )
-    said = f"{amount_text(limit.measure, _whole(gauge, used))} of {limit.said}"
+    said = f"{about(limit.measure, _whole(gauge, used))} of {limit.said}"
     return BarLine(scope=gauge.scope, said=said, share=used / gauge.limit if gauge.limit else 0.0)
 
 
