@@ -144,9 +144,10 @@ class Throttle:
         """Limits for all lanes of a model (`gpt-5`) or one lane (`gpt-5 @ host`); None: those the server tells."""
         with self._lock:
             self._given.pop(model, None) if limits is None else self._given.__setitem__(model, limits)
-            for name, lane in self._lanes.items():
+            meant = {name: lane for name, lane in self._lanes.items() if model in (name, name.partition(" @ ")[0])}
+            for name, lane in meant.items():
                 lane.limits = self._limits(name)
-            waiters = [lane.queue[0] for lane in self._lanes.values() if lane.queue]
+            waiters = [lane.queue[0] for lane in meant.values() if lane.queue]
         for waiter in waiters:
             waiter.wake()
 
@@ -243,7 +244,7 @@ def _why(name: str, lane: Lane, ahead: int) -> str:
     line = f", {ahead} ahead" if ahead else ""
     if lane.blocked_until > time.monotonic():
         return f"waits for {model}: the server asked for a pause{line}"
-    return f"waits for {model} ({lane.limits}{line})"
+    return f"waits for {model}{line} ({lane.limits})"
 
 
 # ---- what servers say

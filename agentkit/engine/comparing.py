@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +64,7 @@ class Comparison:
 async def compare(
     agent: AbstractAgent[Any, Any],
     prompts: Sequence[Any],
-    chosen: Sequence[str | Model],
+    chosen: Sequence[str | Model] | Mapping[str, str | Model],
     *,
     repeat: int = 1,
     judge: str | Model | None = None,
@@ -72,13 +72,15 @@ async def compare(
 ) -> Comparison:
     """Ask `agent` each of `prompts` on each model, `repeat` times, in the open session; what is recorded replays.
 
+    `chosen` are the models, or what they are to be called with each.
     One sample that fails is a row with its error; the others go on.
     """
-    if len({str(one) for one in chosen}) != len(chosen) or not chosen:
+    named = chosen if isinstance(chosen, Mapping) else {_name(one): one for one in chosen}
+    if len(named) != len(chosen) or not named:
         raise UserError("--models: name each model once, with commas between: openai:gpt-5,offline")
-    resolved = [models.resolve(one) for one in chosen]
+    resolved = [models.resolve(one) for one in named.values()]
     told = durable(agent)
-    names = [str(one) if isinstance(one, str) else models.identity(one) for one in chosen]
+    names = list(named)
     lanes = [
         _repeated(told, name, model, number, prompt, repeat=repeat, deps=deps)
         for name, model in zip(names, resolved, strict=True)
@@ -94,6 +96,10 @@ async def compare(
     return Comparison(
         agent=agent.name or "agent", prompts=tuple(map(str, prompts)), samples=tuple(samples), notes=notes
     )
+
+
+def _name(model: str | Model) -> str:
+    return model if isinstance(model, str) else models.identity(model)
 
 
 async def _repeated(

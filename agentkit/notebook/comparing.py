@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic_ai.models import Model
+
 from agentkit.engine.comparing import compare as run_comparison
 from agentkit.errors import SpecError, UserError
 from agentkit.notebook import look, prompt
@@ -24,7 +26,7 @@ async def compare(desk: Desk, line: Line, body: str) -> Reply:
     found = await run_comparison(
         agent,
         _prompts(desk, line, body),
-        [look.model(name.strip(), desk.names) for name in line.options["models"].split(",") if name.strip()],
+        _models(desk, line),
         repeat=_repeat(line),
         judge=look.model(line.options["judge"], desk.names) if line.has("judge") else None,
         deps=desk.deps_of(line, agent.name),
@@ -35,6 +37,13 @@ async def compare(desk: Desk, line: Line, body: str) -> Reply:
         desk.shell.push({line.options["as"]: frame})
     bundle = {"text/html": comparison.html(found), "text/plain": comparison.text(found)}
     return Reply(value=frame, show=lambda: show(bundle, raw=True))
+
+
+def _models(desk: Desk, line: Line) -> dict[str, str | Model]:
+    names = [name.strip() for name in line.options["models"].split(",") if name.strip()]
+    if len(set(names)) != len(names):
+        raise UserError(f"--models {line.options['models']}: name each model once")
+    return {name: look.model(name, desk.names) for name in names}
 
 
 def _repeat(line: Line) -> int:

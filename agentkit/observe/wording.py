@@ -106,8 +106,8 @@ def amount(number: int) -> str:
     return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.0f} G"
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
 
 
 def steps_said(totals: Totals) -> str:
@@ -184,10 +184,10 @@ def states_said(trace: Trace) -> str:
     """`done`, or for several runs how many are in which state."""
     counts = {state: sum(root.state == state for root in trace.roots) for state in _BY_WEIGHT}
     present = {state: count for state, count in counts.items() if count}
+    words = {state: "waiting" if state == "waiting" and waits_for_nobody(trace) else said(state) for state in present}
     if len(present) <= 1:
-        state = next(iter(present), "done")
-        return "waiting" if state == "waiting" and waits_for_nobody(trace) else said(state)
-    return ", ".join(f"{count} {said(state)}" for state, count in present.items())
+        return next(iter(words.values()), "done")
+    return ", ".join(f"{count} {words[state]}" for state, count in present.items())
 
 
 def headline(trace: Trace, now: float) -> list[str]:
@@ -209,9 +209,14 @@ def flags(trace: Trace) -> list[tuple[str, str]]:
     all_flags = (
         ("failed", totals.failed, f"{counted(totals.failed, 'step')} failed", "failed" not in states),
         ("in doubt", totals.in_doubt, f"{counted(totals.in_doubt, 'step')} in doubt", "in doubt" not in states),
+        ("stale", _stale(trace), f"{counted(_stale(trace), 'cached reply', 'cached replies')}", True),
         ("in doubt", totals.paid_twice, f"{totals.paid_twice:,} possibly paid twice", True),
     )
     return [(state, words) for state, count, words, new in all_flags if count and new]
+
+
+def _stale(trace: Trace) -> int:
+    return sum(node.state == "stale" for root in trace.roots for node in root.every_step())
 
 
 def tokens_of(node: StepNode) -> str:

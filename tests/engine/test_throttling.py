@@ -63,7 +63,7 @@ def test_two_hundred_gathered_runs_cause_no_429(tmp_path: Path, turns: Turnstile
     # About 1,550 tokens each: more than five of these minutes' worth.
     assert took > 4 * MINUTE
     waiting = [step for step in seen if step.waiting]
-    assert any("waits for small (60,000 tpm" in step.waiting for step in waiting)
+    assert any("waits for small" in step.waiting and "(60,000 tpm)" in step.waiting for step in waiting)
     last = {step.ord: step for step in seen if step.run == waiting[0].run}
     assert all(not step.waiting for step in last.values())
 
@@ -83,6 +83,10 @@ def test_the_limit_is_learnt_from_the_answers(tmp_path: Path, turns: Turnstile) 
         assert statuses(server) == {200: 60}
     (lane,) = turns.throttle.lanes().values()
     assert lane.limits.tokens == 30_000 and not lane.limits.given
+    turns.throttle.give("another", Limits(tokens=1, given=True))
+    assert lane.limits.tokens == 30_000
+    turns.throttle.give("small", Limits(tokens=7, given=True))
+    assert lane.limits.tokens == 7
 
 
 def test_after_a_429_everybody_waits_as_long_as_it_says(tmp_path: Path, turns: Turnstile) -> None:
