@@ -117,6 +117,15 @@ def test_each_run_cell_and_day_begins_anew_and_the_total_does_not(book: Ledger) 
     assert refused(take("7", "e", now + 2 * 24 * 3600)).limit.window == "total"
 
 
+def test_a_step_counts_on_the_day_on_which_it_began(book: Ledger) -> None:
+    book.set(ANALYST, parse("30 tokens/day"))
+    evening = time.mktime((2026, 3, 1, 23, 59, 0, 0, 0, -1))
+    taken = held(book.reserve(scopes(ANALYST), one(tokens=10), now=evening))
+    book.commit(taken, one(tokens=10), now=evening + 120)
+    assert book.spent(ANALYST, "day", now=evening).tokens == 10
+    assert book.spent(ANALYST, "day", now=evening + 120).tokens == 0
+
+
 def test_what_only_replays_counts_in_its_run_and_nowhere_else(book: Ledger) -> None:
     book.set(USER, parse("100 tokens/day"))
     book.set(ANALYST, parse("50 tokens/run"))
@@ -166,8 +175,8 @@ def test_the_file_is_the_users_own(book: Ledger) -> None:
 def test_a_file_that_is_no_ledger_and_one_of_a_newer_agentkit_say_so(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.db"
     garbage.write_bytes(b"not a database, " * 100)
-    with pytest.raises(JournalError, match="garbage.db: the budgets cannot be read or written"):
-        unreadable = Ledger(garbage)
+    unreadable = Ledger(garbage)
+    with pytest.raises(JournalError, match=r"garbage\.db: the budgets cannot be read or written"):
         unreadable.later(unreadable.budgets).result()
     newer = tmp_path / "newer.db"
     with sqlite3.connect(newer) as db:
