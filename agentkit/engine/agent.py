@@ -189,7 +189,13 @@ def _spans_wanted(agent: AbstractAgent[Any, Any]) -> bool:
 class _Recording:
     frame: AgentRunFrame
     record: Run
+    session: Session
     agent_run: AgentRun[Any, Any] | None = None
+
+    def restate(self) -> None:
+        """Tell how the limits of the run stand, which is kept with it."""
+        self.record = replace(self.record, gauges=self.frame.gauges)
+        self.session.emit(self.record)
 
 
 _recording: ContextVar[_Recording | None] = ContextVar("agentkit_recording", default=None)
@@ -220,8 +226,7 @@ async def _recorded(
         await _close(session, recording, error)
         raise
     if recording.frame.gauges:
-        recording.record = replace(recording.record, gauges=recording.frame.gauges)
-        session.emit(recording.record)
+        recording.restate()
     token = _recording.set(recording)
     try:
         with inside(recording.frame), Agent.using_thread_executor(session.executor), _one_by_one(gate):
@@ -330,7 +335,9 @@ def _open(
     if not session.store.read_only:
         session.store.open_run(record)
     session.emit(record)
-    return _Recording(frame, record)
+    recording = _Recording(frame, record, session)
+    frame.restate = recording.restate
+    return recording
 
 
 def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prompt: str, model: object) -> Run:

@@ -181,6 +181,7 @@ class Budgets:
             given = merged(budget.limits, parse(raised, window=refused.limit.window))
             change = partial(book.set, refused.node, given, at_limit=budget.at_limit)
             await asyncio.wrap_future(book.later(change))
+            _restate(visit.run, refused.node, given)
 
 
 class _Passage:
@@ -314,6 +315,21 @@ def _gauges(book: Ledger, frame: AgentRunFrame) -> tuple[Gauge, ...]:
         for standing in book.standings(list(frame.place.lineage()))
         if standing.limit is not None
     )
+
+
+def _restate(frame: AgentRunFrame, node: Node, limits: Sequence[Limit]) -> None:
+    """The runs under way show the new limits of a scope."""
+    amounts = {(str(limit.measure), str(limit.window)): _plain(limit, limit.amount) for limit in limits}
+    above: AgentRunFrame | None = frame
+    while above is not None:
+        above.gauges = tuple(
+            replace(gauge, limit=amounts.get((gauge.measure, gauge.window), gauge.limit))
+            if gauge.scope == node.said
+            else gauge
+            for gauge in above.gauges
+        )
+        above.restate()
+        above = above.outer
 
 
 def _plain(limit: Limit, amount: int) -> float:

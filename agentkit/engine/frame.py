@@ -30,7 +30,7 @@ class AgentRunFrame(RunFrame):
     how many equal requests there were before it, and `messages` gives its conversation so far. `asked_live`: the last
     reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `place` where it
     stands in the tree of budgets, `replayed_amounts` what its replayed steps took when they were live, and `gauges` how
-    its limits stood.
+    its limits stood; `restate` tells those who listen when they changed.
     """
 
     journal: Journal
@@ -59,6 +59,7 @@ class AgentRunFrame(RunFrame):
     opened: float = field(default_factory=time.time)
     replayed_amounts: Amounts = field(default_factory=Amounts)
     gauges: tuple[Gauge, ...] = ()
+    restate: Callable[[], None] = lambda: None
 
 
 def frame_of_run() -> AgentRunFrame | None:

@@ -68,7 +68,7 @@ def _row(line: BarLine) -> str:
     name = markup.escape(wording.clean(line.scope, 60), quote=False)
     said = markup.escape(line.said + (f" · at the limit: {line.at_limit}" if line.at_limit else ""), quote=False)
     return (
-        f'<div style="display:flex;gap:8px;align-items:center"><span style="min-width:16em;'
+        f'<div style="display:flex;gap:8px;align-items:center"><span style="box-sizing:border-box;width:18em;'
         f'padding-left:{14 * min(line.depth, 8)}px"><b>{name}</b></span> '
         f"{bar_html(line.share)} <span>{said}</span></div>"
     )
