@@ -18,7 +18,7 @@ from agentkit.defend.approval import TYPED, Decision, Question
 from agentkit.defend.breaker import OFF, Breaker, Finding, same_call
 from agentkit.durable.decisions import ASKED, WAITING
 from agentkit.durable.frames import Call, Payload, Told
-from agentkit.durable.keys import operation_key
+from agentkit.durable.keys import Key, place_key
 from agentkit.durable.records import Outcome, Row
 from agentkit.engine.asking import ask_all, question_call
 from agentkit.engine.decided import asked as asked_at
@@ -73,22 +73,22 @@ async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: Mo
     if frame.breaker.thresholds is OFF:
         return
     _count_refused(frame, request)
-    look = _look(frame, request)
-    row = frame.journal.store.find(look.key.key, frame.execution.counts[look.key.key])
+    history = frame.chain.digest(request.messages, trusted=frame.trusted)
+    key = place_key(BREAKER, history)
+    row = frame.journal.store.find(key.key, frame.execution.counts[key.key])
     if row is not None and (row.status == "done" or row.error == WAITING) and not frame.fresh:
-        await _again(frame, ctx, request, look, row)
+        await _again(frame, ctx, request, _look(frame, key, history), row)
         return
     finding = frame.breaker.due()
     if finding is not None:
-        await _act(frame, ctx, request, look, finding)
+        await _act(frame, ctx, request, _look(frame, key, history), finding)
     _tell_spans(frame)
 
 
-def _look(frame: AgentRunFrame, request: ModelRequestContext) -> Call:
+def _look(frame: AgentRunFrame, key: Key, history: bytes) -> Call:
     """The step that stands before this request if the breaker acted there: known by the conversation alone."""
-    history = frame.chain.digest(request.messages, trusted=frame.trusted)
     return Call(
-        key=operation_key(name="question:circuit", payload={}, history=history, memo=frame.memo),
+        key=key,
         kind="capability",
         name=BREAKER,
         effects="none",
@@ -168,7 +168,9 @@ def _question(frame: AgentRunFrame, finding: Finding) -> Question:
 
 async def _decided(frame: AgentRunFrame, question: Question, look: Call) -> Decision:
     call = question_call(frame, "question", question, payload={}, history=look.history)
-    call = replace(call, request=question.text)
+    # Found again by its place alone, before it is known whether anything was asked there.
+    key = replace(call.key, key=look.key.key, slot=look.key.slot)
+    call = replace(call, key=key, request=question.text)
     try:
         (decision,) = await ask_all(frame, [(question, call)])
     except ApprovalPending as pending:
