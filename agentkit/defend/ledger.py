@@ -124,7 +124,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._owners = path.parent / "owners"
+        self._owners = path.with_name(f"{path.name}-owners")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentkit-budget")
         self._ids: dict[Node, int] = {}
         self._connection: sqlite3.Connection | None = None

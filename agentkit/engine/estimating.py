@@ -161,11 +161,11 @@ def _cost(past: _Past, given: int, model: Model | None) -> float | None:
     if model is not None and past.run.model != models.identity(model):
         first = models.answering(model)[0]
         return models.list_price(first, RequestUsage(input_tokens=given, output_tokens=past.output))
-    if past.cost is None or not past.input:
+    if past.cost is None or model is None or given == past.input:
         return past.cost
-    longer = given - past.input
-    extra = models.list_price(models.answering(model)[0], RequestUsage(input_tokens=max(0, longer))) if model else None
-    return past.cost + (extra or 0.0 if longer > 0 else 0.0)
+    first = models.answering(model)[0]
+    prices = [models.list_price(first, RequestUsage(input_tokens=tokens_in)) for tokens_in in (given, past.input)]
+    return past.cost + (prices[0] or 0.0) - (prices[1] or 0.0)
 
 
 def _priced_by(past: Sequence[_Past], model: Model | None) -> list[str]:

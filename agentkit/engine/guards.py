@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from pydantic_ai.messages import ModelMessage
@@ -50,6 +50,7 @@ class Visit:
     run: AgentRunFrame
     ord: int
     session: Session
+    came: float = field(default_factory=time.time)
 
     def waits(self, why: str, *, until: float | None = None) -> None:
         """Show the step as waiting; it is on disk only once it is let in."""
@@ -73,7 +74,7 @@ class Visit:
                 status=status,
                 replayed=False,
                 effects=self.call.effects,
-                started=now,
+                started=self.came,
                 ended=None if waiting else now,
                 request=self.call.request,
                 error=error,

@@ -162,7 +162,7 @@ def _step_row(line: StepLine) -> str:
         _name(node),
         node.state,
         _bar(line.bar, COLOURS[node.state], fading=node.state in UNFINISHED),
-        took=wording.duration(line.seconds) if node.state != "in doubt" else "",
+        took=wording.took(node, line.seconds),
         tokens=wording.tokens_of(node),
         price=_saved(f"({price})") if price and node.step.replayed else price,
         opened=_opened(node.step),

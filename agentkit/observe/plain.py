@@ -45,6 +45,8 @@ def _rows(line: Line, width: int) -> list[str]:
 
 def _row(line: RunLine | StepLine, state: str, money: str, name: str, width: int) -> str:
     took = "" if state == "in doubt" else wording.duration(line.seconds)
+    if isinstance(line, StepLine):
+        took = wording.took(line.node, line.seconds)
     columns = f"{wording.GLYPHS[state]} {state:<9} {took:>8} {money:>10} {_bar(line.bar)} "
     return wording.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", width).rstrip()
 

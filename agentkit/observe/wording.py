@@ -250,6 +250,14 @@ def doubt_said(node: StepNode) -> str:
     return f"started, no recorded end: %agent settle {node.step.id} --redo | --result JSON | --stop, then run again"
 
 
+def took(node: StepNode, seconds: float) -> str:
+    """How long a step has taken; of one that waits for its turn, how long that is still going to be."""
+    step = node.step
+    if node.state == "waiting" and step.waiting and step.until is not None:
+        return f"{max(0.0, step.until - time.time()):.0f} s left"
+    return "" if node.state == "in doubt" else duration(seconds)
+
+
 def in_short(step: Step) -> str:
     """A step's question and answer on one line: a tool's arguments, a model's reply."""
     if step.waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,16 @@ def test_the_next_minute_is_waited_for_with_a_countdown(opened: Opener) -> None:
     notebook = started(opened, "minute", build=build)
     shown = notebook.text(2, "200 tokens per minute of guide", seconds=30)
     assert "waiting" in shown and "waiting for you" not in shown
-    notebook.page.wait_for_timeout(2_000)
+    before = _left(notebook.output(2).inner_text())
+    notebook.page.wait_for_timeout(3_000)
     picture(notebook, "budget-waits")
+    assert before - 5 <= _left(notebook.output(2).inner_text()) <= before - 2
     notebook.stop()
     notebook.text(2, "Interrupted")
     assert notebook.errors == []
+
+
+def _left(shown: str) -> int:
+    found = re.search(r"(\d+) s left", shown)
+    assert found is not None, shown
+    return int(found[1])

@@ -251,7 +251,7 @@ def test_what_a_killed_kernel_had_set_aside_is_free_again_and_a_living_ones_is_n
     kernel.wait()
     book.release(held(book.reserve(scopes(ANALYST), one(tokens=100))))
     assert book.under_way() == 0
-    assert list((book.path.parent / "owners").iterdir()) == [book.path.parent / "owners" / book.owner]
+    assert [file.name for file in book.path.with_name("budgets.db-owners").iterdir()] == [book.owner]
 
 
 def test_threads_of_one_kernel_never_pass_the_limit_together(book: Ledger) -> None:
