@@ -27,6 +27,7 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
+from agentkit.define.metering import NotSent
 from agentkit.define.replies import WordByWord
 from agentkit.errors import UserError
 
@@ -261,6 +262,11 @@ def _is_filter(error: Exception) -> bool:
 
 
 def _said(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NotSent):
+            return str(cause)
+        cause = cause.__cause__
     if isinstance(error, ModelHTTPError):
         return str(error.status_code)
     return " ".join(str(getattr(error, "message", error)).split())[:120]

@@ -16,11 +16,12 @@ from pydantic_ai.tools import RunContext
 
 from agentkit.defend.approval import TYPED, Decision, Question
 from agentkit.defend.breaker import OFF, Breaker, Finding, same_call
+from agentkit.define.tools import Declaration, declaration, loop_identity
 from agentkit.durable.decisions import ASKED, WAITING
-from agentkit.durable.frames import Call, Payload, Told
+from agentkit.durable.frames import Call, Payload, Told, dumps
 from agentkit.durable.keys import Key, place_key
 from agentkit.durable.records import Outcome, Row
-from agentkit.engine.asking import ask_all, question_call
+from agentkit.engine.asking import ask_all, function_of, question_call
 from agentkit.engine.decided import asked as asked_at
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
@@ -40,7 +41,6 @@ class CountingGuard:
             case ToolAsked():
                 yield lambda outcome: _called(breaker, about, visit, outcome)
             case ModelAsked():
-                visit.run.asked_live = True
                 yield lambda outcome: _replied(breaker, about, outcome)
             case _:
                 yield lambda outcome: None
@@ -56,6 +56,22 @@ def _called(breaker: Breaker, about: ToolAsked, visit: Visit, outcome: Outcome) 
         result=hashlib.sha256(outcome.body or b"").digest(),
         poll=about.poll,
     )
+
+
+def answered_from_record(frame: AgentRunFrame, name: str, args: Any, tool: Any, payload: Payload) -> None:
+    """A live reply asked for what is on record: the answer is free, and asking again and again is not."""
+    function = function_of(tool)
+    declared = Declaration() if function is None else declaration(function)
+    frame.breaker.called(
+        identity=loop_identity(declared, name, args) or same_call(name, args),
+        shown=f"{name}({_shown(args)})",
+        result=hashlib.sha256(dumps(payload)).digest(),
+        poll=declared.poll,
+    )
+
+
+def _shown(args: Any) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in args.items()) if isinstance(args, dict) else repr(args)
 
 
 def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
@@ -104,7 +120,6 @@ def _count_refused(frame: AgentRunFrame, request: ModelRequestContext) -> None:
     last = request.messages[-1] if request.messages else None
     if not frame.asked_live or not isinstance(last, ModelRequest):
         return
-    frame.asked_live = False
     for part in last.parts:
         retry = part.retry if isinstance(part, ToolReturnPart) else None
         if isinstance(part, ToolReturnPart) and retry is not None and retry.cause != "model_retry":

@@ -86,8 +86,12 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         _mark_span(performed, frame)
         if isinstance(operation_id, ModelRequestId):
             chained.note(frame, performed)
+            frame.asked_live = not performed.replayed
         if isinstance(operation_id, ToolsetCallToolId):
             frame.ran.append(_in_one_line(cache_key, performed.payload))
+            if performed.replayed and frame.asked_live:
+                tool_name, args, _, tool = cast(tuple[Any, ...], cache_key)
+                breaking.answered_from_record(frame, tool_name, args, tool, performed.payload)
         return performed.payload
 
 

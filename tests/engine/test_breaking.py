@@ -198,6 +198,21 @@ def test_a_rerun_that_only_replays_counts_nothing(tmp_path: Path) -> None:
     assert World.run(world).output == "gave up after 2"
 
 
+def test_asking_again_for_what_is_on_record_counts(tmp_path: Path) -> None:
+    """The tool answers from its first result each time, for nothing; the model that asks is paid each time."""
+
+    @agentkit.tool(effects="none", share="project")
+    def lookup(q: str) -> str:
+        """Look up."""
+        return "nothing"
+
+    model = ScriptedModel.by(lambda messages: Call("lookup", {"q": "x"}))
+    agent = agentkit.build(Spec.parse("You look."), name="looker", tools=[lookup], model=model)
+    with agentkit.session(folder=tmp_path), pytest.raises(CircuitOpen):
+        asyncio.run(agentkit.ask(agent, "Look x up."))
+    assert len(model.requests) == 8
+
+
 def test_a_loop_key_says_which_calls_are_the_same(tmp_path: Path) -> None:
     calls: list[int] = []
 
