@@ -120,23 +120,31 @@ class Health:
             self._save(connection, name, circuit.probing(ticket.who, now))
         return ticket
 
-    def succeeded(self, name: str, ticket: Ticket) -> None:
+    def succeeded(self, name: str, ticket: Ticket) -> str:
+        """What changed by it, in words; empty when nothing did."""
         with self._reading() as connection:
             if connection is None or self._load(connection, name) is None:
-                return
+                return ""
+        with self._writing() as connection:
+            circuit = None if connection is None else self._load(connection, name)
+            # What left before it opened and arrives now says nothing of how the server is.
+            if connection is None or circuit is None or (circuit.opened is not None and circuit.probe != ticket.who):
+                return ""
+            connection.execute("DELETE FROM provider WHERE name = ?", (name,))
+        return "" if circuit.opened is None else f"provider half-open → closed: {name} answers again"
+
+    def failed(self, name: str, ticket: Ticket, why: str) -> str:
+        """What changed by it, in words; empty when nothing did."""
         with self._writing() as connection:
             if connection is None:
-                return
-            circuit = self._load(connection, name)
-            # What left before it opened and arrives now says nothing of how the server is.
-            if circuit is not None and (circuit.opened is None or circuit.probe == ticket.who):
-                connection.execute("DELETE FROM provider WHERE name = ?", (name,))
-
-    def failed(self, name: str, ticket: Ticket, why: str) -> None:
-        with self._writing() as connection:
-            if connection is not None:
-                circuit = self._load(connection, name) or Circuit()
-                self._save(connection, name, circuit.failed(ticket, why, self._clock(), self.rules))
+                return ""
+            before = self._load(connection, name) or Circuit()
+            after = before.failed(ticket, why, self._clock(), self.rules)
+            self._save(connection, name, after)
+        if after.opened is None or after.opened == before.opened:
+            return ""
+        state = "closed" if before.opened is None else "half-open"
+        return f"provider {state} → open: {name}: {after.why}"
 
     def given_up(self, name: str, ticket: Ticket) -> None:
         """Nothing was learnt: another one may probe."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from opentelemetry import trace
 from pydantic_ai.exceptions import ModelAPIError
 
 from agentkit.defend.health import Health, ProviderOpen, Ticket, default_path
@@ -45,19 +46,27 @@ class Attempt:
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         self._passed.answered(status, headers)
         if status in _FAILING:
-            self._health.failed(self._passed.name, self._ticket, str(status))
+            _tell(self._health.failed(self._passed.name, self._ticket, str(status)))
         elif status == 429:
             self._health.given_up(self._passed.name, self._ticket)
         else:
-            self._health.succeeded(self._passed.name, self._ticket)
+            _tell(self._health.succeeded(self._passed.name, self._ticket))
 
     def lost(self, why: str) -> None:
         self._passed.lost(why)
-        self._health.failed(self._passed.name, self._ticket, why)
+        _tell(self._health.failed(self._passed.name, self._ticket, why))
 
     def given_up(self) -> None:
         self._passed.given_up()
         self._health.given_up(self._passed.name, self._ticket)
+
+
+def _tell(change: str) -> None:
+    """A change of a server's state, in the record of the run whose request showed it, and in its span."""
+    if change:
+        trace.get_current_span().add_event("agentkit.breaker", {"agentkit.breaker.evidence": change})
+        if (frame := frame_of_run()) is not None:
+            frame.notes.append(f"breaker {change}")
 
 
 _here: list[Turnstile] = []

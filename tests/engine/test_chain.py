@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai.exceptions import FallbackExceptionGroup, ModelHTTPError
+from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError, ModelHTTPError
 
 import agentkit
 from agentkit.define import models, transport
@@ -101,6 +101,22 @@ def test_a_slow_first_token_is_decided_before_it(tmp_path: Path, server: Serving
     answer = run(tmp_path, f"{server.model('a')}(0.3s) | {server.model('b')}", streams=True)
     assert (answer.output, asked(server)) == ("You said: hello", ["a", "b"])
     assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_a_connection_cut_before_the_answer_goes_on(tmp_path: Path, server: Serving, streams: bool) -> None:
+    server.script(*[Fault(match="hello", cut="before")] * transport.ATTEMPTS)
+    answer = run(tmp_path, chain(server, "a", "b"), streams=streams)
+    assert answer.output == "You said: hello"
+    assert asked(server) == ["a"] * transport.ATTEMPTS + ["b"]
+
+
+def test_a_stream_cut_in_its_middle_does_not_go_on(tmp_path: Path, server: Serving) -> None:
+    """What was begun is shown already: another model must not go on with it."""
+    server.script(Fault(cut="middle"))
+    with pytest.raises(ModelAPIError):
+        run(tmp_path, chain(server, "a", "b"), streams=True)
+    assert asked(server) == ["a"]
 
 
 def test_each_member_has_its_own_key_and_another_member_re_pays_nothing(tmp_path: Path, server: Serving) -> None:

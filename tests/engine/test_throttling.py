@@ -178,6 +178,10 @@ def test_a_server_that_keeps_failing_is_left_alone_and_probed_once(tmp_path: Pat
         time.sleep(0.6)
         assert ask(tmp_path, server.model("a"), "probe") == "You said: probe"
         assert turns.health.states() == {}
+    with agentkit.session(folder=tmp_path) as session:
+        noted = [note for run in session.runs() for note in run.notes]
+    assert any("provider closed → open: a @ 127.0.0.1" in note for note in noted)
+    assert any("half-open → closed" in note for note in noted)
 
 
 def test_an_open_member_is_skipped(tmp_path: Path, turns: Turnstile) -> None:
