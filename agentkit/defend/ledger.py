@@ -128,6 +128,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentkit-budget")
         self._ids: dict[Node, int] = {}
         self._connection: sqlite3.Connection | None = None
+        self._file = 0
         self.owner = ""
 
     # ---- for the loop
@@ -300,6 +301,11 @@ class Ledger:
 
     @property
     def _db(self) -> sqlite3.Connection:
+        if self._connection is not None and self._is_gone():
+            self._connection.close()
+            self._connection = None
+            self._ids.clear()
+            presence.leave(self._owners, self.owner)
         if self._connection is None:
             self._connection = self._open()
         return self._connection
@@ -326,7 +332,16 @@ class Ledger:
         )
         db.execute("COMMIT")
         self.owner = presence.appear(self._owners)
+        presence.sweep(self._owners)
+        self._file = self.path.stat().st_ino
         return db
+
+    def _is_gone(self) -> bool:
+        """Whether somebody removed the file, or put another one in its place."""
+        try:
+            return self.path.stat().st_ino != self._file
+        except FileNotFoundError:
+            return True
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -36,6 +36,13 @@ def leave(folder: Path, name: str) -> None:
         os.close(file)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that are gone have left behind."""
+    for file in folder.iterdir():
+        if not file.name.startswith("new-"):
+            present(folder, file.name)
+
+
 def present(folder: Path, name: str) -> bool:
     """Whether the process that appeared under `name` still lives."""
     if name in _own and name.startswith(f"{os.getpid()}-"):

@@ -31,6 +31,7 @@ from agentkit.defend.ledger import Held, Ledger, Refused, Scope, Stand, default_
 from agentkit.define.chain import affordable
 from agentkit.durable.frames import Told
 from agentkit.durable.records import Outcome
+from agentkit.engine import limiting
 from agentkit.engine.asking import ask_all, question_call
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
@@ -59,14 +60,18 @@ class Budgets:
     @property
     def ledger(self) -> Ledger | None:
         """The user's ledger, once anything is limited."""
-        path = default_path()
-        return ledger(path) if path.exists() else None
+        return limiting.book()
+
+    @property
+    def project(self) -> str:
+        """What the project of this session is called in the tree: the folder of its journal."""
+        return str(self._session.folder.resolve())
 
     # ---- limits
 
     def node(self, *agents: str) -> Node:
         """Where an agent of this session stands; without a name, the session's notebook."""
-        return place(project=str(self._session.folder.resolve()), label=self._session.label, agents=agents)
+        return place(project=self.project, label=self._session.label, agents=agents)
 
     def set(self, node: Node, limits: Sequence[Limit], *, at_limit: AtLimit | None) -> None:
         book = ledger(default_path())

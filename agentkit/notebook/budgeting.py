@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from agentkit.defend.budget import (
-    USER,
-    Budget,
-    Level,
-    Limit,
-    Node,
-    merged,
-    parse,
-    parse_at_limit,
-)
-from agentkit.defend.ledger import Ledger, Standing
-from agentkit.engine import estimating
+from agentkit.defend.budget import Node
+from agentkit.defend.ledger import Standing
+from agentkit.engine import estimating, limiting
 from agentkit.engine.budgeting import budgets_of
-from agentkit.engine.session import Session
 from agentkit.errors import UserError, nearest
 from agentkit.notebook import grammar, look, prompt
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply
@@ -26,19 +15,21 @@ from agentkit.notebook.display import say, show
 from agentkit.notebook.line import Line
 from agentkit.observe import budgets as drawn
 
-SCOPES: tuple[Level, ...] = ("user", "project", "notebook", "eval")
+_NONE = "nothing is limited yet: %agent budget notebook 5usd/day, or %%agent build NAME --budget 0.50usd"
+_SCOPES = ("user", "project", "notebook", "eval")
 
 
 def budget(desk: Desk, line: Line) -> Reply:
     """`%agent budget [SCOPE] [LIMITS|off]`."""
     scope, limits = _split(line.rest)
-    if scope is None and not limits and not line.has("at-limit"):
-        return _drawn(desk.session, _shown(desk.session))
-    node = _node(desk, scope or "notebook")
-    if not limits and not line.has("at-limit"):
-        return _drawn(desk.session, [node])
-    told = _set(desk.session, node, scope or "notebook", limits, line.options.get("at-limit"))
-    return Reply(show=lambda: say(told))
+    if limits or line.has("at-limit"):
+        named = scope or "notebook"
+        option = f"%agent budget {named}"
+        told = limiting.change(_node(desk, named), limits, option=option, at_limit=line.options.get("at-limit"))
+        return Reply(show=lambda: say(told))
+    if scope is None:
+        return _drawn(limiting.standings(below=budgets_of(desk.session).node()))
+    return _drawn(limiting.standings(_node(desk, scope)))
 
 
 def _split(rest: str) -> tuple[str | None, str]:
@@ -53,83 +44,24 @@ def _split(rest: str) -> tuple[str | None, str]:
 
 def _node(desk: Desk, scope: str) -> Node:
     guard = budgets_of(desk.session)
-    notebook = guard.node()
-    project = next(node for node in notebook.lineage() if node.level == "project")
-    match scope:
-        case "user":
-            return USER
-        case "project":
-            return project
-        case "notebook":
-            return notebook
-        case "eval":
-            return project.child("eval", "")
+    if scope == "notebook":
+        return guard.node()
+    if scope in _SCOPES:
+        return limiting.node(scope, project=guard.project)
     names = scope.split("/")
-    known = _agents(desk)
+    known = [*look.agents(desk.names), *limiting.agents()]
     if names[0] not in known:
-        choice = [*SCOPES, *known]
-        raise UserError(f"%agent budget: no scope or agent {names[0]}{nearest(names[0], choice)}; {_usage()}")
+        near = nearest(names[0], [*_SCOPES, *known])
+        raise UserError(f"%agent budget: no scope or agent {names[0]}{near}; {grammar.usage('budget')}")
     return guard.node(*names)
 
 
-def _agents(desk: Desk) -> list[str]:
-    book = budgets_of(desk.session).ledger
-    listed = [] if book is None else book.later(book.budgets).result()
-    kept = [node.name for node, _ in listed if node.level == "agent"]
-    return list(dict.fromkeys([*look.agents(desk.names), *kept]))
-
-
-def _usage() -> str:
-    return grammar.usage("budget")
-
-
-def _set(session: Session, node: Node, scope: str, text: str, at_limit: str | None) -> str:
-    guard = budgets_of(session)
-    book = guard.ledger
-    old = Budget() if book is None else book.later(partial(book.budget, node)).result()
-    option = f"%agent budget {scope}"
-    if text == "off":
-        guard.set(node, (), at_limit=None)
-        return f"{node.said}: no limit" + (f" (was {_said(old.limits)})" if old.limits else "")
-    limits = old.limits
-    if text:
-        limits = merged(limits, parse(text, option=option, window="run" if node.level == "agent" else "total"))
-        # Together they may contradict each other.
-        limits = parse(Budget(limits=limits).text, option=option)
-    if not limits:
-        raise UserError(f"--at-limit {at_limit} says what happens at a limit, but {node.said} has none: {_usage()}")
-    how = old.at_limit if at_limit is None else parse_at_limit(at_limit)
-    guard.set(node, limits, at_limit=how)
-    was = f" (was {_said(old.limits)})" if old.limits and old.limits != limits else ""
-    return f"{node.said}: {_said(limits)}{was}" + (f"; at the limit: {how}" if how else "")
-
-
-def _said(limits: Sequence[Limit]) -> str:
-    return ", ".join(limit.said for limit in limits)
-
-
-def _shown(session: Session) -> list[Node]:
-    """The user, and everything known in this project."""
-    guard = budgets_of(session)
-    notebook, book = guard.node(), guard.ledger
-    project = next(node for node in notebook.lineage() if node.level == "project")
-    known = [] if book is None else [node for node, _ in book.later(book.budgets).result()]
-    below = {node for node in known if project in node.lineage()}
-    return sorted({*notebook.lineage(), *below})
-
-
-def _drawn(session: Session, nodes: Sequence[Node]) -> Reply:
-    book = budgets_of(session).ledger
-    if book is None:
-        told = "nothing is limited yet: %agent budget notebook 5usd/day, or %%agent build NAME --budget 0.50usd"
-        return Reply(show=lambda: say(told))
-    lines = drawn.tree(_standings(book, nodes))
+def _drawn(standings: Sequence[Standing]) -> Reply:
+    if not standings:
+        return Reply(show=lambda: say(_NONE))
+    lines = drawn.tree(standings)
     bundle = {"text/html": drawn.html(lines), "text/plain": drawn.plain(lines)}
     return Reply(show=lambda: show(bundle, raw=True))
-
-
-def _standings(book: Ledger, nodes: Sequence[Node]) -> list[Standing]:
-    return book.later(partial(book.standings, nodes)).result()
 
 
 def estimate(desk: Desk, line: Line, body: str | None) -> Reply:

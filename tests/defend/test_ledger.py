@@ -172,6 +172,16 @@ def test_the_file_is_the_users_own(book: Ledger) -> None:
     assert stat.S_IMODE(book.path.parent.stat().st_mode) == 0o700
 
 
+def test_a_file_that_was_removed_is_made_anew_and_limits_hold_again(book: Ledger) -> None:
+    book.set(USER, parse("10 tokens/day"))
+    for file in book.path.parent.glob("budgets.db*"):
+        if file.is_file():
+            file.unlink()
+    held(book.reserve(scopes(ANALYST), one(tokens=50)))
+    book.set(USER, parse("20 tokens/day"))
+    assert refused(Ledger(book.path).reserve(scopes(ANALYST), one(tokens=50))).limit.amount == 20
+
+
 def test_a_file_that_is_no_ledger_and_one_of_a_newer_agentkit_say_so(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.db"
     garbage.write_bytes(b"not a database, " * 100)

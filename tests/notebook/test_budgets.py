@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +140,33 @@ def test_a_plain_cell_stops_too_and_tab_knows_the_verb(shell: Kernel) -> None:
     assert shell.run("await guide.run('Where?')").ename == "BudgetExceeded"
     assert "guide" in shell.complete("%agent budget gu")
     assert "--budget" in shell.complete("%%agent build x --bud")
+
+
+def test_two_kernels_at_once_spend_one_allowance(shell: Kernel, tmp_path: Path) -> None:
+    many = (
+        "import asyncio\n"
+        "quick = ScriptedModel.by(lambda messages: (asked.append(1), 'yes')[1], cost=0.1, delay=0.05)\n"
+        "crowd = agentkit.build(agentkit.Spec(instructions='Answer.'), name='crowd', model=quick)"
+    )
+    ask = "done = await asyncio.gather(*(crowd.run(f'{KERNEL} {n}') for n in range(10)), return_exceptions=True)"
+    (tmp_path / "other").mkdir()
+    with kernel(tmp_path / "other") as other:
+        setup(other)
+        assert shell.run("%agent budget user 1.25usd/day").status == "ok"
+        cells: list[str] = []
+
+        def spend(one: Kernel, name: str) -> None:
+            cells.append(one.run(f"KERNEL = {name!r}\n{many}").status)
+            cells.append(one.run(ask).status)
+
+        threads = [threading.Thread(target=spend, args=pair) for pair in ((shell, "a"), (other, "b"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert cells == ["ok"] * 4
+        requests = [int(one.value("len(asked)")) for one in (shell, other)]
+        assert sum(requests) == 12
+        assert "1.20usd of 1.25usd per day" in str(other.run("%agent budget user").of("text/plain"))
+        refused = "sum(type(one).__name__ == 'BudgetExceeded' for one in done)"
+        assert int(shell.value(refused)) + int(other.value(refused)) == 8
