@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -43,8 +43,15 @@ class Checkup:
 async def examine(configured: Mapping[str, str | Model], *, environ: Mapping[str, str] = os.environ) -> list[Checkup]:
     """One checkup for each model, by name; members of a chain each have their own. No model is asked anything."""
     members = [found for name, model in configured.items() for found in _members(name, model, environ)]
-    unique = {(name, _label(model)): (name, model) for name, model in members}
-    return list(await asyncio.gather(*(_checkup(name, model) for name, model in unique.values())))
+    users: dict[str, list[str]] = {}
+    for name, model in members:
+        users.setdefault(_label(model), []).append(name)
+    unique = {_label(model): model for _, model in members}
+    return list(
+        await asyncio.gather(
+            *(_checkup(", ".join(dict.fromkeys(users[label])), model) for label, model in unique.items())
+        )
+    )
 
 
 def _members(used_by: str, model: str | Model, environ: Mapping[str, str]) -> list[tuple[str, Model | Checkup]]:
@@ -64,12 +71,17 @@ def _members(used_by: str, model: str | Model, environ: Mapping[str, str]) -> li
 
 
 def _label(model: Model | Checkup) -> str:
-    return model.model if isinstance(model, Checkup) else models.identity(model)
+    """Equal for what needs only one checkup: the same model with the same key."""
+    return model.model if isinstance(model, Checkup) else f"{models.identity(model)} {_key_of(model)}"
+
+
+def _key_of(model: Model) -> str:
+    return str(getattr(getattr(model, "client", None), "api_key", None) or "")
 
 
 async def _checkup(used_by: str, model: Model | Checkup) -> Checkup:
     if isinstance(model, Checkup):
-        return model
+        return replace(model, used_by=used_by)
     reachable, key, problem = await _reach(model)
     profile: Mapping[str, Any] = model.profile
     structured = profile.get("supports_json_schema_output") or profile.get("supports_json_object_output")
@@ -100,9 +112,8 @@ async def _reach(model: Model) -> tuple[Found, Found, str]:
     if model.system in _LOCAL or not model.base_url:
         return ("not needed", "not needed", "") if model.system in _LOCAL else ("unknown", "unknown", "")
     url = model.base_url.rstrip("/") + "/models"
-    key = getattr(getattr(model, "client", None), "api_key", None) or ""
     try:
-        status = await _status(url, key)
+        status = await _status(url, _key_of(model))
     except httpx2.TransportError as error:
         where = urlsplit(url).netloc.rpartition("@")[2]
         return "no", "unknown", f"cannot reach {where} ({type(error).__name__}): is it running, and the URL right?"
