@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -106,22 +106,44 @@ class Health:
     def admit(self, name: str) -> Ticket:
         """A ticket to end with `succeeded` or `failed`; ProviderOpen while the server is not to be asked."""
         ticket = Ticket(uuid.uuid4().hex, self._clock())
-        with self._reading() as connection:
-            circuit = None if connection is None else self._load(connection, name)
-        if circuit is None or circuit.opened is None:
-            return ticket
-        with self._writing() as connection:
-            circuit = None if connection is None else self._load(connection, name)
-            if connection is None or circuit is None or circuit.opened is None:
-                return ticket
-            now = self._clock()
-            if (seconds := circuit.closed_for(now)) > 0:
-                raise ProviderOpen(name, why=circuit.why, seconds=seconds)
-            self._save(connection, name, circuit.probing(ticket.who, now))
+        with suppress(sqlite3.Error):
+            self._check(name, ticket)
         return ticket
 
     def succeeded(self, name: str, ticket: Ticket) -> str:
         """What changed by it, in words; empty when nothing did."""
+        with suppress(sqlite3.Error):
+            return self._succeeded(name, ticket)
+        return ""
+
+    def failed(self, name: str, ticket: Ticket, why: str) -> str:
+        """What changed by it, in words; empty when nothing did."""
+        with suppress(sqlite3.Error):
+            return self._failed(name, ticket, why)
+        return ""
+
+    def given_up(self, name: str, ticket: Ticket) -> None:
+        """Nothing was learnt: another one may probe."""
+        with suppress(sqlite3.Error):
+            self._given_up(name, ticket)
+
+    # A guess about a server is not worth stopping for: what goes wrong with the file is passed over above.
+
+    def _check(self, name: str, ticket: Ticket) -> None:
+        with self._reading() as connection:
+            circuit = None if connection is None else self._load(connection, name)
+        if circuit is None or circuit.opened is None:
+            return
+        with self._writing() as connection:
+            circuit = None if connection is None else self._load(connection, name)
+            if connection is None or circuit is None or circuit.opened is None:
+                return
+            now = self._clock()
+            if (seconds := circuit.closed_for(now)) > 0:
+                raise ProviderOpen(name, why=circuit.why, seconds=seconds)
+            self._save(connection, name, circuit.probing(ticket.who, now))
+
+    def _succeeded(self, name: str, ticket: Ticket) -> str:
         with self._reading() as connection:
             if connection is None or self._load(connection, name) is None:
                 return ""
@@ -133,8 +155,7 @@ class Health:
             connection.execute("DELETE FROM provider WHERE name = ?", (name,))
         return "" if circuit.opened is None else f"provider half-open → closed: {name} answers again"
 
-    def failed(self, name: str, ticket: Ticket, why: str) -> str:
-        """What changed by it, in words; empty when nothing did."""
+    def _failed(self, name: str, ticket: Ticket, why: str) -> str:
         with self._writing() as connection:
             if connection is None:
                 return ""
@@ -146,8 +167,7 @@ class Health:
         state = "closed" if before.opened is None else "half-open"
         return f"provider {state} → open: {name}: {after.why}"
 
-    def given_up(self, name: str, ticket: Ticket) -> None:
-        """Nothing was learnt: another one may probe."""
+    def _given_up(self, name: str, ticket: Ticket) -> None:
         with self._reading() as connection:
             circuit = None if connection is None else self._load(connection, name)
         if circuit is not None and circuit.probe == ticket.who:
@@ -183,12 +203,7 @@ class Health:
             if connection is None:
                 yield None
                 return
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error:
-                # A guess about a server is not worth stopping for.
-                yield None
-                return
+            connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
             finally:

@@ -13,6 +13,7 @@ _MODEL = re.compile(rb'"model"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _MODEL_IN_PATH = re.compile(r"/models/([^/:]+)")
 _MOST = re.compile(rb'"(?:max_tokens|max_completion_tokens|max_output_tokens|maxOutputTokens)"\s*:\s*(\d+)')
 _BYTES_PER_TOKEN = 4
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _REPLY_TOKENS = 256
 """What a reply is taken for that was asked for without a bound."""
 
@@ -60,7 +61,11 @@ class Metered(httpx2.AsyncBaseTransport):
         try:
             response = await self._wrapped.handle_async_request(request)
         except httpx2.TransportError as error:
-            turn.lost(str(error) or type(error).__name__)
+            if isinstance(error, httpx2.ConnectError) and request.url.host in _THIS_MACHINE:
+                # A server of one's own that is not started yet: asking again costs nothing, and may soon succeed.
+                turn.given_up()
+            else:
+                turn.lost(str(error) or type(error).__name__)
             raise
         except (Exception, asyncio.CancelledError):
             turn.given_up()

@@ -21,6 +21,8 @@ from agentkit.errors import UserError
 Found: TypeAlias = Literal["yes", "no", "unknown", "not needed"]
 
 _SECONDS = 5.0
+# Where the list of models is, when the version is not part of the base URL.
+_LISTS = {"api.anthropic.com": "/v1/models", "generativelanguage.googleapis.com": "/v1beta/models"}
 _LOCAL = ("agentkit", "test", "function", "scripted")
 
 
@@ -111,7 +113,8 @@ async def _reach(model: Model) -> tuple[Found, Found, str]:
     """Whether the server answers, and takes the key: its list of models is asked for, which costs nothing."""
     if model.system in _LOCAL or not model.base_url:
         return ("not needed", "not needed", "") if model.system in _LOCAL else ("unknown", "unknown", "")
-    url = model.base_url.rstrip("/") + "/models"
+    base = model.base_url.rstrip("/")
+    url = base + _LISTS.get(urlsplit(base).hostname or "", "/models")
     try:
         status = await _status(url, _key_of(model))
     except httpx2.TransportError as error:

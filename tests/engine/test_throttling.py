@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic_ai.exceptions import ModelConnectionError
 
 import agentkit
 from agentkit.defend.health import Health, ProviderOpen, Rules
@@ -281,3 +282,21 @@ def test_a_file_that_cannot_be_used_stops_nobody(tmp_path: Path) -> None:
     for _ in range(9):
         health.failed("m", health.admit("m"), "503")
     assert health.states() == {}
+
+
+def test_a_file_that_breaks_meanwhile_stops_nobody(tmp_path: Path) -> None:
+    health = Health(tmp_path / "p.db")
+    ticket = health.admit("m")
+    health.failed("m", ticket, "503")
+    assert health._connection is not None
+    health._connection.execute("DROP TABLE provider")
+    assert health.failed("m", health.admit("m"), "503") == health.succeeded("m", ticket) == ""
+
+
+def test_a_server_of_this_machine_that_is_not_started_yet_is_no_failure(tmp_path: Path, turns: Turnstile) -> None:
+    with serving() as server:
+        gone = server.model("late")
+    for _ in range(3):
+        with pytest.raises(ModelConnectionError):
+            ask(tmp_path, gone)
+    assert turns.health.states() == {}
