@@ -13,10 +13,11 @@ from pydantic_ai.usage import RequestUsage
 from agentkit.define import models
 from agentkit.define.replies import tokens
 from agentkit.engine.session import Session
-from agentkit.events import Run, Step, Usage
+from agentkit.events import Event, Run, Step, Usage
 
 _RUNS = 50
 _FEW = 5
+_RECENT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,11 @@ def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimat
         cost=_range(known) if len(known) == len(costs) else None,
         how=tuple(how),
     )
+
+
+def recorded(session: Session, agent: str) -> list[Event]:
+    """What the newest runs of an agent recorded."""
+    return [event for run in session.runs(agent=agent, limit=_RECENT) for event in session.trace(run.id)]
 
 
 def _nothing(agent: Any, name: str, prompt: str | None) -> Estimate:

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
-from agentkit.engine import edits, forecast, opening, stepper
+from agentkit.engine import edits, estimating, forecast, opening, stepper
 from agentkit.engine.agent import durable
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.forecast import Forecast
@@ -229,11 +229,13 @@ def view_of(run: Stepped) -> PendingView:
         return PendingView(
             agent=run.name, run=run.run, at="?", kind="run", name=run.state, free=run.state, note=run.note, moves=()
         )
-    view = view_of_step(step, name=run.name, run=run.run, events=run.events())
+    view = view_of_step(step, name=run.name, run=run.run, events=run.events(), expected=run.forecast)
     return replace(view, note=run.note)
 
 
-def view_of_step(step: Pending, *, name: str, run: str, events: Sequence[Event]) -> PendingView:
+def view_of_step(
+    step: Pending, *, name: str, run: str, events: Sequence[Event], expected: Forecast | None
+) -> PendingView:
     """What is shown of a step that waits, and of what led to it."""
     calls = step.beside
     return PendingView(
@@ -243,7 +245,7 @@ def view_of_step(step: Pending, *, name: str, run: str, events: Sequence[Event])
         kind=step.kind,
         name=step.name.split(" @ ")[0],
         free=_free(step),
-        price=_price(forecast.of_step(step, events)),
+        price=_price(expected),
         cause=step.cause,
         blocks=tuple(_blocks(step)),
         beside=tuple(f"{call.tool_name}({_short(call.args)})" for call in calls),
@@ -259,7 +261,8 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
     from agentkit.notebook.buttons import ask_move
 
     events = desk.session.trace(gate.root)
-    view = view_of_step(step, name=step.agent, run=gate.root, events=events)
+    expected = forecast.of_step(step, events, earlier=lambda: estimating.recorded(desk.session, step.agent))
+    view = view_of_step(step, name=step.agent, run=gate.root, events=events, expected=expected)
     output = Output(live=True)
     output.draw(pending.bundle(view), metadata=pending.metadata(view))
     move = await ask_move(step)
@@ -281,7 +284,10 @@ def _price(expected: Forecast | None) -> str:
     tokens = f"{expected.input_tokens:,} tokens in"
     tokens += f", about {expected.output_tokens:,} out" if expected.output_tokens is not None else ", out not known yet"
     cost = "unpriced" if expected.cost is None else f"about {wording.money(expected.cost)}"
-    return f"would be live: {cost} ({tokens})"
+    least, most = expected.least, expected.most
+    if least is not None and most is not None and wording.money(least) != wording.money(most):
+        cost += f", {wording.money(least)} to {wording.money(most)}"
+    return f"would be live: {cost} ({', '.join(filter(None, [tokens, expected.how]))})"
 
 
 def _blocks(step: Pending) -> list[Block]:

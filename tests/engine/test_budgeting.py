@@ -26,6 +26,7 @@ from agentkit.engine.agent import DurableAgent
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.build import build
 from agentkit.engine.estimating import estimate
+from agentkit.engine.opening import step
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session, session
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
@@ -453,3 +454,19 @@ def test_without_recorded_runs_there_is_no_estimate(tmp_path: Path) -> None:
     with opened(tmp_path) as kept:
         found = estimate(kept, guide(priced()))
         assert found.cost is None and "no finished run of guide is recorded yet" in found.said
+
+
+def test_the_stepper_tells_the_price_of_a_first_step_from_recorded_runs(tmp_path: Path) -> None:
+    run(tmp_path, lambda: guide(priced(2)), prompt="before")
+
+    async def main(agent: DurableAgent) -> Any:
+        stepped = await step(agent, "again")
+        expected = stepped.forecast
+        await stepped.stop()
+        return expected
+
+    with opened(tmp_path):
+        expected = asyncio.run(main(guide(priced(2))))
+    assert expected is not None and expected.output_tokens is not None
+    assert expected.how == "as 3 answers of recorded runs of guide"
+    assert (expected.least, expected.most) == (0.1, 0.1)
