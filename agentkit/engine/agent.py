@@ -223,6 +223,7 @@ async def _recorded(
     try:
         await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_run is not None)
     except BaseException as error:
+        budgets.leave(recording.frame)
         await _close(session, recording, error)
         raise
     if recording.frame.gauges:
