@@ -27,7 +27,8 @@ _MINUTE: Final = 60
 _KEPT_SECONDS: Final = 7 * 24 * 3600.0
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS node (
-  id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, limits TEXT NOT NULL DEFAULT '', at_limit TEXT NOT NULL DEFAULT ''
+  id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, limits TEXT NOT NULL DEFAULT '', at_limit TEXT NOT NULL DEFAULT '',
+  at REAL NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS spent (
   node INTEGER NOT NULL, bucket TEXT NOT NULL, at REAL NOT NULL,
@@ -167,11 +168,19 @@ class Ledger:
             related = [(other, kept) for other, kept in self._all(db) if other != node and kept.limits]
             check_tree(node, limits, [(other, kept.limits) for other, kept in related])
             id_ = self._id(db, node)
-            db.execute("UPDATE node SET limits = ?, at_limit = ? WHERE id = ?", (dump(limits), at_limit or "", id_))
+            db.execute(
+                "UPDATE node SET limits = ?, at_limit = ?, at = ? WHERE id = ?",
+                (dump(limits), at_limit or "", time.time(), id_),
+            )
 
     def budget(self, node: Node) -> Budget:
         row = self._db.execute("SELECT limits, at_limit FROM node WHERE path = ?", (node,)).fetchone()
         return _budget(*row) if row else Budget()
+
+    def set_at(self, node: Node) -> float:
+        """When the limits of a scope were set, in unix seconds."""
+        row = self._db.execute("SELECT at FROM node WHERE path = ?", (node,)).fetchone()
+        return float(row[0]) if row else 0.0
 
     def budgets(self) -> list[tuple[Node, Budget]]:
         """Every scope that is known, from the user down."""

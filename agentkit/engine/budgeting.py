@@ -16,7 +16,6 @@ from agentkit.defend.approval import TYPED, Question
 from agentkit.defend.budget import (
     NANO,
     Amounts,
-    AtLimit,
     Budget,
     Limit,
     Node,
@@ -29,7 +28,7 @@ from agentkit.defend.budget import (
 )
 from agentkit.defend.ledger import Held, Ledger, Refused, Scope, Stand, default_path, ledger
 from agentkit.define.chain import affordable
-from agentkit.durable.frames import Told
+from agentkit.durable.frames import Call, Told
 from agentkit.durable.records import Outcome
 from agentkit.engine import limiting
 from agentkit.engine.asking import ask_all, question_call
@@ -55,6 +54,7 @@ class Budgets:
         self._answers: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         self._built: dict[Node, Budget | None] = {}
         self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, Node], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._declined: set[tuple[str, Node, Limit]] = set()
         session.listen(self._hear)
 
     @property
@@ -72,10 +72,6 @@ class Budgets:
     def node(self, *agents: str) -> Node:
         """Where an agent of this session stands; without a name, the session's notebook."""
         return place(project=self.project, label=self._session.label, agents=agents)
-
-    def set(self, node: Node, limits: Sequence[Limit], *, at_limit: AtLimit | None) -> None:
-        book = ledger(default_path())
-        book.later(partial(book.set, node, limits, at_limit=at_limit)).result()
 
     def built(self, name: str, budget: Budget | None) -> None:
         """An agent's budget is what its build says, until `%agent budget` says something else."""
@@ -147,18 +143,18 @@ class Budgets:
 
     @asynccontextmanager
     async def admit(self, visit: Visit) -> AsyncIterator[Told]:
-        about, book = visit.call.about, self.ledger
-        if book is None or not isinstance(about, ModelAsked | ToolAsked):
+        asked, book = visit.call.about, self.ledger
+        if book is None or not isinstance(asked, ModelAsked | ToolAsked):
             yield _deaf
             return
         passage = _Passage(self, book, visit, self._scopes(visit.run))
-        if isinstance(about, ToolAsked):
+        if isinstance(asked, ToolAsked):
             # A call costs nothing itself: only the time of its run can be used up.
             await passage.reserve([Weight(member="", amounts=Amounts(), priced=True)])
             yield _deaf
             return
         expected = self._answers[visit.run.agent]
-        weights = weigh(about, expected_output=max(expected, default=None))
+        weights = weigh(asked, expected_output=max(expected, default=None))
         allowed = await passage.reserve(weights)
         token = affordable.set(allowed)
         try:
@@ -182,7 +178,16 @@ class Budgets:
             if now != budget:
                 # Somebody raised it while this one waited to ask.
                 return
-            raised = await _asked(visit, refused, budget)
+            limit = (visit.run.execution.id, refused.node, refused.limit)
+            if limit in self._declined:
+                raise BudgetExceeded(_exceeded(visit.run.agent, refused))
+            try:
+                since = await asyncio.wrap_future(book.later(partial(book.set_at, refused.node)))
+                raised = await _asked(visit, refused, budget, since=since)
+            except BudgetExceeded:
+                # Whoever else reaches this limit in this cell need not ask too.
+                self._declined.add(limit)
+                raise
             given = merged(budget.limits, parse(raised, window=refused.limit.window))
             change = partial(book.set, refused.node, given, at_limit=budget.at_limit)
             await asyncio.wrap_future(book.later(change))
@@ -225,7 +230,8 @@ class _Passage:
 
     def _give_back(self, future: Future[Held | Refused]) -> None:
         if future.exception() is None and isinstance(held := future.result(), Held):
-            self._book.release(held)
+            # Whichever thread this is: the file is worked on by its own.
+            self._book.later(partial(self._book.release, held))
 
     async def _priced(self, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
         if all(weight.priced for weight in weights):
@@ -235,7 +241,7 @@ class _Passage:
             return weights
         known = tuple(weight for weight in weights if weight.priced)
         if not known:
-            raise self._refusal(_unpriced(weights[0].member or self._visit.call.name, *limited))
+            raise BudgetExceeded(_unpriced(weights[0].member or self._visit.call.name, *limited))
         return known
 
     def _money_limit(self) -> tuple[Node, Limit] | None:
@@ -255,7 +261,7 @@ class _Passage:
         session = self._visit.session
         attended = session.asker is not None and refused.at_limit != "stop" and refused.limit.measure != "seconds"
         if not attended:
-            raise self._refusal(_exceeded(self._visit.run.agent, refused))
+            raise BudgetExceeded(_exceeded(self._visit.run.agent, refused))
         book = self._book
         budget = await asyncio.wrap_future(book.later(partial(book.budget, refused.node)))
         await self._budgets.decide(self._visit, refused, budget)
@@ -266,9 +272,6 @@ class _Passage:
             self._visit.waits(f"{refused.limit.said} of {refused.node.said}", until=until)
         nap = until - time.time()
         await asyncio.sleep(min(max(nap, 0.01), _LONGEST_NAP))
-
-    def _refusal(self, message: str) -> BudgetExceeded:
-        return BudgetExceeded(message)
 
     # ---- after
 
@@ -386,8 +389,9 @@ def _lifted(node: Node) -> str:
     return typed(node, Limit(measure="usd", window="run", amount=1), 1).rpartition(" ")[0] + " off"
 
 
-async def _asked(visit: Visit, refused: Refused, budget: Budget) -> str:
-    """The limits that the person raised it to. Raises BudgetExceeded when they did not."""
+async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float) -> str:
+    """The limits that the person raised it to; `since` is when the present ones were set. Raises BudgetExceeded when
+    they did not raise them."""
     frame, limit = visit.run, refused.limit
     scrub = frame.journal.redactor.scrub
     free_text = getattr(frame.owner, "output_type", str) is str
@@ -417,17 +421,26 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget) -> str:
         asked = f"{frame.agent} reached the budget of {refused.node.said} ({limit.said}) and"
         raise BudgetAsks(steps=pending.steps, asked=asked, how=TYPED["budget"]) from None
     match decision.verdict:
+        case "raise" if decision.at < since:
+            # Somebody lowered it after that: nobody raises it again but a person.
+            await _forget(frame, call)
+            return await _asked(visit, refused, budget, since=0.0)
         case "raise":
             return str(decision.answer)
         case "stop":
             # Run again, the limit is met again: then the person is asked again.
-            if (row := frame.journal.store.find(call.key.key, 0)) is not None:
-                await asyncio.wrap_future(frame.journal.store.forget(step=row.id))
+            await _forget(frame, call)
             raise BudgetExceeded(_exceeded(frame.agent, refused))
         case "finish":
             raise BudgetExceeded(_exceeded(frame.agent, refused), finish=True)
         case _:
             raise UserError(f"{decision.verdict}: a budget can be raised, or the run finished or stopped")
+
+
+async def _forget(frame: AgentRunFrame, call: Call) -> None:
+    store = frame.journal.store
+    if (row := store.find(call.key.key, 0)) is not None:
+        await asyncio.wrap_future(store.forget(step=row.id))
 
 
 def _too_little(limits: Any, refused: Refused) -> str | None:

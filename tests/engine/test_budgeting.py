@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from pydantic import BaseModel
 from pydantic_ai.messages import ModelMessage, ToolReturnPart
 
 from agentkit.defend.approval import Decision, Question
-from agentkit.defend.budget import USER, Amounts, parse
+from agentkit.defend.budget import USER, Amounts
 from agentkit.defend.ledger import Ledger, ledger
 from agentkit.define import models
 from agentkit.define.chain import Chain, Link, Member
 from agentkit.define.spec import Spec
-from agentkit.engine import decided
+from agentkit.engine import decided, limiting
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.build import build
@@ -98,7 +99,7 @@ def test_a_limit_raised_by_the_person_holds_until_the_next_build(tmp_path: Path)
         with pytest.raises(BudgetExceeded):
             asyncio.run(ask(agent, "go"))
         budgets = budgets_of(kept)
-        budgets.set(budgets.node("guide"), parse("1usd"), at_limit=None)
+        limiting.change(budgets.node("guide"), "1usd", option="budget", at_limit=None)
         kept.start_cell()
         assert asyncio.run(ask(agent, "go")).output == "all seen"
 
@@ -227,7 +228,7 @@ def _asks_helper(messages: list[ModelMessage]) -> Any:
 def test_a_child_with_more_than_its_parent_is_refused_at_build(tmp_path: Path) -> None:
     with opened(tmp_path) as kept:
         budgets = budgets_of(kept)
-        budgets.set(budgets.node(), parse("1usd/total"), at_limit=None)
+        limiting.change(budgets.node(), "1usd/total", option="budget", at_limit=None)
         with pytest.raises(UserError, match=r"guide: 2.00usd per run is more than the notebook allows"):
             guide(priced(), budget="2usd")
 
@@ -240,7 +241,7 @@ def test_gathered_runs_share_a_limit_and_pass_it_by_nothing(tmp_path: Path, book
 
     with opened(tmp_path) as kept:
         budgets = budgets_of(kept)
-        budgets.set(budgets.node(), parse("0.75usd/total"), at_limit=None)
+        limiting.change(budgets.node(), "0.75usd/total", option="budget", at_limit=None)
         results = asyncio.run(main(guide(model)))
     assert sum(isinstance(result, BudgetExceeded) for result in results) == 5
     assert len(model.requests) == 7
@@ -291,7 +292,7 @@ def answering(*decisions: Decision) -> tuple[list[Question], Callable[..., Await
 
     async def asker(questions: tuple[Question, ...]) -> tuple[Decision, ...]:
         asked.extend(questions)
-        return tuple(left.pop(0) for _ in questions)
+        return tuple(replace(left.pop(0), at=time.time()) for _ in questions)
 
     return asked, asker
 
@@ -308,6 +309,17 @@ def test_a_person_may_raise_it_and_the_run_goes_on(tmp_path: Path) -> None:
     silent = ScriptedModel()
     assert run(tmp_path, lambda: guide(silent, budget="0.15usd"), asker=asker).output == "all seen"
     assert asked == []
+
+
+def test_nobody_but_a_person_raises_it_again(tmp_path: Path) -> None:
+    """Where the step after the raise was lost, the same limit is met again at the same place."""
+    asked, asker = answering(Decision(verdict="raise"), Decision(verdict="raise"))
+    failing = ScriptedModel([Call("lookup", {"place": "0"}), RuntimeError("gone")], cost=0.1)
+    with pytest.raises(RuntimeError):
+        run(tmp_path, lambda: guide(failing, budget="0.15usd"), asker=asker)
+    rest = ScriptedModel(["done"], cost=0.1)
+    assert run(tmp_path, lambda: guide(rest, budget="0.15usd"), asker=asker).output == "done"
+    assert len(asked) == 2
 
 
 def test_a_raise_that_is_not_enough_or_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -388,9 +400,25 @@ def test_gathered_runs_ask_once(tmp_path: Path) -> None:
 
     with opened(tmp_path, asker=asker) as kept:
         budgets = budgets_of(kept)
-        budgets.set(budgets.node(), parse("0.15usd/total"), at_limit=None)
+        limiting.change(budgets.node(), "0.15usd/total", option="budget", at_limit=None)
         assert len(asyncio.run(main(guide(model)))) == 6
     assert len(asked) == 1
+
+
+def test_gathered_runs_that_are_stopped_ask_once(tmp_path: Path) -> None:
+    asked, asker = answering(Decision(verdict="stop"))
+    model = ScriptedModel.by(lambda messages: "yes", cost=0.1)
+
+    async def main(agent: DurableAgent) -> list[Any]:
+        return await asyncio.gather(*(ask(agent, f"q{n}") for n in range(6)), return_exceptions=True)
+
+    with opened(tmp_path, asker=asker) as kept:
+        limiting.change(budgets_of(kept).node(), "0.15usd/total", option="budget", at_limit=None)
+        results = asyncio.run(main(guide(model)))
+    assert sum(isinstance(result, BudgetExceeded) for result in results) == 5
+    assert len(asked) == 1
+    with opened(tmp_path) as kept:
+        assert decided.everything(kept.store) == []
 
 
 def test_tokens_per_minute_are_waited_for_and_the_wait_is_shown(tmp_path: Path, monkeypatch: Any) -> None:
