@@ -16,44 +16,15 @@ from typing import Any, Final, TypeVar
 
 from agentkit.defend import presence
 from agentkit.defend.budget import Amounts, AtLimit, Budget, Limit, Node, Window, check_tree, dump, load
+from agentkit.defend.tables import FORMAT, HOLD, SPEND, TABLES
 from agentkit.errors import JournalError
 
 T = TypeVar("T")
 
 VARIABLE: Final = "AGENTKIT_BUDGETS"
-FORMAT: Final = 1
 _BUSY_SECONDS: Final = 10.0
 _MINUTE: Final = 60
 _KEPT_SECONDS: Final = 7 * 24 * 3600.0
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS node (
-  id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, limits TEXT NOT NULL DEFAULT '', at_limit TEXT NOT NULL DEFAULT '',
-  at REAL NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS spent (
-  node INTEGER NOT NULL, bucket TEXT NOT NULL, at REAL NOT NULL,
-  usd INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0, requests INTEGER NOT NULL DEFAULT 0,
-  held_usd INTEGER NOT NULL DEFAULT 0, held_tokens INTEGER NOT NULL DEFAULT 0, held_requests INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (node, bucket)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS minute (
-  node INTEGER NOT NULL, second INTEGER NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (node, second)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS held (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, at REAL NOT NULL,
-  usd INTEGER NOT NULL, tokens INTEGER NOT NULL, requests INTEGER NOT NULL, buckets TEXT NOT NULL
-);
-"""
-_HOLD: Final = (
-    "INSERT INTO spent (node, bucket, at, held_usd, held_tokens, held_requests) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (node, bucket) DO UPDATE SET at = excluded.at, held_usd = held_usd + excluded.held_usd, "
-    "held_tokens = held_tokens + excluded.held_tokens, held_requests = held_requests + excluded.held_requests"
-)
-_SPEND: Final = (
-    "INSERT INTO spent (node, bucket, at, usd, tokens, requests) VALUES (?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT (node, bucket) DO UPDATE SET at = excluded.at, usd = usd + excluded.usd, "
-    "tokens = tokens + excluded.tokens, requests = requests + excluded.requests"
-)
 _NOTHING: Final = (0, 0, 0, 0, 0, 0)
 _PLACE: Final = {"usd": 0, "tokens": 1, "requests": 2}
 
@@ -223,7 +194,7 @@ class Ledger:
         if not buckets or need == Amounts():
             return Held(id=0, scopes=tuple(scopes), amounts=need)
         unique = sorted(set(buckets))
-        db.executemany(_HOLD, [(*bucket, now, need.usd, need.tokens, need.requests) for bucket in unique])
+        db.executemany(HOLD, [(*bucket, now, need.usd, need.tokens, need.requests) for bucket in unique])
         cursor = db.execute(
             "INSERT INTO held (owner, at, usd, tokens, requests, buckets) VALUES (?, ?, ?, ?, ?, ?)",
             (self.owner, now, need.usd, need.tokens, need.requests, json.dumps(unique)),
@@ -239,7 +210,7 @@ class Ledger:
                 id_ = self._id(db, scope.node)
                 buckets |= {(id_, _bucket(window, scope, held_at(buckets, id_, when))) for window in _COUNTED}
             spending = [bucket for bucket in sorted(buckets) if bucket[1] != "minute"]
-            db.executemany(_SPEND, [(*bucket, when, took.usd, took.tokens, took.requests) for bucket in spending])
+            db.executemany(SPEND, [(*bucket, when, took.usd, took.tokens, took.requests) for bucket in spending])
             for id_, bucket in buckets:
                 if bucket == "minute":
                     _spend_minute(db, id_, took.tokens, when)
@@ -331,7 +302,7 @@ class Ledger:
         if version > FORMAT:
             raise JournalError(self.path, "the budgets were written by a newer agentkit", "update agentkit")
         db.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES.split(";"):
+        for statement in TABLES.split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA user_version={FORMAT}")
         old = time.time() - _KEPT_SECONDS
