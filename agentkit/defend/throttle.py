@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from agentkit.errors import UserError
 
 LONGEST_BLOCK = 30.0
-"""Seconds. A server that sends everybody away for longer is told of at once, so that a chain can go on."""
+"""Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
 
 _SCOUTS = 8
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -70,6 +70,8 @@ class Lane:
     limits: Limits = field(default_factory=Limits)
     known: bool = False
     blocked_until: float = 0.0
+    refused_at: float = float("-inf")
+    refused_for: float = 0.0
     in_flight: dict[int, int] = field(default_factory=dict)
     gone: deque[tuple[float, int]] = field(default_factory=deque)
     queue: deque[_Waiter] = field(default_factory=deque)
@@ -114,6 +116,7 @@ def _none_last(delay: float | None) -> float:
 @dataclass(kw_only=True, eq=False)
 class _Waiter:
     tokens: int
+    since: float
     loop: asyncio.AbstractEventLoop
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -160,8 +163,8 @@ class Throttle:
         return given or Limits(period=self._period)
 
     async def enter(self, name: str, tokens: int) -> Passed:
-        """Wait for the turn of a request of so many tokens; Busy when the server sends everybody away for long."""
-        waiter = _Waiter(tokens=tokens, loop=asyncio.get_running_loop())
+        """Wait for the turn of a request of so many tokens; Busy when the server asks for a long pause meanwhile."""
+        waiter = _Waiter(tokens=tokens, since=self._clock(), loop=asyncio.get_running_loop())
         with self._lock:
             lane = self._lanes.get(name)
             if lane is None:
@@ -173,13 +176,13 @@ class Throttle:
                 waiter.news.clear()
                 with self._lock:
                     first = lane.queue[0] is waiter
-                    blocked = lane.blocked_until - self._clock()
+                    refused = lane.refused_at >= waiter.since
                     delay = lane.delay(tokens, self._clock()) if first else None
-                    if first and delay is not None and delay <= 0:
+                    if first and delay is not None and delay <= 0 and not refused:
                         return self._pass(name, lane, waiter)
                     ahead = lane.queue.index(waiter)
-                if blocked > LONGEST_BLOCK:
-                    raise Busy(name, blocked)
+                if refused:
+                    raise Busy(name, lane.refused_for)
                 if not told or delay is not None:
                     told = True
                     self._waiting(_why(name, lane, ahead), None if delay is None else time.time() + delay)
@@ -217,7 +220,11 @@ class Throttle:
             lane.known = True
             if status == 429:
                 wait = asked_to_wait(headers)
-                lane.blocked_until = max(lane.blocked_until, self._clock() + (wait if wait is not None else 1.0))
+                if wait is not None and wait > LONGEST_BLOCK:
+                    # Those who wait now need not be told one by one; who comes later may know better, and asks.
+                    lane.refused_at, lane.refused_for = self._clock(), wait
+                else:
+                    lane.blocked_until = max(lane.blocked_until, self._clock() + (1.0 if wait is None else wait))
             if not lane.limits.given:
                 lane.limits = _from_headers(headers, lane.limits)
 

@@ -14,7 +14,7 @@ from pydantic_ai.exceptions import ModelConnectionError
 
 import agentkit
 from agentkit.defend.health import Health, ProviderOpen, Rules
-from agentkit.defend.throttle import Limits, Throttle, asked_to_wait, parse_limits, span
+from agentkit.defend.throttle import Busy, Limits, Throttle, asked_to_wait, parse_limits, span
 from agentkit.define.spec import Spec
 from agentkit.engine import throttling
 from agentkit.engine.throttling import Turnstile
@@ -308,3 +308,20 @@ def test_a_server_of_this_machine_that_is_not_started_yet_is_no_failure(tmp_path
         with pytest.raises(ModelConnectionError):
             ask(tmp_path, gone)
     assert turns.health.states() == {}
+
+
+def test_a_long_pause_ends_those_who_wait_and_not_those_who_come_later() -> None:
+    throttle = Throttle(period=60)
+    throttle.give("m", Limits(requests=1, period=60, given=True))
+
+    async def scene() -> None:
+        first = await throttle.enter("m @ here", 1)
+        waiting = [asyncio.create_task(throttle.enter("m @ here", 1)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        first.answered(429, {"retry-after": "3600"})
+        for task in waiting:
+            with pytest.raises(Busy, match="another 3600 s"):
+                await asyncio.wait_for(task, 5)
+        (await asyncio.wait_for(throttle.enter("m @ here", 1), 5)).given_up()
+
+    asyncio.run(scene())
