@@ -53,7 +53,16 @@ def _parser() -> ArgumentParser:
     lab.set_defaults(do=_lab)
     _add_journal(commands.add_parser("journal", help="list, show, check, share or erase what is recorded"))
     _add_approvals(commands.add_parser("approvals", help="list what waits for a person, and decide"))
+    _add_budget(commands.add_parser("budget", help="show what is limited and how much of it is used, or limit it"))
     return parser
+
+
+def _add_budget(parser: ArgumentParser) -> None:
+    parser.add_argument("scope", nargs="?", choices=("user", "project", "eval"), help="what to limit")
+    parser.add_argument("limits", nargs="*", metavar="LIMITS", help="5usd/day, 100k tokens/day, …; off: no limit")
+    parser.add_argument("--journal", type=Path, metavar="PATH", help="of the project (default: .agentkit/)")
+    parser.add_argument("--at-limit", metavar="HOW", help="what happens there: ask, wait, fallback or stop")
+    parser.set_defaults(do=_budget)
 
 
 def _where() -> ArgumentParser:
@@ -76,6 +85,11 @@ def _add_approvals(parser: ArgumentParser) -> None:
     chosen.add_argument("--answer", metavar="TEXT", help="answer a question; the result (JSON) of a step in doubt")
     chosen.add_argument("--hint", metavar="TEXT", help="let an agent that got stuck go on with this hint")
     chosen.add_argument("--redo", action="store_const", const="", help="perform a step in doubt again")
+    chosen.add_argument("--once", action="store_const", const="", help="let an open circuit pass one more request")
+    chosen.add_argument(
+        "--raise", nargs="?", const="", metavar="LIMIT", help="twice of what was reached, or this budget"
+    )
+    chosen.add_argument("--finish", action="store_const", const="", help="at a budget: end the run with what there is")
     chosen.add_argument("--stop", action="store_const", const="", help="stop the run there")
     decide.add_argument("--always", action="store_const", const="", help="approve equal calls in its session too")
     decide.set_defaults(do=_decide)
@@ -168,7 +182,7 @@ def _decide(options: Namespace) -> int:
     from agentkit.engine import decided
     from agentkit.observe import asked
 
-    names = ("edit", "deny", "answer", "hint", "redo", "stop", "always")
+    names = ("edit", "deny", "answer", "hint", "redo", "once", "raise", "finish", "stop", "always")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     with _opened(options, read_only=False) as store:
         for id_ in options.ids:
@@ -179,6 +193,22 @@ def _decide(options: Namespace) -> int:
             wanted = replace(typed, by="you on the command line")
             decision = decided.decide(store, Redactor.from_environ(os.environ), one.question, wanted)
             print(f"{asked.title(one.question)} ({id_}): {asked.decided_text(decision)}")
+    return 0
+
+
+def _budget(options: Namespace) -> int:
+    from agentkit.engine import limiting
+    from agentkit.engine.session import journal_path
+    from agentkit.observe import budgets
+
+    project = str(journal_path(None, options.journal).parent.resolve())
+    if options.scope and (options.limits or options.at_limit):
+        node = limiting.node(options.scope, project=project)
+        option = f"agentkit budget {options.scope}"
+        print(limiting.change(node, " ".join(options.limits), option=option, at_limit=options.at_limit))
+        return 0
+    standings = limiting.standings(None if options.scope is None else limiting.node(options.scope, project=project))
+    print(budgets.plain(budgets.tree(standings)) or "nothing is limited yet: agentkit budget user 5usd/day")
     return 0
 
 

@@ -12,6 +12,10 @@ AgentKitError
 │   ├── RunFailed          a step raised what agentkit does not know: a tool, a provider (the cause is kept)
 │   ├── Interrupted        the Stop button, or a cancelled task
 │   ├── ApprovalPending    a person has to decide first; decided, re-running continues
+│   ├── CircuitOpen        the circuit breaker stopped a run, with the evidence
+│   │   └── CircuitPending  … that gets nowhere (an ApprovalPending too): a decision lets it go on
+│   ├── BudgetExceeded     a budget leaves no room for the next step; raised, re-running pays only what is left
+│   │   └── BudgetAsks     the same, and a person was asked (also an ApprovalPending)
 │   ├── RunPaused          a breakpoint was met where nobody can click; %agent next or continue goes on
 │   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
 │   └── ReplayMiss         `replay` mode met a step that is not in the journal
@@ -178,6 +182,45 @@ class ApprovalPending(Stopped):
             f"{asked} waits for a person: %agent approve {ids} {how}, in a shell "
             f"`agentkit approvals decide {ids}`, then run again"
         )
+
+
+class CircuitOpen(Stopped):
+    """The circuit breaker opened; `evidence` is what it saw."""
+
+    def __init__(self, message: str, *, evidence: str) -> None:
+        self.evidence = evidence
+        super().__init__(message)
+
+
+class CircuitPending(ApprovalPending, CircuitOpen):
+    """The circuit breaker opened in a run that gets nowhere, and nobody can be asked here."""
+
+    def __init__(self, *, steps: Sequence[str], agent: str, evidence: str, how: str) -> None:
+        self.evidence = evidence
+        self.steps = tuple(steps)
+        self.asked = f"{agent}: the circuit breaker opened: {evidence}"
+        ids = " ".join(self.steps)
+        AgentKitError.__init__(
+            self,
+            f"{self.asked}. What ran is kept: %agent approve {ids} {how}, in a shell "
+            f"`agentkit approvals decide {ids}`, then run again",
+        )
+
+
+class BudgetExceeded(Stopped):
+    """A limit leaves no room for the next live step; raise it and run again: only what is left is paid."""
+
+    def __init__(self, message: str, *, finish: bool = False) -> None:
+        self.finish = finish
+        super().__init__(message)
+
+
+class BudgetAsks(BudgetExceeded, ApprovalPending):
+    """A limit was reached and a person was asked who cannot answer here and now; decided, re-running continues."""
+
+    def __init__(self, *, steps: Sequence[str], asked: str, how: str) -> None:
+        ApprovalPending.__init__(self, steps=steps, asked=asked, how=how)
+        self.finish = False
 
 
 class ReplayMiss(Stopped):

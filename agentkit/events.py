@@ -30,13 +30,29 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Gauge:
+    """A limit that a run is held to, and how much of it was used when the run began.
+
+    Money is in USD, time in seconds. `window` is run, cell, day, month, total or minute; for one of `run` or `cell`
+    what the run replays counts too.
+    """
+
+    scope: str
+    measure: str
+    window: str
+    limit: float
+    used: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """One durable unit inside a run, as it stands now. Identity is (`run`, `ord`).
 
     Times are unix seconds of *this* run (a replayed step is fast); `recorded_seconds` is what the live step took.
     `usage` is what was recorded when the step was live: it counts as spent when `replayed` is false, saved otherwise.
     `request` and `result` are bounded, redacted texts for showing. `within` is the `ord` of the step of the same run
-    that it was made in, such as the code of an agent that calls its tools.
+    that it was made in, such as the code of an agent that calls its tools. `waiting` is what a step that is not under
+    way yet waits for (its `id` is 0: it is not on disk), and `until` when that is expected to be over.
     """
 
     run: str
@@ -58,6 +74,8 @@ class Step:
     result: str = ""
     error: str | None = None
     within: int | None = None
+    waiting: str = ""
+    until: float | None = None
 
     @property
     def numbered(self) -> bool:
@@ -72,6 +90,7 @@ class Run:
     A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
     `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
+    `gauges` are the budgets it was held to.
     """
 
     id: str
@@ -91,6 +110,7 @@ class Run:
     error: str | None = None
     notes: tuple[str, ...] = field(default=())
     walked: str = ""
+    gauges: tuple[Gauge, ...] = field(default=())
 
 
 Event: TypeAlias = Run | Step

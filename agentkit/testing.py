@@ -94,6 +94,11 @@ class ScriptedModel(Model):
     def system(self) -> str:
         return "scripted"
 
+    @property
+    def cost_of_reply(self) -> float | None:
+        """What a reply is going to cost, as far as it was said."""
+        return self._cost
+
     async def request(
         self,
         messages: list[ModelMessage],

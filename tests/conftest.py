@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ _PERSONAL = re.compile(
 def pytest_configure() -> None:
     for name in [name for name in os.environ if _PERSONAL.search(name)]:
         del os.environ[name]
+    # What this user's kernels share (budgets, which servers fail) is not the tests'.
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentkit-state-")
     sys.addaudithook(_refuse_beyond_loopback)
 
 

@@ -38,8 +38,9 @@ Plan = Callable[[Asking], Answer]
 class Fault:
     """How one request is treated; `match` (part of its prompt) says which, the first one if empty.
 
-    `status` other than 200 is answered with an error body and `headers`; `cut` closes the connection before the
-    answer or in its middle; `delay` waits before the first byte, `slow` before every streamed piece, in seconds.
+    `status` other than 200 is answered with an error body, its `code` and `headers`; `cut` closes the connection before
+    the answer or in its middle; `delay` waits before the first byte, `slow` before every streamed piece, `first`
+    between the head and the first piece, in seconds; `finish` is the reason the answer says it ended for.
     """
 
     match: str = ""
@@ -48,6 +49,48 @@ class Fault:
     cut: Cut | None = None
     delay: float | None = None
     slow: float = 0.0
+    first: float = 0.0
+    code: str = ""
+    finish: str = ""
+
+
+OVERFLOW = Fault(status=400, code="context_length_exceeded")
+FILTERED = Fault(status=400, code="content_filter")
+
+
+@dataclass(kw_only=True)
+class Quota:
+    """What the server lets pass: so many tokens and requests in any `period` seconds; what is above is a 429."""
+
+    tokens: int
+    requests: int = 1_000_000
+    period: float = 60.0
+    told: bool = True
+
+    def __post_init__(self) -> None:
+        self._taken: deque[tuple[float, int]] = deque()
+
+    def take(self, tokens: int) -> dict[str, str] | None:
+        """The headers that tell of the quota; None when it is used up."""
+        now = time.monotonic()
+        while self._taken and self._taken[0][0] <= now - self.period:
+            self._taken.popleft()
+        used = sum(taken for _, taken in self._taken)
+        if used + tokens > self.tokens or len(self._taken) >= self.requests:
+            return None
+        self._taken.append((now, tokens))
+        if not self.told:
+            return {}
+        return {
+            "x-ratelimit-limit-tokens": str(self.tokens),
+            "x-ratelimit-remaining-tokens": str(self.tokens - used - tokens),
+            "x-ratelimit-reset-tokens": f"{self.period:g}s",
+        }
+
+    def wait(self) -> str:
+        """When to come again, in whole seconds as servers say it."""
+        oldest = self._taken[0][0] if self._taken else time.monotonic()
+        return str(max(1, round(oldest + self.period - time.monotonic() + 0.5)))
 
 
 @dataclass(kw_only=True)
@@ -80,17 +123,23 @@ def follow(asking: Asking) -> Answer:
     return Answer(text=said or " ".join((f"You said: {asking.prompt}", *asking.results)))
 
 
+class _Server(ThreadingHTTPServer):
+    # Many clients that come at once are not to be reset.
+    request_queue_size = 512
+
+
 class Serving:
     """The running server. `url` is the base URL for clients, `model(name)` the agentkit model string."""
 
-    def __init__(self, *, port: int = 0, plan: Plan = follow, delay: float = 0.0) -> None:
+    def __init__(self, *, port: int = 0, plan: Plan = follow, delay: float = 0.0, quota: Quota | None = None) -> None:
         self._lock = threading.Lock()
         self._faults: deque[Fault] = deque()
         self._entries: list[Entry] = []
         self._plan = plan
+        self._quota = quota
         self.delay = delay
         handler = type("Handler", (_Handler,), {"serving": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self.root = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.url = f"{self.root}/v1"
@@ -127,6 +176,14 @@ class Serving:
             self._entries.append(entry)
         return entry
 
+    def admit(self, raw: bytes) -> Fault | dict[str, str]:
+        """The headers of an answer within the quota; outside of it, the 429."""
+        if self._quota is None:
+            return {}
+        with self._lock:
+            headers = self._quota.take(tokens_of(raw))
+            return Fault(status=429, headers={"retry-after": self._quota.wait()}) if headers is None else headers
+
     def fault(self, asking: Asking) -> Fault:
         with self._lock:
             for fault in self._faults:
@@ -152,6 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/_ledger":
             self._json(200, [asdict(entry) for entry in self.serving.ledger()])
+        elif self.path == "/v1/models":
+            known = self.headers.get("authorization") != "Bearer sk-wrong"
+            self._json(200 if known else 401, {"object": "list", "data": []})
         else:
             self._json(404, {"error": {"message": f"no such path: {self.path}"}})
 
@@ -205,25 +265,33 @@ class _Handler(BaseHTTPRequestHandler):
         asking = parse(protocol, json.loads(raw))
         entry = self._entry(kind=protocol, name=asking.model, raw=raw)
         entry.prompt, entry.turn, entry.stream = asking.prompt, asking.turn, asking.stream
-        fault = self.serving.fault(asking)
+        fault, admitted = self.serving.fault(asking), self.serving.admit(raw)
+        if isinstance(admitted, Fault):
+            fault, admitted = admitted, {}
         entry.status = fault.status
         time.sleep(self.serving.delay if fault.delay is None else fault.delay)
         if fault.cut == "before":
             self._hang_up()
         elif fault.status != 200:
-            self._json(fault.status, {"error": {"message": f"scripted {fault.status}"}}, fault.headers)
+            said = {"message": f"scripted {fault.status}", **({"code": fault.code} if fault.code else {})}
+            self._json(fault.status, {"error": said}, fault.headers)
         else:
-            self._reply(protocol, asking, entry=entry, fault=fault)
+            self._reply(protocol, asking, entry=entry, fault=fault, headers={**admitted, **fault.headers})
 
-    def _reply(self, protocol: Protocol, asking: Asking, *, entry: Entry, fault: Fault) -> None:
+    def _reply(
+        self, protocol: Protocol, asking: Asking, *, entry: Entry, fault: Fault, headers: dict[str, str]
+    ) -> None:
         answer = self.serving.answer(asking)
         if asking.stream:
-            self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}, entry)
+            self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **headers}, entry)
+            time.sleep(fault.first)
             events = (event.encode() for event in stream(protocol, asking, answer, name=str(entry.n)))
             self._pieces([f"{len(data):x}\r\n".encode() + data + b"\r\n" for data in events], entry, fault)
             return
         body = json.dumps(whole(protocol, asking, answer, name=str(entry.n))).encode()
-        self._head(200, {"content-type": "application/json", "content-length": str(len(body))}, entry)
+        if fault.finish:
+            body = body.replace(b'"finish_reason": "stop"', f'"finish_reason": "{fault.finish}"'.encode())
+        self._head(200, {"content-type": "application/json", "content-length": str(len(body)), **headers}, entry)
         self._pieces([body[: len(body) // 2], body[len(body) // 2 :]], entry, fault)
 
     def _pieces(self, pieces: list[bytes], entry: Entry, fault: Fault) -> None:
@@ -264,10 +332,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
+def tokens_of(raw: bytes) -> int:
+    """What the server counts for a request: about what is in it, and what may come back."""
+    asked = json.loads(raw)
+    return len(raw) // 4 + int(asked.get("max_tokens") or asked.get("max_completion_tokens") or 16)
+
+
 @contextmanager
-def serving(*, plan: Plan = follow, delay: float = 0.0) -> Iterator[Serving]:
+def serving(*, plan: Plan = follow, delay: float = 0.0, quota: Quota | None = None) -> Iterator[Serving]:
     """A server for one test, in a thread of this process."""
-    server = Serving(plan=plan, delay=delay)
+    server = Serving(plan=plan, delay=delay, quota=quota)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+from agentkit.defend.budget import Budget, parse
 from agentkit.defend.schema import mismatch
 from agentkit.errors import UserError, nearest
 
-Asks: TypeAlias = Literal["approve", "ask", "doubt", "bailout"]
-Verdict: TypeAlias = Literal["approve", "deny", "edit", "answer", "redo", "result", "stop", "hint", "raise"]
+Asks: TypeAlias = Literal["approve", "ask", "doubt", "bailout", "circuit", "budget"]
+Verdict: TypeAlias = Literal[
+    "approve", "deny", "edit", "answer", "redo", "result", "stop", "hint", "raise", "once", "finish"
+]
 Headless: TypeAlias = Literal["suspend", "deny", "allow"]
 Form: TypeAlias = Literal["text", "choice", "yes_no", "number", "json"]
 
@@ -26,12 +29,16 @@ POSSIBLE: dict[Asks, tuple[Verdict, ...]] = {
     "ask": ("answer", "stop"),
     "doubt": ("redo", "result", "stop"),
     "bailout": ("answer", "hint", "raise", "stop"),
+    "circuit": ("once", "raise", "hint", "stop"),
+    "budget": ("raise", "finish", "stop"),
 }
 TYPED: dict[Asks, str] = {
     "approve": "[--deny WHY | --edit JSON]",
     "ask": "--answer TEXT",
     "doubt": "--redo | --answer JSON | --stop",
     "bailout": "--hint TEXT | --answer TEXT | --stop",
+    "budget": "--raise LIMIT | --finish | --stop",
+    "circuit": "--once | --raise | --hint TEXT | --stop",
 }
 """How each is answered by typing, after `%agent approve ID`."""
 _PATTERN = re.compile(r"[\w.:*?\[\]!-]+$")
@@ -98,6 +105,8 @@ class Decision:
     def said(self) -> str:
         """In one line, as the trace shows it."""
         what = _SAID[self.verdict]
+        if self.verdict == "raise" and self.answer:
+            what += f" to {self.answer}"
         if self.verdict in ("answer", "result"):
             what += f": {json.dumps(self.answer, ensure_ascii=False)}"
         if self.verdict == "edit":
@@ -116,6 +125,8 @@ _SAID: dict[Verdict, str] = {
     "stop": "stopped",
     "hint": "retried with a hint",
     "raise": "limit raised",
+    "once": "continued once",
+    "finish": "finished with what there is",
 }
 
 
@@ -133,6 +144,10 @@ def checked(question: Question, decision: Decision) -> Decision:
             return replace(decision, answer=_answer(question, decision.answer))
         case "answer":
             check_applies(question, decision)
+        case "raise" if question.kind == "budget":
+            return replace(decision, answer=_raised_to(question, decision.answer))
+        case "finish" if "finish" not in question.choices:
+            raise UserError("finish: this agent owes an answer of a given form; raise the limit, or stop")
         case "raise" if not question.default:
             raise UserError("raise: no limit was reached here; answer it, give a hint, or stop")
         case "hint" if not decision.reason.strip():
@@ -178,6 +193,14 @@ def _answer(question: Question, given: Any) -> Any:
             return _number(given)
         case _:
             return given
+
+
+def _raised_to(question: Question, given: Any) -> str:
+    limits = parse(str(given or question.default), option="raise")
+    wrong = None if question.check is None else question.check(limits)
+    if wrong is not None:
+        raise UserError(wrong)
+    return Budget(limits=limits).text
 
 
 _WORDS = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}

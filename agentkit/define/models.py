@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -18,7 +19,9 @@ from pydantic_ai.models import Model, infer_model, known_model_names
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
+from pydantic_ai.usage import RequestUsage
 
+from agentkit.define.chain import FIRST_TOKEN, CachedReply, Chain, Member, parse_age, parse_link
 from agentkit.define.offline import OfflineModel
 from agentkit.define.transport import client
 from agentkit.errors import MissingExtra, UserError
@@ -45,7 +48,7 @@ _HOME_HOSTS = (
 
 
 def resolve(model: str | Model | None, *, environ: Mapping[str, str] = os.environ) -> Model:
-    """The model a string means; `a | b` is a fallback chain, nothing at all is AGENTKIT_MODEL or `offline`.
+    """The model a string means; `a | b | cached(7d)` is a fallback chain, nothing is AGENTKIT_MODEL or `offline`.
 
     Nothing is sent: an unknown name, a missing package or a missing key is an error here.
     """
@@ -55,8 +58,30 @@ def resolve(model: str | Model | None, *, environ: Mapping[str, str] = os.enviro
     names = [name.strip() for name in text.split("|")]
     if not all(names):
         raise UserError(f"model {text!r}: a name is missing beside '|'; write it as 'openai:gpt-5 | offline'")
-    first, *others = [_single(name) for name in names]
-    return FallbackModel(first, *others) if others else first
+    if len(names) == 1 and parse_age(names[0]) is None:
+        return _single(names[0])
+    return _chain(names)
+
+
+def _chain(names: Sequence[str]) -> Chain:
+    ages = [parse_age(name) for name in names]
+    early = next((name for name, age in zip(names, ages, strict=True) if age is not None), None)
+    if early is not None and (len(names) == 1 or early != names[-1] or names.count(early) > 1):
+        raise UserError(
+            f"model {early!r} stands in for models that fail: write it last, as in 'openai:gpt-5 | offline | {early}'"
+        )
+    links = [parse_link(name) for name in names]
+    single = [
+        _single(link.name) if age is None else CachedReply(age=age, name=link.name)
+        for link, age in zip(links, ages, strict=True)
+    ]
+    patient = [
+        replace(link, first_token=link.first_token or (FIRST_TOKEN if place < len(links) - 1 else None))
+        for place, link in enumerate(links)
+    ]
+    return Chain(
+        *(Member(model, link=link, identity=identity(model)) for model, link in zip(single, patient, strict=True))
+    )
 
 
 def _single(name: str) -> Model:
@@ -144,9 +169,16 @@ def members(model: Model) -> tuple[Model, ...]:
     inner = model
     while isinstance(inner, WrapperModel):
         inner = inner.wrapped
+    if isinstance(model, Member):
+        return members(model.wrapped)
     if not isinstance(inner, FallbackModel):
         return (model,)
     return tuple(member for each in inner.models for member in members(each))
+
+
+def answering(model: Model) -> tuple[Model, ...]:
+    """The members that answer themselves: all but a cached reply."""
+    return tuple(member for member in members(model) if not isinstance(member, CachedReply))
 
 
 def identity(model: Model) -> str:
@@ -183,6 +215,18 @@ def price(response: ModelResponse) -> float | None:
         return float(response.cost().total_price)
     except (LookupError, ValueError):
         return None
+
+
+def list_price(model: Model, usage: RequestUsage) -> float | None:
+    """What a reply of this model would cost in USD, known before it is asked; None where no price is known."""
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    if isinstance(model, OfflineModel):
+        return 0.0
+    fixed = getattr(model, "cost_of_reply", None)
+    if fixed is not None:
+        return float(fixed)
+    return price(ModelResponse(parts=[], usage=usage, model_name=model.model_name, provider_name=model.system))
 
 
 def explain(error: ModelAPIError) -> str:

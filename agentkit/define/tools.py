@@ -30,7 +30,9 @@ class Declaration:
     interrupted call happened and gives its result, or None when it did not. `share` lets equal calls reuse the result
     beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team.
     `isolate`: each call runs in a process of its own, with at most `memory` (the next size is tried when it runs out)
-    and, where `network` is False, without network and without writing to files.
+    and, where `network` is False, without network and without writing to files. `poll` tools are expected to be called
+    again and again with one result; `loop_key` says which calls the circuit breaker takes for the same: the names of
+    the arguments that count, or a function of the arguments.
     """
 
     effects: Effects = "undeclared"
@@ -43,6 +45,7 @@ class Declaration:
     network: bool | None = None
     isolate: bool = False
     poll: bool = False
+    loop_key: str | Callable[..., Any] | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -68,6 +71,7 @@ def tool(
     network: bool | None = None,
     isolate: bool | None = None,
     poll: bool = False,
+    loop_key: str | Callable[..., Any] | None = None,
 ) -> Callable[[F], F]: ...
 def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Declare what a tool does to the world and needs from it; the function itself stays as it is.
@@ -104,6 +108,7 @@ def _declaration(
     network: bool | None = None,
     isolate: bool | None = None,
     poll: bool = False,
+    loop_key: str | Callable[..., Any] | None = None,
 ) -> Declaration:
     known = _known("effects", "undeclared" if effects is None else effects, get_args(Effects))
     scope = None if share in (None, False) else _known("share", "project" if share is True else share, get_args(Scope))
@@ -117,6 +122,8 @@ def _declaration(
     if len(sizes) > 1 and known == "once":
         raise UserError('effects="once" is not tried again with more memory: give memory= one size')
     apart = _isolated(isolate, limited=bool(sizes) or network is False, effects=known)
+    if loop_key is not None and not callable(loop_key) and not isinstance(loop_key, str):
+        raise UserError(f'loop_key={loop_key!r}: names of arguments, as in "path, mode", or a function of them')
     return Declaration(
         effects=known,
         verify=verify,
@@ -128,7 +135,19 @@ def _declaration(
         network=network,
         isolate=apart,
         poll=poll,
+        loop_key=loop_key,
     )
+
+
+def loop_identity(declared: Declaration, name: str, arguments: dict[str, Any]) -> str:
+    """What the circuit breaker takes a call for, as its tool says; empty where it says nothing."""
+    key = declared.loop_key
+    if key is None:
+        return ""
+    if callable(key):
+        return f"{name} {key(**arguments)!r}"
+    wanted = [part.strip() for part in key.split(",")]
+    return f"{name} {[(part, arguments.get(part)) for part in wanted]!r}"
 
 
 def _known(option: str, value: Any, allowed: Sequence[str]) -> Any:

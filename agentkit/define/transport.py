@@ -11,13 +11,17 @@ from weakref import WeakKeyDictionary
 import httpx2
 from pydantic_ai.models import create_async_httpx2_client
 from pydantic_ai.retries import AsyncHTTPX2TenacityTransport, RetryConfig, wait_retry_after
-from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from agentkit.define.arrivals import KeptAnswers
+from agentkit.define.metering import Metered
 
 ATTEMPTS = 4
 LONGEST_WAIT = 30.0
 """Seconds. A server that asks for a longer wait is taken at its word: its answer is the error."""
+
+# The random part keeps clients that failed together from coming back together.
+_backoff = wait_exponential(multiplier=0.25, max=4) + wait_random(0, 0.25)
 
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
@@ -27,14 +31,14 @@ _LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadError, httpx2.Wr
 
 def client(wire: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
     """A client for one provider, usable on any event loop; `wire` stands in for its connections."""
-    return create_async_httpx2_client(transport=patient(KeptAnswers(wire or Connections())))
+    return create_async_httpx2_client(transport=patient(Metered(KeptAnswers(wire or Connections()))))
 
 
 def patient(wrapped: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
     """The transport with retries; what still fails after them is given as the server gave it."""
     config = RetryConfig(
         retry=retry_if_exception_type((httpx2.HTTPStatusError, *_LOST)),
-        wait=wait_retry_after(wait_exponential(multiplier=0.25, max=4), max_wait=LONGEST_WAIT),
+        wait=wait_retry_after(_backoff, max_wait=LONGEST_WAIT),
         stop=stop_after_attempt(ATTEMPTS),
         retry_error_callback=_give_up,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -16,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from agentkit.durable.flights import Flight
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
-from agentkit.durable.records import Node, Row
+from agentkit.durable.records import Node, Outcome, Row
 from agentkit.events import Effects, Kind, Mode, Step, Usage
 
 Payload: TypeAlias = Any
@@ -51,6 +53,7 @@ class Call:
     they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
     names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
     is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
+    `about` is what the engine's guards want to know of it.
     """
 
     key: Key
@@ -74,6 +77,7 @@ class Call:
     as_replayed: Callable[[Payload], Payload] = lambda payload: payload
     encode: Callable[[object], Payload] | None = None
     describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
+    about: Any = None
 
 
 @dataclass(kw_only=True)
@@ -81,6 +85,8 @@ class Execution:
     """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
 
     cell: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    began: float = field(default_factory=time.time)
     counts: Counter[bytes] = field(default_factory=Counter)
 
     def take(self, key: bytes) -> int:
@@ -119,7 +125,7 @@ class StepFrame:
 
     `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
     whether the step was possibly paid twice before this attempt, if that is known; `paused` that a person is waited for
-    inside it.
+    inside it. `told` hears what was recorded.
     """
 
     row: Row
@@ -138,12 +144,25 @@ class StepFrame:
     recorded: bool = False
     paused: bool = False
     flight: Flight | None = None
+    told: Callable[[Outcome], None] = lambda outcome: None
 
     def lineage(self) -> Iterator[StepFrame]:
         frame: StepFrame | None = self
         while frame is not None:
             yield frame
             frame = frame.outer
+
+
+Told: TypeAlias = Callable[[Outcome], None]
+"""Hears how an admitted step ended, from whichever thread records it."""
+
+Admission: TypeAlias = Callable[[Call, RunFrame, int], AbstractAsyncContextManager[Told]]
+"""Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped; nothing is on disk yet."""
+
+
+def free(call: Call, run: RunFrame, ord: int) -> AbstractAsyncContextManager[Told]:
+    """Admits every step."""
+    return nullcontext(lambda outcome: None)
 
 
 current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)

@@ -16,6 +16,7 @@ from agentkit.durable.decisions import ASKED, WAITING
 from agentkit.durable.doubt import Found, doubt, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
+    Admission,
     Call,
     Payload,
     RunFrame,
@@ -26,6 +27,7 @@ from agentkit.durable.frames import (
     current_run,
     current_step,
     dumps,
+    free,
     step_event,
 )
 from agentkit.durable.intents import intent_of, nearest
@@ -64,6 +66,7 @@ class Journal:
         self._show = show
         self._flights = Flights()
         self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _nobody
+        self.admission: Admission = free
 
     async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
@@ -133,17 +136,20 @@ class Journal:
             return redo
         shared = await self._from_cache(call)
         before = None if found is None else found.row
-        claim = await self._claim(
-            intent_of(
+        admission = free if shared is not None else self.admission
+        async with admission(call, run, ord) as told:
+            intent = intent_of(
                 call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub
             )
-        )
-        if not claim.mine:
-            await self._waited_for_other(claim.row)
-            return None
-        if shared is not None:
-            return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
-        return await self._live(flight, self._frame(claim.row, before, call, run, ord=ord), call, body)
+            claim = await self._claim(intent)
+            if not claim.mine:
+                await self._waited_for_other(claim.row)
+                return None
+            if shared is not None:
+                return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
+            frame = self._frame(claim.row, before, call, run, ord=ord)
+            frame.told = told
+            return await self._live(flight, frame, call, body)
 
     # -- one at a time
 
@@ -383,6 +389,7 @@ class Journal:
             absorb(frame.outer, outcome.usage)
         if frame.arrivals is not None:
             frame.arrivals.drop()
+        frame.told(outcome)
         self._tell_done(frame, outcome)
 
     def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:

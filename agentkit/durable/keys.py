@@ -345,6 +345,12 @@ def operation_key(*, name: str, payload: object, history: bytes | None, memo: Re
     return _key("operation", named, history=history, apart=None)
 
 
+def place_key(name: str, history: bytes) -> Key:
+    """The identity of what may stand at a place of a conversation, whatever it turns out to say."""
+    found = hashlib.sha256(b"%s %d %s" % (name.encode(), VERSION, history)).digest()
+    return Key(found, found, {"history": history.hex()}, ())
+
+
 def _key(kind: str, named: Mapping[str, Part], *, history: bytes | None, apart: str | None) -> Key:
     parts = {name: part.digest.hex() for name, part in named.items()}
     if history is not None:

@@ -20,6 +20,10 @@ BY_SLOT = (
     f"{_ROWS} WHERE step.slot = ? AND step.n = ? AND step.status = 'done' AND step.slot IS NOT NULL "
     f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY step.id DESC LIMIT 1"
 )
+_ANSWERS = (
+    f"{_ROWS} WHERE step.slot = ? AND step.kind = 'model' AND step.status = 'done' AND step.ended >= ? "
+    f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY step.ended DESC LIMIT 20"
+)
 _CHAIN = (
     "WITH RECURSIVE up (depth, digest, parent, body, sum) AS ("
     "SELECT 0, digest, parent, body, sum FROM node WHERE digest = ? UNION ALL "
@@ -203,6 +207,11 @@ def needed_by(source: Source, run_ids: Iterable[str]) -> Needed:
     ends += [digest for row in rows.values() for digest in (row.history, row.reply)]
     digests = {value for row in rows.values() for value in row.parts.values()}
     return Needed(list(rows.values()), _nodes(source, ends), _parts(source, digests))
+
+
+def answers(source: Source, slot: bytes, *, since: float) -> list[Row]:
+    """The recorded replies to one request, by whichever model, newest first."""
+    return _rows(source, _ANSWERS, (slot, since))
 
 
 def _trace(source: Source, root: Run, above: frozenset[str]) -> list[Event]:

@@ -10,6 +10,9 @@ from agentkit.events import Effects, Kind, StepStatus, Usage
 CONTROL_ERROR = "control: "
 """Marks a step that ended in a control signal (approval required, call deferred), which is never an answer."""
 
+STALE = "stale: "
+"""Begins the control signal of a model request that was answered by an old reply, because every model failed."""
+
 UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
 
 PAUSED = "paused inside it, for a person"

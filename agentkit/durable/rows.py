@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from agentkit.durable import faults
 from agentkit.durable.records import Row
-from agentkit.events import Run, Step, Usage
+from agentkit.events import Gauge, Run, Step, Usage
 
 SEALED: Final = (
     "key", "n", "gen", "slot", "kind", "name", "effects", "status", "settled", "history", "reply",
@@ -144,7 +144,8 @@ def run_to_json(run: Run) -> str:
 
 def run_of(id_: str, data: str) -> Run:
     fields = json.loads(data)
-    return Run(id=id_, **{**fields, "notes": tuple(fields["notes"])})
+    gauges = tuple(Gauge(**gauge) for gauge in fields.get("gauges", ()))
+    return Run(id=id_, **{**fields, "notes": tuple(fields["notes"]), "gauges": gauges})
 
 
 def compact(value: object) -> str:

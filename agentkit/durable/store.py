@@ -175,6 +175,10 @@ class Store:
             lambda source: reading.nearest(source, kind=kind, name=name, agent=agent, before=before, limit=limit)
         )
 
+    def answers(self, slot: bytes, *, since: float) -> list[Row]:
+        """The replies to the model request of this slot, by any model, ended since then; newest first."""
+        return self._ask(lambda source: reading.answers(source, slot, since=since))
+
     def questions(self, *, limit: int = 1000) -> list[Row]:
         """The approvals and questions, decided or not, newest first."""
         return self._ask(lambda source: reading.questions(source, limit=limit))

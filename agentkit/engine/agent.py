@@ -24,10 +24,12 @@ from pydantic_ai.usage import UsageLimits
 from pydantic_core import PydanticSerializationError
 
 from agentkit.defend import approval
+from agentkit.defend.breaker import Breaker, Thresholds
+from agentkit.defend.budget import Budget
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking
+from agentkit.engine import asking, breaking, budgeting, guards
 from agentkit.engine.answer import Answer
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward, obstacle
@@ -63,8 +65,10 @@ class Policy:
     share: Scope | None = None
     ttl: float | None = None
     approve: approval.Policy = field(default_factory=approval.Policy)
+    breaker: Thresholds | None = None
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
+    budget: Budget | None = None
 
 
 run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
@@ -201,7 +205,13 @@ def _spans_wanted(agent: AbstractAgent[Any, Any]) -> bool:
 class _Recording:
     frame: AgentRunFrame
     record: Run
+    session: Session
     agent_run: AgentRun[Any, Any] | None = None
+
+    def restate(self) -> None:
+        """Tell how the limits of the run stand, which is kept with it."""
+        self.record = replace(self.record, gauges=self.frame.gauges)
+        self.session.emit(self.record)
 
 
 _recording: ContextVar[_Recording | None] = ContextVar("agentkit_recording", default=None)
@@ -235,6 +245,15 @@ async def _journaled(
         return
     gate = gate_of(session, agent, args, kwargs)
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
+    budgets = budgeting.budgets_of(session)
+    try:
+        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_run is not None)
+    except BaseException as error:
+        budgets.leave(recording.frame)
+        await _close(session, recording, error)
+        raise
+    if recording.frame.gauges:
+        recording.restate()
     token = _recording.set(recording)
     try:
         with inside(recording.frame), Agent.using_thread_executor(session.executor), _one_by_one(gate):
@@ -246,6 +265,7 @@ async def _journaled(
         await _close(session, recording, None)
         _keep(session, policy, recording)
     finally:
+        budgets.leave(recording.frame)
         _recording.reset(token)
 
 
@@ -309,7 +329,6 @@ def _open(
     prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
     added = kwargs.get("capabilities") or ()
     execution = execution_of(session)
-    outer = enclosing_step()
     frame = AgentRunFrame(
         id=uuid.uuid4().hex[:8],
         agent=agent.name or "agent",
@@ -331,18 +350,33 @@ def _open(
         began=Counter(execution.counts),
         headless=options.headless,
         walk=options.walk,
+        breaker=Breaker(thresholds=policy.breaker or session.breaker),
+        outer=frame_of_run(),
     )
     session.journal.settle_doubt = asking.settle_doubt
+    guard(session)
     frame.forward = _forward(frame, agent, kwargs)
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
-    record = Run(
+    record = _record(session, frame, options, prompt=prompt, model=model)
+    if not session.store.read_only:
+        session.store.open_run(record)
+    session.emit(record)
+    recording = _Recording(frame, record, session)
+    frame.restate = recording.restate
+    return recording
+
+
+def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prompt: str, model: object) -> Run:
+    """What is known of a run when it begins."""
+    outer = enclosing_step()
+    return Run(
         id=frame.id,
         agent=frame.agent,
         status="running",
         label=session.label,
-        cell=execution.cell,
+        cell=frame.execution.cell,
         prompt=bounded(session.redactor.scrub(prompt), _PROMPT_CHARACTERS),
         model=models.identity(model) if isinstance(model, Model) else str(model or ""),
         mode=frame.mode,
@@ -351,10 +385,11 @@ def _open(
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
     )
-    if not session.store.read_only:
-        session.store.open_run(record)
-    session.emit(record)
-    return _Recording(frame, record)
+
+
+def guard(session: Session) -> None:
+    """Every live step of this session passes its guards."""
+    session.journal.admission = guards.chain(session, lambda: (*session.guards, breaking.GUARD))
 
 
 def _forward(frame: AgentRunFrame, agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> Forward | None:
@@ -395,6 +430,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         output=bounded(session.redactor.scrub(str(result.output)), _OUTPUT_CHARACTERS) if result else "",
         error=None if error is None else bounded(session.redactor.scrub(f"{type(error).__name__}: {error}")),
         walked=_walked(frame),
+        notes=tuple(frame.notes),
     )
     if not session.store.read_only:
         head = frame.chain.head(result.all_messages(), trusted=frame.trusted) if result else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_ai.messages import ModelMessage
 
+from agentkit.engine import lastresort
 from agentkit.engine.session import Session
 from agentkit.events import Event, Run
 
@@ -24,6 +25,11 @@ class Answer:
     def text(self) -> str:
         """The output as Markdown text."""
         return self.output if isinstance(self.output, str) else str(self.output)
+
+    @property
+    def stale(self) -> float | None:
+        """How old, in seconds, the oldest cached reply is that this answer rests on; None when models answered."""
+        return lastresort.oldest(self.messages)
 
     def events(self) -> list[Event]:
         """The run and its steps, those of sub-agents included, as recorded."""

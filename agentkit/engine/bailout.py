@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
-from pydantic_ai.messages import ModelMessage, ToolCallPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import UsageLimits
@@ -21,7 +21,7 @@ from agentkit.durable.frames import Execution, bounded
 from agentkit.engine.asking import ask_all, question_call
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.session import current_execution
-from agentkit.errors import Stopped
+from agentkit.errors import BudgetExceeded, Stopped
 
 _ATTEMPTS = 3
 _ATTEMPT_CHARACTERS = 600
@@ -31,6 +31,8 @@ _USED_UP = ("max retries count", "maximum output retries")
 
 async def instead(frame: AgentRunFrame, ctx: RunContext[Any], error: BaseException) -> AgentRunResult[Any]:
     """The result a person led the run to; `error` itself where nobody is there, or it is none of these."""
+    if isinstance(error, BudgetExceeded) and error.finish:
+        return AgentRunResult(output=_so_far(frame, error))
     if frame.session is None or frame.session.asker is None or not _is_used_up(error):
         raise error
     question = _question(frame, ctx, error)
@@ -49,6 +51,19 @@ async def instead(frame: AgentRunFrame, ctx: RunContext[Any], error: BaseExcepti
                 return await _again(frame, ctx, ctx.prompt, usage_limits=_raised(ctx.usage_limits))
         case _:
             raise Stopped(f"stopped by the person: {error}")
+
+
+def _so_far(frame: AgentRunFrame, error: BudgetExceeded) -> str:
+    """What there is when a run is finished at its budget: what the agent said, else what its tools gave."""
+    texts = [
+        part.content
+        for message in frame.messages()
+        if isinstance(message, ModelResponse)
+        for part in message.parts
+        if isinstance(part, TextPart) and part.content.strip()
+    ]
+    found = "\n\n".join(texts) or "\n".join(f"- {line}" for line in frame.ran)
+    return f"{found}\n\n*Finished at a budget, before the agent was done.*".strip()
 
 
 def _is_used_up(error: BaseException) -> bool:

@@ -13,6 +13,8 @@ from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from agentkit.defend import approval
+from agentkit.defend.breaker import parse_thresholds
+from agentkit.defend.budget import Budget, parse, parse_at_limit
 from agentkit.define import models
 from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
@@ -20,6 +22,7 @@ from agentkit.define.tools import Declaration, check, declaration
 from agentkit.engine import isolation
 from agentkit.engine.agent import DurableAgent, Policy
 from agentkit.engine.asking import CALLED, ask_user
+from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.coding import code_tool
 from agentkit.engine.session import current
 from agentkit.errors import MissingExtra, UserError, nearest
@@ -41,13 +44,19 @@ def build(
     ask: bool = False,
     code: bool = False,
     call: str | Sequence[str] = (),
+    breaker: str | None = None,
+    budget: str | None = None,
+    at_limit: str | None = None,
 ) -> DurableAgent:
     """A durable agent named `name`, as `spec` describes it.
 
     `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by URL or a JSON
     file. `approve` names the tools whose calls need a person, with `*` for anything, those of its sub-agents too; `ask`
     lets the agent ask the person questions. `code` gives it `run_code`: it writes Python that calls its tools, or those
-    named in `call`, in a sandbox. Raises UserError, in one line, for what cannot be built.
+    named in `call`, in a sandbox. `breaker` sets thresholds of the circuit breaker, as in "repeats=3/5/8 usd/min=2", or
+    "off". `budget` limits each run ("0.50usd, 20k tokens, 60k tpm, 30 requests, 10min"), or each cell, day, month or
+    all ("5usd/day"); `at_limit` is what happens there: ask, wait, fallback or stop. Raises UserError, in one line, for
+    what cannot be built.
     """
     functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
     subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
@@ -64,7 +73,7 @@ def build(
     held = _patterns("--approve", approve, [*named, *within], others=others or None in inside)
     if call and not code:
         raise UserError("--call names what the agent's code may call: add --code")
-    return DurableAgent.from_fields(
+    agent = DurableAgent.from_fields(
         spec.fields,
         model=models.resolve(_model_of(spec, model)),
         name=name,
@@ -81,9 +90,22 @@ def build(
             share=share,
             ttl=ttl,
             approve=approval.Policy(patterns=held),
+            budget=_budget(budget, at_limit),
+            breaker=None if breaker is None else parse_thresholds(breaker),
             notes=_notes(functions),
         ),
     )
+    if (session := current()) is not None:
+        budgets_of(session).built(name, agent.policy.budget)
+    return agent
+
+
+def _budget(limits: str | None, at_limit: str | None) -> Budget | None:
+    if limits is None and at_limit is not None:
+        raise UserError(f"--at-limit {at_limit} says what happens at a limit, but there is none: add --budget 0.50usd")
+    if limits is None:
+        return None
+    return Budget(limits=parse(limits), at_limit=None if at_limit is None else parse_at_limit(at_limit))
 
 
 def _patterns(option: str, given: str | Sequence[str], names: Sequence[str], *, others: bool) -> tuple[str, ...]:

@@ -35,15 +35,16 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, declaration
-from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
+from agentkit.define.tools import Declaration, declaration, loop_identity
+from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, isolation
+from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
+from agentkit.engine.guards import ModelAsked, ToolAsked
 from agentkit.engine.stream import LiveModel, forward_deltas
 from agentkit.events import Effects, Kind, Usage
 
@@ -51,7 +52,6 @@ ENGINE = "agentkit"
 _SHARED_SECONDS = 30 * 24 * 3600.0
 # The code of MCP and dynamic tools is somewhere else: they are known by their schema, which is in the history.
 _FOREIGN = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
-_ONE_LINE = 200
 _NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
 
 
@@ -83,23 +83,22 @@ class JournalBackend(JournalCallableOperationBackend[None]):
                 frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
             )
         _mark_span(performed, frame)
-        if isinstance(operation_id, ModelRequestId) and performed.replayed and frame.forward is not None:
-            performed = frame.forward.beyond(performed, cast(RunContext[Any], cache_key[-1]))
+        if isinstance(operation_id, ModelRequestId):
+            chained.note(frame, performed)
+            frame.asked_live = not performed.replayed
+            if performed.replayed and frame.forward is not None:
+                performed = frame.forward.beyond(performed, cast(RunContext[Any], cache_key[-1]))
         if isinstance(operation_id, ToolsetCallToolId):
-            tool_name, args, *_ = cache_key
-            frame.ran.append(in_one_line(str(tool_name), args, performed.payload))
+            tool_name, args, _, tool = cast(tuple[Any, ...], cache_key)
+            frame.ran.append(said.in_one_line(str(tool_name), args, performed.payload))
+            if performed.replayed and frame.asked_live:
+                breaking.answered_from_record(frame, tool_name, args, tool, performed.payload)
         return performed.payload
 
 
 async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
     await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
-
-
-def in_one_line(name: str, args: Any, payload: Any) -> str:
-    """A call that was made, with its result."""
-    result = bounded(_returned(payload), _ONE_LINE)
-    return f"{name}({bounded(_shown_arguments(args), _ONE_LINE)})" + (f" → {result}" if result else "")
 
 
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
@@ -109,7 +108,8 @@ def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awai
         step = current_step.get()
         token = arrivals.set(None if step is None else step.arrivals)
         try:
-            return await body()
+            with throttling.explained():
+                return await body()
         finally:
             arrivals.reset(token)
 
@@ -192,7 +192,7 @@ def model_call(
 ) -> Call:
     history = frame.chain.digest(messages, trusted=frame.trusted)
     in_use = _model_in_use(model_id, ctx)
-    members = models.members(in_use) if isinstance(in_use, FallbackModel) else ()
+    members = models.answering(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
     key = model_key(model=identity, history=history, settings=settings, params=parameters, memo=frame.memo)
     by_member = {
@@ -202,12 +202,13 @@ def model_call(
         for member in members[1:]
     }
     names = {member.model_name: models.identity(member) for member in members}
+    tried = chained.begin(frame, key, parameters)
     return Call(
         key=key,
         kind="model",
         name=identity,
         effects="none",
-        request=_last_text(messages),
+        request=said.last_text(messages),
         history=history,
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
@@ -216,9 +217,11 @@ def model_call(
         cache=frame.cache(frame.share),
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
-        read=lambda payload: _read_response(payload, names, by_member),
+        read=lambda payload: _read_response(payload, tried.answered, names, by_member),
+        control=lastresort.control,
         as_replayed=as_replayed,
-        describe=_said,
+        describe=said.said,
+        about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
     )
 
 
@@ -238,53 +241,21 @@ def _bare(model: object) -> Model:
     return cast(Model, model)
 
 
-def _read_response(payload: Any, names: Mapping[str, str], by_member: Mapping[str, bytes]) -> Reading:
+def _read_response(
+    payload: Any, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
     usage = Usage(
         input_tokens=response.usage.input_tokens,
         output_tokens=response.usage.output_tokens,
         cost=models.price(response),
     )
-    answered = names.get(response.model_name or "")
+    answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
 
 
 def _complete(payload: Any) -> bool:
     return payload.get("finish_reason") not in ("length", "content_filter", "error") and bool(payload.get("parts"))
-
-
-def _said(payload: Any) -> str:
-    """A reply as a person reads it: its text, and the calls it asks for."""
-    return " ".join(filter(None, (_said_part(part) for part in payload.get("parts", ()))))
-
-
-def _said_part(part: Any) -> str:
-    if "tool_name" not in part:
-        content = part.get("content")
-        return content if isinstance(content, str) and part.get("part_kind") == "text" else ""
-    args = part.get("args")
-    if isinstance(args, str):
-        try:
-            args = json.loads(args or "{}")
-        except ValueError:
-            return f"→ {part['tool_name']}({args})"
-    return f"→ {part['tool_name']}({_shown_arguments(args or {})})"
-
-
-def _returned(payload: Any) -> str:
-    """A tool's result as a person reads it; a control signal by its name and message."""
-    if payload.get("kind") in ("tool_return", "tool_content_result"):
-        result = payload.get("result")
-        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-    return f"{payload.get('kind', '')}: {payload.get('message') or payload.get('title') or ''}".rstrip(": ")
-
-
-def _last_text(messages: list[ModelMessage]) -> str:
-    for part in reversed(messages[-1].parts if messages else ()):
-        content = getattr(part, "content", None)
-        if content is not None:
-            return content if isinstance(content, str) else repr(content)
-    return ""
 
 
 # -- tools
@@ -334,7 +305,7 @@ def tool_call(
         kind="tool",
         name=name,
         effects=declared.effects,
-        request=_shown_arguments(args),
+        request=said.shown_arguments(args),
         history=history,
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
@@ -345,7 +316,8 @@ def tool_call(
         control=_control,
         stale=isolation.outgrown(function, declared),
         cacheable=lambda payload: payload.get("kind") == "tool_return",
-        describe=_returned,
+        describe=said.returned,
+        about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
 
 
@@ -362,10 +334,6 @@ def _from_hints(tool: Any) -> Declaration:
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
     return _FOREIGN if function is None else tool_digest(function, memo=memo)
-
-
-def _shown_arguments(args: Any) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, dict) else repr(args)
 
 
 def _control(payload: Any) -> str | None:
@@ -408,9 +376,9 @@ def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: R
 def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] | None) -> Call:
     """What a person put in the place of a step, as a step of its own."""
     value = edit["value"]
-    said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     stands = edit["what"] in ("result", "reply")
-    asked, answered = ("", f"{said} (by you)") if stands else (f": {said}", "by you")
+    asked, answered = ("", f"{text} (by you)") if stands else (f": {text}", "by you")
     call = _operation(frame, "question", name, edit, ctx)
     return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
@@ -486,6 +454,8 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
         frame = frame_of_run()
         if frame is not None and frame.gate is not None:
             await frame.gate.revise(ctx, request_context)
+        if frame is not None:
+            await breaking.before_request(frame, ctx, request_context)
         return await super().before_model_request(ctx, request_context)
 
 

@@ -101,7 +101,7 @@ def _asks(question: Question) -> tuple[str, Any]:
 
 # ---- typed, in a cell or in a shell
 
-_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint")
+_TYPED = ("edit", "deny", "answer", "redo", "stop", "hint", "once", "raise", "finish")
 
 
 def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decision:
@@ -123,6 +123,12 @@ def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decisi
             return Decision(verdict="hint", reason=given["hint"])
         case ["redo"]:
             return Decision(verdict="redo")
+        case ["once"]:
+            return Decision(verdict="once")
+        case ["raise"]:
+            return Decision(verdict="raise", answer=given["raise"] or None)
+        case ["finish"]:
+            return Decision(verdict="finish")
         case _:
             return Decision(verdict="stop")
 

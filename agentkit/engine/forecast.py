@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -17,26 +17,48 @@ from agentkit.events import Event, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Tokens and USD; `output_tokens` and `cost` are None where nothing is known to tell them from."""
+    """Tokens and USD; `output_tokens` and `cost` are None where nothing is known to tell them from.
+
+    `least` and `most` are the costs of the shortest and the longest answer it was told from, and `how` says which.
+    """
 
     input_tokens: int = 0
     output_tokens: int | None = None
     cost: float | None = None
+    least: float | None = None
+    most: float | None = None
+    how: str = ""
 
 
-def of_step(pending: Pending, events: Iterable[Event]) -> Forecast | None:
-    """A model request: its input as it stands, and as much output as the run's requests had; None for a tool call."""
+def of_step(
+    pending: Pending, events: Iterable[Event], *, earlier: Callable[[], Iterable[Event]] = tuple
+) -> Forecast | None:
+    """A model request: its input as it stands, and as much output as the run's requests had; None for a tool call.
+
+    Where the run has no answer yet, it is told from those of `earlier` runs of the agent.
+    """
     if pending.kind != "model":
         return None
     asked = estimate(pending.messages, ModelResponse(parts=[])).input_tokens
     asked += 0 if pending.arrival.parameters is None else overhead(pending.arrival.parameters)
-    answers = [step.usage.output_tokens for step in _requests(events) if step.usage is not None]
-    answered = round(median(answers)) if answers else None
+    answers, of = _answers(events), "this run"
+    if not answers:
+        answers, of = _answers(earlier()), f"recorded runs of {pending.agent}"
+    if not answers:
+        return Forecast(input_tokens=asked, cost=_price(pending, asked, 0))
+    middle = round(median(answers))
     return Forecast(
-        input_tokens=asked, output_tokens=answered, cost=_price(pending, RequestUsage(
-            input_tokens=asked, output_tokens=answered or 0
-        )),
-    )  # fmt: skip
+        input_tokens=asked,
+        output_tokens=middle,
+        cost=_price(pending, asked, middle),
+        least=_price(pending, asked, min(answers)),
+        most=_price(pending, asked, max(answers)),
+        how=f"as {len(answers)} answer{'s' * (len(answers) != 1)} of {of}",
+    )
+
+
+def _answers(events: Iterable[Event]) -> list[int]:
+    return [step.usage.output_tokens for step in _requests(events) if step.usage is not None]
 
 
 def of_rest(events: Iterable[Event], *, run: str, since: int) -> tuple[int, float, int]:
@@ -62,14 +84,8 @@ def _requests(events: Iterable[Event]) -> list[Step]:
     return [event for event in events if isinstance(event, Step) and event.kind == "model" and event.status == "done"]
 
 
-def _price(pending: Pending, usage: RequestUsage) -> float | None:
+def _price(pending: Pending, asked: int, answered: int) -> float | None:
     model = pending.arrival.model
     if model is None:
         return None
-    members = models.members(model)
-    if models.identity(members[0]).startswith("offline"):
-        return 0.0
-    response = ModelResponse(
-        parts=[], usage=usage, model_name=members[0].model_name, provider_name=getattr(members[0], "system", None)
-    )
-    return models.price(response)
+    return models.list_price(models.members(model)[0], RequestUsage(input_tokens=asked, output_tokens=answered))

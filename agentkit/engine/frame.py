@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai.tools import RunContext
 
 from agentkit.defend.approval import Headless
+from agentkit.defend.breaker import Breaker
+from agentkit.defend.budget import USER, Amounts, Node
 from agentkit.durable.frames import CallCacheView, RunFrame, current_run
 from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.keys import Chain, RequestParts
 from agentkit.engine.gate import Gate
 from agentkit.engine.session import Session
-from agentkit.events import Scope
+from agentkit.events import Gauge, Scope
 
 
 class Shortcut(Protocol):
@@ -34,7 +37,10 @@ class AgentRunFrame(RunFrame):
     `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
     they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
     how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
-    pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`.
+    pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`. `asked_live`:
+    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `place`
+    where it stands in the tree of budgets, `replayed_amounts` what its replayed steps took when they were live, and
+    `gauges` how its limits stood; `restate` tells those who listen when they changed.
     """
 
     journal: Journal
@@ -57,6 +63,15 @@ class AgentRunFrame(RunFrame):
     state: Any = None
     forward: Shortcut | None = None
     walk: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
+    asked_live: bool = False
+    notes: list[str] = field(default_factory=list)
+    outer: AgentRunFrame | None = None
+    place: Node = USER
+    opened: float = field(default_factory=time.time)
+    replayed_amounts: Amounts = field(default_factory=Amounts)
+    gauges: tuple[Gauge, ...] = ()
+    restate: Callable[[], None] = lambda: None
 
 
 def frame_of_run() -> AgentRunFrame | None:

@@ -20,9 +20,9 @@ from agentkit.defend.frames import FrameHandle
 from agentkit.defend.sandbox import CallFailed, HostCall, failed_at, failed_call
 from agentkit.define.tools import Declaration, check, declaration
 from agentkit.durable.frames import Call
-from agentkit.engine import asking, isolation
+from agentkit.engine import asking, isolation, said
 from agentkit.engine.build import as_tool
-from agentkit.engine.calls import edit_call, in_one_line, tool_call
+from agentkit.engine.calls import edit_call, tool_call
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.gate import Arrival
 from agentkit.errors import AgentKitError, UserError
@@ -165,7 +165,7 @@ async def perform_call(
         raise
     except Exception as error:
         raise failed_call(error) from error
-    frame.ran.append(in_one_line(tool.name, arguments, performed.payload))
+    frame.ran.append(said.in_one_line(tool.name, arguments, performed.payload))
     return crossing.from_record(performed.payload["result"])
 
 

@@ -17,17 +17,18 @@ from pydantic_ai import Agent
 
 from agentkit.defend import approval, crossing
 from agentkit.defend import sandbox as driver
+from agentkit.defend.breaker import Breaker
 from agentkit.defend.frames import FrameHandle
 from agentkit.defend.limits import Limits
 from agentkit.defend.parcel import Parcel
 from agentkit.define.digest import tool_digest, value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
-from agentkit.engine import asking
-from agentkit.engine.agent import RunOptions, gate_of, inside_nothing, options_of, run_with
+from agentkit.engine import asking, budgeting
+from agentkit.engine.agent import RunOptions, gate_of, guard, inside_nothing, options_of, run_with
 from agentkit.engine.calls import enclosing_step
 from agentkit.engine.edits import Path
-from agentkit.engine.frame import AgentRunFrame
+from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.hostcalls import Before, HostTool, host_tools, perform_call
 from agentkit.engine.process_tier import run_in_process
@@ -185,16 +186,21 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
     gate = gate_of(session, script, (script.source,), {})
     frame = _frame(session, script, options, gate)
     session.journal.settle_doubt = asking.settle_doubt
+    guard(session)
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
     run = _opened(session, script, frame)
+    budgets = budgeting.budgets_of(session)
     try:
+        await budgets.enter(frame, None, within=enclosing_step() is not None)
         with inside(frame), asking.asking_for(script.approve), Agent.using_thread_executor(session.executor):
             yield frame
     except BaseException as error:
         await _closed(session, run, error)
         raise
+    finally:
+        budgets.leave(frame)
     await _closed(session, run, None)
 
 
@@ -215,6 +221,8 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         owner=script,
         began=Counter(execution.counts),
         headless=options.headless,
+        breaker=Breaker(thresholds=session.breaker),
+        outer=frame_of_run(),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from agentkit.defend.approval import HEADLESS_VARIABLE, Decision, Headless, Policy, Question, parse_headless
+from agentkit.defend.breaker import Thresholds
 from agentkit.durable.cache import CallCache
 from agentkit.durable.frames import CallCacheView, Execution, dumps
 from agentkit.durable.journal import Journal
@@ -88,6 +89,8 @@ class Session:
         self.bench = Bench()
         self.policy = Policy()
         self.asker: Asker | None = None
+        self.guards: tuple[Any, ...] = ()
+        self.breaker = Thresholds()
         self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
 
     @cached_property

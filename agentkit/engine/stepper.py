@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, cast
 from pydantic_ai.agent import AbstractAgent
 
 from agentkit.durable.frames import Execution, current_run, current_step
-from agentkit.engine import forecast
+from agentkit.engine import estimating, forecast
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.edits import WHATS, Override, Path, What, check, read_path, spoken, with_edit
 from agentkit.engine.forecast import Forecast
@@ -98,7 +98,10 @@ class Stepped:
     @property
     def forecast(self) -> Forecast | None:
         """What the pending step is expected to cost, were it live."""
-        return None if self.pending is None else forecast.of_step(self.pending, self.events())
+        step = self.pending
+        if step is None:
+            return None
+        return forecast.of_step(step, self.events(), earlier=lambda: estimating.recorded(self.session, step.agent))
 
     def events(self) -> list[Event]:
         """The run and its steps so far, with the runs inside them."""

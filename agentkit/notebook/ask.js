@@ -162,6 +162,24 @@ class Card {
     this.button("Stop", "bad", () => ({ verdict: "stop" }));
   }
 
+  budget() {
+    const field = this.line("raise it to", false);
+    field.value = this.card.default;
+    this.button("Raise to", "good", () => ({ verdict: "raise", answer: field.value }));
+    this.actions.append(field);
+    if (this.card.choices.includes("finish")) this.button("Finish with what there is", "plain", () => ({ verdict: "finish" }));
+    this.button("Stop", "bad", () => ({ verdict: "stop" }));
+  }
+
+  circuit() {
+    this.button("Continue once", "plain", () => ({ verdict: "once" }));
+    this.button("Raise the threshold", "plain", () => ({ verdict: "raise" }));
+    const hint = this.line("what the agent should do instead", true);
+    this.button("Steer", "good", () => ({ verdict: "hint", reason: hint.value }));
+    this.button("Stop", "bad", () => ({ verdict: "stop" }));
+    this.actions.append(hint);
+  }
+
   say(text, colour) {
     this.told.textContent = text;
     this.told.style.color = COLOURS[colour];

@@ -12,6 +12,7 @@ from typing import Any
 from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
+_MEMBERS = 4
 _kept: list[str] = []
 _raised: list[AgentKitError] = []
 
@@ -68,9 +69,12 @@ def unregister(shell: Any) -> None:
 
 
 def _told(error: Exception, doing: str) -> AgentKitError:
-    leaf = next(_leaves(error), error)
+    leaves = list(_leaves(error))
+    leaf = leaves[0] if leaves else error
     module = type(leaf).__module__.partition(".")[0]
-    what = f"{type(leaf).__name__}: {_first_line(leaf)}{_place(leaf)}"
+    # The members of a fallback chain, each with what was wrong with it.
+    others = "".join(f"; then {type(other).__name__}: {_first_line(other)}" for other in leaves[1:_MEMBERS])
+    what = f"{type(leaf).__name__}: {_first_line(leaf)}{_place(leaf)}{others}"
     if module == "pydantic_ai" and type(leaf).__name__ == "UserError":
         return UserError(f"{doing}: {_first_line(leaf)}")
     again = ", running again continues" if " run " in f"{doing} " else ""

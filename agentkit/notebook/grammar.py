@@ -45,6 +45,9 @@ _BUILD = {
     "ask": Option(help="let the agent ask you questions (the tool ask_user)"),
     "code": Option(help="let the agent write Python that calls its tools, in the sandbox (the tool run_code)"),
     "call": Option(value="A,B*", takes="tools", help="with --code: the tools that its code may call, if not all"),
+    "breaker": Option(value="THRESHOLDS", help="when the circuit breaker acts: repeats=3/5/8 usd/min=2, or off"),
+    "budget": Option(value="LIMITS", help="of each run: 0.50usd, 20k tokens, 60k tpm, 30 requests, 10min, 5usd/day"),
+    "at-limit": Option(value="HOW", help="what happens at a limit: ask, wait, fallback or stop"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 
@@ -58,6 +61,15 @@ _RUN = {
     "deps": Option(value="NAME", takes="name", help="an object of the notebook that tools get as ctx.deps"),
 }
 
+_COMPARE = {
+    "models": Option(value="A,B", takes="model", help="the models, with commas between; a chain is one of them: a | b"),
+    "repeat": Option(value="N", help="ask each so many times"),
+    "judge": Option(value="MODEL", takes="model", help="a model that grades each answer from 0 to 1"),
+    "rows": Option(value="EXPRESSION", takes="name", help="a column or list of the notebook: one prompt for each row"),
+    "as": Option(value="NAME", takes="name", help="bind the frame of all answers to this variable"),
+    "deps": _RUN["deps"],
+}
+
 _APPROVE = {
     "edit": Option(value="JSON", help="approve the call with these arguments"),
     "deny": Option(value="WHY", optional=True, help="do not make the call; the agent is told why"),
@@ -65,6 +77,9 @@ _APPROVE = {
     "answer": Option(value="TEXT", help="answer a question; the result (JSON) of a step in doubt"),
     "hint": Option(value="TEXT", help="let an agent that does not get any further go on with this hint"),
     "redo": Option(help="perform a step in doubt again"),
+    "once": Option(help="let an open circuit breaker pass exactly one more request"),
+    "raise": Option(value="LIMIT", optional=True, help="twice of the limit that was reached, or this budget"),
+    "finish": Option(help="at a budget: end the run with what there is"),
     "stop": Option(help="stop the run there"),
 }
 
@@ -128,6 +143,8 @@ _SANDBOX = {
     "mode": _RUN["mode"],
     "headless": _RUN["headless"],
 }
+
+_BUDGET = {"at-limit": _BUILD["at-limit"]}
 
 VERBS: dict[str, Verb] = {
     "build": Verb(
@@ -300,6 +317,55 @@ VERBS: dict[str, Verb] = {
         help="what waits for a person, what Always holds, what was decided",
     ),
     "policy": Verb(where="line", options=_POLICY, help="show or set what needs a person in this session"),
+    "breaker": Verb(
+        where="line",
+        words="[THRESHOLDS]",
+        most=None,
+        options={},
+        help="show or set when the circuit breaker acts: repeats=3/5/8 usd/min=2 window=80%, or off",
+    ),
+    "budget": Verb(
+        where="line",
+        words="[SCOPE] [LIMITS | off]",
+        most=None,
+        takes="agent",
+        options=_BUDGET,
+        help="what is limited and how much of it is used; limit the user, project, notebook, eval or an agent",
+    ),
+    "estimate": Verb(
+        where="both",
+        words="AGENT",
+        least=1,
+        most=None,
+        takes="agent",
+        options={},
+        help="what a run would cost, from recorded runs of the agent; the body, if any, is the prompt",
+    ),
+    "compare": Verb(
+        where="cell",
+        words="AGENT",
+        least=1,
+        most=1,
+        takes="agent",
+        options=_COMPARE,
+        help="ask several models the same; the body is the prompt, {{ row }} stands for a row of --rows",
+    ),
+    "doctor": Verb(
+        where="line",
+        words="[MODEL]",
+        most=None,
+        takes="model",
+        options={},
+        help="whether the configured models can be used: key, server, tools, streaming, structured output, price",
+    ),
+    "throttle": Verb(
+        where="line",
+        words="[MODEL LIMITS]",
+        most=None,
+        takes="model",
+        options={},
+        help="how fast model servers are asked: what they say, or MODEL 60k tpm, 500 rpm (off: what the server says)",
+    ),
     "model": Verb(
         where="line",
         words="[MODEL]",

@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
-from agentkit.engine import edits, forecast, opening, stepper
+from agentkit.engine import edits, estimating, forecast, opening, stepper
 from agentkit.engine.agent import durable
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.forecast import Forecast
@@ -234,12 +234,25 @@ def view_of(run: Stepped) -> PendingView:
         return PendingView(
             agent=run.name, run=run.run, at="?", kind="run", name=run.state, free=run.state, note=run.note, moves=()
         )
-    view = view_of_step(step, name=run.name, run=run.run, events=run.events(), clean=run.session.redactor.scrub)
+    view = view_of_step(
+        step,
+        name=run.name,
+        run=run.run,
+        events=run.events(),
+        expected=run.forecast,
+        clean=run.session.redactor.scrub,
+    )
     return replace(view, note=run.note)
 
 
 def view_of_step(
-    step: Pending, *, name: str, run: str, events: Sequence[Event], clean: Callable[[str], str]
+    step: Pending,
+    *,
+    name: str,
+    run: str,
+    events: Sequence[Event],
+    expected: Forecast | None,
+    clean: Callable[[str], str],
 ) -> PendingView:
     """What is shown of a step that waits, and of what led to it; `clean` takes the secrets out of what stays shown."""
     calls = step.beside
@@ -250,7 +263,7 @@ def view_of_step(
         kind=step.kind,
         name=step.name.split(" @ ")[0],
         free=_free(step),
-        price=_price(forecast.of_step(step, events)),
+        price=_price(expected),
         cause=step.cause,
         blocks=tuple(replace(block, text=clean(block.text)) for block in _blocks(step)),
         beside=tuple(clean(f"{call.tool_name}({_short(call.args)})") for call in calls),
@@ -266,7 +279,15 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
     from agentkit.notebook.buttons import ask_move
 
     events = desk.session.trace(gate.root)
-    view = view_of_step(step, name=step.agent, run=gate.root, events=events, clean=desk.session.redactor.scrub)
+    expected = forecast.of_step(step, events, earlier=lambda: estimating.recorded(desk.session, step.agent))
+    view = view_of_step(
+        step,
+        name=step.agent,
+        run=gate.root,
+        events=events,
+        expected=expected,
+        clean=desk.session.redactor.scrub,
+    )
     output = Output(live=True)
     output.draw(pending.bundle(view), metadata=pending.metadata(view))
     move = await ask_move(step)
@@ -291,7 +312,10 @@ def _price(expected: Forecast | None) -> str:
     known = expected.output_tokens is not None
     tokens += f", about {expected.output_tokens:,} out, this run's median" if known else ", out not known yet"
     cost = "unpriced" if expected.cost is None else f"about {wording.money(expected.cost)}"
-    return f"would be live: {cost} ({tokens})"
+    least, most = expected.least, expected.most
+    if least is not None and most is not None and wording.money(least) != wording.money(most):
+        cost += f", {wording.money(least)} to {wording.money(most)}"
+    return f"would be live: {cost} ({', '.join(filter(None, [tokens, expected.how]))})"
 
 
 def _blocks(step: Pending) -> list[Block]:

@@ -14,10 +14,25 @@ from agentkit.define.spec import Spec
 from agentkit.engine import decided
 from agentkit.engine.agent import durable
 from agentkit.engine.build import build as build_agent
+from agentkit.engine.lastresort import aged
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
-from agentkit.notebook import approving, carried, failure, grammar, look, prompt, sandboxing, stepping
+from agentkit.notebook import (
+    approving,
+    breaking,
+    budgeting,
+    carried,
+    comparing,
+    doctoring,
+    failure,
+    grammar,
+    look,
+    prompt,
+    sandboxing,
+    stepping,
+    throttling,
+)
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
@@ -35,6 +50,12 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return await run(desk, line, body)
     if line.verb == "sandbox":
         return await sandboxing.perform(desk, line, body or "")
+    if line.verb == "compare":
+        return await comparing.compare(desk, line, body or "")
+    if line.verb == "doctor":
+        return await doctoring.doctor(desk, line)
+    if line.verb == "estimate":
+        return budgeting.estimate(desk, line, body)
     if line.verb in stepping.VERBS:
         return await stepping.perform(desk, line, body)
     return _LINES[line.verb](desk, line)
@@ -78,10 +99,16 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     options["ask"] = "ask" in given
     options["code"] = "code" in given
     options["call"] = given.get("call", "")
+    if "breaker" in given:
+        options["breaker"] = given["breaker"]
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:
         options["share"] = one_of("--share", given["share"], get_args(Scope))
+    if "budget" in given:
+        options["budget"] = given["budget"]
+    if "at-limit" in given:
+        options["at_limit"] = given["at-limit"]
     if "ttl" in given:
         options["ttl"] = look.seconds(given["ttl"])
     return options
@@ -137,6 +164,8 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
         on_text=output.stream,
     )
     output.finish(answer.output)
+    if (age := answer.stale) is not None:
+        say(f"  note: stale: this rests on a cached reply, {aged(age)} old, because no model of the chain answered")
     desk.remark(tuple(desk.session.remarks))
     if (change := diverged(desk.session.store, answer.run)) is not None:
         say(f"  note: {change}; %agent why says what changed")
@@ -346,8 +375,11 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "forget": forget,
     "settle": settle,
     "approve": approve,
+    "budget": budgeting.budget,
     "approvals": lambda desk, line: _said(approving.approvals(desk.session, line)),
     "policy": lambda desk, line: _said(approving.policy(desk.session, line)),
+    "breaker": lambda desk, line: _said(breaking.breaker(desk.session, line)),
+    "throttle": lambda desk, line: _said(throttling.throttle(line)),
     "model": model,
     "mode": mode,
     "journal": journal,

@@ -43,6 +43,10 @@ def title(question: Question) -> str:
             return f"{tool} may have taken effect already"
         case "bailout":
             return f"{agent} does not get any further"
+        case "budget":
+            return f"{agent} has reached a budget"
+        case "circuit":
+            return f"{agent} gets nowhere: the circuit breaker asks"
 
 
 def json_text(value: Any) -> str:
@@ -77,6 +81,7 @@ def card(question: Question) -> dict[str, Any]:
         "choices": [wording.clean(choice, _ONE_LINE) for choice in question.choices],
         "lasting": question.lasting,
         "raisable": bool(question.default),
+        "default": wording.clean(str(question.default), _ONE_LINE) if question.kind == "budget" else "",
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TypeAlias, assert_never
 
 from agentkit.events import Event, Run, Step
-from agentkit.observe import wording
+from agentkit.observe import budgets, wording
 from agentkit.observe.lines import Bar, FoldedLine, Line, RunLine, StepLine, lines
 from agentkit.observe.plain import text
 from agentkit.observe.trace import UNFINISHED, StepNode, Trace, error_shown_below
@@ -28,6 +28,7 @@ COLOURS = {
     "failed": RED,
     "cancelled": GREY,
     "stopped": AMBER,
+    "stale": AMBER,
     "in doubt": AMBER,
 }
 _PALE = {GREEN: "#188b5299", GREY: "#7f7f7f66"}
@@ -35,6 +36,7 @@ _RULE = "1px solid #7f7f7f38"
 # Front ends typeset what stands between two dollar signs as a formula; prices do.
 _NO_MATH = "tex2jax_ignore mathjax_ignore"
 _MUTED = "opacity:0.75"
+_MUTED_STYLE = f'style="{_MUTED}"'
 _OPENED = "font-size:11px;white-space:pre-wrap;word-break:normal;margin:0 14px 4px"
 _MARKER = "13px"
 """As wide as the triangle of a row that opens."""
@@ -67,7 +69,7 @@ def html(trace: Trace, *, now: float, open: bool = True) -> str:
     return (
         f'<details{" open" if open else ""} class="{_NO_MATH}" style="border:{_RULE};border-radius:6px;'
         f'padding:5px 10px;margin:2px 0;font-size:12px;line-height:1.5;white-space:nowrap">'
-        f"{_summary(trace, now)}{_head(trace, now) if rows else ''}{rows}{_foot(trace)}</details>"
+        f"{_summary(trace, now)}{_head(trace, now) if rows else ''}{rows}{_budgets(trace)}{_foot(trace)}</details>"
     )
 
 
@@ -159,7 +161,7 @@ def _step_row(line: StepLine) -> str:
         _name(node),
         node.state,
         _bar(line.bar, COLOURS[node.state], fading=node.state in UNFINISHED),
-        took=wording.duration(line.seconds) if node.state != "in doubt" else "",
+        took=wording.took(node, line.seconds),
         tokens=wording.tokens_of(node),
         price=_saved(f"({price})") if price and node.step.replayed else price,
         opened=_opened(node.step),
@@ -234,6 +236,17 @@ def _error(error: str | None) -> list[_Remark]:
 def _notes(run: Run) -> list[_Remark]:
     left = len(run.notes) - _NOTES
     return [("", "·", note) for note in run.notes[:_NOTES]] + ([("", "·", f"{left} more notes")] if left > 0 else [])
+
+
+def _budgets(trace: Trace) -> str:
+    rows = (
+        f'<div style="display:flex;gap:8px;align-items:center;white-space:normal"><span {_MUTED_STYLE}>budget of '
+        f"{_isolated(wording.clean(line.scope, 60))}</span> {budgets.bar_html(line.share)} "
+        f"<span>{_isolated(line.said)}</span></div>"
+        for line in budgets.of_trace(trace)
+    )
+    inner = "".join(rows)
+    return f'<div style="border-top:{_RULE};padding:3px 0 1px {_MARKER}">{inner}</div>' if inner else ""
 
 
 def _foot(trace: Trace) -> str:

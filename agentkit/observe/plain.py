@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from agentkit.observe import wording
+from agentkit.observe import budgets, wording
 from agentkit.observe.lines import Bar, FoldedLine, Line, RunLine, StepLine, lines
 from agentkit.observe.trace import RunNode, StepNode, Trace, error_shown_below
 
@@ -20,7 +20,8 @@ def text(trace: Trace, *, now: float, width: int = 100) -> str:
     head = " · ".join([wording.title(trace), wording.states_said(trace), *wording.headline(trace, now), *flags])
     rows = [row for line in lines(trace, now=now) for row in _rows(line, width)]
     foot = _run_remarks(trace.roots[0], 0, width) if len(trace.roots) == 1 else []
-    return "\n".join([head, *rows, *foot])
+    bars = [f"budget of {bar.scope} {budgets.bar_text(bar.share)} {bar.said}" for bar in budgets.of_trace(trace)]
+    return "\n".join([head, *rows, *bars, *foot])
 
 
 def _rows(line: Line, width: int) -> list[str]:
@@ -44,6 +45,8 @@ def _rows(line: Line, width: int) -> list[str]:
 
 def _row(line: RunLine | StepLine, state: str, money: str, name: str, width: int) -> str:
     took = "" if state == "in doubt" else wording.duration(line.seconds)
+    if isinstance(line, StepLine):
+        took = wording.took(line.node, line.seconds)
     columns = f"{wording.GLYPHS[state]} {state:<9} {took:>8} {money:>10} {_bar(line.bar)} "
     return wording.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", width).rstrip()
 

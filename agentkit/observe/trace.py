@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, assert_never
 
 from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.records import CONTROL_ERROR, STALE
 from agentkit.events import Event, Run, RunStatus, Step
 
-StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt"]
+StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt", "stale"]
 RunState: TypeAlias = Literal["running", "waiting", "done", "failed", "stopped", "in doubt"]
 
 UNFINISHED: frozenset[StepState] = frozenset({"running", "waiting", "in doubt"})
@@ -140,6 +141,9 @@ def totals(nodes: Iterable[StepNode]) -> Totals:
     """What the steps add up to."""
     counts: defaultdict[str, float] = defaultdict(float)
     for node in nodes:
+        if not node.step.id and (node.step.waiting or node.step.status == "cancelled"):
+            # It was never let in: nothing was performed.
+            continue
         _count(node, counts)
         (_count_replayed if node.step.replayed else _count_live)(node, counts)
     whole = {name: int(value) for name, value in counts.items() if name not in _FRACTIONS}
@@ -202,6 +206,12 @@ def _newest(events: Iterable[Event]) -> tuple[dict[str, Run], dict[tuple[str, in
     return runs, steps
 
 
+def waits_for_nobody(trace: Trace) -> bool:
+    """Whether all that waits does so for a server or a budget: no person is asked anything."""
+    waiting = [node.step for root in trace.roots for node in root.every_step() if node.state == "waiting"]
+    return bool(waiting) and all(step.waiting for step in waiting)
+
+
 def _events_of(node: RunNode) -> Iterator[Event]:
     if node.announced:
         yield node.run
@@ -247,6 +257,9 @@ class _Tree:
         if state == "waiting":
             # That nobody has decided yet is its state, and not what went wrong.
             step = replace(step, error=None)
+        if state == "stale":
+            # Nothing went wrong here that is not said by its state; the words say what answered.
+            step = replace(step, error=None, result=(step.error or "").removeprefix(CONTROL_ERROR + STALE))
         return StepNode(step=step, state=state, runs=tuple(self.run_node(inner) for inner in inside))
 
     def _parent(self, run: Run) -> tuple[str, int] | None:
@@ -281,12 +294,12 @@ def _step_state(step: Step, *, running: bool) -> StepState:
         case "done":
             return "replayed" if step.replayed else "live"
         case "failed":
-            return "failed"
+            return "stale" if (step.error or "").startswith(CONTROL_ERROR + STALE) else "failed"
         case "cancelled":
             # Nobody decided, and it can still be decided: whether its run goes on or has ended.
             return "waiting" if step.kind in ASKED and step.error == WAITING else "cancelled"
         case "started":
-            if step.kind in ASKED:
+            if step.kind in ASKED or (step.waiting and running):
                 return "waiting"
             return "running" if running else "in doubt"
         case _:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 
 from agentkit.events import Step
-from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price
+from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price, waits_for_nobody
 
 GLYPHS = {
     "live": "●",
@@ -17,6 +18,7 @@ GLYPHS = {
     "failed": "✕",
     "cancelled": "–",
     "stopped": "■",
+    "stale": "◌",
     "in doubt": "?",
 }
 SAYS = {"running": "running…", "waiting": "waiting for you"}
@@ -104,8 +106,8 @@ def amount(number: int) -> str:
     return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.0f} G"
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
 
 
 def steps_said(totals: Totals) -> str:
@@ -182,9 +184,10 @@ def states_said(trace: Trace) -> str:
     """`done`, or for several runs how many are in which state."""
     counts = {state: sum(root.state == state for root in trace.roots) for state in _BY_WEIGHT}
     present = {state: count for state, count in counts.items() if count}
+    words = {state: "waiting" if state == "waiting" and waits_for_nobody(trace) else said(state) for state in present}
     if len(present) <= 1:
-        return said(next(iter(present), "done"))
-    return ", ".join(f"{count} {said(state)}" for state, count in present.items())
+        return next(iter(words.values()), "done")
+    return ", ".join(f"{count} {words[state]}" for state, count in present.items())
 
 
 def headline(trace: Trace, now: float) -> list[str]:
@@ -206,9 +209,14 @@ def flags(trace: Trace) -> list[tuple[str, str]]:
     all_flags = (
         ("failed", totals.failed, f"{counted(totals.failed, 'step')} failed", "failed" not in states),
         ("in doubt", totals.in_doubt, f"{counted(totals.in_doubt, 'step')} in doubt", "in doubt" not in states),
+        ("stale", _stale(trace), f"{counted(_stale(trace), 'cached reply', 'cached replies')}", True),
         ("in doubt", totals.paid_twice, f"{totals.paid_twice:,} possibly paid twice", True),
     )
     return [(state, words) for state, count, words, new in all_flags if count and new]
+
+
+def _stale(trace: Trace) -> int:
+    return sum(node.state == "stale" for root in trace.roots for node in root.every_step())
 
 
 def tokens_of(node: StepNode) -> str:
@@ -247,8 +255,19 @@ def asked_said(node: StepNode) -> str:
     return f"no buttons? run the cell again, or decide with %agent approve {node.step.id}"
 
 
+def took(node: StepNode, seconds: float) -> str:
+    """How long a step has taken; of one that waits for its turn, how long that is still going to be."""
+    step = node.step
+    if node.state == "waiting" and step.waiting and step.until is not None:
+        return f"{max(0.0, step.until - time.time()):.0f} s left"
+    return "" if node.state == "in doubt" else duration(seconds)
+
+
 def in_short(step: Step) -> str:
     """A step's question and answer on one line: a tool's arguments, a model's reply."""
+    if step.waiting:
+        left = "" if step.until is None else f", {duration(step.until - time.time())}"
+        return f"{step.waiting}{left}"
     if step.kind == "model":
         return step.result or step.request
     return (f"({step.request})" if step.request or step.kind == "tool" else "") + (

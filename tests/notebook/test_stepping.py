@@ -192,7 +192,7 @@ def test_a_pause_inside_a_tool_written_by_hand_survives_a_restart(notebook: Kern
 
 def test_the_pending_step_is_shown_in_full_with_its_price(notebook: Kernel) -> None:
     shown = notebook.run(STEP).panels[0]["data"]
-    assert "would be live: unpriced" in shown["text/plain"] and "to the model: how many?" in shown["text/plain"]
+    assert "would be live: about $0.250" in shown["text/plain"] and "to the model: how many?" in shown["text/plain"]
     assert "Count." in shown["text/html"] and "tools offered" in shown["text/html"]
     assert "<script" not in shown["text/html"] and "◇ paused before step 1" in shown["text/html"]
     shown = notebook.run("%agent next").panels[0]["data"]

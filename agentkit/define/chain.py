@@ -1,0 +1,321 @@
+"""A fallback chain of models: which failure leads on to which member, decided before the first token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from pydantic_ai import RunContext
+from pydantic_ai.exceptions import (
+    ContentFilterError,
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelContextWindowExceededError,
+    ModelHTTPError,
+    ModelNotFoundError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestRejectedError,
+)
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings, merge_model_settings
+
+from agentkit.define.metering import NotSent
+from agentkit.define.replies import WordByWord
+from agentkit.errors import UserError
+
+Cause: TypeAlias = Literal[
+    "outage", "rate limit", "context overflow", "content filter", "budget", "refused", "passed over"
+]
+
+FIRST_TOKEN = 30.0
+"""Seconds until a streamed answer of a member that is not the last must have begun."""
+
+_OPTIONS = re.compile(r"^(?P<name>.*\S)\s*\((?P<options>[^()]*)\)$")
+_TIME = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+class Failed(NamedTuple):
+    """A member that did not answer, why, and in which words."""
+
+    model: str
+    cause: Cause
+    said: str
+    window: int | None = None
+
+
+@dataclass(kw_only=True)
+class Attempts:
+    """What happened on the way through the chain for one request; `answered` is the member that did."""
+
+    failed: list[Failed] = field(default_factory=list)
+    answered: str | None = None
+    begun: bool = False
+
+
+attempts: ContextVar[Attempts | None] = ContextVar("agentkit_attempts", default=None)
+"""Those of the request that is being made; whoever wants to know puts one here before it."""
+
+affordable: ContextVar[frozenset[str] | None] = ContextVar("agentkit_affordable", default=None)
+"""The members that a budget lets pass; None: all of them."""
+
+Find: TypeAlias = Callable[[float], ModelResponse | str]
+last_resort: ContextVar[Find | None] = ContextVar("agentkit_last_resort", default=None)
+"""Finds a recorded reply to the request at hand that is at most so many seconds old, or says why there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A member as typed: `NAME`, `NAME(5s)` for its first token, `NAME(filter)` where it takes what was filtered."""
+
+    name: str
+    first_token: float | None = None
+    takes_filtered: bool = False
+
+
+def parse_link(text: str) -> Link:
+    found = _OPTIONS.match(text)
+    if found is None or found["name"] == "cached":
+        return Link(name=text)
+    first, takes = None, False
+    for option in filter(None, (part.strip() for part in found["options"].split(","))):
+        if option == "filter":
+            takes = True
+        elif time := _TIME.match(option):
+            first = float(time[1]) * _SECONDS[time[2]]
+        else:
+            raise UserError(
+                f"model {text!r}: what is {option!r}? In brackets stand a time for the first token (10s), "
+                "or filter for a member that takes what another one's content filter refused"
+            )
+    return Link(name=found["name"], first_token=first, takes_filtered=takes)
+
+
+def parse_age(text: str) -> float | None:
+    """The seconds that `cached(7d)` says; None for any other name."""
+    found = re.match(r"^cached\s*(?:\((.*)\))?$", text)
+    if found is None:
+        return None
+    time = _TIME.match((found[1] or "").strip())
+    if time is None:
+        raise UserError(f"model {text!r}: write how old a cached reply may be, as in cached(7d) or cached(12h)")
+    return float(time[1]) * _SECONDS[time[2]]
+
+
+class PassedOver(ModelAPIError):
+    """A member was not asked, because it could not have helped."""
+
+
+class Member(WrapperModel):
+    """One model of a chain: asked only where what failed before it makes it worth while, and remembered when it is."""
+
+    def __init__(self, wrapped: Model, *, link: Link, identity: str) -> None:
+        super().__init__(wrapped)
+        self.link = link
+        self.identity = identity
+        self.filter_goes_on = False
+
+    def _start_request_deadline(self, model_settings: ModelSettings | None, *, stream: bool) -> Any:
+        if stream and self.link.first_token is not None:
+            patience = ModelSettings(first_event_timeout=self.link.first_token)
+            model_settings = merge_model_settings(patience, model_settings)
+        return self.wrapped._start_request_deadline(model_settings, stream=stream)
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        self._check()
+        response = await self.wrapped.request(messages, model_settings, model_request_parameters)
+        if response.finish_reason == "content_filter" and self.filter_goes_on:
+            raise ContentFilterError(f"{self.identity}: the content filter ended the answer")
+        self._answers()
+        return response
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        self._check()
+        async with self.wrapped.request_stream(
+            messages, model_settings, model_request_parameters, run_context
+        ) as response:
+            # A stream that fails before its first event is followed by another member, which says so in its turn.
+            self._answers()
+            yield response
+
+    def _answers(self) -> None:
+        if (seen := attempts.get()) is not None:
+            seen.answered = self.identity
+
+    def _check(self) -> None:
+        seen = attempts.get()
+        passing = affordable.get()
+        if passing is not None and self.identity not in passing and not isinstance(self.wrapped, CachedReply):
+            raise PassedOver(self.model_name, "the budget does not allow it")
+        if seen is None:
+            return
+        causes = {failed.cause for failed in seen.failed}
+        if "content filter" in causes and not self.link.takes_filtered:
+            raise PassedOver(self.model_name, "is not marked (filter), and a content filter refused this")
+        if "context overflow" in causes:
+            window = self.context_window
+            needed = max(
+                (failed.window or 0 for failed in seen.failed if failed.cause == "context overflow"), default=0
+            )
+            if isinstance(self.wrapped, CachedReply) or (window is not None and needed and window <= needed):
+                raise PassedOver(self.model_name, "its window is no larger than the one that overflowed")
+
+
+class Chain(FallbackModel):
+    """pydantic-ai's fallback over members that know the cause: a wrong request goes nowhere, an outage goes on."""
+
+    def __init__(self, *members: Member) -> None:
+        for place, member in enumerate(members):
+            member.filter_goes_on = any(later.link.takes_filtered for later in members[place + 1 :])
+        super().__init__(*members, fallback_on=self._goes_on)
+        self._links = members
+
+    def _goes_on(self, error: Exception) -> bool:
+        if not isinstance(error, ModelAPIError | ContentFilterError):
+            return False
+        seen = attempts.get()
+        tried = 0 if seen is None else len(seen.failed)
+        member = self._links[min(tried, len(self._links) - 1)]
+        cause = cause_of(error)
+        if cause == "content filter" and not member.filter_goes_on:
+            return False
+        if cause == "refused":
+            return False
+        if seen is not None:
+            seen.failed.append(Failed(member.identity, cause, _said(error), member.context_window))
+            seen.answered = None
+        return True
+
+    def _begin(self) -> None:
+        seen = attempts.get()
+        if seen is None or seen.begun:
+            seen = Attempts()
+            attempts.set(seen)
+        seen.begun = True
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        self._begin()
+        return await super().request(messages, model_settings, model_request_parameters)
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        self._begin()
+        async with super().request_stream(messages, model_settings, model_request_parameters, run_context) as response:
+            yield response
+
+
+def cause_of(error: Exception) -> Cause:
+    """What a failure of a member means for the others."""
+    match error:
+        case PassedOver():
+            return "passed over"
+        case ContentFilterError():
+            return "content filter"
+        case ModelContextWindowExceededError():
+            return "context overflow"
+        case ModelRateLimitError() | ModelQuotaExceededError():
+            return "rate limit"
+        case ModelAuthenticationError() | ModelNotFoundError():
+            return "outage"
+        case ModelRequestRejectedError() if _is_filter(error):
+            return "content filter"
+        case ModelRequestRejectedError():
+            return "refused"
+        case _:
+            return "outage"
+
+
+def _is_filter(error: Exception) -> bool:
+    body = error.body if isinstance(error, ModelHTTPError) else None
+    return "content_filter" in str(body) or "content_policy" in str(body)
+
+
+def _said(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NotSent):
+            return str(cause)
+        cause = cause.__cause__
+    if isinstance(error, ModelHTTPError):
+        return str(error.status_code)
+    return " ".join(str(getattr(error, "message", error)).split())[:120]
+
+
+class CachedReply(Model):
+    """The last member of a chain: an earlier reply to the same request, as old as allowed, and labelled as stale."""
+
+    def __init__(self, *, age: float, name: str) -> None:
+        super().__init__()
+        self._age = age
+        self._name = name
+
+    @property
+    def model_name(self) -> str:
+        return self._name
+
+    @property
+    def model_id(self) -> str:
+        return self._name
+
+    @property
+    def system(self) -> str:
+        return "agentkit"
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        return self._reply()
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        reply = self._reply()
+        stream = WordByWord(model_request_parameters=model_request_parameters, reply=reply, seconds=0.0)
+        stream.metadata = reply.metadata
+        yield stream
+
+    def _reply(self) -> ModelResponse:
+        find = last_resort.get()
+        found = "nothing is recorded outside a session" if find is None else find(self._age)
+        if isinstance(found, str):
+            raise ModelAPIError(self._name, found)
+        return found

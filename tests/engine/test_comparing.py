@@ -1,0 +1,144 @@
+"""Comparisons of models, journaled and replayed, and checkups of the models that are configured."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.models import Model
+
+import agentkit
+from agentkit.define.spec import Spec
+from agentkit.engine.comparing import Comparison, alike, compare
+from agentkit.engine.doctor import examine
+from agentkit.errors import UserError
+from agentkit.observe import comparison, doctor
+from agentkit.testing import Output, ScriptedModel
+from tests.serving import serving
+
+
+def model(name: str, *replies: Any, cost: float = 0.01, delay: float = 0.0) -> ScriptedModel:
+    return ScriptedModel(replies, model_name=name, cost=cost, delay=delay)
+
+
+def go(folder: Path, chosen: Sequence[str | Model], prompts: Sequence[str] = ("Which?",), **more: Any) -> Comparison:
+    agent = agentkit.build(Spec.parse("You answer."), name="asked", model="offline")
+    with agentkit.session(folder=folder):
+        return asyncio.run(compare(agent, prompts, chosen, **more))
+
+
+def test_cost_latency_and_agreement_of_each_model(tmp_path: Path) -> None:
+    cheap = model("cheap", "North", "north.", "South", cost=0.001)
+    dear = model("dear", "North", "North", "North", cost=0.01, delay=0.05)
+    bad = model("bad", "East", "West", "East", cost=0.02, delay=0.1)
+    found = go(tmp_path, [cheap, dear, bad], repeat=3)
+    frame = comparison.models_frame(found).set_index("model")
+    assert list(frame.index) == ["scripted:cheap", "scripted:dear", "scripted:bad"]
+    assert frame.loc["scripted:cheap", "cost"] == pytest.approx(0.001)
+    assert frame.loc["scripted:dear", "p50"] >= 0.05
+    assert frame.loc["scripted:bad", "agreement"] == 0
+    assert list(frame["pareto"]) == [True, False, False]
+    samples = comparison.samples_frame(found)
+    assert len(samples) == 9 and set(samples["asked"]) == {"Which?"}
+
+
+def test_it_is_journaled_and_replays_with_the_figures_of_the_live_runs(tmp_path: Path) -> None:
+    first = go(tmp_path, [model("a", "one", "two", delay=0.05)], repeat=2)
+    again = go(tmp_path, [model("a")], repeat=2)
+    assert [sample.output for sample in again.samples] == ["one", "two"]
+    assert all(sample.replayed for sample in again.samples)
+    for then, now in zip(first.samples, again.samples, strict=True):
+        assert (now.cost, now.output_tokens) == (then.cost, then.output_tokens)
+        assert now.seconds is not None and now.seconds >= 0.05
+
+
+def test_one_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    found = go(tmp_path, [model("down", ModelHTTPError(503, "down")), model("up", "fine")])
+    down, up = found.samples
+    assert "503" in down.error and up.output == "fine"
+    frame = comparison.models_frame(found)
+    assert list(frame["failed"]) == [1, 0] and list(frame["pareto"]) == [False, True]
+    assert "1 failed" in comparison.html(found)
+
+
+def test_a_judge_grades_and_a_relative_is_named(tmp_path: Path) -> None:
+    judge = ScriptedModel.by(lambda messages: Output({"reason": "good", "score": 0.75}), model_name="judge")
+    found = go(tmp_path, [model("a", "one"), model("b", "two")], judge=judge)
+    assert [sample.score for sample in found.samples] == [0.75, 0.75]
+    assert "of the same family as scripted:a, scripted:b" in found.notes[0]
+    assert ">0.75<" in comparison.html(found)
+
+
+def test_each_row_is_a_prompt(tmp_path: Path) -> None:
+    found = go(tmp_path, [model("a", "1", "2")], prompts=["first", "second"])
+    assert [sample.prompt for sample in found.samples] == [0, 1]
+
+
+def test_agreement_of_texts_and_values() -> None:
+    assert alike("It is North!", "it is north") == 1
+    assert alike("It is North", "It was South") == pytest.approx(1 / 3)
+    assert (alike({"a": 1}, {"a": 1}), alike({"a": 1}, {"a": 2})) == (1, 0)
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    ordered = [float(number) for number in range(1, 101)]
+    assert [comparison.percentile(ordered, share) for share in (50, 95, 99)] == [50, 95, 99]
+    assert comparison.percentile([2.0], 99) == 2.0 and comparison.percentile([], 50) is None
+
+
+@pytest.mark.parametrize("chosen", [[], ["offline", "offline"]])
+def test_models_that_make_no_comparison_are_one_line(tmp_path: Path, chosen: list[str | Model]) -> None:
+    with pytest.raises(UserError, match="name each model once"):
+        go(tmp_path, chosen)
+
+
+def test_the_picture_escapes_what_is_foreign(tmp_path: Path) -> None:
+    found = go(tmp_path, [model("<script>", "x")])
+    assert "<script>" not in comparison.html(found) and "<svg" not in comparison.html(found)
+
+
+# ---- doctor
+
+
+def test_a_checkup_of_servers_keys_and_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        good, wrong = server.model("small"), server.model("small").replace("http://", "http://sk-wrong@")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        found = {
+            one.used_by: one
+            for one in asyncio.run(
+                examine(
+                    {
+                        "offline": "offline",
+                        "good": good,
+                        "wrong": wrong,
+                        "gone": "http://127.0.0.1:9/v1#x",
+                        "priced": "openai:gpt-4o",
+                        "keyless": "anthropic:claude-sonnet-4-5",
+                        "typo": "ofline",
+                    }
+                )
+            )
+        }
+        assert not server.ledger()
+    assert (found["offline"].reachable, found["offline"].price) == ("not needed", "yes")
+    assert (found["good"].reachable, found["good"].key, found["good"].price) == ("yes", "yes", "no")
+    assert (found["wrong"].reachable, found["wrong"].key) == ("yes", "no")
+    assert "refused (401)" in found["wrong"].problem
+    assert found["gone"].reachable == "no" and "cannot reach 127.0.0.1:9" in found["gone"].problem
+    priced = found["priced"]
+    assert (priced.tools, priced.streaming, priced.structured_output, priced.price) == ("yes", "yes", "yes", "yes")
+    assert found["keyless"].problem
+    assert "did you mean 'offline'" in found["typo"].problem
+    shown = doctor.text(list(found.values()))
+    assert "cannot reach 127.0.0.1:9" in shown and "sk-wrong" not in shown + doctor.html(list(found.values()))
+
+
+def test_members_of_a_chain_are_examined_each(tmp_path: Path) -> None:
+    found = asyncio.run(examine({"steady": "offline | test(5s) | cached(7d)"}))
+    assert [one.model for one in found] == ["offline", "test:test"]
