@@ -28,9 +28,14 @@ _HOME = {
     "Spec": "agentkit.define.spec",
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
+    "closure": "agentkit.pipeline.closure",
+    "elsewhere": "agentkit.define.tools",
+    "fill": "agentkit.notebook.prompt",
     "idempotency_key": "agentkit.durable.frames",
     "session": "agentkit.engine.session",
+    "start": "agentkit.pipeline.runtime",
     "step": "agentkit.engine.opening",
+    "task": "agentkit.pipeline.runtime",
     "tool": "agentkit.define.tools",
 }
 

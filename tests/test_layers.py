@@ -17,7 +17,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("define", "durable", "defend"),
     ("engine",),
     ("observe",),
-    ("notebook", "pipeline"),
+    ("pipeline",),
+    ("notebook",),
     ("demo",),
     ("agentkit", "cli", "testing"),
 )

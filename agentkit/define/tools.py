@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, cast, get_args, overload
 
 from agentkit.errors import UserError
 from agentkit.events import Effects, Scope
@@ -41,6 +42,7 @@ class Declaration:
 
 
 _PLAIN = Declaration()
+_STANDS_FOR = "__agentkit_stands_for__"
 
 
 @overload
@@ -75,6 +77,25 @@ def declaration(function: Callable[..., Any]) -> Declaration:
     """What `function` declares; nothing for a plain function."""
     found = getattr(inspect.unwrap(function), _ATTRIBUTE, None) or getattr(function, _ATTRIBUTE, None)
     return found if isinstance(found, Declaration) else _PLAIN
+
+
+def elsewhere(function: F, performed: Callable[..., Any]) -> F:
+    """`function` as a tool that is performed by `performed`, on another machine: to the agent and the record it is the
+    same tool, with its name, its types, its declaration and its digest.
+    """
+
+    async def stand_in(*args: Any, **kwargs: Any) -> Any:
+        return await performed(*args, **kwargs)
+
+    functools.update_wrapper(stand_in, function)
+    setattr(stand_in, _STANDS_FOR, function)
+    return cast(F, stand_in)
+
+
+def stood_for(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a stand-in stands for, else the function itself."""
+    found: Callable[..., Any] = getattr(function, _STANDS_FOR, function)
+    return found
 
 
 def _declaration(

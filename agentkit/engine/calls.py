@@ -35,7 +35,7 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, declaration
+from agentkit.define.tools import Declaration, declaration, stood_for
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
@@ -340,7 +340,7 @@ def _from_hints(tool: Any) -> Declaration:
 
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(function, memo=memo)
+    return _FOREIGN if function is None else tool_digest(stood_for(function), memo=memo)
 
 
 def _shown_arguments(args: Any) -> str:

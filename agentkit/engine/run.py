@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.messages import AgentStreamEvent, ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
 
 from agentkit.defend.approval import Headless
 from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
@@ -29,6 +37,11 @@ class Answer:
     def text(self) -> str:
         """The output as Markdown text."""
         return self.output if isinstance(self.output, str) else str(self.output)
+
+    @property
+    def conversation(self) -> str:
+        """The conversation as JSON, for `ask(conversation=…)` in another process."""
+        return ModelMessagesTypeAdapter.dump_json(list(self.messages)).decode()
 
     def events(self) -> list[Event]:
         """The run and its steps, those of sub-agents included, as recorded."""
@@ -55,20 +68,23 @@ async def ask(
     headless: Headless | None = None,
     deps: Any = None,
     on_text: Callable[[str], None] | None = None,
+    conversation: str | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Run `agent` on `prompt` in the open session.
 
     `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
     kernel before this cell. `headless` is what happens to a call that needs a person where there is none: it stays
-    open (`suspend`), is denied or allowed. `on_text` is called with the answer's text so far. `more` are other keywords
-    of the agent's own `run`. Raises UserError when there is no such conversation, and whatever the run raises.
+    open (`suspend`), is denied or allowed. `conversation` is one to carry on that was kept as text. `on_text` is called
+    with the answer's text so far. `more` are other keywords of the agent's own `run`. Raises UserError when there is no such conversation, and whatever the run raises.
     """
     session = current()
     if session is None:
         raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
     parent = None if continues is None else parent_run(session, agent, continues)
     history = None if parent is None else messages_of(session, parent)
+    if conversation is not None:
+        history = ModelMessagesTypeAdapter.validate_json(conversation)
     if parent is not None and not history:
         raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
     seen: list[Run] = []
