@@ -28,7 +28,8 @@ class Declaration:
     `effects`: "none" only reads; "idempotent" may be repeated with the same `agentkit.idempotency_key()`; "once" must
     never be repeated unasked; "kernel" changes the kernel's own state. `verify(**arguments)` looks whether an
     interrupted call happened and gives its result, or None when it did not. `share` lets equal calls reuse the result
-    beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team.
+    beyond their own history: in the `project`, by the `user` everywhere, or from a folder `shared` by a team. `outer`:
+    it is an agent, whose own steps are recorded.
     """
 
     effects: Effects = "undeclared"
@@ -39,6 +40,7 @@ class Declaration:
     memory: str | None = None
     timeout: float | None = None
     poll: bool = False
+    outer: bool = False
 
 
 _PLAIN = Declaration()
@@ -90,6 +92,11 @@ def elsewhere(function: F, performed: Callable[..., Any]) -> F:
     functools.update_wrapper(stand_in, function)
     setattr(stand_in, _STANDS_FOR, function)
     return cast(F, stand_in)
+
+
+def performs_more(function: Callable[..., Any]) -> bool:
+    """Whether a call of it is made of steps or tasks of its own: a stand-in, or an agent as a tool."""
+    return hasattr(function, _STANDS_FOR) or declaration(function).outer
 
 
 def stood_for(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -49,7 +49,8 @@ class Call:
     `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
     they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
     names a payload that must not be recorded as an answer. `read` is applied to a live payload and `as_replayed` to a
-    recorded one; `describe` is what a person is shown of it.
+    recorded one; `describe` is what a person is shown of it. `outer`: its body performs steps or tasks of its own, each
+    of them kept by itself.
     """
 
     key: Key
@@ -72,6 +73,7 @@ class Call:
     as_replayed: Callable[[Payload], Payload] = lambda payload: payload
     encode: Callable[[object], Payload] | None = None
     describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
+    outer: bool = False
 
 
 @dataclass(kw_only=True)

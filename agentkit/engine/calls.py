@@ -35,7 +35,7 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, declaration, stood_for
+from agentkit.define.tools import Declaration, declaration, performs_more, stood_for
 from agentkit.durable.frames import Call, Reading, bounded, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
@@ -324,6 +324,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         control=_control,
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=_returned,
+        outer=function is not None and performs_more(function),
         encode=None if function is None or getattr(tool, "is_async", True) else encode_tool_result,
     )
 

@@ -35,6 +35,11 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return await run(desk, line, body)
     if line.verb in stepping.VERBS:
         return await stepping.perform(desk, line, body)
+    if line.verb == "export":
+        # Imported here: whoever does not export need not wait for it.
+        from agentkit.notebook import exporting
+
+        return await exporting.perform(desk, line)
     return _LINES[line.verb](desk, line)
 
 

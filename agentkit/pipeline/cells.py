@@ -156,6 +156,7 @@ class _Reader:
         later = {name.partition(".")[0] for name in listed}
         later |= expression_reads(options["output"]) if "output" in options else frozenset()
         later |= {options["deps"]} if "deps" in options else set()
+        later |= {options["model"]} if is_variable(options.get("model", "")) else set()
         holes = self.holes(body)
         reads = self.read_by(holes)
         used = Uses(reads=reads, later=frozenset(later), binds=frozenset({line.rest}), surely=frozenset({line.rest}))
@@ -167,6 +168,8 @@ class _Reader:
         for option, why in (("fresh", "a rerun would pay again"), ("mode", "the pipeline has its own")):
             if option in options:
                 self.leave_out(f"--{option} {options.pop(option)}".strip(), why)
+        if "headless" in self.contents.policy:
+            options.setdefault("headless", self.contents.policy["headless"])
         bound = target or options.get("as", "") or f"answer_{self.cell.number}"
         holes = self.holes(template)
         reads = self.read_by(holes) | {name} | ({options["deps"]} if "deps" in options else set())
@@ -286,6 +289,11 @@ class _Reader:
         elif target:
             return self.leave_out(f"{target} = {magic}", "shows or steers the notebook")
         return self.leave_out(magic, "carried over" if asked.verb in ("model", "policy") else "shows the notebook")
+
+
+def is_variable(model: str) -> bool:
+    """Whether `--model` names an object of the notebook."""
+    return model.isidentifier() and model not in ("offline", "test")
 
 
 # ---- the text of statements

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentkit.pipeline import layout
-from agentkit.pipeline.cells import Item
+from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.plan import Plan, Task
 
@@ -216,7 +216,7 @@ def items_of(plan: Plan) -> Iterator[Item]:
 def models_of(plan: Plan) -> tuple[str, ...]:
     """Every model that the agents name."""
     named = [item.options.get("model") or item.options.get("session model") or _front(item) for item in plan.module]
-    return tuple(sorted({model for model in named if model}))
+    return tuple(sorted({model for model in named if model and not is_variable(model)}))
 
 
 def _front(item: Item) -> str | None:

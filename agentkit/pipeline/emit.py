@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from agentkit.define.spec import Spec
 from agentkit.pipeline import cluster, layout
-from agentkit.pipeline.cells import Item
+from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.graph import SHOWS
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.plan import Parameter, Plan, Task
@@ -133,8 +133,7 @@ class _Module:
             yield f"tools={layout.sequence(self.tool(name, item) for name in tools)}"
         model = options.get("model") or (None if spec.model else options.get("session model"))
         if model:
-            known = any(model in other.binds for other in self.plan.module)
-            yield f"model={model if known else layout.quoted(model)}"
+            yield f"model={model if is_variable(model) else layout.quoted(model)}"
         for option, value in options.items():
             if (argument := _build_option(option, value)) is not None:
                 yield argument

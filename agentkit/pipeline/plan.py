@@ -266,7 +266,7 @@ class _Planner:
         binds = {name for item in group for name in item.binds}
         changed = {name for item in group for name in self.graph.changes(item)} & (mains | binds)
         self._check_shared_state(group, after, changed)
-        outputs = (binds | changed) & need
+        outputs = (binds | {name for item in group for name in item.uses.changes} & changed) & need
         surely: set[str] = set()
         inputs: set[str] = set()
         for item in group:
@@ -293,12 +293,20 @@ class _Planner:
         """A tool that changes a variable does so in its own task, where nobody else sees it."""
         own = {name for item in group for name in item.uses.changes | item.binds}
         for name in sorted(changed - own):
-            reader = next((item for item in after if name in self.graph.reads(item)), None)
+            reader = next((item for item in after if self._looks_at(item, name)), None)
             if reader is not None:
                 raise UserError(
                     f"{group[0].cell} runs code that changes {name}, and {reader.cell} reads it: a task has its own "
                     f"copy of {name}; let the tool return what it did, or write it to a file or a database"
                 )
+
+    def _looks_at(self, item: Item, name: str) -> bool:
+        """Whether it reads the name otherwise than through the functions that only change it."""
+        if name in item.uses.reads:
+            return True
+        reached = self.graph.reads(item) & self.graph.constant
+        functions = [other for other in self.kept if other.role == "definition" and other.binds & reached]
+        return any(name in other.uses.later and name not in other.uses.changes_later for other in functions)
 
     def _pure(self, reads: frozenset[str], group: Sequence[Item]) -> bool:
         tools = {name for item in self.kept if item.role == "build" and item.name in reads for name in _tools(item)}

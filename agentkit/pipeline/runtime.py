@@ -8,6 +8,9 @@ import os
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -15,13 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentkit.defend.approval import parse_headless
 from agentkit.engine.session import Session, journal_path
+from agentkit.engine.traced import TracedSession
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
+from agentkit.pipeline.conditions import conditions
 
 T = TypeVar("T")
 MODE_VARIABLE = "AGENTKIT_MODE"
+STEPS_VARIABLE = "AGENTKIT_STEPS"
+"""`trace`: steps are kept by flyte.trace where the journal would keep them, as on a cluster."""
 opened: list[Callable[[Session], None]] = []
 """Each is told of every session that a task opens: how a check listens."""
 
@@ -35,9 +42,19 @@ class Stretch:
     def __init__(self, label: str, *, flyte: Any = None, headless: str | None = None) -> None:
         self._flyte = flyte
         self._runs: list[str] = []
-        self._session = Session(label, path=journal_path(None, None), mode=_mode(), read_only=_mode() == "replay")
-        if headless is not None:
-            self._session.policy.headless = parse_headless(headless, option="headless")
+        self._scratch: TemporaryDirectory[str] | None = None
+        self._session = self._opened(label)
+        policy = None if headless is None else parse_headless(headless, option="headless")
+        self._session.policy = replace(self._session.policy, headless=policy)
+        if flyte is not None and policy in (None, "suspend"):
+            self._session.asker = conditions(flyte)
+
+    def _opened(self, label: str) -> Session:
+        """The project's journal; on a cluster, where no file outlives the task, the platform's own record."""
+        if self._flyte is None or not _on_cluster(self._flyte):
+            return Session(label, path=journal_path(None, None), mode=_mode(), read_only=_mode() == "replay")
+        self._scratch = TemporaryDirectory(prefix="agentkit-")
+        return TracedSession(label, folder=Path(self._scratch.name), trace=self._flyte.trace)
 
     async def __aenter__(self) -> Session:
         for tell in opened:
@@ -56,6 +73,8 @@ class Stretch:
             await self._report()
         finally:
             self._session.__exit__(kind, error, traceback)
+            if self._scratch is not None:
+                self._scratch.cleanup()
 
     async def _report(self) -> None:
         if self._flyte is None or not self._runs or self._session.store.read_only or self._flyte.ctx() is None:
@@ -93,6 +112,13 @@ def _typed(hint: Any, text: str, name: str) -> Any:
         except ValidationError:
             continue
     raise UserError(f"--{name} {text}: not a value of type {getattr(hint, '__name__', hint)}")
+
+
+def _on_cluster(flyte: Any) -> bool:
+    context = flyte.ctx()
+    if context is None:
+        return False
+    return context.mode != "local" or os.environ.get(STEPS_VARIABLE) == "trace"
 
 
 def _mode() -> Mode:
