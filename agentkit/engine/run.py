@@ -76,7 +76,8 @@ async def ask(
     `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
     kernel before this cell. `headless` is what happens to a call that needs a person where there is none: it stays
     open (`suspend`), is denied or allowed. `conversation` is one to carry on that was kept as text. `on_text` is called
-    with the answer's text so far. `more` are other keywords of the agent's own `run`. Raises UserError when there is no such conversation, and whatever the run raises.
+    with the answer's text so far. `more` are other keywords of the agent's own `run`. Raises UserError when there is no
+    such conversation, and whatever the run raises.
     """
     session = current()
     if session is None:

@@ -1,4 +1,4 @@
-"""The other end of the one door: on a cluster each step is kept by `flyte.trace`, under a key equal on every attempt."""
+"""The other end of the one door: on a cluster steps are kept by `flyte.trace`, under keys equal on every attempt."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class TracedJournal(Journal):
 
         async def step(key: str) -> str:
             if begun != self._attempt_id:
-                await asyncio.wrap_future(self.store.begin(self._intent(call, run, None, n=n, ord=run.ord + 1, redo=False)))
+                await asyncio.wrap_future(
+                    self.store.begin(self._intent(call, run, None, n=n, ord=run.ord + 1, redo=False))
+                )
             performed.append(await self._perform(call, body))
             return self._kept(performed[0].step)
 

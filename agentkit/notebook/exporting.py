@@ -18,9 +18,9 @@ from agentkit.notebook.display import say
 from agentkit.notebook.line import Line
 from agentkit.notebook.written import LANGUAGE
 from agentkit.pipeline.check import Verdict, check
-from agentkit.pipeline.emit import Settings, Target
 from agentkit.pipeline.export import Program, program
 from agentkit.pipeline.notebook import Notebook, from_history, read
+from agentkit.pipeline.settings import Settings, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,8 @@ def export(notebook: Notebook, wish: Wish, *, journal: Path, folder: Path) -> tu
 
 def _check_free(wish: Wish) -> None:
     if wish.target not in get_args(Target):
-        raise UserError(f"--target {wish.target}: one of {', '.join(get_args(Target))}{nearest(wish.target, get_args(Target))}")  # fmt: skip
+        known = get_args(Target)
+        raise UserError(f"--target {wish.target}: one of {', '.join(known)}{nearest(wish.target, known)}")
     if wish.output.suffix != ".py":
         raise UserError(f"{wish.output} is not a Python file: name it like pipeline.py")
     if not wish.output.parent.is_dir():
@@ -79,7 +80,9 @@ def _in_kernel(made: Program) -> dict[str, str]:
 
 def _told(made: Program, wish: Wish, verdict: Verdict) -> tuple[str, ...]:
     tasks = len(made.plan.tasks)
-    lines = [f"{wish.output}: {tasks} task{'' if tasks == 1 else 's'}, gives {', '.join(made.plan.results) or 'nothing'}"]
+    lines = [
+        f"{wish.output}: {tasks} task{'' if tasks == 1 else 's'}, gives {', '.join(made.plan.results) or 'nothing'}"
+    ]
     lines += [f"  {line}" for line in verdict.lines]
     lines += [f"  left out: {each}" for each in made.plan.left_out]
     return tuple(lines)
@@ -103,9 +106,7 @@ async def perform(desk: Desk, line: Line) -> Reply:
     where = place.of(os.environ, desk.names, Path.cwd())
     notebook, note = _at_hand(desk, where, options.get("notebook"))
     desk.remark((note,) if note else ())
-    told = await asyncio.to_thread(
-        export, notebook, wish, journal=desk.session.path, folder=where.folder
-    )
+    told = await asyncio.to_thread(export, notebook, wish, journal=desk.session.path, folder=where.folder)
     return Reply(show=lambda: say("\n".join(told)))
 
 
@@ -121,7 +122,9 @@ def _at_hand(desk: Desk, where: place.Place, named: str | None) -> tuple[Noteboo
         if any(cell.source.strip() == typed[-1].strip() for cell in saved.cells):
             return saved, ""
     before = _last_of_each(typed[:-1])
-    return from_history(where.label, before, live), "no saved notebook has this cell: exported is what ran in this kernel"
+    return from_history(
+        where.label, before, live
+    ), "no saved notebook has this cell: exported is what ran in this kernel"
 
 
 def _last_of_each(sources: Sequence[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""From notebook to pipeline: read the cells, find what depends on what, write one module, prove it is the same program."""
+"""From notebook to pipeline: read the cells, see what depends on what, write one module, prove it the same program."""

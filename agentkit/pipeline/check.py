@@ -1,4 +1,4 @@
-"""Whether the program is the notebook: read as code, run against the notebook's own record, put in Flyte's wire form."""
+"""Whether the program is the notebook: read as code, run against the notebook's record, put in Flyte's wire form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import builtins
 import json
 import os
 import subprocess
-import sys
 import symtable
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -67,7 +67,8 @@ def read_as_code(text: str) -> list[str]:
     undefined = sorted(set(_global_reads(table)) - known)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | _in_texts(tree)
     unused = [name for name in _imported(tree) if name not in used]
-    loose = [number for number, line in enumerate(text.split("\n"), 1) if line != line.rstrip() and not _in_text(tree, number)]  # fmt: skip
+    blanks = [number for number, line in enumerate(text.split("\n"), 1) if line != line.rstrip()]
+    loose = [number for number in blanks if not _in_text(tree, number)]
     return [
         *(f"the name {name} is not defined" for name in undefined),
         *(f"the import {name} is not used" for name in unused),
@@ -140,11 +141,12 @@ def against_record(
 
 
 def _run_in_child(program: Program, journal: Path, folder: Path | None) -> dict[str, Any]:
+    count = str(len(program.plan.results))
     with tempfile.TemporaryDirectory(prefix="agentkit-check-") as scratch:
         file = Path(scratch) / "pipeline.py"
         file.write_text(program.text(), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "agentkit.pipeline.proof", str(file), program.settings.target],
+            [sys.executable, "-m", "agentkit.pipeline.proof", str(file), program.settings.target, count],
             cwd=folder or Path.cwd(),
             env=child_environment(journal, scratch),
             capture_output=True,
@@ -175,24 +177,25 @@ def child_environment(journal: Path, scratch: str) -> dict[str, str]:
 
 
 def _differences(
-    program: Program, said: Mapping[str, Any], journal: Path, expected: Mapping[str, str]
+    program: Program, found: Mapping[str, Any], journal: Path, expected: Mapping[str, str]
 ) -> Iterator[str]:
-    if said.get("error"):
-        yield f"replay: {said['error']}"
+    if found.get("error"):
+        yield f"replay: {found['error']}"
         return
-    if said["live"]:
-        yield f"replay: {said['live']} steps were performed live"
+    if found["live"]:
+        yield f"replay: {found['live']} steps were performed live"
     with Store.open(journal, read_only=True) as store:
         recorded = Counter((run.agent, run.prompt, run.output) for run in store.runs(limit=1_000_000))
         asked = {(run.agent, run.prompt): run.output for run in store.runs(limit=1_000_000)}
-    for run in said["runs"]:
+    for run in found["runs"]:
         if (run["agent"], run["prompt"], run["output"]) not in recorded:
             was = asked.get((run["agent"], run["prompt"]), "nothing")
-            yield f"replay: {run['agent']} answers {run['output'][:80]!r} to {run['prompt'][:60]!r}, recorded is {was[:80]!r}"
-    given = dict(zip(program.plan.results, said["results"], strict=False))
+            said = f"{run['agent']} answers {run['output'][:80]!r} to {run['prompt'][:60]!r}"
+            yield f"replay: {said}, recorded is {was[:80]!r}"
+    given = dict(zip(program.plan.results, found["results"], strict=False))
     for name, digest in expected.items():
         if name in given and given[name] != digest:
-            yield f"replay: the result {name} is not what it is in the kernel: run the notebook from top to bottom first"
+            yield f"replay: the result {name} is not what it is in the kernel: run the notebook from top to bottom"
 
 
 # ---- (c) Flyte's wire form

@@ -50,7 +50,12 @@ def _undecorated(node: ast.stmt) -> ast.stmt:
     match node:
         case ast.AsyncFunctionDef(decorator_list=[ast.Call(func=ast.Attribute(attr="task")), *_]):
             return ast.AsyncFunctionDef(
-                name=node.name, args=node.args, body=node.body, decorator_list=[], returns=node.returns, lineno=node.lineno
+                name=node.name,
+                args=node.args,
+                body=node.body,
+                decorator_list=[],
+                returns=node.returns,
+                lineno=node.lineno,
             )
         case _:
             return node

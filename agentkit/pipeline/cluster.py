@@ -6,15 +6,14 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentkit.pipeline import layout
 from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.plan import Plan, Task
-
-if TYPE_CHECKING:
-    from agentkit.pipeline.emit import Settings
+from agentkit.pipeline.settings import Settings
+from agentkit.pipeline.texts import quoted
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
 _SPAN = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -83,7 +82,7 @@ def size_for_flyte(size: str) -> str:
 def environments(plan: Plan, settings: Settings, image: Image, heavy: Sequence[HeavyTool]) -> str:
     name = slug(plan.notebook.name)
     lines = [_image(image), ""]
-    given = [f'"{name}"', "image=image", "resources=flyte.Resources(cpu=1, memory=\"1Gi\")"]
+    given = [f'"{name}"', "image=image", 'resources=flyte.Resources(cpu=1, memory="1Gi")']
     if names := secrets(plan):
         listed = [f'flyte.Secret(key="{key.lower()}", as_env_var="{key}")' for key in names]
         given.append("secrets=[" + ", ".join(listed) + "]")
@@ -108,8 +107,8 @@ def environments(plan: Plan, settings: Settings, image: Image, heavy: Sequence[H
 
 def _image(image: Image) -> str:
     python = f"({image.python[0]}, {image.python[1]})"
-    packages = [layout.quoted(name) for name in image.packages]
-    packages += [layout.quoted(image.own)] if image.own else []
+    packages = [quoted(name) for name in image.packages]
+    packages += [quoted(image.own)] if image.own else []
     listed = "".join(f"    {name},\n" for name in packages)
     text = f"image = flyte.Image.from_debian_base(python_version={python}).with_pip_packages(\n{listed})"
     if image.own is None:
@@ -151,7 +150,7 @@ def heavy_task(tool: HeavyTool) -> str:
     decorator = f"@{name}_env.task({', '.join(options)})" if options else f"@{name}_env.task"
     called = f"await {name}({passed})" if isinstance(node, ast.AsyncFunctionDef) else f"{name}({passed})"
     if len(tool.memory) > 1:
-        sizes = ", ".join(layout.quoted(size) for size in tool.memory)
+        sizes = ", ".join(quoted(size) for size in tool.memory)
         elsewhere = f"await with_more_memory({name}_task, ({sizes}), {passed})"
     else:
         elsewhere = f"await {name}_task({passed})"
@@ -220,7 +219,9 @@ def models_of(plan: Plan) -> tuple[str, ...]:
 
 
 def _front(item: Item) -> str | None:
-    found = re.search(r"^model:\s*(\S.*?)\s*$", item.body, re.MULTILINE) if item.body.lstrip().startswith("---") else None
+    found = (
+        re.search(r"^model:\s*(\S.*?)\s*$", item.body, re.MULTILINE) if item.body.lstrip().startswith("---") else None
+    )
     return found[1].strip("\"'") if found else None
 
 
@@ -229,7 +230,9 @@ def _read_from_environ(node: ast.AST) -> Iterator[str]:
         match part:
             case ast.Subscript(value=owner, slice=ast.Constant(value=str(name))) if _is_environ(owner):
                 yield name
-            case ast.Call(func=ast.Attribute(value=owner, attr="get" | "pop"), args=[ast.Constant(value=str(name)), *_]):
+            case ast.Call(
+                func=ast.Attribute(value=owner, attr="get" | "pop"), args=[ast.Constant(value=str(name)), *_]
+            ):
                 if _is_environ(owner):
                     yield name
             case ast.Call(func=ast.Attribute(attr="getenv"), args=[ast.Constant(value=str(name)), *_]):

@@ -1,4 +1,4 @@
-"""Questions on a cluster: each is a condition of the platform, answered in its console, by its command line or a webhook."""
+"""Questions on a cluster: each is a condition of the platform, answered in its console or on its command line."""
 
 from __future__ import annotations
 

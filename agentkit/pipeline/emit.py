@@ -6,7 +6,6 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from agentkit.define.spec import Spec
 from agentkit.pipeline import cluster, layout
@@ -14,20 +13,11 @@ from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.graph import SHOWS
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.plan import Parameter, Plan, Task
+from agentkit.pipeline.settings import Settings
+from agentkit.pipeline.texts import WIDTH, literal, quoted
 from agentkit.pipeline.types import Types
 
-Target: TypeAlias = Literal["flyte", "script"]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What was asked of the export: `container` and `cron` are of the flyte target."""
-
-    target: Target = "flyte"
-    file: str = "pipeline.py"
-    container: bool = False
-    cron: str | None = None
 
 
 def emit(plan: Plan, settings: Settings, image: Image) -> str:
@@ -81,9 +71,13 @@ class _Module:
             yield "typing"
 
     def constants(self) -> list[str]:
-        lines = [f"NOTEBOOK = {layout.quoted(self.plan.notebook.name)}"]
+        lines = [f"NOTEBOOK = {quoted(self.plan.notebook.name)}"]
         if any(name in SHOWS for item in self.kept() for name in item.uses.all_reads):
             lines.append("display = print  # what the notebook shows is printed here")
+        late = sorted(self.plan.late)
+        if late:
+            lines += ["", "# Functions read these as globals; every task is given their values."]
+            lines += [f"{name} = None" for name in late]
         return ["\n".join(lines)]
 
     def kept(self) -> list[Item]:
@@ -114,7 +108,7 @@ class _Module:
 
     def factory(self, item: Item) -> str:
         given = ", ".join(self.factory_inputs(item))
-        made = layout.call("agentkit.build", list(self.build_arguments(item)), room=layout.WIDTH - 11)
+        made = layout.call("agentkit.build", list(self.build_arguments(item)), room=WIDTH - 11)
         doc = f'    """The agent that {item.cell} builds."""'
         head = f"def {self.makers[item.order]}({given}) -> {self.any()}:"
         return f"{head}\n{doc}\n" + layout.indented(f"return {made}")
@@ -128,17 +122,17 @@ class _Module:
         options = item.options
         spec = Spec.parse(item.body)
         yield self.spec(spec, item)
-        yield f"name={layout.quoted(item.name)}"
-        if tools := [name for name in re.split(r"[,\s]+", options.get("tools", "")) if name]:
+        yield f"name={quoted(item.name)}"
+        if tools := _listed(options.get("tools", "")):
             yield f"tools={layout.sequence(self.tool(name, item) for name in tools)}"
         model = options.get("model") or (None if spec.model else options.get("session model"))
         if model:
-            yield f"model={model if is_variable(model) else layout.quoted(model)}"
+            yield f"model={model if is_variable(model) else quoted(model)}"
         for option, value in options.items():
             if (argument := _build_option(option, value)) is not None:
                 yield argument
         if "approve" not in options and "approve" in self.plan.policy and self.plan.policy["approve"] != "off":
-            yield f"approve={layout.quoted(self.plan.policy['approve'])}"
+            yield f"approve={quoted(self.plan.policy['approve'])}"
 
     def spec(self, spec: Spec, item: Item) -> str:
         instructions = self.filled(spec.instructions, item.holes)
@@ -149,9 +143,9 @@ class _Module:
 
     def filled(self, template: str, holes: Sequence[str]) -> str:
         if not holes and "{{{{" not in template:
-            return layout.literal(template)
-        values = ", ".join(f"{layout.quoted(hole)}: {hole}" for hole in dict.fromkeys(holes))
-        return f"agentkit.fill({layout.literal(template)}, {{{values}}})"
+            return literal(template)
+        values = ", ".join(f"{quoted(hole)}: {hole}" for hole in dict.fromkeys(holes))
+        return f"agentkit.fill({literal(template)}, {{{values}}})"
 
     def tool(self, name: str, item: Item) -> str:
         agents = {other.name for other in self.plan.module if other.role == "build"}
@@ -172,7 +166,7 @@ class _Module:
         given = [f"{name}: {self.type(name)}" for name in task.inputs]
         given += ["conversation: str"] if task.talk else []
         outputs = [self.type(name) for name in task.outputs] + (["str"] if task.talked else [])
-        head = layout.call(f"async def {task.name}", given, room=layout.WIDTH - 40)
+        head = layout.call(f"async def {task.name}", given, room=WIDTH - 40)
         lines = [f"{head} -> {_returned(outputs)}:", f'    """{self.told(task)}"""']
         if task.shared:
             lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in task.shared)})")
@@ -194,7 +188,7 @@ class _Module:
     def opening(self) -> str:
         given = ["NOTEBOOK"] + (["flyte=flyte"] if self.flyte else [])
         if "headless" in self.plan.policy:
-            given.append(f"headless={layout.quoted(self.plan.policy['headless'])}")
+            given.append(f"headless={quoted(self.plan.policy['headless'])}")
         return f"    async with agentkit.task({', '.join(given)}):"
 
     def asked(self, task: Task, item: Item) -> list[str]:
@@ -205,10 +199,10 @@ class _Module:
         given = [agent, self.filled(item.body, item.holes)]
         deps = item.options.get("deps") or (built.options.get("deps") if built is not None else None)
         given += [f"deps={deps}"] if deps else []
-        given += [f"headless={layout.quoted(item.options['headless'])}"] if "headless" in item.options else []
-        given += [f"{key}={layout.quoted(item.options[key])}" for key in ("budget",) if key in item.options]
+        given += [f"headless={quoted(item.options['headless'])}"] if "headless" in item.options else []
+        given += [f"{key}={quoted(item.options[key])}" for key in ("budget",) if key in item.options]
         given += ["conversation=conversation"] if task.talk else []
-        asked = layout.call("answer = await agentkit.ask", given, room=layout.WIDTH - 8)
+        asked = layout.call("answer = await agentkit.ask", given, room=WIDTH - 8)
         outputs = ["answer.output" for _ in task.outputs] + (["answer.conversation"] if task.talked else [])
         returned = [f"    return {', '.join(outputs)}"] if outputs else []
         return [self.opening(), layout.indented(asked, 8), *returned]
@@ -234,18 +228,18 @@ class _Module:
 
     def sandboxed(self, item: Item) -> str:
         options = item.options
-        names = {key: [name for name in re.split(r"[,\s]+", options.get(key, "")) if name] for key in ("in", "out", "call")}  # fmt: skip
-        given = [layout.literal(item.body.rstrip("\n"))]
+        names = {key: _listed(options.get(key, "")) for key in ("in", "out", "call")}
+        given = [literal(item.body.rstrip("\n"))]
         given += [f"inputs={_mapping(names['in'])}"] if names["in"] else []
-        given += [f"outputs={layout.sequence(map(layout.quoted, names['out']))}"] if names["out"] else []
+        given += [f"outputs={layout.sequence(map(quoted, names['out']))}"] if names["out"] else []
         given += [f"calls={_mapping(names['call'])}"] if names["call"] else []
         for key, value in options.items():
             if key in ("limits", "tier"):
-                given.append(f"{key}={layout.quoted(value)}")
+                given.append(f"{key}={quoted(value)}")
             elif key == "approve":
-                given.append(f"approve={layout.quoted(value)}")
-        called = layout.call("result = await agentkit.sandbox", given, room=layout.WIDTH - 8)
-        bound = [f"{name} = result.outputs[{layout.quoted(name)}]" for name in names["out"]]
+                given.append(f"approve={quoted(value)}")
+        called = layout.call("result = await agentkit.sandbox", given, room=WIDTH - 8)
+        bound = [f"{name} = result.outputs[{quoted(name)}]" for name in names["out"]]
         bound += [f"{options['as']} = result.value"] if options.get("as") else []
         return "\n".join([called, *bound])
 
@@ -258,11 +252,11 @@ class _Module:
 
     def main(self) -> str:
         given = [self.parameter(parameter) for parameter in self.plan.parameters]
-        head = layout.call("async def main", given, room=layout.WIDTH - 40)
+        head = layout.call("async def main", given, room=WIDTH - 40)
         doc = "The notebook from top to bottom."
         if len(self.plan.results) > 1:
             doc = f"The notebook from top to bottom; gives {', '.join(self.plan.results)}."
-        if len(doc) > layout.WIDTH - 10:
+        if len(doc) > WIDTH - 10:
             doc = "The notebook from top to bottom; what it gives is in the last line."
         lines = [f"{head} -> {_returned([self.type(name) for name in self.plan.results])}:", f'    """{doc}"""']
         late = sorted({parameter.name for parameter in self.plan.parameters} & self.plan.late)
@@ -306,7 +300,8 @@ class _Module:
         bound = [self.bound(task) or "_" for task in tasks]
         bound = [f"({each})" if ", " in each else each for each in bound]
         target = "" if all(each == "_" for each in bound) else f"{', '.join(bound)} = "
-        gathered = layout.call(f"{target}await asyncio.gather", [self.called(task) for task in tasks], room=layout.WIDTH - 4)  # fmt: skip
+        called = [self.called(task) for task in tasks]
+        gathered = layout.call(f"{target}await asyncio.gather", called, room=WIDTH - 4)
         return layout.indented(gathered)
 
     def start(self) -> str:
@@ -326,6 +321,10 @@ class _Module:
         return self.types.of(name)
 
 
+def _listed(names: str) -> list[str]:
+    return [name for name in re.split(r"[,\s]+", names) if name]
+
+
 def _build_option(option: str, value: str) -> str | None:
     match option:
         case "tools" | "model" | "session model":
@@ -333,12 +332,12 @@ def _build_option(option: str, value: str) -> str | None:
         case "output" | "deps":
             return f"{option}={value}"
         case "mcp":
-            return f"mcp={layout.sequence(layout.quoted(place.strip()) for place in value.split(','))}"
+            return f"mcp={layout.sequence(quoted(place.strip()) for place in value.split(','))}"
         case "ttl":
             found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])?", value.strip().lower())
             return f"ttl={float(found[1]) * _SECONDS[found[2] or 's']:g}" if found else None
         case _:
-            return f"{option.replace('-', '_')}={layout.quoted(value) if value else True}"
+            return f"{option.replace('-', '_')}={quoted(value) if value else True}"
 
 
 def _returned(types: Sequence[str]) -> str:
@@ -348,7 +347,7 @@ def _returned(types: Sequence[str]) -> str:
 
 
 def _mapping(names: Sequence[str]) -> str:
-    return "{" + ", ".join(f"{layout.quoted(name)}: {name}" for name in names) + "}"
+    return "{" + ", ".join(f"{quoted(name)}: {name}" for name in names) + "}"
 
 
 def _names_in(code: str) -> frozenset[str]:
@@ -361,4 +360,3 @@ def _names_in(code: str) -> frozenset[str]:
             case ast.Constant(value=str(text)) if text.isprintable() and len(text) < 200:
                 found |= set(re.findall(r"[A-Za-z_]\w*", text)) if re.fullmatch(r"[\w.\[\], |]+", text) else set()
     return frozenset(found)
-

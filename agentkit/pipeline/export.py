@@ -9,10 +9,11 @@ from pathlib import Path
 
 from agentkit.pipeline import cluster
 from agentkit.pipeline.cells import Language, take_apart
-from agentkit.pipeline.emit import Settings, emit
+from agentkit.pipeline.emit import emit
 from agentkit.pipeline.image import Image, image_of
 from agentkit.pipeline.notebook import Notebook
 from agentkit.pipeline.plan import Plan, plan
+from agentkit.pipeline.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def program(notebook: Notebook, language: Language, settings: Settings, *, every
 
 
 def header(program: Program, verdict: tuple[str, ...]) -> str:
-    plan, settings = program.plan, program.settings
+    plan = program.plan
     lines = [*_script_block(program), f'"""{plan.notebook.name}, exported from the notebook by agentkit.', ""]
     lines += _commands(program)
     if named := [name for name in cluster.read_variables(plan) if name not in cluster.secrets(plan)]:
@@ -50,7 +51,12 @@ def header(program: Program, verdict: tuple[str, ...]) -> str:
     if plan.left_out:
         lines += ["", "Left out:"] + [f"- {_escaped(str(each))}" for each in plan.left_out]
     if verdict:
-        lines += ["", "Checked:", *(f"- {_escaped(line)}" for line in verdict), f"- sha256 of what follows {program.digest}"]
+        lines += [
+            "",
+            "Checked:",
+            *(f"- {_escaped(line)}" for line in verdict),
+            f"- sha256 of what follows {program.digest}",
+        ]
     return "\n".join(line if len(line) <= 119 else line[:118] + "…" for line in [*lines, '"""'])
 
 
@@ -71,7 +77,11 @@ def _script_block(program: Program) -> list[str]:
     packages += ["flyte>=2.12"] if program.settings.target == "flyte" else []
     python = f'# requires-python = ">={image.python[0]}.{image.python[1]}"'
     listed = [f'#     "{name}",' for name in sorted(packages)]
-    own = [] if image.own else ["# agentkit itself: the copy installed where this was exported (it has no address to pin)"]
+    own = (
+        []
+        if image.own
+        else ["# agentkit itself: the copy installed where this was exported (it has no address to pin)"]
+    )
     return ["# /// script", python, "# dependencies = [", *listed, "# ]", "# ///", *own]
 
 

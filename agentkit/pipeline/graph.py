@@ -51,18 +51,25 @@ class Graph:
     # -- what is reached through a name
 
     def _follow_calls(self) -> None:
+        """What a name gets from the names it is made of, until nothing is added: `handlers = [f]` may call f."""
         later: defaultdict[str, set[str]] = defaultdict(set)
         changed: defaultdict[str, set[str]] = defaultdict(set)
         rebound: defaultdict[str, set[str]] = defaultdict(set)
-        for item in self.items:
-            used = item.uses
-            for name in used.binds | used.changes:
-                later[name] |= used.later | (used.reads if item.role in ("code", "parameter", "build") else set())
-                changed[name] |= used.changes_later
-                rebound[name] |= used.binds_later
-        self.later = {name: _closure(name, later) for name in later}
-        self.changed_by = {name: _gathered(name, self.later, changed) for name in later}
-        self.rebound_by = {name: _gathered(name, self.later, rebound) for name in later}
+        grew = True
+        while grew:
+            grew = False
+            for item in self.items:
+                used, through = item.uses, _through(item)
+                for target, own in ((later, used.later), (changed, used.changes_later), (rebound, used.binds_later)):
+                    found = own.union(*(target[name] for name in through))
+                    if target is later and item.role == "build":
+                        found |= used.reads
+                    for name in used.binds | used.changes:
+                        grew = grew or not found <= target[name]
+                        target[name] |= found
+        self.later, self.changed_by, self.rebound_by = (
+            {name: frozenset(names) for name, names in found.items()} for found in (later, changed, rebound)
+        )
 
     def reads(self, item: Item) -> frozenset[str]:
         """What it reads, also through the functions and agents it may call."""
@@ -201,19 +208,11 @@ def _acts_here(part: ast.AST) -> bool:
             return True
 
 
-def _closure(name: str, direct: Mapping[str, set[str]]) -> frozenset[str]:
-    found: set[str] = set()
-    frontier = set(direct.get(name, ()))
-    while frontier:
-        found |= frontier
-        frontier = set().union(*(direct.get(each, set()) for each in frontier)) - found
-    return frozenset(found)
-
-
-def _gathered(
-    name: str, later: Mapping[str, frozenset[str]], direct: Mapping[str, set[str]]
-) -> frozenset[str]:
-    return frozenset(direct.get(name, ())).union(*(direct.get(each, set()) for each in later.get(name, ())))
+def _through(item: Item) -> frozenset[str]:
+    """The names whose functions what it binds may call; an agent's answer is data."""
+    if item.role in ("run", "sandbox") or item.uses.awaits:
+        return frozenset()
+    return item.uses.later | (frozenset() if item.role == "definition" else item.uses.reads)
 
 
 # ---- what cannot be exported
@@ -300,23 +299,25 @@ def _same(one: Item, other: Item) -> bool:
 
 def _check_order(graph: Graph, kept: Sequence[Item]) -> None:
     """Refuse when the cells were executed in an order in which a name had another value."""
-    counted = [item for item in kept if item.cell.executed is not None]
+    # Among all of them: what is not kept in this order may have given the value in the other.
+    counted = [item for item in graph.items if item.cell.executed is not None]
     executed = sorted(counted, key=lambda item: (item.cell.executed or 0, item.order))
     if executed == counted:
         return
     by_page, by_clock = _givers(graph, counted), _givers(graph, executed)
-    for item in counted:
-        for name, giver in sorted(by_page[item.order].items()):
+    for item in kept:
+        for name, giver in sorted(by_page.get(item.order, {}).items()):
             other = by_clock[item.order].get(name)
             if other != giver:
+                page, clock = _cell(giver, graph.items), _cell(other, graph.items)
                 raise UserError(
-                    f"{item.cell} reads {name}: from top to bottom it comes from {_cell(giver, kept)}, but when it was "
-                    f"executed it came from {_cell(other, kept)}; use Restart and Run All, save, and export again"
+                    f"{item.cell} reads {name}: from top to bottom it comes from {page}, but when it was executed it "
+                    f"came from {clock}; use Restart and Run All, save, and export again"
                 )
 
 
-def _cell(order: int | None, kept: Sequence[Item]) -> str:
-    return next((str(item.cell) for item in kept if item.order == order), "no cell")
+def _cell(order: int | None, items: Sequence[Item]) -> str:
+    return next((str(item.cell) for item in items if item.order == order), "no cell")
 
 
 def _givers(graph: Graph, items: Sequence[Item]) -> dict[int, dict[str, int | None]]:

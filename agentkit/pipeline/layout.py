@@ -9,8 +9,7 @@ import tokenize
 from collections.abc import Iterable, Sequence
 
 from agentkit.pipeline.cells import Item
-
-WIDTH = 120
+from agentkit.pipeline.texts import WIDTH
 
 
 def indented(text: str, by: int = 4) -> str:
@@ -34,27 +33,6 @@ def _inside_texts(text: str) -> set[int]:
         elif kind == "FSTRING_END":
             inside |= set(range(starts.pop() + 1, token.end[0] + 1))
     return inside
-
-
-def literal(text: str) -> str:
-    """A text as Python source that can be read: several lines in triple quotes where that says the same."""
-    if "\n" in text and "\\" not in text and '"""' not in text and not text.endswith('"') and _plain(text):
-        return f'"""{text}"""' if len(text.split("\n", 1)[0]) < WIDTH - 20 else f'"""\\\n{text}"""'
-    return quoted(text)
-
-
-def _plain(text: str) -> bool:
-    return all(sign == "\n" or sign.isprintable() for sign in text) and not any(
-        line != line.rstrip() for line in text.split("\n")
-    )
-
-
-def quoted(text: str) -> str:
-    """In double quotes, as the formatter writes it."""
-    shown = repr(text)
-    if shown.startswith("'") and '"' not in text:
-        return '"' + shown[1:-1].replace("\\'", "'") + '"'
-    return shown
 
 
 def call(function: str, arguments: Sequence[str], *, room: int = WIDTH) -> str:
@@ -88,15 +66,15 @@ def imports(items: Sequence[Item], used: frozenset[str], *, more: Iterable[str] 
     return _sorted(plain, froms)
 
 
-def _sorted(
-    plain: set[tuple[str, str | None]], froms: dict[tuple[int, str], set[tuple[str, str | None]]]
-) -> str:
+def _sorted(plain: set[tuple[str, str | None]], froms: dict[tuple[int, str], set[tuple[str, str | None]]]) -> str:
     sections: dict[int, list[tuple[int, str, str]]] = {}
     for name, alias in plain:
         text = f"import {name}" + (f" as {alias}" if alias and alias != name else "")
         sections.setdefault(_section(name, 0), []).append((0, name.lower(), text))
     for (level, module), names in froms.items():
-        listed = [name + (f" as {alias}" if alias and alias != name else "") for name, alias in sorted(names, key=_case)]
+        listed = [
+            name + (f" as {alias}" if alias and alias != name else "") for name, alias in sorted(names, key=_case)
+        ]
         text = f"from {'.' * level}{module} import {', '.join(listed)}"
         if len(text) > WIDTH:
             text = "\n".join([f"from {'.' * level}{module} import (", *(f"    {name}," for name in listed), ")"])

@@ -22,7 +22,9 @@ _FRESH_CALLS = frozenset(
     "len int str float bool repr sum abs round hash id ord chr isinstance issubclass callable format hex bin oct "
     "any all type print complex bytes range".split()
 )
-_PURE_CALLS = _FRESH_CALLS | frozenset("list tuple set dict frozenset sorted min max zip map enumerate reversed".split())
+_PURE_CALLS = _FRESH_CALLS | frozenset(
+    "list tuple set dict frozenset sorted min max zip map enumerate reversed".split()
+)
 _SHOWING = frozenset("print display len sorted type help".split())
 _LOOKING = frozenset(
     "head tail describe info sample show plot value_counts nunique unique items keys values mean sum min max median "
@@ -66,9 +68,7 @@ def uses(node: ast.stmt) -> Uses:
     reads, later, binds, binds_later = _scopes(table)
     changes, touches = _changed(node), _touched(node)
     inner = list(_deferred(node))
-    deletes = frozenset(
-        part.id for part in _here(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Del)
-    )
+    deletes = frozenset(part.id for part in _here(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Del))
     exposed, surely = _exposed([node], frozenset())
     outer = later | binds_later
     changes_later = frozenset(name for part in inner for name in _changes_in(ast.walk(part)) if name in outer)
@@ -193,8 +193,9 @@ def _exposed_by(node: ast.stmt, bound: frozenset[str]) -> tuple[set[str], frozen
             other, after_else = _exposed(orelse, bound)
             after = after_body & after_else if isinstance(node, ast.If) else bound
             return _read_in(test, bound) | first | other, after
-        case ast.For(target=target, iter=source, body=body, orelse=orelse) | ast.AsyncFor(
-            target=target, iter=source, body=body, orelse=orelse
+        case (
+            ast.For(target=target, iter=source, body=body, orelse=orelse)
+            | ast.AsyncFor(target=target, iter=source, body=body, orelse=orelse)
         ):
             inner, _ = _exposed(body, bound | set(_target_names(target)))
             other, _ = _exposed(orelse, bound)
@@ -250,7 +251,7 @@ def _exposed_by_try(
     return exposed | last, after | (ended - bound)
 
 
-def _read_in(node: ast.AST, bound: frozenset[str]) -> set[str]:
+def _read_in(node: ast.stmt | ast.expr, bound: frozenset[str]) -> set[str]:
     statement = node if isinstance(node, ast.stmt) else ast.Expr(value=node)
     module = ast.fix_missing_locations(ast.Module(body=[_loaded(statement)], type_ignores=[]))
     reads, _, _, _ = _scopes(symtable.symtable(ast.unparse(module), "<cell>", "exec"))

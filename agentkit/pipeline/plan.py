@@ -12,6 +12,7 @@ from agentkit.pipeline.cells import Contents, Item, LeftOut
 from agentkit.pipeline.graph import SHOWS, Graph, check
 from agentkit.pipeline.names import BUILTINS, shows_only
 from agentkit.pipeline.notebook import Cell, Notebook
+from agentkit.pipeline.texts import quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +196,7 @@ class _Planner:
 
     def _late(self, module: Sequence[Item], rest: Sequence[Item], parameters: Sequence[Parameter]) -> frozenset[str]:
         mains = {name for item in rest for name in item.binds} | {parameter.name for parameter in parameters}
-        read = {
-            name
-            for item in module
-            if item.role == "definition"
-            for name in item.uses.later
-        }
+        read = {name for item in module if item.role == "definition" for name in item.uses.later}
         tools = {name for item in module if item.role == "build" for name in item.uses.later}
         lambdas = {name for item in rest for name in item.uses.later}
         return frozenset(mains & (read | tools)) | frozenset(self.agents & (read | (lambdas - self.agents)))
@@ -401,7 +397,17 @@ def _parameter(item: Item) -> Parameter:
         raise UserError(
             f"{item.cell}: the parameter {name} has a default that is computed ({ast.unparse(value)}): write a value"
         )
-    return Parameter(name=name, annotation=annotation, default=ast.unparse(value), cell=item.cell)
+    return Parameter(name=name, annotation=annotation, default=_written(value), cell=item.cell)
+
+
+def _written(value: ast.expr) -> str:
+    match value:
+        case ast.Constant(value=str(text)):
+            return quoted(text)
+        case ast.List(elts=parts):
+            return f"[{', '.join(map(_written, parts))}]"
+        case _:
+            return ast.unparse(value)
 
 
 def _literal(value: ast.expr) -> bool:

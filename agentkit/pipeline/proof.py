@@ -1,4 +1,4 @@
-"""The export run for its proof, in a process of its own: `python -m agentkit.pipeline.proof FILE TARGET`."""
+"""The export run for its proof, in a process of its own: `python -m agentkit.pipeline.proof FILE TARGET COUNT`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from agentkit.pipeline import runtime
 MARK = "agentkit-proof:"
 
 
-def main(file: str, target: str) -> None:
-    """Run the program with its own parameters; one line on standard output says what happened."""
+def main(file: str, target: str, count: int) -> None:
+    """Run the program with its own parameters; one line says what happened. `count` is how many results it gives."""
     events: dict[tuple[str, int], Event] = {}
     runtime.opened.append(lambda session: _listen(session, events))
     said: dict[str, Any] = {"error": None, "results": None}
     try:
         result = _run(load(Path(file)), target)
-        said["results"] = [value_digest(value).hex() for value in (result if isinstance(result, tuple) else (result,))]
-        said["shown"] = repr(result)[:2_000]
+        several = count > 1 or (target == "flyte" and isinstance(result, tuple))
+        values = tuple(result)[:count] if several else (result,)[:count]
+        said["results"] = [value_digest(value).hex() for value in values]
+        said["shown"] = repr(values)[:2_000]
     except Exception as error:  # noqa: BLE001 - whatever the program raises is what the proof has to say
         said["error"] = _told(error)
         said["traceback"] = traceback.format_exc()[-4_000:]
@@ -36,7 +38,7 @@ def main(file: str, target: str) -> None:
     steps = [event for event in events.values() if isinstance(event, Step)]
     said["replayed"] = sum(step.replayed for step in steps)
     said["live"] = sum(not step.replayed for step in steps)
-    print(MARK + json.dumps(said))
+    sys.stdout.write(f"\n{MARK}{json.dumps(said)}\n")
 
 
 def _listen(session: Session, events: dict[tuple[str, int], Event]) -> None:
@@ -78,4 +80,4 @@ def _run(module: ModuleType, target: str) -> Any:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""What an exported program calls while it runs: a durable stretch of work, a filled-in prompt, the version of its code."""
+"""What an exported program calls while it runs: a stretch of durable work, and a start from the command line."""
 
 from __future__ import annotations
 
@@ -96,7 +96,10 @@ def start(main: Callable[..., Coroutine[Any, Any, T]]) -> T:
     for name, parameter in inspect.signature(main).parameters.items():
         parser.add_argument(f"--{name}", default=parameter.default, help=f"default: {parameter.default!r}")
     given = vars(parser.parse_args())
-    typed = {name: value if value is _default(main, name) else _typed(hints.get(name), value, name) for name, value in given.items()}
+    typed = {
+        name: value if value is _default(main, name) else _typed(hints.get(name), value, name)
+        for name, value in given.items()
+    }
     return asyncio.run(main(**typed))
 
 

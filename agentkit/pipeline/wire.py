@@ -15,7 +15,7 @@ def main(file: str) -> None:
     """One line of JSON on standard output: each task with what a cluster would be told of it."""
     path = Path(file)
     module = load(path)
-    print(json.dumps(serialise(module.__dict__, path.parent)))
+    sys.stdout.write(f"\n{json.dumps(serialise(module.__dict__, path.parent))}\n")
 
 
 def serialise(names: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def serialise(names: dict[str, Any], root: Path) -> dict[str, Any]:
         domain="d",
         version="v1",
         org="o",
-        image_cache=images.ImageCache(image_lookup={name: "image:1" for name in environments}),
+        image_cache=images.ImageCache(image_lookup=dict.fromkeys(environments, "image:1")),
         root_dir=root.resolve(),
         code_bundle=models.CodeBundle(tgz="s3://bundle.tgz", computed_version="v1"),
     )
