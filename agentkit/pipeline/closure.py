@@ -6,9 +6,10 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 
+from agentkit.pipeline.image import installed
 from agentkit.pipeline.names import uses
 
 
@@ -69,10 +70,6 @@ def _versions(node: ast.stmt) -> Iterator[str]:
         case ast.ImportFrom(module=str(module), level=0):
             modules = {module.partition(".")[0]}
     for module in sorted(modules):
-        for package in sorted(set(_packages().get(module, ()))):
+        for package in sorted(set(installed().get(module, ()))):
             yield f"{package}=={version(package)}"
 
-
-@lru_cache(maxsize=1)
-def _packages() -> dict[str, list[str]]:
-    return dict(packages_distributions())

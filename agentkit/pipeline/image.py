@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 
 from agentkit.pipeline.cells import Item
@@ -27,13 +28,19 @@ class Image:
 def image_of(items: Iterable[Item], *, python: tuple[int, int], models: Iterable[str] = ()) -> Image:
     """The image for what `items` import, and for the runtime they stand on."""
     modules = {module for item in items if item.node is not None for module in _imported(item.node)}
-    known = packages_distributions()
+    known = installed()
     names = {name for module in modules for name in known.get(module, ())[:1]} - {OWN}
     local = tuple(sorted(module for module in modules if module not in known and not _standard(module)))
     runtime = {"pydantic-ai-slim", "pydantic-monty", "pandas", "opentelemetry-sdk"}
     extras = {"pydantic-ai-slim": sorted({"openai", "retries", "spec"} | _providers(models))}
     packages = tuple(sorted(filter(None, (_pinned(name, extras.get(name, [])) for name in names | runtime))))
     return Image(python=python, packages=packages, own=_own(), local=local)
+
+
+@lru_cache(maxsize=1)
+def installed() -> Mapping[str, list[str]]:
+    """By module, the packages it comes from; looked up once, for it takes a while."""
+    return packages_distributions()
 
 
 def _imported(node: ast.AST) -> Iterable[str]:

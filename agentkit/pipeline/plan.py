@@ -96,6 +96,7 @@ class _Planner:
         placed = {item.order for item in module}
         rest = [item for item in self.kept if item.order not in placed and item.role != "parameter"]
         self.late = self._late(module, rest, parameters)
+        self._check_built_values()
         results = self._results(rest)
         blocks = self._blocks(rest, results, {parameter.name for parameter in parameters})
         tasks = tuple(block for block in blocks if isinstance(block, Task))
@@ -138,8 +139,7 @@ class _Planner:
         givers: dict[str, list[Item]] = {}
         for item in self.kept:
             if item.role in ("code", "run", "sandbox"):
-                same = {other for name in self.graph.changes(item) for other in self.graph.same.get(name, {name})}
-                for name in item.binds | item.uses.deletes | same:
+                for name in item.binds | item.uses.deletes | self._same_as(self.graph.changes(item)):
                     givers.setdefault(name, []).append(item)
         wanted = self._global_reads() & set(givers)
         chosen: dict[int, Item] = {}
@@ -191,6 +191,24 @@ class _Planner:
                     f"{item.cell} defines {next(iter(item.binds))} with {late[0]}, which {why}: a default, a "
                     "decorator or a class body is evaluated when the module is imported; read it inside the function"
                 )
+
+    def _check_built_values(self) -> None:
+        """What instructions are filled in with is read when the agent is built; the program builds it where it asks."""
+        for built in (item for item in self.kept if item.role == "build" and item.uses.reads):
+            read = self.graph.reached(built.uses.reads) - self.graph.constant - BUILTINS
+            users = [item for item in self.kept if item.order > built.order and built.name in self.graph.reads(item)]
+            asked = [item for item in users if item.role != "definition"]
+            for item in self.kept:
+                between = asked and built.order < item.order < asked[-1].order and item.role == "code"
+                changed = item.binds | self._same_as(self.graph.changes(item)) if between else frozenset[str]()
+                if name := next(iter(sorted(changed & read)), None):
+                    raise UserError(
+                        f"{built.cell} builds {built.name} with {name} in its instructions, and {item.cell} changes "
+                        f"{name} before {asked[-1].cell} asks it: put the change above, or use another name"
+                    )
+
+    def _same_as(self, names: Iterable[str]) -> frozenset[str]:
+        return frozenset(other for name in names for other in self.graph.same.get(name, {name}))
 
     # -- main
 
