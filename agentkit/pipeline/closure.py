@@ -72,4 +72,3 @@ def _versions(node: ast.stmt) -> Iterator[str]:
     for module in sorted(modules):
         for package in sorted(set(installed().get(module, ()))):
             yield f"{package}=={version(package)}"
-

@@ -12,7 +12,8 @@ from agentkit.pipeline import cluster, layout
 from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.graph import SHOWS
 from agentkit.pipeline.image import Image
-from agentkit.pipeline.plan import Parameter, Plan, Task
+from agentkit.pipeline.items import Parameter
+from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
 from agentkit.pipeline.texts import WIDTH, literal, quoted
 from agentkit.pipeline.types import Types

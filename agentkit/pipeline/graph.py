@@ -6,7 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from agentkit.errors import UserError, nearest
 from agentkit.pipeline.cells import Contents, Item
@@ -45,7 +45,8 @@ class Graph:
         )
         graph._follow_calls()
         graph.classes = graph._classes(lambda item: item.uses.shares)
-        graph.same = graph._classes(_held)
+        own = frozenset(name for item in items if item.role == "definition" for name in item.binds)
+        graph.same = graph._classes(lambda item: _held(item, own))
         return graph
 
     # -- what is reached through a name
@@ -109,7 +110,10 @@ class Graph:
         for item in self.items:
             if item.role in ("import", "definition", "build"):
                 continue
-            group = sorted((shared(item) | item.binds if shared(item) else set()) - self.constant - BUILTINS)
+            held = shared(item)
+            # What a function of the notebook gives back may be a global that it reads.
+            held |= self.reached(held & self.constant) if held & self.constant else frozenset()
+            group = sorted((held | item.binds if held else set()) - self.constant - BUILTINS)
             for name in group[1:]:
                 parent[find(name)] = find(group[0])
         groups: defaultdict[str, set[str]] = defaultdict(set)
@@ -135,7 +139,8 @@ class Graph:
     def needed(self, *, everything: bool = False) -> tuple[Item, ...]:
         """The items that are kept, in their order."""
         tainted = self.tainted()
-        live: set[str] = set()
+        # A result is what its name has in the end, whatever gave it that.
+        live = {name for item in self.items if item.order in tainted for name in item.uses.surely}
         kept: list[Item] = []
         for item in reversed(self.items):
             shows = item.node is not None and shows_only(item.node)
@@ -150,43 +155,55 @@ class Graph:
         return tuple(reversed(kept))
 
 
-def _held(item: Item) -> frozenset[str]:
-    """The names whose very object the statement binds or puts into another: not what a call returns."""
-    match item.node:
-        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
-            return frozenset(_held_in(value))
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=owner, attr=method), args=arguments)) if (
-            method in CHANGING
-        ):
-            return frozenset(_held_in(owner)).union(*(_held_in(argument) for argument in arguments))
+def _held(item: Item, own: frozenset[str]) -> frozenset[str]:
+    """The names whose very object the statement binds or puts into another; `own` functions may give back theirs."""
+    if item.node is None:
+        return frozenset()
+    return frozenset(name for part in ast.walk(item.node) for name in _held_by(part, own))
+
+
+def _held_by(node: ast.AST, own: frozenset[str]) -> Iterator[str]:
+    match node:
+        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) | ast.NamedExpr(value=value):
+            yield from _held_in(value, own)
+        case ast.Call(func=ast.Attribute(value=owner, attr=method), args=arguments) if method in CHANGING:
+            for part in (owner, *arguments):
+                yield from _held_in(part, own)
         case ast.For(target=target, iter=source):
-            return frozenset(_held_in(source)) | {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+            yield from _held_in(source, own)
+            yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
+        case ast.withitem(context_expr=source):
+            yield from (part.id for part in ast.walk(source) if isinstance(part, ast.Name))
         case _:
-            return frozenset()
+            return
 
 
-def _held_in(value: ast.AST) -> Iterator[str]:
+def _held_in(value: ast.AST, own: frozenset[str]) -> Iterator[str]:
     match value:
         case ast.Name(id=name):
             yield name
         case ast.Attribute(value=inner) | ast.Starred(value=inner) | ast.NamedExpr(value=inner):
-            yield from _held_in(inner)
+            yield from _held_in(inner, own)
         case ast.Subscript(value=inner, slice=ast.Constant() | ast.Name()):
-            yield from _held_in(inner)
-        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts) | ast.Dict(values=parts):
-            for part in parts:
-                yield from _held_in(part)
-        case ast.IfExp(body=one, orelse=other):
-            yield from (*_held_in(one), *_held_in(other))
-        case ast.BoolOp(values=parts):
-            for part in parts:
-                yield from _held_in(part)
+            yield from _held_in(inner, own)
+        case ast.Call(func=ast.Name(id=name)) if name not in own:
+            return
+        case ast.Call(func=function, args=arguments) if not isinstance(function, ast.Attribute):
+            # A library gives something new; what a function or lambda of the notebook gives may be held.
+            yield from (part.id for each in (function, *arguments) for part in ast.walk(each) if _is_name(part))
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict() | ast.IfExp() | ast.BoolOp():
+            for part in ast.iter_child_nodes(value):
+                yield from _held_in(part, own)
         case ast.ListComp(elt=part, generators=generators) | ast.SetComp(elt=part, generators=generators):
-            yield from _held_in(part)
+            yield from _held_in(part, own)
             for generator in generators:
-                yield from _held_in(generator.iter)
+                yield from _held_in(generator.iter, own)
         case _:
             return
+
+
+def _is_name(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name)
 
 
 def _acts(item: Item) -> bool:

@@ -372,7 +372,7 @@ def _shared(node: ast.stmt) -> frozenset[str]:
 
 
 def _all_names(node: ast.AST) -> frozenset[str]:
-    return frozenset(part.id for part in _here(node) if isinstance(part, ast.Name))
+    return frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
 
 
 def _fresh(value: ast.expr) -> bool:

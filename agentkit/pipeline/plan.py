@@ -10,19 +10,19 @@ from typing import TypeAlias
 from agentkit.errors import UserError
 from agentkit.pipeline.cells import Contents, Item, LeftOut
 from agentkit.pipeline.graph import SHOWS, Graph, check
+from agentkit.pipeline.items import (
+    Parameter,
+    assigned_by,
+    check_parameters,
+    makes_agent,
+    parameter_of,
+    runs_more,
+    task_name,
+    tools_of,
+    without_effects,
+)
 from agentkit.pipeline.names import BUILTINS, shows_only
 from agentkit.pipeline.notebook import Cell, Notebook
-from agentkit.pipeline.texts import quoted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """An argument of `main`, as the cell tagged `parameters` gives it."""
-
-    name: str
-    annotation: str | None
-    default: str
-    cell: Cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class _Planner:
     kept: tuple[Item, ...]
 
     def plan(self) -> Plan:
-        parameters = tuple(map(_parameter, (item for item in self.kept if item.role == "parameter")))
-        _check_parameters(parameters)
+        parameters = tuple(map(parameter_of, (item for item in self.kept if item.role == "parameter")))
+        check_parameters(parameters)
         self.agents = {item.name for item in self.kept if item.role == "build"}
         self.tasks_of = self._cells_with_tasks()
         module = self._module({parameter.name for parameter in parameters})
@@ -97,6 +97,7 @@ class _Planner:
         rest = [item for item in self.kept if item.order not in placed and item.role != "parameter"]
         self.late = self._late(module, rest, parameters)
         self._check_built_values()
+        self._check_rebound()
         results = self._results(rest)
         blocks = self._blocks(rest, results, {parameter.name for parameter in parameters})
         tasks = tuple(block for block in blocks if isinstance(block, Task))
@@ -110,7 +111,7 @@ class _Planner:
             late=self.late,
             left_out=self._left_out(),
             policy=self.contents.policy,
-            tools=frozenset(name for item in self.kept if item.role == "build" for name in _tools(item)),
+            tools=frozenset(name for item in self.kept if item.role == "build" for name in tools_of(item)),
         )
 
     # -- the level of the module
@@ -130,7 +131,7 @@ class _Planner:
         for item in self.kept:
             if item.role in ("definition", "build"):
                 found |= item.uses.reads | item.uses.later | self.graph.reached(item.uses.later)
-            if item.role == "code" and _makes_agent(item):
+            if item.role == "code" and makes_agent(item):
                 found |= item.binds
         return found - self.graph.constant
 
@@ -207,6 +208,18 @@ class _Planner:
                         f"{name} before {asked[-1].cell} asks it: put the change above, or use another name"
                     )
 
+    def _check_rebound(self) -> None:
+        """`global n` in a function: `main` and the tasks would each have an n of their own."""
+        for item in self.kept:
+            for name in sorted(item.uses.binds_later) if item.role == "definition" else ():
+                giver = next((other for other in self.kept if name in other.binds and other is not item), None)
+                if giver is not None:
+                    function = next(iter(item.binds))
+                    raise UserError(
+                        f"{item.cell}: {function} gives {name} another value (global {name}), and {giver.cell} makes "
+                        f"it: let {function} return the value, and assign it in a cell"
+                    )
+
     def _same_as(self, names: Iterable[str]) -> frozenset[str]:
         return frozenset(other for name in names for other in self.graph.same.get(name, {name}))
 
@@ -228,7 +241,7 @@ class _Planner:
             if item.role in ("run", "sandbox"):
                 names = sorted(item.binds)
             else:
-                names = sorted((_assigned(item) | (item.uses.changes - item.binds)) - self.graph.constant)
+                names = sorted((assigned_by(item) | (item.uses.changes - item.binds)) - self.graph.constant)
                 after = [other for other in rest if other.order > item.order]
                 # What a later statement goes on with is on the way to a result.
                 names = [name for name in names if not any(name in self.graph.reads(other) for other in after)]
@@ -290,7 +303,7 @@ class _Planner:
         inputs |= (outputs - surely) & self._before(group[0]) & mains
         reads = frozenset[str]().union(*(self.graph.reads(item) for item in group))
         return Task(
-            name=_task_name(group),
+            name=task_name(group),
             cell=group[0].cell,
             items=tuple(group),
             inputs=tuple(sorted(inputs)),
@@ -323,13 +336,13 @@ class _Planner:
         return any(name in other.uses.later and name not in other.uses.changes_later for other in functions)
 
     def _pure(self, reads: frozenset[str], group: Sequence[Item]) -> bool:
-        tools = {name for item in self.kept if item.role == "build" and item.name in reads for name in _tools(item)}
+        tools = {name for item in self.kept if item.role == "build" and item.name in reads for name in tools_of(item)}
         others = any("mcp" in item.options for item in self.kept if item.role == "build" and item.name in reads)
-        made = {name for item in self.kept if item.role == "code" and _makes_agent(item) for name in item.binds}
+        made = {name for item in self.kept if item.role == "code" and makes_agent(item) for name in item.binds}
         declared = {
-            name for item in self.kept if item.role == "definition" and _without_effects(item) for name in item.binds
+            name for item in self.kept if item.role == "definition" and without_effects(item) for name in item.binds
         }
-        code = any(item.role == "code" and _runs_more(item) for item in group)
+        code = any(item.role == "code" and runs_more(item) for item in group)
         return not others and not code and not (made & reads) and tools <= declared | self.agents
 
     def _conversations(self, blocks: Sequence[Item | Task]) -> list[Item | Task]:
@@ -398,104 +411,3 @@ class _Planner:
                 shows = item.node is not None and shows_only(item.node)
                 more.append(LeftOut(item.cell, item.text, "only shows" if shows else "no result needs it"))
         return tuple(sorted((*self.contents.left_out, *more), key=lambda each: each.cell.number))
-
-
-# ---- single items
-
-
-def _parameter(item: Item) -> Parameter:
-    match item.node:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            annotation = None
-        case ast.AnnAssign(target=ast.Name(id=name), annotation=typed, value=ast.expr() as value):
-            annotation = ast.unparse(typed)
-        case _:
-            raise UserError(f"{item.cell} is tagged `parameters`: write one `name = value` in a line, not {item.text}")
-    if item.uses.reads - BUILTINS - ({annotation} if annotation else set()) and not _literal(value):
-        raise UserError(
-            f"{item.cell}: the parameter {name} has a default that is computed ({ast.unparse(value)}): write a value"
-        )
-    return Parameter(name=name, annotation=annotation, default=_written(value), cell=item.cell)
-
-
-def _written(value: ast.expr) -> str:
-    match value:
-        case ast.Constant(value=str(text)):
-            return quoted(text)
-        case ast.List(elts=parts):
-            return f"[{', '.join(map(_written, parts))}]"
-        case _:
-            return ast.unparse(value)
-
-
-def _literal(value: ast.expr) -> bool:
-    try:
-        ast.literal_eval(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_parameters(parameters: Sequence[Parameter]) -> None:
-    seen: dict[str, Parameter] = {}
-    for parameter in parameters:
-        if parameter.name in seen:
-            raise UserError(f"{parameter.cell}: the parameter {parameter.name} is given twice")
-        seen[parameter.name] = parameter
-
-
-def _tools(item: Item) -> list[str]:
-    return [name.strip() for name in item.options.get("tools", "").replace(",", " ").split()]
-
-
-def _makes_agent(item: Item) -> bool:
-    if not isinstance(item.node, ast.Assign | ast.AnnAssign) or item.uses.awaits or item.node.value is None:
-        return False
-    called = [part.func for part in ast.walk(item.node.value) if isinstance(part, ast.Call)]
-    names = {part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in called}
-    return any(name == "durable" or name.endswith(("Agent", "Model", "Toolset")) for name in names)
-
-
-def _runs_more(item: Item) -> bool:
-    """Whether a statement does something beside running agents and computing."""
-    return any(isinstance(part, ast.With | ast.AsyncWith | ast.Raise) for part in ast.walk(item.node or ast.Pass()))
-
-
-def _without_effects(item: Item) -> bool:
-    return any(
-        isinstance(decorator, ast.Call)
-        and any(
-            word.arg == "effects" and isinstance(word.value, ast.Constant) and word.value.value == "none"
-            for word in decorator.keywords
-        )
-        for decorator in getattr(item.node, "decorator_list", ())
-    )
-
-
-def _assigned(item: Item) -> frozenset[str]:
-    """The names a plain assignment gives a value that can be a result: not the run of an agent itself."""
-    match item.node:
-        case ast.Assign(value=value) if _is_run(value):
-            return frozenset()
-        case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
-            return item.binds
-        case _:
-            return frozenset()
-
-
-def _is_run(value: ast.expr) -> bool:
-    """Whether the value is what `agent.run(…)` gives, or a list of them, and not their outputs."""
-    attributes = {part.attr for part in ast.walk(value) if isinstance(part, ast.Attribute)}
-    return isinstance(value, ast.Await) and "run" in attributes and "output" not in attributes
-
-
-def _task_name(group: Sequence[Item]) -> str:
-    first = group[0]
-    tagged = sorted(tag.removeprefix("step:") for tag in first.cell.tags if tag.startswith("step:"))
-    if tagged:
-        return "".join(sign if sign.isalnum() else "_" for sign in tagged[0])
-    if first.role == "run":
-        return f"find_{next(iter(first.binds))}"
-    if first.role == "sandbox":
-        return "compute_" + "_".join(sorted(first.binds)) if first.binds else f"sandbox_{first.cell.number}"
-    return f"cell_{first.cell.number}"

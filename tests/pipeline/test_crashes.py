@@ -1,4 +1,4 @@
-"""A program killed and started again: what was done is not done again, here by the journal, on a cluster by its trace."""
+"""A program killed and started again: what was done is not done again, by journal here and by traces on a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipeline.notebooks import Sample
 
 pytestmark = pytest.mark.timeout(170)
 
-LEDGER = '''
+LEDGER = """
 import os
 import pathlib
 import time
@@ -40,7 +40,7 @@ def think(messages):
     return Call("look", {"city": city, "turn": turn}) if turn < 2 else f"{city} seen"
 
 brain = ScriptedModel.by(think, model_name="brain")
-'''
+"""
 TOOL = '''
 @agentkit.tool(effects="EFFECTS")
 def look(city: str, turn: int) -> str:
@@ -55,7 +55,12 @@ CITIES = ("Oslo", "Rome", "Lima")
 def sample(effects: str = "none") -> Sample:
     runs = tuple(f"%%agent run scout --as {city.lower()}\nLook at {city}" for city in CITIES)
     return Sample(
-        cells=(LEDGER, TOOL.replace("EFFECTS", effects), "%%agent build scout --tools look --model brain\nScout.", *runs),
+        cells=(
+            LEDGER,
+            TOOL.replace("EFFECTS", effects),
+            "%%agent build scout --tools look --model brain\nScout.",
+            *runs,
+        ),
         setup=False,
     )
 
@@ -133,10 +138,10 @@ def test_a_killed_local_pipeline_repeats_no_recorded_call(tmp_path: Path, point:
     check_resumed(tmp_path)
 
 
-@pytest.mark.parametrize("kill", range(int(os.environ.get("AGENTKIT_KILLS", "1"))))
+@pytest.mark.parametrize("kill", range(int(os.environ.get("PIPELINE_KILLS", "1"))))
 def test_kill_9_at_a_random_moment(tmp_path: Path, kill: int) -> None:
     pipeline(tmp_path)
-    draw = random.Random(int(os.environ.get("AGENTKIT_KILL_SEED", "5")) + kill)
+    draw = random.Random(int(os.environ.get("PIPELINE_SEED", "5")) + kill)
     command = [str(Path(sys.executable).parent / "flyte"), "run", "--local", "pipeline.py", "main"]
     child = subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path, SLOW="0.15"), stdout=subprocess.DEVNULL)
     while child.poll() is None and not ledger(tmp_path):

@@ -15,12 +15,17 @@ from agentkit.errors import UserError
 from tests.pipeline.notebooks import Sample, write
 
 SAMPLE = Sample(
-    cells=("item = 'tea'\ntimes: int = 1", "%%agent run clerk --as answer\nWhat is the price of `{{ item }}`?", "(item, times)"),
+    cells=(
+        "item = 'tea'\ntimes: int = 1",
+        "%%agent run clerk --as answer\nWhat is the price of `{{ item }}`?",
+        "(item, times)",
+    ),
     tags={0: "parameters"},
 )
 WAITS = Sample(
     cells=(
-        '@agentkit.tool(effects="once", approve="ask")\ndef order(item: str) -> str:\n    """Order an item."""\n    return "ordered " + item',
+        '@agentkit.tool(effects="once", approve="ask")\ndef order(item: str) -> str:\n'
+        '    """Order an item."""\n    return "ordered " + item',
         "%%agent build buyer --tools order\nYou buy.",
         "%%agent run buyer --as answer\nOrder the item `tea`.",
         "answer[:30]",
@@ -54,7 +59,9 @@ def test_a_question_that_waits_is_status_3_and_a_decision_lets_it_go_on(tmp_path
     waits = subprocess.run([*command, "run", str(notebook)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert waits.returncode == headless.WAITS, waits.stderr
     assert "order waits for a person" in waits.stderr
-    waiting = subprocess.Popen([*command, "run", str(notebook), "--wait"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    waiting = subprocess.Popen(
+        [*command, "run", str(notebook), "--wait"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     assert waiting.stderr is not None
     said = ""
     while (found := re.search(r"waits for (\d+):", said)) is None:
@@ -81,7 +88,11 @@ def test_a_spent_budget_is_status_4() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [(["itme=milk"], ("no such parameter", "did you mean item?")), (["item"], ("NAME=VALUE",)), (["3=4"], ("NAME=VALUE",))],
+    [
+        (["itme=milk"], ("no such parameter", "did you mean item?")),
+        (["item"], ("NAME=VALUE",)),
+        (["3=4"], ("NAME=VALUE",)),
+    ],
 )
 def test_a_wrong_parameter_is_one_line(tmp_path: Path, parameters: list[str], words: tuple[str, ...]) -> None:
     notebook = tmp_path / "shop.ipynb"
