@@ -111,20 +111,31 @@ async def perform(desk: Desk, line: Line) -> Reply:
 
 
 def _at_hand(desk: Desk, where: place.Place, named: str | None) -> tuple[Notebook, str]:
-    """The notebook's file as it is saved, else what this kernel executed."""
+    """The saved notebook that has the cell which is being executed, else what this kernel executed."""
     live = own_names(desk.names)
     if named is not None:
         return read(Path(named).expanduser(), live=live), ""
-    typed = [str(source) for source in desk.shell.history_manager.input_hist_raw[1:]]
-    file = where.folder / f"{where.label}.ipynb"
-    if file.is_file():
-        saved = read(file, live=live)
-        if any(cell.source.strip() == typed[-1].strip() for cell in saved.cells):
-            return saved, ""
-    before = _last_of_each(typed[:-1])
-    return from_history(
-        where.label, before, live
-    ), "no saved notebook has this cell: exported is what ran in this kernel"
+    typed = desk.shell.agentkit.typed.strip()
+    saved = [file for file in sorted(where.folder.glob("*.ipynb")) if typed and typed in _sources(file)]
+    own = [file for file in saved if file.stem == where.label] or saved
+    if len(own) > 1:
+        names = ", ".join(file.name for file in own)
+        raise UserError(f"several notebooks here have this cell ({names}): say which with --notebook FILE")
+    if own:
+        return read(own[0], live=live), ""
+    before = _last_of_each([str(source) for source in desk.shell.history_manager.input_hist_raw[1:-1]])
+    if not before:
+        raise UserError("no saved notebook here has this cell: save the notebook, or name it with --notebook FILE")
+    note = "no saved notebook has this cell: exported is what ran in this kernel"
+    return from_history(where.label, before, live), note
+
+
+def _sources(file: Path) -> set[str]:
+    try:
+        return {cell.source.strip() for cell in read(file).cells}
+    except UserError:
+        # Another notebook in the folder may be half written.
+        return set()
 
 
 def _last_of_each(sources: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ _PLACE = "__magic_{}__"
 _MAGIC = re.compile(r"(?P<indent>[ \t]*)(?P<target>[A-Za-z_][\w.,\[\]\"' \t*()]*=[ \t]*)?(?P<sign>%|!|\?)(?P<text>.*)$")
 _HELP = re.compile(r"[ \t]*[\w.%]+\?{1,2}[ \t]*$")
 _TIMED = re.compile(r"(?:time|timeit)\b(?:\s+-\S+)*\s*(?P<code>.*)$")
+_EXPORTS = re.compile(r"^[ \t]*%agent[ \t]+export\b", re.MULTILINE)
 _CODE_CELLS = frozenset({"time", "timeit", "capture", "prun"})
 _SKIPPED = frozenset({"skip", "remove-cell", "remove_cell"})
 _RUNS = frozenset({"run", "step"})
@@ -93,7 +94,11 @@ class Contents:
 def take_apart(cells: tuple[Cell, ...], language: Language) -> Contents:
     """Every cell in order; UserError names the cell that cannot be read."""
     contents = Contents()
-    for cell in cells:
+    # A notebook that exports itself goes on with what it does with the program.
+    last = next((number for number, cell in enumerate(cells) if _EXPORTS.search(cell.source)), len(cells))
+    for cell in cells[last:]:
+        contents.left_out.append(LeftOut(cell, cell.source, "the export, and what comes after it"))
+    for cell in cells[:last]:
         if cell.tags & _SKIPPED:
             contents.left_out.append(LeftOut(cell, cell.source, "its tag says so"))
         elif cell.source.strip():

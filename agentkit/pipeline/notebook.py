@@ -61,11 +61,17 @@ def _cell(cell: Mapping[str, Any]) -> tuple[str, frozenset[str], int | None]:
 
 
 def _numbered(number: int, source: str, tags: frozenset[str], executed: int | None) -> Cell:
-    return Cell(number=number, source=source, tags=tags, executed=executed)
+    return Cell(number=number, source=source, tags=tags | _written_tags(source), executed=executed)
+
+
+def _written_tags(source: str) -> frozenset[str]:
+    """A first line `# parameters` says what the tag says, where tags are hard to get at."""
+    first = source.lstrip("\n").split("\n", 1)[0].strip().lower()
+    return frozenset({"parameters"} if first.removeprefix("#").strip() == "parameters" and first[:1] == "#" else ())
 
 
 def from_history(name: str, sources: Sequence[str], live: Mapping[str, Any]) -> Notebook:
     """What was executed in a kernel whose notebook has no file that can be found, in the order it was executed."""
     kept = [source for source in sources if source.strip()]
-    cells = tuple(Cell(number=number, source=source, executed=number) for number, source in enumerate(kept, 1))
+    cells = tuple(_numbered(number, source, frozenset(), number) for number, source in enumerate(kept, 1))
     return Notebook(name=name, cells=cells, live=live)

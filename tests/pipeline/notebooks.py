@@ -107,6 +107,11 @@ SAMPLES: dict[str, Sample] = {
         has=('async def main(item: str = "tea", times: int = 2) -> str:',),
         results=("answer",),
     ),
+    "parameters_by_a_comment": Sample(
+        cells=("# parameters\nitem = 'tea'", "%%agent run clerk --as answer\nWhat is the price of `{{ item }}`?"),
+        has=('async def main(item: str = "tea") -> str:',),
+        results=("answer",),
+    ),
     "parameter_read_by_a_tool": Sample(
         cells=(
             "rate = 1.2",

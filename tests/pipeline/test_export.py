@@ -100,17 +100,18 @@ def test_the_magic_exports_what_ran_in_the_kernel(tmp_path: Path) -> None:
         done = shell.run("%agent export pipeline.py --target script")
         assert done.status == "ok", done.traceback
         assert "2 results equal to the kernel's" in done.text
+        assert "exported is what ran in this kernel" in done.text
         assert "-> tuple[Offer, float]:" in (tmp_path / "pipeline.py").read_text(encoding="utf-8")
         again = shell.run("%agent export pipeline.py")
         assert again.ename == "UserError" and "--force" in (again.error or "")
-        shell.run("total = 99")
-        other = shell.run("%agent export other.py --target script")
-        assert other.status == "ok", other.traceback
-        shell.run("vanishing = 'tea'")
-        shell.run("%reset_selective -f nothing")
+
+
+def test_what_is_only_in_the_kernel_is_refused(tmp_path: Path) -> None:
+    with kernel(tmp_path) as shell:
+        execute(shell, SAMPLES["one_run"])
         shell.run("get_ipython().user_ns['hidden'] = 5")
         shell.run("%%agent run clerk --as more\nPrice of `tea`, {{ hidden }}?")
-        refused = shell.run("%agent export third.py")
+        refused = shell.run("%agent export pipeline.py")
         assert refused.ename == "UserError" and "hidden state" in (refused.error or "")
 
 
