@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentkit.define.spec import Spec as Spec
+    from agentkit.define.tools import elsewhere as elsewhere
     from agentkit.define.tools import tool as tool
     from agentkit.durable.frames import idempotency_key as idempotency_key
     from agentkit.engine.build import build as build
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from agentkit.engine.run import ask as ask
     from agentkit.engine.session import session as session
     from agentkit.errors import AgentKitError as AgentKitError
+    from agentkit.notebook.prompt import fill as fill
+    from agentkit.pipeline.closure import closure as closure
+    from agentkit.pipeline.runtime import start as start
+    from agentkit.pipeline.runtime import task as task
 
 _HOME = {
     "AgentKitError": "agentkit.errors",
@@ -45,11 +50,16 @@ __all__ = [
     "Spec",
     "ask",
     "build",
+    "closure",
     "durable",
+    "elsewhere",
+    "fill",
     "idempotency_key",
     "load_ipython_extension",
     "session",
+    "start",
     "step",
+    "task",
     "tool",
 ]
 
