@@ -13,6 +13,7 @@ from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.graph import SHOWS
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.items import Parameter
+from agentkit.pipeline.loops import side_by_side
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
 from agentkit.pipeline.texts import WIDTH, literal, quoted
@@ -221,7 +222,8 @@ class _Module:
             lines += [layout.indented(self.sandboxed(item), 8) for item in task.items]
         else:
             for item in task.items:
-                lines.append(layout.indented(item.text, 8))
+                gathered = side_by_side(item) if task.pure else None
+                lines.append(layout.indented(gathered or item.text, 8))
                 lines += [f"        {line}" for line in self.published(item)]
         if task.outputs or task.talked:
             lines.append(f"    return {', '.join(task.outputs)}")

@@ -234,7 +234,7 @@ SAMPLES: dict[str, Sample] = {
             "said = []\nfor n in range(3):\n    said.append((await clerk.run('What is the price of `tea`?')).output)",
         ),
         results=("said",),
-        has=("async def cell_4(",),
+        has=("async def cell_4(", "each_answer = await asyncio.gather(*[each_run(n) for n in each_item])"),
     ),
     "gathered_by_hand": Sample(
         cells=(
@@ -243,12 +243,25 @@ SAMPLES: dict[str, Sample] = {
         ),
         results=("said",),
     ),
+    "a_loop_into_a_dict": Sample(
+        cells=("found = {}\nfor item in prices:\n    found[item] = (await clerk.run(f'Price of `{item}`?')).output",),
+        results=("found",),
+        has=("    found[item] = answer",),
+    ),
+    "a_loop_that_looks_back": Sample(
+        cells=(
+            "said = []\nfor item in prices:\n    said.append((await clerk.run(f'Price of `{item}`? {len(said)}')).output)",
+        ),
+        results=("said",),
+        has_not=("asyncio.gather",),
+    ),
     "list_of_runs": Sample(
         cells=(
             "said = [(await clerk.run(f'Price of `{item}`?')).output for item in ('tea', 'milk')]",
             "count = len(said)",
         ),
         results=("count",),
+        has=("said = await asyncio.gather(*[each_run(item) for item in ('tea', 'milk')])",),
     ),
     "branch": Sample(
         cells=(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from agentkit.durable.store import Store
 from agentkit.events import Step
 from tests.notebook.kernels import ROOT
 from tests.pipeline.exports import make
-from tests.pipeline.notebooks import Sample
+from tests.pipeline.notebooks import SAMPLES, Sample
 
 pytestmark = pytest.mark.timeout(170)
 
@@ -87,10 +88,17 @@ def ledger(folder: Path) -> Counter[str]:
     return Counter(file.read_text().split("\n")[:-1]) if file.exists() else Counter()
 
 
-def flyte_run(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def flyte_run(folder: Path, typed: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).parent / "flyte"), "run", "--local", "pipeline.py", "main"]
     return subprocess.run(
-        command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=folder,
+        env=environment(folder, **more),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -203,3 +211,27 @@ def test_on_a_cluster_a_tool_that_must_not_be_repeated_is_in_doubt_after_a_crash
     assert again.returncode != 0
     assert ledger(tmp_path)["tool Oslo 0"] == 1
     assert "was started and has no recorded end" in again.stdout + again.stderr
+
+
+# ---- a person, and machines of their own
+
+
+def test_an_approval_is_a_condition_of_the_platform(tmp_path: Path) -> None:
+    bought = SAMPLES["approved_by_policy"]
+    asked = replace(bought, cells=tuple(cell.replace("--headless allow ", "") for cell in bought.cells))
+    (tmp_path / "pipeline.py").write_text(make(asked, tmp_path, "buy", "flyte").text(), encoding="utf-8")
+    denied = flyte_run(tmp_path, typed="n\n")
+    assert "Condition: approve-order-" in denied.stdout
+    assert "ordered tea" not in denied.stdout
+    # What was decided is on record: nobody types now.
+    again = flyte_run(tmp_path)
+    assert again.returncode == 0 and "Condition" not in again.stdout
+
+
+def test_on_a_cluster_a_heavy_tool_is_a_task_and_not_inside_a_trace(tmp_path: Path) -> None:
+    text = make(SAMPLES["heavy_tool"], tmp_path, "shop", "flyte").text()
+    (tmp_path / "pipeline.py").write_text(text, encoding="utf-8")
+    done = on_cluster(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "300" in done.stdout
+    assert not [key for key in keys(tmp_path) if key.startswith("tool_weigh")]
