@@ -23,6 +23,7 @@ from agentkit.pipeline.proof import MARK
 from agentkit.pipeline.runtime import MODE_VARIABLE
 
 _SECONDS = 600
+_LAST_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,8 @@ def against_record(
     problems = list(_differences(program, said, journal, expected))
     runs = f"{len(said.get('runs', ()))} runs, {said.get('replayed', 0)} steps replayed, {said.get('live', 0)} live"
     if problems:
-        return Verdict(lines=(f"replay: FAILED after {runs}",), problems=tuple(problems))
+        last = tuple(f"  {step}" for step in said.get("steps", ())[-_LAST_STEPS:])
+        return Verdict(lines=(f"replay: FAILED after {runs}, the last of them:", *last), problems=tuple(problems))
     values = f"; {len(expected)} results equal to the kernel's" if expected else ""
     return Verdict(lines=(f"replay: {runs}, every answer equal to the notebook's{values}",))
 

@@ -36,6 +36,7 @@ def main(file: str, target: str, count: int) -> None:
         said["traceback"] = traceback.format_exc()[-4_000:]
     said["runs"] = [_of_run(event) for event in events.values() if isinstance(event, Run) and event.parent_run is None]
     steps = [event for event in events.values() if isinstance(event, Step)]
+    said["steps"] = [_of_step(step) for step in steps]
     said["replayed"] = sum(step.replayed for step in steps)
     said["live"] = sum(not step.replayed for step in steps)
     sys.stdout.write(f"\n{MARK}{json.dumps(said)}\n")
@@ -47,6 +48,11 @@ def _listen(session: Session, events: dict[tuple[str, int], Event]) -> None:
 
 def _identity(event: Event) -> tuple[str, int]:
     return (event.run, event.ord) if isinstance(event, Step) else (event.id, -1)
+
+
+def _of_step(step: Step) -> str:
+    state = "replayed" if step.replayed else "live"
+    return f"{state}: {step.kind} {step.name} {step.request[:60]!r}" + (f" ({step.error})" if step.error else "")
 
 
 def _of_run(run: Run) -> dict[str, Any]:

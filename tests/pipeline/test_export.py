@@ -89,7 +89,8 @@ def test_a_program_that_is_another_one_is_not_left_as_the_pipeline(
     said = capsys.readouterr().err
     assert "ReplayMiss" in said and "pipeline.failed.py" in said and "history" in said
     assert not out.exists()
-    assert "dearer than" in (shop.parent / "pipeline.failed.py").read_text(encoding="utf-8")
+    left = (shop.parent / "pipeline.failed.py").read_text(encoding="utf-8")
+    assert "dearer than" in left and "- replay: FAILED after" in left and "-   replayed: model offline" in left
     assert export(str(shop), "-o", str(out), "--target", "script", "--no-check") == 0
     assert "not checked" in out.read_text(encoding="utf-8")
 
