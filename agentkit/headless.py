@@ -175,18 +175,11 @@ def _status(name: str) -> int:
 def _wait_for_decision(notebook: Path) -> None:
     """Until what waits now has been decided, with `agentkit approvals decide` or in another notebook."""
     path = journal_path(notebook.resolve().parent, None)
+    said = ""
     with Store.open(path, read_only=True) as store:
-        waiting = {one.id for one in decided.everything(store) if one.decision is None}
-        while waiting:
-            _tell_once(f"waits for {', '.join(sorted(waiting))}: agentkit approvals decide ID --journal {path}")
+        while waiting := sorted(one.id for one in decided.everything(store) if one.decision is None):
+            text = f"waits for {', '.join(waiting)}: agentkit approvals decide ID --journal {path}"
+            if text != said:
+                _tell(text)
+                said = text
             time.sleep(_POLL_SECONDS)
-            waiting &= {one.id for one in decided.everything(store) if one.decision is None}
-
-
-_told: set[str] = set()
-
-
-def _tell_once(text: str) -> None:
-    if text not in _told:
-        _told.add(text)
-        _tell(text)

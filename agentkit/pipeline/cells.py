@@ -88,7 +88,6 @@ class Contents:
     left_out: list[LeftOut] = field(default_factory=list)
     policy: dict[str, str] = field(default_factory=dict)
     model: str | None = None
-    tests: dict[int, str] = field(default_factory=dict)
 
 
 def take_apart(cells: tuple[Cell, ...], language: Language) -> Contents:

@@ -168,7 +168,7 @@ def heavy_task(tool: HeavyTool) -> str:
     )
 
 
-def decorator(task: Task, settings: Settings) -> str:
+def decorator(task: Task) -> str:
     """A pure task is cached by what its code and its inputs are; one with effects never is."""
     given = ["retries=3", "report=True"]
     if task.pure:
@@ -179,10 +179,6 @@ def decorator(task: Task, settings: Settings) -> str:
 
 def main_decorator(settings: Settings) -> str:
     return "@env.task(triggers=schedule)" if settings.cron else "@env.task"
-
-
-def trigger_note(settings: Settings) -> str:
-    return ""
 
 
 # ---- secrets

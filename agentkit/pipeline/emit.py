@@ -174,7 +174,7 @@ class _Module:
             lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in task.shared)})")
         first = task.items[0]
         lines += self.asked(task, first) if first.role == "run" else self.performed(task)
-        decorator = f"{cluster.decorator(task, self.settings)}\n" if self.flyte else ""
+        decorator = f"{cluster.decorator(task)}\n" if self.flyte else ""
         return decorator + "\n".join(lines)
 
     def told(self, task: Task) -> str:
@@ -309,7 +309,7 @@ class _Module:
 
     def start(self) -> str:
         if self.flyte:
-            return cluster.trigger_note(self.settings)
+            return ""
         given = ", ".join(f"{parameter.name}" for parameter in self.plan.parameters)
         run = "agentkit.start(main)" if given else "asyncio.run(main())"
         shown = f"print({run})" if self.plan.results else run

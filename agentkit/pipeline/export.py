@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from agentkit.pipeline import cluster
 from agentkit.pipeline.cells import Language, take_apart
@@ -87,7 +86,3 @@ def _script_block(program: Program) -> list[str]:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "/").replace('"""', "'''")
-
-
-def write(program: Program, path: Path, verdict: tuple[str, ...]) -> None:
-    path.write_text(program.text(verdict), encoding="utf-8")

@@ -91,12 +91,10 @@ class Graph:
         return item.uses.changes | called | rebound
 
     def may_change(self, item: Item) -> frozenset[str]:
+        """The objects it may change, under every name they may have: what it is handed is not known to stay."""
         if item.role in ("import", "definition", "build"):
             return frozenset()
         direct = (self.changes(item) | item.uses.touches) - self.constant
-        if item.role == "code":
-            # What a function of the notebook is handed it may change.
-            direct |= {name for name in item.uses.touches if name not in self.constant}
         return frozenset().union(direct, *(self.classes.get(name, frozenset()) for name in direct))
 
     def _classes(self, shared: Any) -> dict[str, frozenset[str]]:

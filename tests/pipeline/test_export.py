@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agentkit import cli
+from agentkit import cli, headless
 from agentkit.notebook import line
 from agentkit.notebook.line import Line
 from agentkit.notebook.written import LANGUAGE
@@ -312,3 +313,13 @@ def test_a_file_that_is_no_notebook_is_one_line(
     assert words in said and said.count("\n") == 1
     assert export(str(tmp_path / "nowhere.ipynb"), "-o", str(tmp_path / "p.py")) == 1
     assert export(str(tmp_path / "bad.ipynb"), "-o", str(tmp_path / "p.txt")) == 1
+
+
+@pytest.mark.parametrize("name", ["01_first_agent", "03_plain_python", "05_ask_me_first"])
+def test_the_notebooks_of_this_repository_are_programs_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    notebook = Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path))
+    assert headless.run(notebook, [], None) == headless.DONE
+    assert export(str(notebook), "-o", str(tmp_path / "pipeline.py"), "--target", "script") == 0
+    assert "0 live, every answer equal to the notebook's" in capsys.readouterr().out
