@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentkit.define.spec import Spec as Spec
+    from agentkit.define.tools import elsewhere as elsewhere
     from agentkit.define.tools import tool as tool
     from agentkit.durable.frames import idempotency_key as idempotency_key
     from agentkit.engine.build import build as build
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from agentkit.engine.sandboxing import sandbox as sandbox
     from agentkit.engine.session import session as session
     from agentkit.errors import AgentKitError as AgentKitError
+    from agentkit.notebook.prompt import fill as fill
+    from agentkit.pipeline.closure import closure as closure
+    from agentkit.pipeline.runtime import start as start
+    from agentkit.pipeline.runtime import task as task
 
 _HOME = {
     "AgentKitError": "agentkit.errors",
@@ -31,10 +36,15 @@ _HOME = {
     "Spec": "agentkit.define.spec",
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
+    "closure": "agentkit.pipeline.closure",
+    "elsewhere": "agentkit.define.tools",
+    "fill": "agentkit.notebook.prompt",
     "idempotency_key": "agentkit.durable.frames",
     "sandbox": "agentkit.engine.sandboxing",
     "session": "agentkit.engine.session",
+    "start": "agentkit.pipeline.runtime",
     "step": "agentkit.engine.opening",
+    "task": "agentkit.pipeline.runtime",
     "tool": "agentkit.define.tools",
 }
 
@@ -45,12 +55,17 @@ __all__ = [
     "Spec",
     "ask",
     "build",
+    "closure",
     "durable",
+    "elsewhere",
+    "fill",
     "idempotency_key",
     "load_ipython_extension",
     "sandbox",
     "session",
+    "start",
     "step",
+    "task",
     "tool",
 ]
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,6 +51,8 @@ def _parser() -> ArgumentParser:
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
     lab.add_argument("folder", nargs="?", type=Path, help="another folder to open")
     lab.set_defaults(do=_lab)
+    _add_export(commands.add_parser("export", help="a notebook as one Python program, proved to be the same program"))
+    _add_run(commands.add_parser("run", help="execute a notebook with parameters, resumable"))
     _add_journal(commands.add_parser("journal", help="list, show, check, share or erase what is recorded"))
     _add_approvals(commands.add_parser("approvals", help="list what waits for a person, and decide"))
     _add_budget(commands.add_parser("budget", help="show what is limited and how much of it is used, or limit it"))
@@ -69,6 +71,28 @@ def _where() -> ArgumentParser:
     where = ArgumentParser(add_help=False)
     where.add_argument("--journal", type=Path, metavar="PATH", help="its file or folder (default: .agentkit/)")
     return where
+
+
+def _add_export(parser: ArgumentParser) -> None:
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("pipeline.py"), help="default: pipeline.py")
+    parser.add_argument("--target", default="flyte", help="flyte (default) or script, a plain asyncio program")
+    parser.add_argument("--check", action=BooleanOptionalAction, default=True, help="prove that it is the same program")
+    parser.add_argument("--all", action="store_true", help="keep every statement, also those that no result needs")
+    parser.add_argument("--container", action="store_true", help="the image definition and the command that deploys it")
+    parser.add_argument("--cron", metavar="SCHEDULE", help='run it on a schedule: "0 6 * * *"')
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.add_argument("--journal", type=Path, metavar="PATH", help="the notebook's journal (default: beside it)")
+    parser.set_defaults(do=_export_notebook)
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.ipynb", help="where the executed notebook goes")
+    parser.add_argument("--wait", action="store_true", help="stay while a question waits: `agentkit approvals decide`")
+    parser.add_argument("--timeout", type=float, help="seconds for each cell (default: none)")
+    parser.set_defaults(do=_run_notebook)
 
 
 def _add_approvals(parser: ArgumentParser) -> None:
@@ -163,6 +187,33 @@ def _own_notebooks() -> Path:
     if not copy.exists():
         shutil.copytree(notebooks(), copy)
     return copy
+
+
+# ---- notebooks without a browser
+
+
+def _export_notebook(options: Namespace) -> int:
+    from agentkit.notebook import exporting
+
+    wish = exporting.Wish(
+        output=options.output,
+        target=options.target,
+        checked=options.check,
+        everything=options.all,
+        container=options.container,
+        cron=options.cron,
+        force=options.force,
+    )
+    print("\n".join(exporting.export_file(options.notebook, wish, journal=options.journal)))
+    return 0
+
+
+def _run_notebook(options: Namespace) -> int:
+    if find_spec("nbclient") is None:
+        raise MissingExtra("nbclient", "notebook")
+    from agentkit.headless import run
+
+    return run(options.notebook, options.parameters, options.output, wait=options.wait, timeout=options.timeout)
 
 
 # ---- approvals

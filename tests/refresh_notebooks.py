@@ -1,11 +1,12 @@
 """Execute the notebooks and commit what they say: `python -m tests.refresh_notebooks [NAME ...]`.
 
-Each is executed in an empty folder, so that its panels show the first, live run.
+Each is executed in a folder of its own, so that its panels show the first, live run.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,8 @@ def refresh(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AGENTKIT_")}
     with tempfile.TemporaryDirectory() as folder:
+        # Where one exports itself it is found as it lies in a person's folder.
+        shutil.copy(path, folder)
         client = NotebookClient(
             notebook,
             timeout=120,

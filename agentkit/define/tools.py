@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, cast, get_args, overload
 
 from agentkit.errors import UserError
 from agentkit.events import Effects, Scope
@@ -32,7 +33,7 @@ class Declaration:
     `isolate`: each call runs in a process of its own, with at most `memory` (the next size is tried when it runs out)
     and, where `network` is False, without network and without writing to files. `poll` tools are expected to be called
     again and again with one result; `loop_key` says which calls the circuit breaker takes for the same: the names of
-    the arguments that count, or a function of the arguments.
+    the arguments that count, or a function of the arguments. `outer`: it is an agent, whose own steps are recorded.
     """
 
     effects: Effects = "undeclared"
@@ -46,6 +47,7 @@ class Declaration:
     isolate: bool = False
     poll: bool = False
     loop_key: str | Callable[..., Any] | None = None
+    outer: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -54,6 +56,7 @@ class Declaration:
 
 
 _PLAIN = Declaration()
+_STANDS_FOR = "__agentkit_stands_for__"
 
 
 @overload
@@ -94,6 +97,30 @@ def declaration(function: Callable[..., Any]) -> Declaration:
     """What `function` declares; nothing for a plain function."""
     found = getattr(inspect.unwrap(function), _ATTRIBUTE, None) or getattr(function, _ATTRIBUTE, None)
     return found if isinstance(found, Declaration) else _PLAIN
+
+
+def elsewhere(function: F, performed: Callable[..., Any]) -> F:
+    """`function` as a tool that is performed by `performed`, on another machine: to the agent and the record it is the
+    same tool, with its name, its types, its declaration and its digest.
+    """
+
+    async def stand_in(*args: Any, **kwargs: Any) -> Any:
+        return await performed(*args, **kwargs)
+
+    functools.update_wrapper(stand_in, function)
+    setattr(stand_in, _STANDS_FOR, function)
+    return cast(F, stand_in)
+
+
+def performs_more(function: Callable[..., Any]) -> bool:
+    """Whether a call of it is made of steps or tasks of its own: a stand-in, or an agent as a tool."""
+    return hasattr(function, _STANDS_FOR) or declaration(function).outer
+
+
+def stood_for(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a stand-in stands for, else the function itself."""
+    found: Callable[..., Any] = getattr(function, _STANDS_FOR, function)
+    return found
 
 
 def _declaration(

@@ -53,7 +53,8 @@ class Call:
     they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
     names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
     is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
-    `about` is what the engine's guards want to know of it.
+    `about` is what the engine's guards want to know of it. `outer`: its body performs steps or tasks
+    of its own, each of them kept by itself.
     """
 
     key: Key
@@ -78,6 +79,7 @@ class Call:
     encode: Callable[[object], Payload] | None = None
     describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
     about: Any = None
+    outer: bool = False
 
 
 @dataclass(kw_only=True)

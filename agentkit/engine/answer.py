@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_ai.messages import ModelMessage
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
 from agentkit.engine import lastresort
 from agentkit.engine.session import Session
@@ -25,6 +25,11 @@ class Answer:
     def text(self) -> str:
         """The output as Markdown text."""
         return self.output if isinstance(self.output, str) else str(self.output)
+
+    @property
+    def conversation(self) -> str:
+        """The conversation as JSON, for `ask(conversation=…)` in another process."""
+        return ModelMessagesTypeAdapter.dump_json(list(self.messages)).decode()
 
     @property
     def stale(self) -> float | None:

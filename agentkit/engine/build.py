@@ -167,7 +167,7 @@ def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
         return result.output
 
     # After a crash inside it the sub-agent's own steps are replayed, so the call itself may simply be made again.
-    ask_agent.__agentkit__ = Declaration(effects="none")  # type: ignore[attr-defined]
+    ask_agent.__agentkit__ = Declaration(effects="none", outer=True)  # type: ignore[attr-defined]
     setattr(ask_agent, CALLED, agent)
     return Tool(
         ask_agent, name=agent.name, description=f"Ask the agent {agent.name}: {agent.description or ''}".strip()

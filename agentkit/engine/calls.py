@@ -35,7 +35,7 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, declaration, loop_identity
+from agentkit.define.tools import Declaration, declaration, loop_identity, performs_more, stood_for
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
@@ -317,6 +317,7 @@ def tool_call(
         stale=isolation.outgrown(function, declared),
         cacheable=lambda payload: payload.get("kind") == "tool_return",
         describe=said.returned,
+        outer=function is not None and performs_more(function),
         about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
 
@@ -333,7 +334,7 @@ def _from_hints(tool: Any) -> Declaration:
 
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(function, memo=memo)
+    return _FOREIGN if function is None else tool_digest(stood_for(function), memo=memo)
 
 
 def _control(payload: Any) -> str | None:

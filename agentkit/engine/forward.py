@@ -16,7 +16,7 @@ from pydantic_ai.toolsets import FunctionToolset
 from pydantic_core import from_json
 
 from agentkit.define.digest import tool_digest, value_digest
-from agentkit.define.tools import declaration
+from agentkit.define.tools import declaration, stood_for
 from agentkit.durable.frames import bounded
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import restore
@@ -148,7 +148,7 @@ class Forward:
 
     def _code_of(self, name: str, function: Callable[..., Any]) -> str:
         if name not in self._code:
-            digest = tool_digest(function, memo=self.frame.digests)
+            digest = tool_digest(stood_for(function), memo=self.frame.digests)
             self._code[name] = self._part({"digest": digest.digest.hex(), "reads": dict(digest.reads)})
         return self._code[name]
 

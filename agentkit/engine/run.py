@@ -6,7 +6,14 @@ from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic_ai.agent import AbstractAgent
-from pydantic_ai.messages import AgentStreamEvent, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
+from pydantic_ai.messages import (
+    AgentStreamEvent,
+    ModelMessagesTypeAdapter,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
 
 from agentkit.defend.approval import Headless
 from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
@@ -30,6 +37,7 @@ async def ask(
     walk: bool = False,
     deps: Any = None,
     on_text: Callable[[str], None] | None = None,
+    conversation: str | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Run `agent` on `prompt` in the open session.
@@ -37,14 +45,17 @@ async def ask(
     `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
     kernel before this cell. `headless` is what happens to a call that needs a person where there is none: it stays
     open (`suspend`), is denied or allowed. `walk` takes every recorded step one by one, where otherwise those that
-    still hold are passed over at once. `on_text` is called with the answer's text so far. `more` are other keywords
-    of the agent's own `run`. Raises UserError when there is no such conversation, and whatever the run raises.
+    still hold are passed over at once. `conversation` is one to carry on that was kept as text. `on_text` is called
+    with the answer's text so far. `more` are other keywords of the agent's own `run`. Raises UserError when there is no
+    such conversation, and whatever the run raises.
     """
     session = current()
     if session is None:
         raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
     parent = None if continues is None else parent_run(session, agent, continues)
     history = None if parent is None else messages_of(session, parent)
+    if conversation is not None:
+        history = ModelMessagesTypeAdapter.validate_json(conversation)
     if parent is not None and not history:
         raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
     seen: list[Run] = []

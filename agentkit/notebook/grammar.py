@@ -146,6 +146,17 @@ _SANDBOX = {
 
 _BUDGET = {"at-limit": _BUILD["at-limit"]}
 
+_EXPORT = {
+    "target": Option(value="TARGET", help="flyte (default) or script, a plain asyncio program"),
+    "check": Option(help="prove that it is the same program (the default)"),
+    "no-check": Option(help="write it without the proof"),
+    "all": Option(help="keep every statement, also those that no result needs"),
+    "container": Option(help="the image definition and the command that deploys it"),
+    "cron": Option(value="SCHEDULE", help='run it on a schedule: "0 6 * * *"'),
+    "notebook": Option(value="FILE", takes="file", help="another notebook than the one at hand"),
+    "force": Option(help="write over a file that is there"),
+}
+
 VERBS: dict[str, Verb] = {
     "build": Verb(
         where="cell",
@@ -389,6 +400,15 @@ VERBS: dict[str, Verb] = {
         takes="file",
         options={},
         help="where the records are; verify them; read a recording made elsewhere",
+    ),
+    "export": Verb(
+        where="line",
+        words="FILE.py",
+        least=1,
+        most=1,
+        takes="file",
+        options=_EXPORT,
+        help="this notebook as one Python program, proved to be the same program",
     ),
     "traceback": Verb(where="line", options={}, help="the last error in full"),
     "help": Verb(where="line", words="[VERB]", most=1, takes="verb", options={}, help="this list, or one verb in full"),

@@ -31,6 +31,7 @@ class Notebook:
         self._cell: tuple[str | None, bool] = (None, False)
         self._undo_stop = _nothing
         self._asker: Asker | None = None
+        self.typed = ""
 
     async def cell(self, text: str, body: str) -> None:
         """`%%agent …`. What it waits for when it ends may be decided later: then it goes on in its place."""
@@ -185,6 +186,7 @@ class Notebook:
         if not outermost:
             return
         self._cell = (getattr(info, "cell_id", None), display.watched(self.shell))
+        self.typed = str(getattr(info, "raw_cell", None) or "")
         self._undo_stop = cells.wake_on_stop()
         if self._panels is not None:
             self.session().start_cell(self._cell[0])

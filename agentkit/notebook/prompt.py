@@ -66,6 +66,27 @@ def render(template: str, names: Mapping[str, Any], *, first_line: int = 1) -> R
     return Rendered(parts=tuple(_joined(parts)), notes=tuple(notes))
 
 
+def holes(template: str) -> tuple[str, ...]:
+    """The expressions in `template`, as they are written."""
+    return tuple(piece.source for piece in _pieces(template, 1) if isinstance(piece, _Hole))
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
+    """`template` with the value of each expression by its source: the prompt that the notebook would send."""
+    parts: list[Part] = []
+    for piece in _pieces(template, 1):
+        value = piece if isinstance(piece, str) else values[piece.source]
+        image = None if isinstance(piece, str) else as_image(value)
+        parts.append(image or (piece if isinstance(piece, str) else as_text(value)[0]))
+    joined = list(_joined(parts))
+    if all(isinstance(part, str) for part in joined):
+        return "".join(map(str, joined)).strip()
+    # Imported here: text alone needs no model's library.
+    from pydantic_ai import BinaryContent
+
+    return [part if isinstance(part, str) else BinaryContent(part.data, media_type=part.media_type) for part in joined]
+
+
 def _joined(parts: list[Part]) -> Iterator[Part]:
     text = ""
     for part in parts:

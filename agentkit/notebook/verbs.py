@@ -58,6 +58,11 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
         return budgeting.estimate(desk, line, body)
     if line.verb in stepping.VERBS:
         return await stepping.perform(desk, line, body)
+    if line.verb == "export":
+        # Imported here: whoever does not export need not wait for it.
+        from agentkit.notebook import exporting
+
+        return await exporting.perform(desk, line)
     return _LINES[line.verb](desk, line)
 
 

@@ -1,0 +1,365 @@
+"""The program as text: one readable module, the same bytes for the same notebook."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agentkit.define.spec import Spec
+from agentkit.pipeline import cluster, layout
+from agentkit.pipeline.cells import Item, is_variable
+from agentkit.pipeline.graph import SHOWS
+from agentkit.pipeline.image import Image
+from agentkit.pipeline.items import Parameter
+from agentkit.pipeline.loops import side_by_side
+from agentkit.pipeline.plan import Plan, Task
+from agentkit.pipeline.settings import Settings
+from agentkit.pipeline.texts import WIDTH, literal, quoted
+from agentkit.pipeline.types import Types
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def emit(plan: Plan, settings: Settings, image: Image) -> str:
+    """The module without its header, which says what was checked."""
+    return _Module(plan, settings, image).text()
+
+
+@dataclass
+class _Module:
+    plan: Plan
+    settings: Settings
+    image: Image
+
+    def __post_init__(self) -> None:
+        self.flyte = self.settings.target == "flyte"
+        self.types = Types(self.plan)
+        self.makers = {item.order: self._maker(item) for item in self.plan.module if item.role == "build"}
+        self.heavy = cluster.heavy_tools(self.plan) if self.flyte else ()
+
+    def _maker(self, item: Item) -> str:
+        same = [other for other in self.plan.module if other.role == "build" and other.name == item.name]
+        number = same.index(item) + 1
+        return f"make_{item.name}" + (f"_{number}" if number > 1 else "")
+
+    def maker(self, agent: str, before: int) -> Item:
+        """The build that an agent's name stands for at a place."""
+        made = [item for item in self.plan.module if item.role == "build" and item.name == agent]
+        return next((item for item in reversed(made) if item.order < before), made[0])
+
+    # -- the whole
+
+    def text(self) -> str:
+        body = [*self.constants(), *self.environments(), *self.definitions(), *self.tasks(), self.main(), self.start()]
+        code = "\n\n\n".join(block.strip("\n") for block in body if block)
+        top = layout.imports(self.plan.module, _names_in(code), more=self.own_imports(code))
+        return f"{top}\n\n{code}\n"
+
+    def own_imports(self, code: str) -> Iterator[str]:
+        bound = {name for item in self.plan.module for name in item.binds if item.role == "import"}
+        wanted = {
+            "agentkit": "agentkit" not in bound,
+            "asyncio": "asyncio." in code and "asyncio" not in bound,
+            "flyte": self.flyte,
+            "flyte.errors": "flyte.errors." in code,
+            "flyte.report": self.flyte,
+            "pathlib": "pathlib." in code and "pathlib" not in bound,
+            "sys": "sys.argv" in code and "sys" not in bound,
+        }
+        yield from (name for name, needed in wanted.items() if needed)
+        if re.search(r"\bAny\b", code) and "Any" not in bound:
+            yield "typing"
+
+    def constants(self) -> list[str]:
+        lines = [f"NOTEBOOK = {quoted(self.plan.notebook.name)}"]
+        if any(name in SHOWS for item in self.kept() for name in item.uses.all_reads):
+            lines.append("display = print  # what the notebook shows is printed here")
+        late = sorted(self.plan.late)
+        if late:
+            lines += ["", "# Functions read these as globals; every task is given their values."]
+            lines += [f"{name} = None" for name in late]
+        return ["\n".join(lines)]
+
+    def kept(self) -> list[Item]:
+        inner = [item for task in self.plan.tasks for item in task.items]
+        return [*self.plan.module, *(block for block in self.plan.main if isinstance(block, Item)), *inner]
+
+    def environments(self) -> list[str]:
+        return [cluster.environments(self.plan, self.settings, self.image, self.heavy)] if self.flyte else []
+
+    # -- the level of the module
+
+    def definitions(self) -> Iterator[str]:
+        loose: list[str] = []
+        for item in self.plan.module:
+            if item.role == "import":
+                continue
+            if item.role == "code":
+                loose.append(item.text)
+                continue
+            if loose:
+                yield "\n".join(loose)
+                loose = []
+            yield item.text if item.role == "definition" else self.factory(item)
+            if item.role == "definition":
+                yield from (cluster.heavy_task(tool) for tool in self.heavy if tool.item is item)
+        if loose:
+            yield "\n".join(loose)
+
+    def factory(self, item: Item) -> str:
+        given = ", ".join(self.factory_inputs(item))
+        made = layout.call("agentkit.build", list(self.build_arguments(item)), room=WIDTH - 11)
+        doc = f'    """The agent that {item.cell} builds."""'
+        head = f"def {self.makers[item.order]}({given}) -> {self.any()}:"
+        return f"{head}\n{doc}\n" + layout.indented(f"return {made}")
+
+    def factory_inputs(self, item: Item) -> list[str]:
+        """What its instructions are filled in with and is made in `main`."""
+        mains = self.types.mains
+        return sorted(name for name in item.uses.reads if name in mains)
+
+    def build_arguments(self, item: Item) -> Iterator[str]:
+        options = item.options
+        spec = Spec.parse(item.body)
+        yield self.spec(spec, item)
+        yield f"name={quoted(item.name)}"
+        if tools := _listed(options.get("tools", "")):
+            yield f"tools={layout.sequence(self.tool(name, item) for name in tools)}"
+        model = options.get("model") or (None if spec.model else options.get("session model"))
+        if model:
+            yield f"model={model if is_variable(model) else quoted(model)}"
+        for option, value in options.items():
+            if (argument := _build_option(option, value)) is not None:
+                yield argument
+        if "approve" not in options and "approve" in self.plan.policy and self.plan.policy["approve"] != "off":
+            yield f"approve={quoted(self.plan.policy['approve'])}"
+
+    def spec(self, spec: Spec, item: Item) -> str:
+        instructions = self.filled(spec.instructions, item.holes)
+        if not spec.fields:
+            return f"agentkit.Spec(instructions={instructions})"
+        fields = layout.indented(repr(dict(spec.fields)), 0)
+        return layout.call("agentkit.Spec", [f"instructions={instructions}", f"fields={fields}"], room=100)
+
+    def filled(self, template: str, holes: Sequence[str]) -> str:
+        if not holes and "{{{{" not in template:
+            return literal(template)
+        values = ", ".join(f"{quoted(hole)}: {hole}" for hole in dict.fromkeys(holes))
+        return f"agentkit.fill({literal(template)}, {{{values}}})"
+
+    def tool(self, name: str, item: Item) -> str:
+        agents = {other.name for other in self.plan.module if other.role == "build"}
+        if name in agents:
+            inner = self.maker(name, item.order)
+            return f"{self.makers[inner.order]}({', '.join(self.factory_inputs(inner))})"
+        if any(tool.name == name for tool in self.heavy):
+            return f"agentkit.elsewhere({name}, {name}_elsewhere)"
+        return name
+
+    # -- tasks
+
+    def tasks(self) -> Iterator[str]:
+        for task in self.plan.tasks:
+            yield self.task(task)
+
+    def task(self, task: Task) -> str:
+        given = [f"{name}: {self.type(name)}" for name in task.inputs]
+        given += ["conversation: str"] if task.talk else []
+        outputs = [self.type(name) for name in task.outputs] + (["str"] if task.talked else [])
+        head = layout.call(f"async def {task.name}", given, room=WIDTH - 40)
+        lines = [f"{head} -> {_returned(outputs)}:", f'    """{self.told(task)}"""']
+        if task.shared:
+            lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in task.shared)})")
+        first = task.items[0]
+        lines += self.asked(task, first) if first.role == "run" else self.performed(task)
+        decorator = f"{cluster.decorator(task)}\n" if self.flyte else ""
+        return decorator + "\n".join(lines)
+
+    def told(self, task: Task) -> str:
+        first = task.items[0]
+        match first.role:
+            case "run":
+                return f"{str(first.cell).capitalize()}: {first.name} is asked."
+            case "sandbox":
+                return f"{str(first.cell).capitalize()}: code in the sandbox."
+            case _:
+                return f"{str(first.cell).capitalize()}, with its agents."
+
+    def opening(self) -> str:
+        given = ["NOTEBOOK"] + (["flyte=flyte"] if self.flyte else [])
+        if "headless" in self.plan.policy:
+            given.append(f"headless={quoted(self.plan.policy['headless'])}")
+        return f"    async with agentkit.task({', '.join(given)}):"
+
+    def asked(self, task: Task, item: Item) -> list[str]:
+        built = self.maker(item.name, item.order) if item.name in task.agents else None
+        agent = item.name
+        if built is not None:
+            agent = f"{self.makers[built.order]}({', '.join(self.factory_inputs(built))})"
+        given = [agent, self.filled(item.body, item.holes)]
+        deps = item.options.get("deps") or (built.options.get("deps") if built is not None else None)
+        given += [f"deps={deps}"] if deps else []
+        given += [f"headless={quoted(item.options['headless'])}"] if "headless" in item.options else []
+        given += [f"{key}={quoted(item.options[key])}" for key in ("budget",) if key in item.options]
+        given += ["conversation=conversation"] if task.talk else []
+        asked = layout.call("answer = await agentkit.ask", given, room=WIDTH - 8)
+        outputs = ["answer.output" for _ in task.outputs] + (["answer.conversation"] if task.talked else [])
+        returned = [f"    return {', '.join(outputs)}"] if outputs else []
+        return [self.opening(), layout.indented(asked, 8), *returned]
+
+    def performed(self, task: Task) -> list[str]:
+        lines = [self.opening()]
+        shared = set(self.plan.late)
+        for agent in task.agents:
+            built = self.maker(agent, task.items[0].order)
+            made = f"{self.makers[built.order]}({', '.join(self.factory_inputs(built))})"
+            lines.append(f"        {agent} = {made}")
+            if agent in shared:
+                lines.append(f"        globals().update({agent}={agent})")
+        if any(item.role == "sandbox" for item in task.items):
+            lines += [layout.indented(self.sandboxed(item), 8) for item in task.items]
+        else:
+            for item in task.items:
+                gathered = side_by_side(item) if task.pure else None
+                lines.append(layout.indented(gathered or item.text, 8))
+                lines += [f"        {line}" for line in self.published(item)]
+        if task.outputs or task.talked:
+            lines.append(f"    return {', '.join(task.outputs)}")
+        return lines
+
+    def sandboxed(self, item: Item) -> str:
+        options = item.options
+        names = {key: _listed(options.get(key, "")) for key in ("in", "out", "call")}
+        given = [literal(item.body.rstrip("\n"))]
+        given += [f"inputs={_mapping(names['in'])}"] if names["in"] else []
+        given += [f"outputs={layout.sequence(map(quoted, names['out']))}"] if names["out"] else []
+        given += [f"calls={_mapping(names['call'])}"] if names["call"] else []
+        for key, value in options.items():
+            if key in ("limits", "tier"):
+                given.append(f"{key}={quoted(value)}")
+            elif key == "approve":
+                given.append(f"approve={quoted(value)}")
+        called = layout.call("result = await agentkit.sandbox", given, room=WIDTH - 8)
+        bound = [f"{name} = result.outputs[{quoted(name)}]" for name in names["out"]]
+        bound += [f"{options['as']} = result.value"] if options.get("as") else []
+        return "\n".join([called, *bound])
+
+    def published(self, item: Item) -> list[str]:
+        """Names that functions read as globals get their value there."""
+        names = sorted((item.uses.binds & self.plan.late) - {task.name for task in self.plan.tasks})
+        return [f"globals().update({', '.join(f'{name}={name}' for name in names)})"] if names else []
+
+    # -- main
+
+    def main(self) -> str:
+        given = [self.parameter(parameter) for parameter in self.plan.parameters]
+        head = layout.call("async def main", given, room=WIDTH - 40)
+        doc = "The notebook from top to bottom."
+        if len(self.plan.results) > 1:
+            doc = f"The notebook from top to bottom; gives {', '.join(self.plan.results)}."
+        if len(doc) > WIDTH - 10:
+            doc = "The notebook from top to bottom; what it gives is in the last line."
+        lines = [f"{head} -> {_returned([self.type(name) for name in self.plan.results])}:", f'    """{doc}"""']
+        late = sorted({parameter.name for parameter in self.plan.parameters} & self.plan.late)
+        if late:
+            lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in late)})")
+        for block in self.plan.main:
+            match block:
+                case Item():
+                    lines.append(layout.indented(block.text))
+                    lines += [f"    {line}" for line in self.published(block)]
+                case Task():
+                    lines.append(f"    {self.awaited(block)}")
+                    lines += self.given_to_globals((block,))
+                case _:
+                    lines.append(self.together(block))
+                    lines += self.given_to_globals(block)
+        if self.plan.results:
+            lines.append(f"    return {', '.join(self.plan.results)}")
+        decorator = f"{cluster.main_decorator(self.settings)}\n" if self.flyte else ""
+        return decorator + "\n".join(lines)
+
+    def given_to_globals(self, tasks: Sequence[Task]) -> list[str]:
+        names = sorted({name for task in tasks for name in task.outputs} & self.plan.late)
+        return [f"    globals().update({', '.join(f'{name}={name}' for name in names)})"] if names else []
+
+    def parameter(self, parameter: Parameter) -> str:
+        return f"{parameter.name}: {self.type(parameter.name)} = {parameter.default}"
+
+    def called(self, task: Task) -> str:
+        given = [*task.inputs, *([f"{task.talk}_talk"] if task.talk else [])]
+        return f"{task.name}({', '.join(given)})"
+
+    def bound(self, task: Task) -> str:
+        return ", ".join([*task.outputs, *([f"{task.name}_talk"] if task.talked else [])])
+
+    def awaited(self, task: Task) -> str:
+        bound = self.bound(task)
+        return f"{bound} = await {self.called(task)}" if bound else f"await {self.called(task)}"
+
+    def together(self, tasks: Sequence[Task]) -> str:
+        bound = [self.bound(task) or "_" for task in tasks]
+        bound = [f"({each})" if ", " in each else each for each in bound]
+        target = "" if all(each == "_" for each in bound) else f"{', '.join(bound)} = "
+        called = [self.called(task) for task in tasks]
+        gathered = layout.call(f"{target}await asyncio.gather", called, room=WIDTH - 4)
+        return layout.indented(gathered)
+
+    def start(self) -> str:
+        if self.flyte:
+            return ""
+        given = ", ".join(f"{parameter.name}" for parameter in self.plan.parameters)
+        run = "agentkit.start(main)" if given else "asyncio.run(main())"
+        shown = f"print({run})" if self.plan.results else run
+        return f'if __name__ == "__main__":\n    {shown}'
+
+    # -- types
+
+    def any(self) -> str:
+        return "typing.Any"
+
+    def type(self, name: str) -> str:
+        return self.types.of(name)
+
+
+def _listed(names: str) -> list[str]:
+    return [name for name in re.split(r"[,\s]+", names) if name]
+
+
+def _build_option(option: str, value: str) -> str | None:
+    match option:
+        case "tools" | "model" | "session model":
+            return None
+        case "output" | "deps":
+            return f"{option}={value}"
+        case "mcp":
+            return f"mcp={layout.sequence(quoted(place.strip()) for place in value.split(','))}"
+        case "ttl":
+            found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])?", value.strip().lower())
+            return f"ttl={float(found[1]) * _SECONDS[found[2] or 's']:g}" if found else None
+        case _:
+            return f"{option.replace('-', '_')}={quoted(value) if value else True}"
+
+
+def _returned(types: Sequence[str]) -> str:
+    if not types:
+        return "None"
+    return types[0] if len(types) == 1 else f"tuple[{', '.join(types)}]"
+
+
+def _mapping(names: Sequence[str]) -> str:
+    return "{" + ", ".join(f"{quoted(name)}: {name}" for name in names) + "}"
+
+
+def _names_in(code: str) -> frozenset[str]:
+    """Every name in the code, those in annotations that are texts too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.Name(id=name):
+                found.add(name)
+            case ast.Constant(value=str(text)) if text.isprintable() and len(text) < 200:
+                found |= set(re.findall(r"[A-Za-z_]\w*", text)) if re.fullmatch(r"[\w.\[\], |]+", text) else set()
+    return frozenset(found)

@@ -1,0 +1,88 @@
+"""From a notebook to a checked program on disk: read, planned, written, proved."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+
+from agentkit.pipeline import cluster
+from agentkit.pipeline.cells import Language, take_apart
+from agentkit.pipeline.emit import emit
+from agentkit.pipeline.image import Image, image_of
+from agentkit.pipeline.notebook import Notebook
+from agentkit.pipeline.plan import Plan, plan
+from agentkit.pipeline.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A module as text, without the header that says what was checked, and the plan it was written from."""
+
+    plan: Plan
+    settings: Settings
+    image: Image
+    body: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.body.encode()).hexdigest()
+
+    def text(self, verdict: tuple[str, ...] = ()) -> str:
+        """The whole file."""
+        return f"{header(self, verdict)}\n\n{self.body}"
+
+
+def program(notebook: Notebook, language: Language, settings: Settings, *, everything: bool = False) -> Program:
+    """The program that a notebook is; UserError names the cells that cannot be exported."""
+    planned = plan(notebook, take_apart(notebook.cells, language), everything=everything)
+    items = list(cluster.items_of(planned))
+    image = image_of(items, python=sys.version_info[:2], models=cluster.models_of(planned))
+    return Program(plan=planned, settings=settings, image=image, body=emit(planned, settings, image))
+
+
+def header(program: Program, verdict: tuple[str, ...]) -> str:
+    plan = program.plan
+    lines = [*_script_block(program), f'"""{plan.notebook.name}, exported from the notebook by agentkit.', ""]
+    lines += _commands(program)
+    if named := [name for name in cluster.read_variables(plan) if name not in cluster.secrets(plan)]:
+        lines += ["", f"Reads from the environment: {', '.join(named)}"]
+    if plan.left_out:
+        lines += ["", "Left out:"] + [f"- {_escaped(str(each))}" for each in plan.left_out]
+    if verdict:
+        lines += [
+            "",
+            "Checked:",
+            *(f"- {_escaped(line)}" for line in verdict),
+            f"- sha256 of what follows {program.digest}",
+        ]
+    return "\n".join(line if len(line) <= 119 else line[:118] + "…" for line in [*lines, '"""'])
+
+
+def _commands(program: Program) -> list[str]:
+    file, settings = program.settings.file, program.settings
+    given = "".join(f" --{parameter.name} …" for parameter in program.plan.parameters[:1])
+    if settings.target == "script":
+        return [f"    python {file}{given}"]
+    lines = [f"    DO_NOT_TRACK=1 flyte run --local {file} main{given}", f"    flyte run {file} main{given}"]
+    if settings.container or settings.cron:
+        lines.append(f"    flyte deploy --version {program.digest[:12]} {file} env")
+    return lines
+
+
+def _script_block(program: Program) -> list[str]:
+    image = program.image
+    packages = [*image.packages, *([image.own] if image.own else [])]
+    packages += ["flyte>=2.12"] if program.settings.target == "flyte" else []
+    python = f'# requires-python = ">={image.python[0]}.{image.python[1]}"'
+    listed = [f'#     "{name}",' for name in sorted(packages)]
+    own = (
+        []
+        if image.own
+        else ["# agentkit itself: the copy installed where this was exported (it has no address to pin)"]
+    )
+    return ["# /// script", python, "# dependencies = [", *listed, "# ]", "# ///", *own]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "/").replace('"""', "'''")

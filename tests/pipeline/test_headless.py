@@ -1,0 +1,111 @@
+"""`agentkit run`: a notebook with parameters in a real kernel, its exit status, and going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentkit import headless
+from agentkit.errors import UserError
+from tests.pipeline.notebooks import Sample, write
+
+SAMPLE = Sample(
+    cells=(
+        "item = 'tea'\ntimes: int = 1",
+        "%%agent run clerk --as answer\nWhat is the price of `{{ item }}`?",
+        "(item, times)",
+    ),
+    tags={0: "parameters"},
+)
+WAITS = Sample(
+    cells=(
+        '@agentkit.tool(effects="once", approve="ask")\ndef order(item: str) -> str:\n'
+        '    """Order an item."""\n    return "ordered " + item',
+        "%%agent build buyer --tools order\nYou buy.",
+        "%%agent run buyer --as answer\nOrder the item `tea`.",
+        "answer[:30]",
+    )
+)
+
+
+def outputs(file: Path) -> list[str]:
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    shown = [output for cell in cells for output in cell.get("outputs", ())]
+    return ["".join(output["data"].get("text/plain", "")) for output in shown if "data" in output]
+
+
+def test_parameters_reach_the_notebook_and_a_rerun_replays(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    notebook = tmp_path / "shop.ipynb"
+    write(SAMPLE, notebook)
+    out = tmp_path / "out.ipynb"
+    assert headless.run(notebook, ["item=milk", "times=3"], out) == headless.DONE
+    assert "('milk', 3)" in outputs(out)
+    assert "7/7 cells" in capfd.readouterr().err
+    assert headless.run(notebook, ["item=milk"], out) == headless.DONE
+    (panel,) = [text for text in outputs(out) if text.startswith("clerk")]
+    assert "3 replayed" in panel and "0 live" in panel
+
+
+def test_a_question_that_waits_is_status_3_and_a_decision_lets_it_go_on(tmp_path: Path) -> None:
+    notebook = tmp_path / "buy.ipynb"
+    write(WAITS, notebook)
+    code = "import sys; from agentkit.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code]
+    waits = subprocess.run([*command, "run", str(notebook)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert waits.returncode == headless.WAITS, waits.stderr
+    assert "order waits for a person" in waits.stderr
+    waiting = subprocess.Popen(
+        [*command, "run", str(notebook), "--wait"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert waiting.stderr is not None
+    said = ""
+    while (found := re.search(r"waits for (\d+):", said)) is None:
+        line = waiting.stderr.readline()
+        assert line, said
+        said += line
+    subprocess.run([*command, "approvals", "decide", found[1]], cwd=tmp_path, check=True, capture_output=True)
+    assert waiting.wait(timeout=90) == headless.DONE
+    assert any("ordered tea" in text for text in outputs(tmp_path / "buy.out.ipynb"))
+
+
+def test_a_cell_that_fails_is_status_1(tmp_path: Path) -> None:
+    notebook = tmp_path / "fails.ipynb"
+    write(Sample(cells=("1 / 0",), setup=False), notebook)
+    assert headless.run(notebook, [], None) == headless.FAILED
+    assert "ZeroDivisionError" in (tmp_path / "fails.out.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_spent_budget_is_status_4() -> None:
+    assert headless._status("BudgetExceeded") == headless.BUDGET
+    assert headless._status("ApprovalPending") == headless.WAITS
+    assert headless._status("ReplayMiss") == headless.FAILED
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        (["itme=milk"], ("no such parameter", "did you mean item?")),
+        (["item"], ("NAME=VALUE",)),
+        (["3=4"], ("NAME=VALUE",)),
+    ],
+)
+def test_a_wrong_parameter_is_one_line(tmp_path: Path, parameters: list[str], words: tuple[str, ...]) -> None:
+    notebook = tmp_path / "shop.ipynb"
+    write(SAMPLE, notebook)
+    with pytest.raises(UserError) as refused:
+        headless.run(notebook, parameters, None)
+    assert all(word in str(refused.value) for word in words)
+
+
+def test_it_does_not_write_over_the_notebook(tmp_path: Path) -> None:
+    notebook = tmp_path / "shop.ipynb"
+    write(SAMPLE, notebook)
+    with pytest.raises(UserError, match="is the notebook itself"):
+        headless.run(notebook, [], notebook)
+    with pytest.raises(UserError, match="is not there"):
+        headless.run(tmp_path / "nowhere.ipynb", [], None)
