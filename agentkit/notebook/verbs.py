@@ -18,6 +18,7 @@ from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
 from agentkit.notebook import approving, carried, failure, grammar, look, prompt, stepping
+from agentkit.notebook.caller import caller as calling
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
@@ -343,5 +344,6 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "model": model,
     "mode": mode,
     "journal": journal,
+    "caller": lambda desk, line: _said(calling(desk.session, line.word)),
     "traceback": traceback,
 }
