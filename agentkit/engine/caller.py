@@ -40,6 +40,7 @@ class Flight:
         self.frames: list[bytes] = []
         self.ended: float | None = None
         self.written = False
+        self.status = 0
         self._changed = asyncio.Event()
 
     def add(self, one: bytes, *, last: bool = False) -> None:
@@ -49,12 +50,14 @@ class Flight:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def tell(self, writer: asyncio.StreamWriter) -> None:
+    async def tell(self, writer: asyncio.StreamWriter, *, first: bytes) -> None:
+        """`first` goes with what there is to tell: each write wakes the other side."""
         sent = 0
         while True:
             changed = self._changed
             if sent < len(self.frames):
-                writer.write(b"".join(self.frames[sent:]))
+                writer.write(first + b"".join(self.frames[sent:]))
+                first = b""
                 sent = len(self.frames)
                 await writer.drain()
             elif self.ended is not None:
@@ -135,8 +138,7 @@ class Desk:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         flight = self.flights[name]
-        writer.write(frame(b"J", {"joined": joined}))
-        await flight.tell(writer)
+        await flight.tell(writer, first=frame(b"J", {"joined": joined}))
         if self.flights.get(name) is flight:
             # Read to its end by somebody: it need not be remembered.
             del self.flights[name]
@@ -149,7 +151,9 @@ class Desk:
         try:
             response = await self._connections.through(order["proxy"], request)
             raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-            flight.add(frame(b"H", {"status": response.status_code, "headers": raw}))
+            flight.status = response.status_code
+            waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
+            streamed = "text/event-stream" in response.headers.get("content-type", "")
             stream = response.stream
             assert isinstance(stream, httpx2.AsyncByteStream)
             if response.status_code == httpx2.codes.OK:
@@ -159,14 +163,17 @@ class Desk:
                 )
             try:
                 async for piece in stream:
-                    flight.add(frame(b"D", piece))
+                    waiting.append(frame(b"D", piece))
+                    if streamed:
+                        flight.add(b"".join(waiting))
+                        waiting.clear()
             finally:
                 await response.aclose()
-            flight.add(frame(b"E", b""), last=True)
+            flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
         except (httpx2.TransportError, OSError) as error:
             flight.add(frame(b"X", {"type": type(error).__name__, "message": str(error)}), last=True)
             flight.written = True
-        if flight.written or response_failed(flight):
+        if flight.written or flight.status != httpx2.codes.OK:
             self.flights.pop(order["file"], None)
 
     def _keep(self, flight: Flight, file: Path, answer: bytes) -> None:
@@ -182,11 +189,6 @@ class Desk:
             if flight.ended is None or now - flight.ended < _UNWRITTEN_SECONDS
         ]
         return not waiting and not self.tasks and (self.stopping or not self.kernels or not self.folder.exists())
-
-
-def response_failed(flight: Flight) -> bool:
-    """Whether the answer was the server's refusal, which is not kept."""
-    return bool(json.loads(flight.frames[0][5:])["status"] != httpx2.codes.OK)
 
 
 def peer_of(connected: socket.socket) -> tuple[int, int | None]:
