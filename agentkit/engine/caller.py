@@ -30,6 +30,7 @@ POINTER = "caller"
 IDLE_SECONDS = 2.0
 _UNWRITTEN_SECONDS = 600.0
 _TICK = 0.25
+_YOUNG_SECONDS = 60.0
 _LONGEST_ADDRESS = 100
 
 
@@ -228,6 +229,10 @@ def place() -> Path:
 def sweep(folder: Path) -> None:
     """Remove the sockets of callers that were killed."""
     for file in folder.glob("*.sock"):
+        # A young one may be bound and not listened to yet.
+        with suppress(FileNotFoundError):
+            if time.time() - file.lstat().st_mtime < _YOUNG_SECONDS:
+                continue
         with socket.socket(socket.AF_UNIX) as trying:
             try:
                 trying.connect(str(file))
