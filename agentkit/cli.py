@@ -56,6 +56,9 @@ def _parser() -> ArgumentParser:
     _add_journal(commands.add_parser("journal", help="list, show, check, share or erase what is recorded"))
     _add_approvals(commands.add_parser("approvals", help="list what waits for a person, and decide"))
     _add_budget(commands.add_parser("budget", help="show what is limited and how much of it is used, or limit it"))
+    caller = commands.add_parser("caller", parents=[_where()], help="the process that ends the calls a kernel began")
+    caller.add_argument("what", choices=("status", "stop"), nargs="?", default="status")
+    caller.set_defaults(do=_caller)
     return parser
 
 
@@ -154,6 +157,18 @@ def _add_journal(parser: ArgumentParser) -> None:
     attach = verbs.add_parser("attach", parents=[where], help="take a portable file into the journal")
     attach.add_argument("file", type=Path)
     attach.set_defaults(do=_attach)
+
+
+# ---- caller
+
+
+def _caller(options: Namespace) -> int:
+    # Imported here, as wherever the engine is: it brings the model libraries.
+    from agentkit.engine.calling import steer
+    from agentkit.engine.session import journal_path
+
+    print(steer(journal_path(None, options.journal).parent, options.what))
+    return 0
 
 
 # ---- demo, lab

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Protocol
 
 import httpx2
@@ -16,7 +17,9 @@ class Arrivals(Protocol):
 
     def find(self, request: bytes) -> bytes | None: ...
     def keep(self, request: bytes, answer: bytes) -> None: ...
+    def where(self, request: bytes) -> Path | None: ...
     def asked(self) -> None: ...
+    def joined(self) -> None: ...
     def lose(self) -> None: ...
 
 
@@ -37,7 +40,8 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         place = arrivals.get()
-        digest = None if place is None else _digest(request)
+        # What is only looked up (the state of a background answer) costs nothing and is different each time.
+        digest = None if place is None or request.method != "POST" else digest_of(request)
         if place is None or digest is None:
             return await self._wrapped.handle_async_request(request)
         known = place.find(digest)
@@ -53,8 +57,8 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
             raise
         if response.status_code == httpx2.codes.OK and isinstance(response.stream, httpx2.AsyncByteStream):
             headers = response.headers
-            response.stream = _Collected(
-                response.stream, headers, whole=lambda body: place.keep(digest, _pack(headers, body)), lost=place.lose
+            response.stream = Collected(
+                response.stream, headers, whole=lambda body: place.keep(digest, pack(headers, body)), lost=place.lose
             )
         return response
 
@@ -62,7 +66,7 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
         await self._wrapped.aclose()
 
 
-class _Collected(httpx2.AsyncByteStream):
+class Collected(httpx2.AsyncByteStream):
     """Calls `whole` once with the body, before the piece that completes it is handed on; `lost` when it breaks off."""
 
     def __init__(
@@ -108,7 +112,7 @@ class _Collected(httpx2.AsyncByteStream):
             whole(bytes(body))
 
 
-def _digest(request: httpx2.Request) -> bytes | None:
+def digest_of(request: httpx2.Request) -> bytes | None:
     try:
         content = request.content
     except httpx2.RequestNotRead:
@@ -117,7 +121,7 @@ def _digest(request: httpx2.Request) -> bytes | None:
     return hashlib.sha256(b"\n".join((request.method.encode(), str(request.url).encode(), content))).digest()
 
 
-def _pack(headers: httpx2.Headers, body: bytes) -> bytes:
+def pack(headers: httpx2.Headers, body: bytes) -> bytes:
     """The decoded body behind one line of the headers that matter for reading it."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
     return json.dumps(kept).encode() + b"\n" + httpx2.Response(200, headers=headers, content=body).content
@@ -125,10 +129,10 @@ def _pack(headers: httpx2.Headers, body: bytes) -> bytes:
 
 def _unpack(answer: bytes, request: httpx2.Request) -> httpx2.Response:
     headers, _, body = answer.partition(b"\n")
-    return httpx2.Response(200, headers=json.loads(headers), stream=_Once(body), request=request)
+    return httpx2.Response(200, headers=json.loads(headers), stream=Once(body), request=request)
 
 
-class _Once(httpx2.AsyncByteStream):
+class Once(httpx2.AsyncByteStream):
     def __init__(self, body: bytes) -> None:
         self._body = body
 

@@ -22,29 +22,34 @@ class Pigeonhole:
         self._clean = clean
         self._held: list[Path] = []
         self._asked = 0
+        self._rejoined = False
         self.lost = False
         self.lost_and_asked_again = False
 
     @property
     def answered(self) -> bool:
         """Whether all that the step needed had arrived in an earlier life."""
-        return bool(self._held) and self._asked == 0
+        return bool(self._held or self._rejoined) and self._asked == 0
 
     def find(self, request: bytes) -> bytes | None:
         """The answer to this very request that arrived before; a half-written one is as good as none."""
         file = self._file(request)
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:
-            return None
-        if hashlib.sha256(content[_SUM:]).digest() != content[:_SUM]:
-            return None
-        self._held.append(file)
-        return content[_SUM:]
+        answer = read_answer(file)
+        if answer is not None:
+            self._held.append(file)
+        return answer
 
     def asked(self) -> None:
         self._asked += 1
         self.lost_and_asked_again |= self.lost
+
+    def joined(self) -> None:
+        """What was asked turned out to be under way since an earlier life: nothing is paid for again."""
+        self._asked -= 1
+        self._rejoined = True
+
+    def where(self, request: bytes) -> Path:
+        return self._file(request)
 
     def lose(self) -> None:
         """The connection broke: the server may have done its work, and charge for it, all the same."""
@@ -57,14 +62,8 @@ class Pigeonhole:
             return
         file = self._file(request)
         self._held.append(file)
-        # A full disk is reported by the journal, whose record of this answer has room set aside.
-        with suppress(OSError):
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(opened, hashlib.sha256(answer).digest() + answer)
-            finally:
-                os.close(opened)
+        if read_answer(file) != answer:
+            write_answer(file, answer)
 
     def drop(self) -> None:
         """The step is recorded, or its answer could not be used."""
@@ -96,3 +95,25 @@ class Inbox:
             row = find(bytes.fromhex(key), int(n))
             if row is None or row.gen != int(gen) or row.status not in ("started", "cancelled"):
                 file.unlink(missing_ok=True)
+
+
+def write_answer(file: Path, answer: bytes) -> bool:
+    """Keep one raw answer; False when the disk would not. Not even the folder above the inbox is made anew."""
+    # A full disk is reported by the journal, whose record of this answer has room set aside.
+    try:
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(opened, "wb") as writing:
+            writing.write(hashlib.sha256(answer).digest() + answer)
+    except OSError:
+        return False
+    return True
+
+
+def read_answer(file: Path) -> bytes | None:
+    """What was kept there; a half-written one is as good as none."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    return content[_SUM:] if hashlib.sha256(content[_SUM:]).digest() == content[:_SUM] else None

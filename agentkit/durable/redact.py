@@ -45,6 +45,10 @@ class Redactor:
     def names(self) -> tuple[str, ...]:
         return tuple(self._secrets)
 
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return self._secrets
+
     def scrub(self, text: str) -> str:
         """`text` without secrets, as they are or escaped for JSON or a URL."""
         # Looking for each is several times cheaper than the pattern, and nearly every text holds none.

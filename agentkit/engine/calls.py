@@ -34,6 +34,7 @@ from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunCont
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
+from agentkit.define.detached import caller
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
 from agentkit.define.tools import Declaration, declaration, loop_identity, performs_more, stood_for
 from agentkit.durable.frames import Call, Reading, current_run, current_step
@@ -106,11 +107,14 @@ def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awai
 
     async def performed() -> object:
         step = current_step.get()
+        run = frame_of_run()
         token = arrivals.set(None if step is None else step.arrivals)
+        caller_token = caller.set(None if run is None or run.session is None else run.session.calling)
         try:
             with throttling.explained():
                 return await body()
         finally:
+            caller.reset(caller_token)
             arrivals.reset(token)
 
     return performed

@@ -23,6 +23,7 @@ from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.engine import decided
 from agentkit.engine.bench import Bench
+from agentkit.engine.calling import Calling
 from agentkit.engine.threads import RecordingExecutor
 from agentkit.errors import UserError
 from agentkit.events import Event, Mode, Run, Scope
@@ -198,7 +199,16 @@ class Session:
 
     # -- life
 
+    @cached_property
+    def calling(self) -> Calling:
+        """What makes model requests that outlive this process."""
+        return Calling(
+            self.folder, owner=lambda: self.store.owner, secrets=lambda: self.redactor.secrets, remark=self.remark
+        )
+
     def close(self) -> None:
+        if "calling" in self.__dict__:
+            self.calling.release()
         self.bench.close()
         if "executor" in self.__dict__:
             # A stopped run's thread goes on; what it does is recorded before the journal is closed.

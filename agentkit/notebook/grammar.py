@@ -410,6 +410,13 @@ VERBS: dict[str, Verb] = {
         options=_EXPORT,
         help="this notebook as one Python program, proved to be the same program",
     ),
+    "caller": Verb(
+        where="line",
+        words="[status | stop | on | off]",
+        most=1,
+        options={},
+        help="the process that ends the model calls this kernel began, also when the kernel dies",
+    ),
     "traceback": Verb(where="line", options={}, help="the last error in full"),
     "help": Verb(where="line", words="[VERB]", most=1, takes="verb", options={}, help="this list, or one verb in full"),
 }

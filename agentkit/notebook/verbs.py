@@ -33,6 +33,7 @@ from agentkit.notebook import (
     stepping,
     throttling,
 )
+from agentkit.notebook.caller import caller as calling
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
@@ -388,5 +389,6 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "model": model,
     "mode": mode,
     "journal": journal,
+    "caller": lambda desk, line: _said(calling(desk.session, line.word)),
     "traceback": traceback,
 }

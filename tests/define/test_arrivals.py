@@ -33,6 +33,12 @@ class Kept:
         self.answers[request] = answer
         self.story.append("kept")
 
+    def where(self, request: bytes) -> None:
+        return None
+
+    def joined(self) -> None:
+        self.story.append("joined")
+
     def asked(self) -> None:
         self.story.append("asked")
 

@@ -33,9 +33,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=600, help="begin no new run after this time")
+    parser.add_argument("--caller", action="store_true", help="calls are made by the caller, which is not killed")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
-    figures = torture(kills=options.kills, seed=options.seed, seconds=options.seconds)
+    figures = torture(kills=options.kills, seed=options.seed, seconds=options.seconds, caller=options.caller)
     if options.json:
         print(as_json(figures))
         return

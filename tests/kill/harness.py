@@ -304,9 +304,12 @@ def _count_payments(figures: Figures, recorded: list[Row], ledger: list[dict[str
     figures.problems += [f"answered more than once and not listed: {step}" for step in missing]
 
 
-def torture(*, kills: int, seed: int, seconds: float | None = None, kills_per_run: int = 5) -> Figures:
+def torture(
+    *, kills: int, seed: int, seconds: float | None = None, kills_per_run: int = 5, caller: bool = False
+) -> Figures:
     """Kill until `kills` are reached or the time is over; every run that was begun is finished and counted."""
     figures = Figures()
+    os.environ["AGENTKIT_CALLER"] = "on" if caller else "off"
     started = time.monotonic()
     with server() as root:
         warm = Warm(root, seed=seed)

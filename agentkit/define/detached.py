@@ -1,0 +1,149 @@
+"""Model requests made by the caller, a process of its own: what it has begun, it ends, also when the kernel dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import httpx2
+
+from agentkit.define.arrivals import Once, arrivals, digest_of
+from agentkit.define.connections import proxy
+
+Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X"]
+"""JSON order or reply, call, its body; head, data, end and error of an answer."""
+
+_HEADER = struct.Struct(">cI")
+
+
+class Line(NamedTuple):
+    """Where the caller listens, and the token that it wants to see."""
+
+    address: str
+    token: str
+
+
+class Caller(Protocol):
+    """How a request finds the caller; None where requests are made directly."""
+
+    async def line(self, *, again: bool = False) -> Line | None: ...
+    def died(self) -> None: ...
+
+
+caller: ContextVar[Caller | None] = ContextVar("agentkit_caller", default=None)
+"""That of the session whose step is being performed."""
+
+
+def frame(sort: Sort, content: bytes | dict[str, Any]) -> bytes:
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return _HEADER.pack(sort, len(data)) + data
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """The next frame's sort and content; asyncio.IncompleteReadError when the other side is gone."""
+    sort, length = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    return sort, await reader.readexactly(length)
+
+
+class Detached(httpx2.AsyncBaseTransport):
+    """Sends what is asked inside a step through the caller, and everything else as it was sent before."""
+
+    def __init__(self, direct: httpx2.AsyncBaseTransport) -> None:
+        self._direct = direct
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        place, by = arrivals.get(), caller.get()
+        digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
+        file = None if place is None or digest is None else place.where(digest)
+        if by is None or place is None or file is None or (opened := await _open(by)) is None:
+            return await self._direct.handle_async_request(request)
+        line, reader, writer = opened
+        order = {
+            "token": line.token,
+            "file": str(file),
+            "method": request.method,
+            "url": str(request.url),
+            "headers": [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw],
+            "timeout": request.extensions.get("timeout"),
+            "proxy": proxy(request.url),
+        }
+        answer = _Answer(reader, writer, by)
+        try:
+            writer.write(frame(b"C", order) + frame(b"B", request.content))
+            if json.loads(await answer.next(b"J"))["joined"]:
+                place.joined()
+            return await _response(answer, request)
+        except BaseException:
+            await answer.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        await self._direct.aclose()
+
+
+async def _open(by: Caller) -> tuple[Line, asyncio.StreamReader, asyncio.StreamWriter] | None:
+    """A connection to the caller. One that is gone had nothing of ours under way: another is begun without a word."""
+    for again in (False, True):
+        line = await by.line(again=again)
+        if line is None:
+            return None
+        try:
+            return line, *await asyncio.open_unix_connection(line.address, limit=2**20)
+        except OSError:
+            continue
+    by.died()
+    return None
+
+
+async def _response(answer: _Answer, request: httpx2.Request) -> httpx2.Response:
+    head = json.loads(await answer.next(b"H"))
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["headers"]]
+    if "text/event-stream" in httpx2.Headers(headers).get("content-type", ""):
+        return httpx2.Response(head["status"], headers=headers, stream=answer, request=request)
+    # Read now: when the caller dies in its middle, the request can still be made again unseen.
+    body = b"".join([piece async for piece in answer])
+    await answer.aclose()
+    return httpx2.Response(head["status"], headers=headers, stream=Once(body), request=request)
+
+
+class _Answer(httpx2.AsyncByteStream):
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, by: Caller) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._by = by
+
+    async def next(self, *expected: bytes) -> bytes:
+        sort, content = await self._frame()
+        if sort not in expected:
+            raise httpx2.RemoteProtocolError(f"the caller said {sort!r} where {expected} was due")
+        return content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            sort, content = await self._frame()
+            if sort == b"E":
+                return
+            yield content
+
+    async def aclose(self) -> None:
+        self._writer.close()
+
+    async def _frame(self) -> tuple[bytes, bytes]:
+        try:
+            sort, content = await read_frame(self._reader)
+        except (asyncio.IncompleteReadError, OSError) as error:
+            self._by.died()
+            raise httpx2.ReadError("the process that made this call (the caller) has ended") from error
+        if sort == b"X":
+            said = json.loads(content)
+            raise _error(said["type"])(said["message"])
+        return sort, content
+
+
+def _error(name: str) -> type[httpx2.TransportError]:
+    kind = getattr(httpx2, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, httpx2.TransportError) else httpx2.ReadError

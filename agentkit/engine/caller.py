@@ -1,0 +1,293 @@
+"""The caller itself, `python -m agentkit.engine.caller FOLDER`: makes model requests, and keeps each answer on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from agentkit.define.arrivals import Collected, pack
+from agentkit.define.connections import Connections
+from agentkit.define.detached import frame, read_frame
+from agentkit.durable.inbox import read_answer, write_answer
+from agentkit.durable.owner import alive
+from agentkit.durable.redact import Redactor
+
+POINTER = "caller"
+IDLE_SECONDS = 2.0
+_UNWRITTEN_SECONDS = 600.0
+_TICK = 0.25
+_YOUNG_SECONDS = 60.0
+_LONGEST_ADDRESS = 100
+
+
+class Flight:
+    """One request: the frames of its answer so far, whoever reads them."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.ended: float | None = None
+        self.written = False
+        self.status = 0
+        self._changed = asyncio.Event()
+
+    def add(self, one: bytes, *, last: bool = False) -> None:
+        self.frames.append(one)
+        if last:
+            self.ended = time.monotonic()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def tell(self, writer: asyncio.StreamWriter, *, first: bytes) -> None:
+        """`first` goes with what there is to tell: each write wakes the other side."""
+        sent = 0
+        while True:
+            changed = self._changed
+            if sent < len(self.frames):
+                writer.write(first + b"".join(self.frames[sent:]))
+                first = b""
+                sent = len(self.frames)
+                await writer.drain()
+            elif self.ended is not None:
+                return
+            else:
+                await changed.wait()
+
+
+class Desk:
+    """What the caller knows: who is there, what is under way, and which secrets are never written."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        self.token = secrets.token_urlsafe(24)
+        self.flights: dict[str, Flight] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.kernels: set[asyncio.StreamWriter] = set()
+        self.stopping = False
+        self.calls = 0
+        self.began = time.time()
+        self._secrets: dict[str, str] = {}
+        self._redactor = Redactor({})
+        self._connections = Connections()
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
+            sort, content = await read_frame(reader)
+            order = json.loads(content)
+            if not self._may(order, writer.get_extra_info("socket")):
+                writer.close()
+                return
+            if sort == b"C":
+                await self._call(order, (await read_frame(reader))[1], writer)
+            else:
+                await self._order(order, reader, writer)
+        self.kernels.discard(writer)
+        writer.close()
+
+    def _may(self, order: dict[str, Any], peer: socket.socket) -> bool:
+        """The token; or, for who has none yet, the lock on this very journal held by the process that asks."""
+        if secrets.compare_digest(str(order.get("token", "")), self.token):
+            return True
+        owner = str(order.get("owner", ""))
+        pid, uid = peer_of(peer)
+        return uid in (None, os.getuid()) and owner.startswith(f"{pid}-") and alive(self.folder / "owners", owner)
+
+    async def _order(self, order: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        running = sum(flight.ended is None for flight in self.flights.values())
+        told = {
+            "token": self.token, "pid": os.getpid(), "kernels": len(self.kernels), "running": running,
+            "calls": self.calls, "seconds": time.time() - self.began,
+        }  # fmt: skip
+        self.stopping |= order["do"] == "stop"
+        writer.write(frame(b"J", told))
+        await writer.drain()
+        if order["do"] == "greet":
+            self._secrets |= order["secrets"]
+            self._redactor = Redactor(self._secrets)
+            self.kernels.add(writer)
+            await reader.read()
+
+    async def _call(self, order: dict[str, Any], content: bytes, writer: asyncio.StreamWriter) -> None:
+        name = order["file"]
+        kept = None if name in self.flights else read_answer(Path(name))
+        if kept is not None:
+            # It was written in the moment between the look of the one who asks and its asking.
+            headers, _, body = kept.partition(b"\n")
+            head = frame(b"H", {"status": 200, "headers": list(json.loads(headers).items())})
+            writer.write(frame(b"J", {"joined": True}) + head + frame(b"D", body) + frame(b"E", b""))
+            await writer.drain()
+            return
+        joined = name in self.flights
+        if not joined:
+            self.flights[name] = Flight()
+            self.calls += 1
+            task = asyncio.create_task(self._perform(self.flights[name], order, content))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        flight = self.flights[name]
+        await flight.tell(writer, first=frame(b"J", {"joined": joined}))
+        if self.flights.get(name) is flight:
+            # Read to its end by somebody: it need not be remembered.
+            del self.flights[name]
+
+    async def _perform(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
+        extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
+        request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
+        file = Path(order["file"])
+        try:
+            response = await self._connections.through(order["proxy"], request)
+            raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+            flight.status = response.status_code
+            waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
+            streamed = "text/event-stream" in response.headers.get("content-type", "")
+            stream = response.stream
+            assert isinstance(stream, httpx2.AsyncByteStream)
+            if response.status_code == httpx2.codes.OK:
+                kept = response.headers
+                stream = Collected(
+                    stream, kept, whole=lambda body: self._keep(flight, file, pack(kept, body)), lost=lambda: None
+                )
+            try:
+                async for piece in stream:
+                    waiting.append(frame(b"D", piece))
+                    if streamed:
+                        flight.add(b"".join(waiting))
+                        waiting.clear()
+            finally:
+                await response.aclose()
+            flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
+        except (httpx2.TransportError, OSError) as error:
+            flight.add(frame(b"X", {"type": type(error).__name__, "message": str(error)}), last=True)
+            flight.written = True
+        if flight.written or flight.status != httpx2.codes.OK:
+            self.flights.pop(order["file"], None)
+
+    def _keep(self, flight: Flight, file: Path, answer: bytes) -> None:
+        text = answer.decode("utf-8", "replace")
+        flight.written = self._redactor.scrub(text) == text and write_answer(file, answer)
+
+    def done(self) -> bool:
+        """Whether nobody is left and nothing is under way, nor kept only here."""
+        now = time.monotonic()
+        waiting = [
+            flight
+            for flight in self.flights.values()
+            if flight.ended is None or now - flight.ended < _UNWRITTEN_SECONDS
+        ]
+        return not waiting and not self.tasks and (self.stopping or not self.kernels or not self.folder.exists())
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int | None]:
+    """The process and the user at the other end; the user is None where only the folder's rights say it."""
+    if hasattr(socket, "SO_PEERCRED"):
+        pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid, uid
+    # macOS: SOL_LOCAL, LOCAL_PEERPID.
+    return struct.unpack("i", connected.getsockopt(0, 2, 4))[0], None
+
+
+async def serve(desk: Desk, listening: socket.socket) -> None:
+    server = await asyncio.start_unix_server(desk.meet, sock=listening, limit=2**20)
+    idle = time.monotonic()
+    while time.monotonic() - idle < (0 if desk.stopping else IDLE_SECONDS) or not desk.done():
+        await asyncio.sleep(_TICK)
+        idle = idle if desk.done() else time.monotonic()
+    server.close()
+
+
+def place() -> Path:
+    """A folder for sockets that only this user can enter."""
+    for root in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if not root:
+            continue
+        folder = Path(root) / f"agentkit-{os.getuid()}"
+        if len(os.fsencode(folder)) + 25 > _LONGEST_ADDRESS:
+            continue
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            status = folder.lstat()
+            if folder.is_dir() and status.st_uid == os.getuid() and not status.st_mode & 0o077:
+                return folder
+    raise OSError("no private folder for a socket")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the sockets of callers that were killed."""
+    for file in folder.glob("*.sock"):
+        # A young one may be bound and not listened to yet.
+        with suppress(FileNotFoundError):
+            if time.time() - file.lstat().st_mtime < _YOUNG_SECONDS:
+                continue
+        with socket.socket(socket.AF_UNIX) as trying:
+            try:
+                trying.connect(str(file))
+            except ConnectionRefusedError:
+                file.unlink(missing_ok=True)
+            except OSError:
+                continue
+
+
+def _claimed(folder: Path) -> int | None:
+    """The lock that makes this the one caller of the journal in `folder`."""
+    while True:
+        opened = os.open(folder / POINTER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(opened).st_ino == (folder / POINTER).stat().st_ino:
+                return opened
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(opened)
+            return None
+        # The one before removed it in this very moment.
+        os.close(opened)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.fork():
+        # Nobody's child: who started this need not wait for it, and does not take it along.
+        os._exit(0)
+    lock = _claimed(folder)
+    if lock is None:
+        return
+    sockets = place()
+    sweep(sockets)
+    address = str(sockets / f"{secrets.token_hex(8)}.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        os.chmod(address, 0o600)
+        listening.listen(128)
+        desk = Desk(folder, address)
+        os.ftruncate(lock, 0)
+        os.write(lock, json.dumps({"pid": os.getpid(), "address": address}).encode())
+        sys.stdout.write(json.dumps({"address": address, "token": desk.token}) + "\n")
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        try:
+            asyncio.run(serve(desk, listening))
+        finally:
+            Path(address).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / POINTER).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

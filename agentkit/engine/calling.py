@@ -1,0 +1,207 @@
+"""A session's way to its caller: found by whoever holds the same journal, started by the first."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from agentkit.define.detached import Line, frame
+from agentkit.durable.owner import Owner
+
+VARIABLE = "AGENTKIT_CALLER"
+_POINTER = "caller"
+_STARTS = 3
+_TRIES = 20
+_TRY_SECONDS = 0.05
+_DEATHS = 2
+# Secrets are told through the socket; what a process needs to start and to trust a server is all it inherits.
+_INHERITED = re.compile(
+    r"^(PATH|HOME|LANG|LC_.*|TMPDIR|XDG_RUNTIME_DIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_(FILE|DIR)|VIRTUAL_ENV)$"
+)
+NOTE = "the caller ended while it made a call: that call may have been paid, and was made again directly"
+
+
+class Calling:
+    """The caller of the journal in `folder`; `off` says why calls are made directly."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        owner: Callable[[], str],
+        secrets: Callable[[], Mapping[str, str]],
+        remark: Callable[[str], None],
+    ) -> None:
+        self._folder = folder.absolute()
+        self._owner = owner
+        self._secrets = secrets
+        self._remark = remark
+        self._line: Line | None = None
+        self._lease: socket.socket | None = None
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._deaths = 0
+        on = os.environ.get(VARIABLE, "off") == "on"
+        self.off: str | None = None if on else f"not turned on (%agent caller on, or {VARIABLE}=on)"
+
+    async def line(self, *, again: bool = False) -> Line | None:
+        if self.off is not None:
+            return None
+        if self._line is not None and not again and self._process == os.getpid():
+            return self._line
+        return await asyncio.to_thread(self._meet, self._line)
+
+    def died(self) -> None:
+        """It ended under a call. Where that happens again, it cannot live."""
+        with self._lock:
+            self._forget()
+            self._deaths += 1
+        self._remark(NOTE)
+        if self._deaths >= _DEATHS and self.off is None:
+            self.off = "it was ended by something, twice"
+            self._remark(f"the caller is off here: {self.off}; calls are made directly")
+
+    def turn_on(self) -> None:
+        self.off, self._deaths = None, 0
+
+    def turn_off(self) -> None:
+        self.off = "turned off"
+        self.release()
+
+    def release(self) -> None:
+        """This kernel needs it no longer."""
+        with self._lock:
+            self._forget()
+
+    def ask(self, do: Literal["status", "stop"]) -> dict[str, Any] | None:
+        """Its state (`status`), after which it ends when nothing is under way (`stop`); None when there is none."""
+        told = self._greeted(do)
+        if told is not None:
+            told[1].close()
+        return None if told is None else told[0]
+
+    def _forget(self) -> None:
+        self._line = None
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
+
+    def _meet(self, known: Line | None) -> Line | None:
+        with self._lock:
+            if self._line is not None and self._line is not known and self._process == os.getpid():
+                return self._line
+            self._forget()
+            self._process = os.getpid()
+            try:
+                self._line = self._found() or self._started()
+            except OSError as error:
+                self.off = f"it cannot be started ({error})"
+                self._remark(f"the caller is off here: {self.off}; calls are made directly")
+            return self._line
+
+    def _found(self) -> Line | None:
+        greeted = self._greeted("greet")
+        if greeted is None:
+            return None
+        told, self._lease = greeted
+        return Line(told["address"], told["token"])
+
+    def _started(self) -> Line:
+        for _ in range(_STARTS):
+            if (said := self._spawned()) and (greeted := self._greeted("greet", given=json.loads(said))) is not None:
+                told, self._lease = greeted
+                return Line(told["address"], told["token"])
+            # Another kernel was first, and its caller is about to listen.
+            for _ in range(_TRIES):
+                if (line := self._found()) is not None:
+                    return line
+                time.sleep(_TRY_SECONDS)
+        raise OSError("no answer from it")
+
+    def _spawned(self) -> str:
+        """What a caller says of itself once it listens; nothing where there is one already."""
+        command = [sys.executable, "-P", "-m", "agentkit.engine.caller", str(self._folder)]
+        kept = {name: value for name, value in os.environ.items() if _INHERITED.match(name)}
+        package = str(Path(__file__).parents[2])
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [kept.get("PYTHONPATH"), package]))
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=kept, cwd="/",
+            start_new_session=True, text=True,
+        ) as child:  # fmt: skip
+            assert child.stdout is not None
+            return child.stdout.readline()
+
+    def _greeted(self, do: str, given: dict[str, str] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
+        try:
+            where = given or json.loads((self._folder / _POINTER).read_text())
+            connected = socket.socket(socket.AF_UNIX)
+        except (OSError, ValueError):
+            return None
+        try:
+            connected.settimeout(5)
+            connected.connect(where["address"])
+            order: dict[str, Any] = {"do": do, "token": where.get("token", ""), "owner": self._owner()}
+            if do == "greet":
+                order["secrets"] = dict(self._secrets())
+            connected.sendall(frame(b"J", order))
+            length = struct.unpack(">cI", _exactly(connected, 5))[1]
+            told = json.loads(_exactly(connected, length))
+        except (OSError, EOFError):
+            connected.close()
+            return None
+        return {**told, "address": where["address"]}, connected
+
+
+def _exactly(connected: socket.socket, length: int) -> bytes:
+    got = bytearray()
+    while len(got) < length:
+        piece = connected.recv(length - len(got))
+        if not piece:
+            raise EOFError
+        got += piece
+    return bytes(got)
+
+
+def said(state: Mapping[str, Any] | None) -> str:
+    if state is None:
+        return "no caller is running: the next live call starts it where it is on"
+    return (
+        f"caller {state['pid']} since {state['seconds']:.0f} s: {_counted(state['calls'], 'call')}, "
+        f"{state['running']} under way, {_counted(state['kernels'], 'kernel')}"
+    )
+
+
+def stopped(state: Mapping[str, Any] | None) -> str:
+    if state is None:
+        return "no caller is running"
+    waits = " once the calls under way have ended" if state["running"] else ""
+    return f"caller {state['pid']} ends{waits}; the next live call starts another where it is on"
+
+
+def steer(folder: Path, do: Literal["status", "stop"]) -> str:
+    """Ask or end the caller of the journal in `folder` from outside a session."""
+    if not folder.is_dir():
+        return said(None) if do == "status" else stopped(None)
+    # Whoever may lock an owner's file there may ask.
+    owner = Owner(folder / "owners")
+    try:
+        calling = Calling(folder, owner=lambda: owner.id, secrets=dict, remark=lambda text: None)
+        state = calling.ask(do)
+    finally:
+        owner.release()
+    return said(state) if do == "status" else stopped(state)
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

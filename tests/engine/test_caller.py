@@ -1,0 +1,284 @@
+"""What a dead or stopped kernel had asked is answered by the caller and used by the next run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentkit.define.spec import Spec
+from agentkit.engine.build import build
+from agentkit.engine.calling import NOTE
+from agentkit.engine.run import ask
+from agentkit.engine.session import Session, session
+from tests.serving import Fault, Serving, serving
+
+CHILD = """
+import asyncio, sys
+from agentkit.define.spec import Spec
+from agentkit.engine.build import build
+from agentkit.engine.run import ask
+from agentkit.engine.session import session
+model, folder, streamed = sys.argv[1:]
+agent = build(Spec(instructions="Answer."), name="one", model=model)
+with session("a", folder=folder):
+    print(asyncio.run(ask(agent, "hello", on_text=(lambda text: None) if streamed == "yes" else None)).output)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project whose caller is gone at the end, with its socket."""
+    monkeypatch.setenv("AGENTKIT_CALLER", "on")
+    yield tmp_path
+    known = pointer(tmp_path)
+    if known:
+        deadline = time.monotonic() + 8
+        while alive(known["pid"]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = alive(known["pid"])
+        if left:
+            os.kill(known["pid"], signal.SIGKILL)
+        assert not left, "the caller did not end by itself"
+        assert not Path(known["address"]).exists()
+
+
+def pointer(folder: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((folder / ".agentkit" / "caller").read_text()))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def pid_of(folder: Path) -> int:
+    known = pointer(folder)
+    assert known is not None
+    return int(known["pid"])
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def begun(server: Serving, folder: Path, *, streamed: bool = False) -> subprocess.Popen[str]:
+    """A process that waits for its answer."""
+    before = len(server.ledger())
+    command = [sys.executable, "-c", CHILD, server.model(), str(folder), "yes" if streamed else "no"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 30
+    while len(server.ledger()) == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(server.ledger()) == before + 1
+    return child
+
+
+def killed(child: subprocess.Popen[str]) -> None:
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+
+
+async def answer(opened: Session, server: Serving) -> str:
+    agent = build(Spec(instructions="Answer."), name="one", model=server.model())
+    return str((await ask(agent, "hello")).output)
+
+
+def again(server: Serving, folder: Path) -> tuple[str, bool]:
+    """A run in this process, and whether the journal lists the step as possibly paid twice."""
+    with session("a", folder=folder) as opened:
+        output = asyncio.run(answer(opened, server))
+        return output, bool(opened.store.maybe_paid_twice())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_of_a_killed_process_that_is_under_way_is_waited_for(folder: Path, streamed: bool) -> None:
+    with serving(delay=2.5) as server:
+        killed(begun(server, folder, streamed=streamed))
+        child = [sys.executable, "-c", CHILD, server.model(), str(folder), "yes" if streamed else "no"]
+        done = subprocess.run(child, capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip() == "You said: hello", done.stderr
+        assert len(server.ledger()) == 1
+        with session("a", folder=folder) as opened:
+            assert opened.store.maybe_paid_twice() == []
+
+
+def test_a_call_of_a_killed_process_that_ended_since_is_read(folder: Path) -> None:
+    with serving(delay=0.5) as server:
+        killed(begun(server, folder))
+        time.sleep(1.0)
+        assert again(server, folder) == ("You said: hello", False)
+        assert len(server.ledger()) == 1
+        assert list((folder / ".agentkit" / "inbox").iterdir()) == []
+
+
+def test_stop_during_a_call_keeps_the_answer(folder: Path) -> None:
+    async def stopped(opened: Session, server: Serving) -> None:
+        run = asyncio.create_task(answer(opened, server))
+        while not server.ledger():
+            await asyncio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    with serving(delay=0.5) as server:
+        with session("a", folder=folder) as opened:
+            asyncio.run(stopped(opened, server))
+        assert again(server, folder) == ("You said: hello", False)
+        assert len(server.ledger()) == 1
+
+
+def test_when_the_caller_is_killed_the_call_is_made_directly_and_said_and_listed(folder: Path) -> None:
+    async def work(opened: Session, server: Serving) -> str:
+        run = asyncio.create_task(answer(opened, server))
+        while not server.ledger():
+            await asyncio.sleep(0.01)
+        os.kill(pid_of(folder), signal.SIGKILL)
+        return await run
+
+    with serving(delay=0.3) as server, session("a", folder=folder) as opened:
+        assert asyncio.run(work(opened, server)) == "You said: hello"
+        assert NOTE in opened.remarks
+        assert len(opened.store.maybe_paid_twice()) == 1
+        assert len(server.ledger()) == 2
+    known = pointer(folder)
+    assert known is not None
+    Path(str(known["address"])).unlink(missing_ok=True)
+
+
+def test_both_killed_is_paid_again_and_listed(folder: Path) -> None:
+    with serving(delay=0.5) as server:
+        child = begun(server, folder)
+        os.kill(pid_of(folder), signal.SIGKILL)
+        killed(child)
+        assert again(server, folder) == ("You said: hello", True)
+
+
+def test_a_server_error_is_not_kept_and_is_tried_again(folder: Path) -> None:
+    with serving() as server:
+        server.script(Fault(status=503))
+        assert again(server, folder) == ("You said: hello", False)
+        assert [entry.status for entry in server.ledger()] == [503, 200]
+
+
+def test_an_answer_that_is_cut_is_asked_again(folder: Path) -> None:
+    with serving() as server:
+        server.script(Fault(cut="middle"))
+        output, _ = again(server, folder)
+        assert output == "You said: hello"
+        assert len(server.ledger()) == 2
+
+
+def test_two_kernels_share_one_caller(folder: Path) -> None:
+    with serving(delay=1.5) as server:
+        one = begun(server, folder)
+        first = pid_of(folder)
+        with session("b", folder=folder) as opened:
+            agent = build(Spec(instructions="Answer."), name="two", model=server.model())
+            asyncio.run(ask(agent, "another"))
+            state = opened.calling.ask("status")
+            assert state is not None and state["calls"] == 2 and state["pid"] == first
+        one.communicate(timeout=30)
+
+
+def test_an_answer_of_ten_megabytes(folder: Path) -> None:
+    from tests.wire import Answer
+
+    text = "x" * 10_000_000
+    with serving(plan=lambda asking: Answer(text=text)) as server, session("a", folder=folder) as opened:
+        assert asyncio.run(answer(opened, server)) == text
+
+
+def test_keys_are_in_no_file_and_on_no_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "very-secret-key-of-mine")
+    with serving(delay=0.2) as server, session("a", folder=folder) as opened:
+        keyed = server.model().replace("http://", "http://:very-secret-key-of-mine@")
+        agent = build(Spec(instructions="Answer."), name="one", model=keyed)
+        asyncio.run(ask(agent, "hello"))
+        line = asyncio.run(opened.calling.line())
+        assert line is not None
+        pid = pid_of(folder)
+        for seen in (Path(f"/proc/{pid}/cmdline"), Path(f"/proc/{pid}/environ")):
+            assert b"very-secret-key" not in seen.read_bytes()
+        files = [file.read_bytes() for file in (folder / ".agentkit").rglob("*") if file.is_file()]
+        assert not any(b"very-secret-key" in content or line.token.encode() in content for content in files)
+        assert stat.S_IMODE(os.stat(line.address).st_mode) == 0o600
+        assert stat.S_IMODE(os.stat(Path(line.address).parent).st_mode) == 0o700
+
+
+def test_who_has_neither_token_nor_journal_is_sent_away(folder: Path) -> None:
+    import socket
+
+    from agentkit.define.detached import frame
+
+    with serving() as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        line = asyncio.run(opened.calling.line())
+        assert line is not None
+        for order in (
+            {"do": "status"},
+            {"do": "status", "owner": f"{os.getpid()}-0000"},
+            {"do": "status", "token": "x"},
+        ):
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.connect(line.address)
+                stranger.sendall(frame(b"J", order))
+                assert stranger.recv(1) == b""
+
+
+def test_where_it_cannot_start_calls_are_direct_and_that_is_said_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with serving() as server, session("a", folder=folder) as opened:
+        assert asyncio.run(answer(opened, server)) == "You said: hello"
+        assert [remark for remark in opened.remarks if "caller is off" in remark]
+        assert len(opened.remarks) == 1
+
+
+def test_it_is_seen_and_stopped_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from agentkit.cli import main
+
+    with serving() as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        pid = pid_of(folder)
+        where = ["--journal", str(folder / ".agentkit")]
+        assert main(["caller", "status", *where]) == 0
+        assert f"caller {pid} since" in capsys.readouterr().out
+        assert main(["caller", "stop", *where]) == 0
+        deadline = time.monotonic() + 5
+        while alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive(pid)
+        capsys.readouterr()
+        assert main(["caller", *where]) == 0
+        assert "no caller is running" in capsys.readouterr().out
+        # The next call starts another, without a word.
+        asyncio.run(ask(build(Spec(instructions="Answer."), name="x", model=server.model()), "again"))
+        assert pid_of(folder) != pid and opened.remarks == []
+
+
+def test_the_verb_shows_and_steers_it(folder: Path) -> None:
+    from agentkit.errors import UserError
+    from agentkit.notebook.caller import caller
+
+    with serving() as server, session("a", folder=folder) as opened:
+        assert "no caller is running" in caller(opened, "")
+        asyncio.run(answer(opened, server))
+        assert "1 call, 0 under way, 1 kernel" in caller(opened, "status")
+        assert caller(opened, "off").startswith("caller off")
+        assert caller(opened, "status") == "caller off: turned off"
+        assert caller(opened, "on").startswith("caller on")
+        with pytest.raises(UserError, match="did you mean"):
+            caller(opened, "stpo")

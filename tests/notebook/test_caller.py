@@ -1,0 +1,77 @@
+"""A real kernel is killed while a model answers: the caller lives on, and the cell gets the answer without asking."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.notebook.kernels import Kernel, kernel
+from tests.serving import Serving, serving
+
+BUILD = "%load_ext agentkit\n%agent caller on"
+ASK = "%%agent run helper\nhello"
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Iterator[Kernel]:
+    with kernel(tmp_path) as running:
+        yield running
+    gone(tmp_path)
+
+
+def gone(folder: Path) -> None:
+    """The caller ends once the last kernel is gone; what is left is a failure, and ended here."""
+    pointer = folder / ".agentkit" / "caller"
+    deadline = time.monotonic() + 8
+    while pointer.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if pointer.exists():
+        os.kill(json.loads(pointer.read_text())["pid"], signal.SIGKILL)
+        raise AssertionError("the caller did not end by itself")
+
+
+def prepared(notebook: Kernel, server: Serving) -> None:
+    for cell in (BUILD, f"%%agent build helper --model {server.model()}\nAnswer."):
+        done = notebook.run(cell)
+        assert done.status == "ok", done.traceback
+
+
+def asked(notebook: Kernel, server: Serving) -> None:
+    """Send the cell and come back when the server has the request."""
+    notebook.client.execute(ASK)
+    deadline = time.monotonic() + 40
+    while not server.ledger() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(server.ledger()) == 1
+
+
+def test_a_kernel_restart_during_a_call_pays_nothing_again(notebook: Kernel) -> None:
+    with serving(delay=1.0) as server:
+        prepared(notebook, server)
+        asked(notebook, server)
+        notebook.restart()
+        prepared(notebook, server)
+        cell = notebook.run(ASK)
+        assert cell.status == "ok" and "You said: hello" in str(cell.shown), cell.traceback
+        assert len(server.ledger()) == 1
+        assert notebook.run("%agent caller off").text.startswith("caller off")
+
+
+def test_an_answer_outlives_a_kernel_that_was_shut_down_for_good(tmp_path: Path) -> None:
+    with serving(delay=2.0) as server:
+        with kernel(tmp_path) as first:
+            prepared(first, server)
+            asked(first, server)
+        # shutdown_kernel(now=True); the answer comes when nobody is there, and the caller ends after it.
+        gone(tmp_path)
+        with kernel(tmp_path) as second:
+            prepared(second, server)
+            assert "You said: hello" in str(second.run(ASK).shown)
+        assert len(server.ledger()) == 1
+    gone(tmp_path)
