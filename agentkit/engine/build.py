@@ -58,21 +58,12 @@ def build(
     all ("5usd/day"); `at_limit` is what happens there: ask, wait, fallback or stop. Raises UserError, in one line, for
     what cannot be built.
     """
-    functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
-    subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
-    toolsets = [tool for tool in tools if isinstance(tool, AbstractToolset)]
-    unknown = [tool for tool in tools if tool not in (*functions, *subagents, *toolsets)]
-    if unknown:
-        raise UserError(f"--tools takes functions, agents and toolsets, not {type(unknown[0]).__name__}")
-    check(functions)
+    functions, subagents, toolsets = _sorted(tools)
     named = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
     inside = [_tool_names(agent) for agent in subagents]
     within = [name for found in inside for name in found or ()]
     others = bool(toolsets or mcp)
-    callable_ = _patterns("--call", call, named, others=others)
     held = _patterns("--approve", approve, [*named, *within], others=others or None in inside)
-    if call and not code:
-        raise UserError("--call names what the agent's code may call: add --code")
     agent = DurableAgent.from_fields(
         spec.fields,
         model=models.resolve(_model_of(spec, model)),
@@ -83,7 +74,7 @@ def build(
         tools=[
             *(_tool(function) for function in (*functions, *((ask_user,) if ask else ()))),
             *(_sub_agent(agent) for agent in subagents),
-            *([_tool(code_tool(callable_ or ("*",)))] if code else []),
+            *_code_tools(code, _patterns("--call", call, named, others=others)),
         ],
         toolsets=[*toolsets, *(server for place in mcp for server in _mcp_servers(place))],
         policy=Policy(
@@ -98,6 +89,24 @@ def build(
     if (session := current()) is not None:
         budgets_of(session).built(name, agent.policy.budget)
     return agent
+
+
+def _code_tools(code: bool, may_call: tuple[str, ...]) -> list[Tool[Any]]:
+    if may_call and not code:
+        raise UserError("--call names what the agent's code may call: add --code")
+    return [_tool(code_tool(may_call or ("*",)))] if code else []
+
+
+def _sorted(tools: Sequence[Any]) -> tuple[list[Callable[..., Any]], list[Any], list[Any]]:
+    """The functions, agents and toolsets among them."""
+    functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
+    subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
+    toolsets = [tool for tool in tools if isinstance(tool, AbstractToolset)]
+    unknown = [tool for tool in tools if tool not in (*functions, *subagents, *toolsets)]
+    if unknown:
+        raise UserError(f"--tools takes functions, agents and toolsets, not {type(unknown[0]).__name__}")
+    check(functions)
+    return functions, subagents, toolsets
 
 
 def _budget(limits: str | None, at_limit: str | None) -> Budget | None:

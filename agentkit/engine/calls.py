@@ -271,31 +271,36 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         frame,
         f"{toolset}:{name}",
         args,
+        name=name,
         function=function,
         declared=declaration(function) if function is not None else _from_hints(tool),
         history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
         deps=value_digest(ctx.deps) if ctx.deps is not None else None,
     )
     encode = None if function is None or getattr(tool, "is_async", True) else encode_tool_result
-    return replace(call, name=name, encode=encode)
+    return replace(call, encode=encode)
 
 
 def tool_call(
     frame: AgentRunFrame,
-    name: str,
+    identity: str,
     args: Any,
     *,
+    name: str,
     function: Callable[..., Any] | None,
     declared: Declaration,
     history: bytes | None,
     deps: bytes | None = None,
     place: str | None = None,
 ) -> Call:
-    """The step that a tool's call is, whoever makes it; `place` keeps apart what is asked in different cells."""
+    """The step that a call of the tool `identity` is, whoever makes it.
+
+    `name` is what it is called here; `place` keeps apart what is asked in different cells.
+    """
     digest = _digest(function, frame.digests)
     shared = declared.share is not None
     key = tool_key(
-        name=name,
+        name=identity,
         args=args,
         digest=digest.digest,
         history=None if shared else history,

@@ -211,13 +211,14 @@ def _step(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], place
         frame,
         f"sandbox:{tool.name}",
         arguments,
+        name=tool.name,
         function=tool.function,
         declared=tool.declared,
         history=None,
         place=place,
     )
     encode = None if tool.tool.function_schema.is_async else lambda value: _encoded(tool, value)
-    return replace(call, name=tool.name, encode=encode)
+    return replace(call, encode=encode)
 
 
 def _arrival(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) -> Arrival:

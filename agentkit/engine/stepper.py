@@ -494,7 +494,6 @@ async def fork(
     run = Stepped(name=name, session=session, recipe=recipe, overrides=overrides)
     at = at if changes.prompt is None else (1,)
     await run.open_at(at)
-    rest = forecast.of_rest(session.trace(source.id), run=source.id, since=at[0])
-    said = f"forked from run {source.id} at step {spoken(at)}{forecast.said(*rest, since=at[0])}"
-    run.note = "; ".join(filter(None, [run.note, said]))
+    rest = forecast.said(*forecast.of_rest(session.trace(source.id), run=source.id, since=at[0]), since=at[0])
+    run.note = "; ".join(filter(None, [run.note, f"forked from run {source.id} at step {spoken(at)}{rest}"]))
     return run
