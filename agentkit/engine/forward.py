@@ -87,8 +87,13 @@ class Forward:
         """The turns of that run which began with this step and came furthest."""
         store = self.frame.journal.store
         longest = store.longest_from(step, agent=self.frame.agent)
+        every = [] if longest is None else store.used_by(longest)
+        ids = {used.row.id for used in every}
         steps: list[Used] = []
-        for used in () if longest is None else store.used_by(longest):
+        for used in every:
+            # What was done inside a step of this run comes and goes with that step.
+            if used.row.parent in ids:
+                continue
             steps.append(used)
             if used.row.kind == "model":
                 yield _Turn(used, tuple(steps))

@@ -231,6 +231,23 @@ def test_a_sub_agents_record_is_passed_over_when_its_tool_is_called_again(tmp_pa
     assert PERFORMED == ["model", "tool", "model", "model"]
 
 
+def test_calls_made_by_code_go_with_the_code(tmp_path: Path) -> None:
+    def coder(messages: list[ModelMessage]) -> Any:
+        n = len(replies(messages))
+        return Call("run_code", {"code": f"add({n}, 1) + add({n}, 2)"}) if n < 3 else "done"
+
+    def agent(model: ScriptedModel) -> DurableAgent:
+        return counter(model, code=True)
+
+    first = run(tmp_path, agent(ScriptedModel.by(coder)))
+    kinds = [step.name for step in steps(first) if step.kind == "tool"]
+    assert kinds == ["run_code", "add", "add"] * 3
+    again = run(tmp_path, agent(counting(die_at=0)))
+    assert (again.output, PERFORMED) == ("done", ["model"])
+    walked = run(tmp_path, agent(counting(die_at=0)), walk=True)
+    assert (seen(walked), said(walked)) == (seen(again), said(again))
+
+
 # -- where it does not hold
 
 
