@@ -175,8 +175,8 @@ class Budgets:
         async with self._asking[loop, refused.node]:
             book = ledger(default_path())
             now = await asyncio.wrap_future(book.later(partial(book.budget, refused.node)))
-            if now != budget:
-                # Somebody raised it while this one waited to ask.
+            if now != budget or refused.limit not in now.limits:
+                # Somebody raised it while this one waited to ask, or before it had looked what the limit is.
                 return
             limit = (visit.run.execution.id, refused.node, refused.limit)
             if limit in self._declined:
