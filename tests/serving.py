@@ -110,6 +110,19 @@ class Entry:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A background response: asked for by its id until it is done."""
+
+    reply: dict[str, Any]
+    done: float
+
+    def told(self) -> dict[str, Any]:
+        if time.monotonic() >= self.done:
+            return self.reply
+        return {**self.reply, "status": "in_progress", "output": [], "usage": None}
+
+
 def follow(asking: Asking) -> Answer:
     """Do what the lines of the prompt say; without any, echo the prompt and what the tools gave."""
     lines = [line.strip() for line in asking.prompt.splitlines()]
@@ -135,6 +148,8 @@ class Serving:
         self._lock = threading.Lock()
         self._faults: deque[Fault] = deque()
         self._entries: list[Entry] = []
+        self.jobs: dict[str, Job] = {}
+        self.polls = 0
         self._plan = plan
         self._quota = quota
         self.delay = delay
@@ -212,8 +227,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             known = self.headers.get("authorization") != "Bearer sk-wrong"
             self._json(200 if known else 401, {"object": "list", "data": []})
+        elif (job := self.serving.jobs.get(self.path.partition("?")[0].rpartition("/")[2])) is not None:
+            self._poll(job)
         else:
             self._json(404, {"error": {"message": f"no such path: {self.path}"}})
+
+    def _poll(self, job: Job) -> None:
+        self.serving.polls += 1
+        time.sleep(self.serving.delay)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._json(200, job.told())
 
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))
@@ -275,8 +298,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.status != 200:
             said = {"message": f"scripted {fault.status}", **({"code": fault.code} if fault.code else {})}
             self._json(fault.status, {"error": said}, fault.headers)
+        elif json.loads(raw).get("background"):
+            self._begin(asking, entry, fault)
         else:
             self._reply(protocol, asking, entry=entry, fault=fault, headers={**admitted, **fault.headers})
+
+    def _begin(self, asking: Asking, entry: Entry, fault: Fault) -> None:
+        reply = whole("responses", asking, self.serving.answer(asking), name=str(entry.n))
+        job = Job(reply={**reply, "background": True}, done=time.monotonic() + fault.slow)
+        self.serving.jobs[reply["id"]] = job
+        self._json(200, job.told())
 
     def _reply(
         self, protocol: Protocol, asking: Asking, *, entry: Entry, fault: Fault, headers: dict[str, str]

@@ -42,6 +42,10 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
         place = arrivals.get()
         # What is only looked up (the state of a background answer) costs nothing and is different each time.
         digest = None if place is None or request.method != "POST" else digest_of(request)
+        if place is not None and request.method == "GET":
+            # Nor is the step that looks paid for: what it looks for was, when it was begun.
+            place.asked()
+            place.joined()
         if place is None or digest is None:
             return await self._wrapped.handle_async_request(request)
         known = place.find(digest)

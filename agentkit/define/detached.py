@@ -14,8 +14,12 @@ import httpx2
 from agentkit.define.arrivals import Once, arrivals, digest_of
 from agentkit.define.connections import proxy
 
-Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X"]
-"""JSON order or reply, call, its body; head, data, end and error of an answer."""
+Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X", b"P"]
+"""JSON order or reply, call, its body; head, data, end and error of an answer; a pulse while it is waited for."""
+
+PULSE_SECONDS = 1.0
+_SILENT_SECONDS = 4.0
+"""A caller that is not heard of in two such spans is taken for dead. One may be the kernel's own, when it was busy."""
 
 _HEADER = struct.Struct(">cI")
 
@@ -115,6 +119,18 @@ class _Answer(httpx2.AsyncByteStream):
         self._reader = reader
         self._writer = writer
         self._by = by
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._waiting = False
+        self._watch = self._loop.call_later(_SILENT_SECONDS, self._listen, False)
+
+    def _listen(self, silent: bool) -> None:
+        quiet = self._waiting and not self._heard
+        if quiet and silent:
+            # What waits is told that it has ended; a process that is stopped would never close the connection.
+            self._writer.transport.abort()
+            return
+        self._heard = False
+        self._watch = self._loop.call_later(_SILENT_SECONDS, self._listen, quiet)
 
     async def next(self, *expected: bytes) -> bytes:
         sort, content = await self._frame()
@@ -130,14 +146,20 @@ class _Answer(httpx2.AsyncByteStream):
             yield content
 
     async def aclose(self) -> None:
+        self._watch.cancel()
         self._writer.close()
 
     async def _frame(self) -> tuple[bytes, bytes]:
+        self._waiting = True
         try:
             sort, content = await read_frame(self._reader)
+            while sort == b"P":
+                self._heard = True
+                sort, content = await read_frame(self._reader)
         except (asyncio.IncompleteReadError, OSError) as error:
             self._by.died()
             raise httpx2.ReadError("the process that made this call (the caller) has ended") from error
+        self._heard, self._waiting = True, False
         if sort == b"X":
             said = json.loads(content)
             raise _error(said["type"])(said["message"])

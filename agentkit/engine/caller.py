@@ -21,7 +21,7 @@ import httpx2
 
 from agentkit.define.arrivals import Collected, pack
 from agentkit.define.connections import Connections
-from agentkit.define.detached import frame, read_frame
+from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
 from agentkit.durable.inbox import read_answer, write_answer
 from agentkit.durable.owner import alive
 from agentkit.durable.redact import Redactor
@@ -139,7 +139,11 @@ class Desk:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         flight = self.flights[name]
-        await flight.tell(writer, first=frame(b"J", {"joined": joined}))
+        pulse = asyncio.create_task(_beat(writer))
+        try:
+            await flight.tell(writer, first=frame(b"J", {"joined": joined}))
+        finally:
+            pulse.cancel()
         if self.flights.get(name) is flight:
             # Read to its end by somebody: it need not be remembered.
             del self.flights[name]
@@ -190,6 +194,13 @@ class Desk:
             if flight.ended is None or now - flight.ended < _UNWRITTEN_SECONDS
         ]
         return not waiting and not self.tasks and (self.stopping or not self.kernels or not self.folder.exists())
+
+
+async def _beat(writer: asyncio.StreamWriter) -> None:
+    """Says that it lives, however long the server takes."""
+    while not writer.is_closing():
+        await asyncio.sleep(PULSE_SECONDS)
+        writer.write(frame(b"P", b""))
 
 
 def peer_of(connected: socket.socket) -> tuple[int, int | None]:

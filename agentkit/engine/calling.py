@@ -25,6 +25,7 @@ _STARTS = 3
 _TRIES = 20
 _TRY_SECONDS = 0.05
 _DEATHS = 2
+_ANSWER_SECONDS = 5.0
 # Secrets are told through the socket; what a process needs to start and to trust a server is all it inherits.
 _INHERITED = re.compile(
     r"^(PATH|HOME|LANG|LC_.*|TMPDIR|XDG_RUNTIME_DIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_(FILE|DIR)|VIRTUAL_ENV)$"
@@ -86,7 +87,10 @@ class Calling:
 
     def ask(self, do: Literal["status", "stop"]) -> dict[str, Any] | None:
         """Its state (`status`), after which it ends when nothing is under way (`stop`); None when there is none."""
-        told = self._greeted(do)
+        try:
+            told = self._greeted(do)
+        except TimeoutError:
+            told = None
         if told is not None:
             told[1].close()
         return None if told is None else told[0]
@@ -106,7 +110,7 @@ class Calling:
             try:
                 self._line = self._found() or self._started()
             except OSError as error:
-                self.off = f"it cannot be started ({error})"
+                self.off = f"it cannot be used ({error})"
                 self._remark(f"the caller is off here: {self.off}; calls are made directly")
             return self._line
 
@@ -149,7 +153,7 @@ class Calling:
         except (OSError, ValueError):
             return None
         try:
-            connected.settimeout(5)
+            connected.settimeout(_ANSWER_SECONDS)
             connected.connect(where["address"])
             order: dict[str, Any] = {"do": do, "token": where.get("token", ""), "owner": self._owner()}
             if do == "greet":
@@ -157,6 +161,10 @@ class Calling:
             connected.sendall(frame(b"J", order))
             length = struct.unpack(">cI", _exactly(connected, 5))[1]
             told = json.loads(_exactly(connected, length))
+        except TimeoutError:
+            # It is there and does not answer: another one cannot be started beside it.
+            connected.close()
+            raise TimeoutError("it does not answer") from None
         except (OSError, EOFError):
             connected.close()
             return None

@@ -197,6 +197,10 @@ class Notebook:
         if cells.depth.get() == 0:
             self._undo_stop()
             self._finish_panel()
+            if self._panels is not None:
+                # Cells that await an agent themselves say what its session has to remark, too.
+                desk = self._ready()
+                desk.remark(tuple(desk.session.remarks))
 
 
 def _nothing() -> None:

@@ -157,6 +157,29 @@ def test_when_the_caller_is_killed_the_call_is_made_directly_and_said_and_listed
     Path(str(known["address"])).unlink(missing_ok=True)
 
 
+def test_one_that_is_stopped_under_a_call_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentkit.define.detached._SILENT_SECONDS", 1.5)
+    monkeypatch.setattr("agentkit.engine.calling._ANSWER_SECONDS", 1.0)
+
+    async def work(opened: Session, server: Serving) -> str:
+        run = asyncio.create_task(answer(opened, server))
+        await asyncio.sleep(4)
+        assert not run.done() and opened.remarks == [], "one that only waits for a slow server was given up"
+        os.kill(pid_of(folder), signal.SIGSTOP)
+        try:
+            return await asyncio.wait_for(run, 20)
+        finally:
+            os.kill(pid_of(folder), signal.SIGCONT)
+
+    with serving() as server, session("a", folder=folder) as opened:
+        server.script(Fault(delay=6.0))
+        assert asyncio.run(work(opened, server)) == "You said: hello"
+        assert NOTE in opened.remarks
+        assert any("does not answer" in remark for remark in opened.remarks)
+        assert len(opened.store.maybe_paid_twice()) == 1
+        assert len(server.ledger()) == 2
+
+
 def test_both_killed_is_paid_again_and_listed(folder: Path) -> None:
     with serving(delay=0.5) as server:
         child = begun(server, folder)

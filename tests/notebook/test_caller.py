@@ -63,6 +63,24 @@ def test_a_kernel_restart_during_a_call_pays_nothing_again(notebook: Kernel) -> 
         assert notebook.run("%agent caller off").text.startswith("caller off")
 
 
+def test_a_cell_that_awaits_an_agent_itself_says_what_happened(notebook: Kernel, tmp_path: Path) -> None:
+    with serving(delay=1.0) as server:
+        prepared(notebook, server)
+        notebook.run("import asyncio, json, os, pathlib, signal")
+        cell = notebook.run(
+            "run = asyncio.ensure_future(helper.run('hello'))\n"
+            "while not pathlib.Path('.agentkit/caller').exists() or not pathlib.Path('.agentkit/caller').read_text():\n"
+            "    await asyncio.sleep(0.02)\n"
+            "await asyncio.sleep(0.5)\n"
+            "known = json.loads(pathlib.Path('.agentkit/caller').read_text())\n"
+            "os.kill(known['pid'], signal.SIGKILL)\n"
+            "print((await run).output)"
+        )
+        assert cell.text.startswith("You said: hello\n"), cell.traceback
+        assert cell.text.count("the caller ended while it made a call") == 1
+        assert "the caller ended" not in notebook.run("print((await helper.run('again')).output)").text
+
+
 def test_an_answer_outlives_a_kernel_that_was_shut_down_for_good(tmp_path: Path) -> None:
     with serving(delay=2.0) as server:
         with kernel(tmp_path) as first:
