@@ -40,8 +40,15 @@ class Try:
         if self.how == "done":
             return f"used {size_said(self.peak)}"
         of = "" if self.asked is None else f" of {size_said(self.asked)}"
-        more = f" ({self.text})" if self.text else ""
+        more = f" ({self.why})" if self.why else ""
         return f"{outcome_said(self.how)}: used {size_said(self.peak)}{of}{more}"
+
+    @property
+    def why(self) -> str:
+        """What the process said of its end; a refused allocation is named also where Python has no words for it."""
+        if not self.text and self.how == "memory" and self.asked is not None and self.peak < self.asked:
+            return "it wanted more at once than was left"
+        return self.text
 
 
 def outcome_said(how: How) -> str:
@@ -80,7 +87,7 @@ def shortage(tool: str, tries: Sequence[Try]) -> str:
     """What an agent is told when its tool ran out of memory at the largest size there is."""
     begin = short_of(tool, [each.asked for each in tries if each.asked is not None])
     last = tries[-1]
-    wanted = f" ({last.text})" if last.text else ""
+    wanted = f" ({last.why})" if last.why else ""
     return (
         f"{begin} It held {size_said(last.peak)} when it ended{wanted}. Call it again with less to do: fewer rows or "
         "columns, a filter, a shorter period or a sample, in several calls if need be. The same call again will fail "

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from agentkit.durable.flights import Flight
@@ -239,7 +239,7 @@ def step_event(
     ended: float | None = None,
     shared: bool = False,
 ) -> Step:
-    """The step as it stands now, for those who listen."""
+    """The step as it stands now, for those who listen, told where it was asked for."""
     recorded = None if row.ended is None else row.ended - row.started
     return Step(
         run=run.id,
@@ -261,15 +261,19 @@ def step_event(
         request=row.request,
         result=row.result,
         error=row.error,
-        within=_within(run, ord),
+        within=_within(run, current_step.get()),
     )
 
 
-def _within(run: RunFrame, ord: int) -> int | None:
-    outer = current_step.get()
-    if outer is not None and outer.run is run and outer.ord == ord:
-        # Told from inside the step itself, by the thread that performed it.
-        outer = outer.outer
+def live_event(
+    frame: StepFrame, row: Row, status: Literal["started", "done", "failed", "cancelled"], ended: float | None = None
+) -> Step:
+    """The same of a step under way; what tells of it may be the step itself, or a thread that is in no step."""
+    event = step_event(row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=ended)
+    return replace(event, within=_within(frame.run, frame.outer))
+
+
+def _within(run: RunFrame, outer: StepFrame | None) -> int | None:
     made_by_code = outer is not None and outer.run is run and outer.row.kind == "tool"
     return outer.ord if outer is not None and made_by_code else None
 

@@ -28,6 +28,7 @@ from agentkit.durable.frames import (
     current_step,
     dumps,
     free,
+    live_event,
     step_event,
 )
 from agentkit.durable.intents import intent_of, nearest
@@ -349,7 +350,7 @@ class Journal:
     ) -> Performed:
         frame.run.live += 1
         frame.flight = flight
-        self._emit(step_event(frame.row, frame.run, frame.ord, status="started", replayed=False, started=frame.started))
+        self._emit(live_event(frame, frame.row, "started"))
         crash_point("intent")
         token = current_step.set(frame)
         try:
@@ -472,17 +473,11 @@ class Journal:
             maybe_paid_twice=twice,
         )
         ended = outcome.use.ended if outcome.use is not None else None
-        self._emit(
-            step_event(row, frame.run, frame.ord, status="done", replayed=False, started=frame.started, ended=ended)
-        )
+        self._emit(live_event(frame, row, "done", ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)
-        self._emit(
-            step_event(
-                row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=time.time()
-            )
-        )
+        self._emit(live_event(frame, row, status, time.time()))
 
 
 async def _nobody(doubtful: InDoubt) -> bool:

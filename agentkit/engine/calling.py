@@ -183,7 +183,7 @@ def _exactly(connected: socket.socket, length: int) -> bytes:
 
 def said(state: Mapping[str, Any] | None) -> str:
     if state is None:
-        return "no caller is running: the next live call starts it where it is on"
+        return "no caller is running; where it is on, the next live call starts one"
     return (
         f"caller {state['pid']} since {state['seconds']:.0f} s: {_counted(state['calls'], 'call')}, "
         f"{state['running']} under way, {_counted(state['kernels'], 'kernel')}"

@@ -224,7 +224,7 @@ def model_call(
         read=lambda payload: _read_response(payload, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,
-        describe=said.said,
+        describe=lambda payload: chained.described(payload, identity, tried.answered, names),
         about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from opentelemetry import trace
 from pydantic_ai.models import ModelRequestParameters
 
 from agentkit.define.chain import Attempts, attempts, last_resort
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import Key
-from agentkit.engine import lastresort, throttling
+from agentkit.engine import lastresort, said, throttling
 from agentkit.engine.frame import AgentRunFrame
 
 
@@ -19,6 +22,12 @@ def begin(frame: AgentRunFrame, key: Key, parameters: ModelRequestParameters) ->
     attempts.set(tried)
     last_resort.set(lambda age: lastresort.find(frame, key, parameters, age))
     return tried
+
+
+def described(payload: Any, asked: str, answered: str | None, names: Mapping[str, str]) -> str:
+    """The reply in words; a step is called after the first of the chain, so that another one is named here."""
+    by = answered or names.get(payload.get("model_name") or "", asked)
+    return said.said(payload) if by == asked else f"by {by}: {said.said(payload)}"
 
 
 def note(frame: AgentRunFrame, performed: Performed) -> None:

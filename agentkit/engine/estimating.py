@@ -51,9 +51,10 @@ class Estimate:
         if self.tokens is None or self.requests is None or self.seconds is None:
             return "\n".join([f"{self.agent}: no estimate", *(f"  · {line}" for line in self.how)])
         price = "no known price" if self.cost is None else self.cost.said(_dollars)
+        requests = self.requests.said(_whole)
         facts = [
             f"{self.agent}: {price}",
-            f"  {self.tokens.said(_whole)} tokens · {self.requests.said(_whole)} requests · "
+            f"  {self.tokens.said(_whole)} tokens · {requests} request{'' if requests == 'about 1' else 's'} · "
             f"{self.seconds.said(_seconds)}",
         ]
         return "\n".join([*facts, *(f"  · {line}" for line in self.how)])

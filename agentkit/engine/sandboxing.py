@@ -413,7 +413,17 @@ def _runtime() -> str:
     return version("pydantic-monty")
 
 
+def _plain(record: Any) -> str:
+    """A recorded value for a line of text: what has a type beyond JSON as its text, or by the type's name."""
+    if not isinstance(record, dict) or "$" not in record:
+        return str(record)
+    inner = record.get("v", record.get("of"))
+    if record["$"] == "parcel":
+        return _plain(inner)
+    return inner if isinstance(inner, str) else f"({record['$']})"
+
+
 def _said(payload: Any) -> str:
-    given = ", ".join(f"{name} = {bounded(str(value), 120)}" for name, value in payload["outputs"].items())
-    value = "" if payload["value"] is None else bounded(str(payload["value"]), 200)
+    given = ", ".join(f"{name} = {bounded(_plain(value), 120)}" for name, value in payload["outputs"].items())
+    value = "" if payload["value"] is None else bounded(_plain(payload["value"]), 200)
     return given or value or bounded(payload["printed"].strip(), 200)

@@ -13,7 +13,7 @@ from pydantic_ai.exceptions import ModelAPIError
 from agentkit.defend.health import Health, ProviderOpen, Ticket, default_path
 from agentkit.defend.throttle import Busy, Passed, Throttle
 from agentkit.define import metering
-from agentkit.durable.frames import current_step, step_event
+from agentkit.durable.frames import current_step, live_event
 from agentkit.engine.frame import frame_of_run
 from agentkit.errors import CircuitOpen
 
@@ -92,7 +92,7 @@ def show_waiting(why: str, until: float | None) -> None:
     step, frame = current_step.get(), frame_of_run()
     if step is None or frame is None or frame.session is None:
         return
-    event = step_event(step.row, step.run, step.ord, status="started", replayed=False, started=step.started)
+    event = live_event(step, step.row, "started")
     frame.session.emit(replace(event, waiting=why, until=until))
 
 

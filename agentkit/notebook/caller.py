@@ -14,7 +14,10 @@ def caller(session: Session, word: str) -> str:
     calling = session.calling
     match word or "status":
         case "status":
-            return f"caller off: {calling.off}" if calling.off else said(calling.ask("status"))
+            if calling.off:
+                return f"caller off: {calling.off}"
+            state = calling.ask("status")
+            return said(state) if state else "caller on: no caller is running; the next live call starts it"
         case "stop":
             return stopped(calling.ask("stop"))
         case "on":

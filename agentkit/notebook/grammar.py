@@ -436,9 +436,10 @@ def overview() -> str:
     """Every verb with one line of help."""
     width = max(len(name) for name in VERBS)
     rows = [
-        f"  {'%' if verb.where == 'line' else '%%'}agent {name:{width}}  {verb.help}" for name, verb in VERBS.items()
+        f"{' %' if verb.where == 'line' else '%%'}agent {name:{width}}  {verb.help}" for name, verb in VERBS.items()
     ]
-    return "\n".join(["%agent           the session at a glance", *rows, "%agent help VERB shows the options of one."])
+    first = f"%agent {'':{width}}   the session at a glance"
+    return "\n".join([first, *rows, "%agent help VERB shows the options of one; what begins with %% is a cell."])
 
 
 def details(name: str) -> str:

@@ -248,6 +248,8 @@ class _Tree:
 
     def run_node(self, run: Run) -> RunNode:
         steps = tuple(self._step_node(step, run) for step in sorted(self._steps_of[run.id], key=lambda step: step.ord))
+        if run.status == "stopped" and (run.error or "").strip(": ") == "CancelledError":
+            run = replace(run, error=None)
         node = RunNode(run=run, state=_run_state(run, steps), announced=run.id in self._announced, steps=steps)
         return replace(node, totals=totals(node.every_step()))
 
@@ -260,6 +262,9 @@ class _Tree:
         if state == "stale":
             # Nothing went wrong here that is not said by its state; the words say what answered.
             step = replace(step, error=None, result=(step.error or "").removeprefix(CONTROL_ERROR + STALE))
+        if state == "cancelled" and step.error == "stopped":
+            # Its state says so.
+            step = replace(step, error=None)
         return StepNode(step=step, state=state, runs=tuple(self.run_node(inner) for inner in inside))
 
     def _parent(self, run: Run) -> tuple[str, int] | None:

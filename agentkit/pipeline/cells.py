@@ -138,8 +138,15 @@ class _Reader:
 
     # -- agents
 
+    def asked(self, line: str, *, cell: bool) -> Line:
+        try:
+            asked: Line = self.language.line(line, cell=cell)
+        except UserError as error:
+            raise self.refuse(f"cannot be read: {error}; correct it, or tag the cell `skip`") from error
+        return asked
+
     def agent(self, line: str, body: str) -> None:
-        asked = self.language.line(line, cell=True)
+        asked = self.asked(line, cell=True)
         match asked.verb:
             case "build":
                 self.build(asked, body)
@@ -278,7 +285,7 @@ class _Reader:
             target = node.targets[0].id
         if not magic.startswith("%agent"):
             return self.leave_out(f"{target} = {magic}" if target else magic, "a magic")
-        asked = self.language.line(magic.removeprefix("%agent").strip(), cell=False)
+        asked = self.asked(magic.removeprefix("%agent").strip(), cell=False)
         top = isinstance(node, ast.Expr) or bool(target)
         if asked.verb in _REFUSED:
             raise self.refuse(f"{_REFUSED[asked.verb]} ({magic}): that cannot be exported; tag the cell `skip`")

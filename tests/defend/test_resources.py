@@ -23,6 +23,7 @@ def test_a_try_says_what_it_used() -> None:
 
     assert attempt("done") == "used 100MB"
     assert attempt("memory", text="it was stopped there") == "out of memory: used 100MB of 512MB (it was stopped there)"
+    assert attempt("memory") == "out of memory: used 100MB of 512MB (it wanted more at once than was left)"
     assert attempt("timeout", asked=None) == "out of time: used 100MB"
     assert attempt("crashed", text="SIGSEGV") == "crashed: used 100MB of 512MB (SIGSEGV)"
 

@@ -65,6 +65,9 @@ def test_the_next_member_answers(tmp_path: Path, server: Serving, fault: Fault, 
     assert asked(server) == ["a", "b"]
     (note,) = answer.run.notes
     assert cause in note and "answered by openai-chat:b" in note
+    with agentkit.session(folder=tmp_path) as session:
+        (kept,) = [event for event in session.trace(answer.run.id) if isinstance(event, Step)]
+    assert kept.result.startswith("by openai-chat:b @ ") and kept.result.endswith(": You said: hello")
 
 
 def test_a_wrong_request_goes_nowhere(tmp_path: Path, server: Serving) -> None:

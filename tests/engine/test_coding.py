@@ -18,7 +18,7 @@ from agentkit.define.spec import Spec
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.run import Answer
 from agentkit.errors import ApprovalPending, UserError
-from agentkit.events import Step
+from agentkit.events import Event, Step
 from agentkit.testing import Call, ScriptedModel
 
 SWALLOWING = """
@@ -38,6 +38,7 @@ class World:
         self.folder = folder
         self.done: list[Any] = []
         self.requests = 0
+        self.told: list[Event] = []
         self._code = code
         self._pieces = pieces
 
@@ -70,6 +71,7 @@ class World:
     def run(self, *, build: Any = None, asker: Any = None, **run: Any) -> Answer:
         with agentkit.session("here", folder=self.folder) as session:
             session.asker = asker
+            session.listen(self.told.append)
             return asyncio.run(agentkit.ask(self.agent(**(build or {})), "Clean up.", **run))
 
 
@@ -91,6 +93,9 @@ def test_each_call_is_a_step_under_the_code(tmp_path: Path) -> None:
     _, code, *calls, last = steps(answer)
     assert [name for name, *_ in (code, *calls)] == ["run_code", "look", "look", "look", "look"]
     assert {within for *_, within in calls} == {2} and code[2] is None and last[2] is None
+    # The panel hears of it while it happens: from the thread of a tool that is not async, too.
+    told = [(step.ord, step.within) for step in world.told if isinstance(step, Step) and step.status == "done"]
+    assert told == [(1, None), (3, 2), (4, 2), (5, 2), (6, 2), (2, None), (7, None)]
     again = world.run()
     assert again.text == answer.text and all(replayed for _, replayed, _ in steps(again))
     assert (world.done, world.requests) == ([0, 1, 2, 7], 2)

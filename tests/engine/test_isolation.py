@@ -338,9 +338,10 @@ def test_pandas_runs_where_monty_cannot(tmp_path: Path, cells: Any) -> None:
     async def main() -> Any:
         return await agentkit.sandbox(source, inputs={"sales": cells.sales}, outputs=["out"], tier="process")
 
-    with agentkit.session("test", folder=tmp_path):
+    with agentkit.session("test", folder=tmp_path) as session:
         first = asyncio.run(main())
-    assert first.value == 2
+        told = [event.result for event in session.trace(first.run.id) if isinstance(event, Step)]
+    assert first.value == 2 and told == ["out = (frame)"]
     assert first.outputs["out"].to_dict("list") == {"region": ["n", "s"], "amount": [4.5, 2.0]}
 
 

@@ -192,6 +192,20 @@ def test_a_step_known_to_be_abandoned_is_in_doubt_although_its_run_never_ended()
     assert states(root) == ["replayed", "live", "in doubt", "running", "running"]
 
 
+def test_a_stop_is_said_once_by_the_states() -> None:
+    run = Run(id="r", agent="a", status="stopped", started=0.0, ended=1.0, error="CancelledError: ")
+    step = Step(run="r", ord=1, id=7, kind="tool", name="slow", status="cancelled", replayed=False, error="stopped")
+    (root,) = Trace.of([run, step]).roots
+    assert (root.state, states(root), root.run.error, root.steps[0].step.error) == (
+        "stopped",
+        ["cancelled"],
+        None,
+        None,
+    )
+    (told,) = Trace.of([run, replace(step, error="stopped at its budget")]).roots
+    assert told.steps[0].step.error == "stopped at its budget"
+
+
 def test_seconds_count_time_that_overlaps_once_and_time_between_runs_not_at_all() -> None:
     spans = [(0.0, 2.0), (1.0, 3.0), (10.0, 11.0)]
     events = [a_run(id=str(i), started=START + a, ended=START + b) for i, (a, b) in enumerate(spans)]

@@ -414,6 +414,10 @@ SAMPLES: dict[str, Sample] = {
         ),
         refused=("cell 5", "cell 4", "from math import sqrt"),
     ),
+    "a_line_with_a_mistake": Sample(
+        cells=("%agent build other", "%%agent run clerk --as answer\nPrice of `tea`?"),
+        refused=("cell 4 cannot be read", "%%agent build is a cell", "tag the cell `skip`"),
+    ),
     "another_order": Sample(
         cells=("item = 'tea'", "item = 'milk'", "%%agent run clerk --as answer\nPrice of `{{ item }}`?"),
         counts={0: 9, 1: 8, 2: 10},
