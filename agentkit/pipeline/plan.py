@@ -61,6 +61,7 @@ class Plan:
     late: frozenset[str]
     left_out: tuple[LeftOut, ...]
     policy: Mapping[str, str]
+    budgets: Mapping[str, Mapping[str, str]]
     tools: frozenset[str]
 
 
@@ -111,6 +112,7 @@ class _Planner:
             late=self.late,
             left_out=self._left_out(),
             policy=self.contents.policy,
+            budgets=self.contents.budgets,
             tools=frozenset(name for item in self.kept if item.role == "build" for name in tools_of(item)),
         )
 
