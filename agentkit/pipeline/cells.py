@@ -26,7 +26,6 @@ _NOT_IN_A_PIPELINE = {
     "fresh": "a rerun would pay again",
     "mode": "the pipeline has its own",
     "walk": "a pipeline is not watched",
-    "step": "nobody steps a pipeline",
 }
 _REFUSED = {
     "edit": "puts a person's edit in a run",
@@ -200,6 +199,8 @@ class _Reader:
         return options
 
     def sandbox(self, line: Line, body: str) -> None:
+        if "step" in line.options:
+            raise self.refuse("steps through a program (--step): take that away and run it once, or tag it `skip`")
         options = self.kept_of(line)
         names = {key: tuple(filter(None, re.split(r"[,\s]+", options.get(key, "")))) for key in ("in", "out", "call")}
         called = frozenset(name.partition(".")[0] for name in names["call"])
