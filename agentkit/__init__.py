@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from agentkit.define.spec import Spec as Spec
-    from agentkit.define.tools import elsewhere as elsewhere
     from agentkit.define.tools import tool as tool
     from agentkit.durable.frames import idempotency_key as idempotency_key
     from agentkit.engine.build import build as build
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
     from agentkit.errors import AgentKitError as AgentKitError
     from agentkit.notebook.prompt import fill as fill
     from agentkit.pipeline.closure import closure as closure
+    from agentkit.pipeline.runtime import elsewhere as elsewhere
     from agentkit.pipeline.runtime import start as start
     from agentkit.pipeline.runtime import task as task
+    from agentkit.pipeline.runtime import walled as walled
 
 _HOME = {
     "AgentKitError": "agentkit.errors",
@@ -37,7 +38,7 @@ _HOME = {
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
     "closure": "agentkit.pipeline.closure",
-    "elsewhere": "agentkit.define.tools",
+    "elsewhere": "agentkit.pipeline.runtime",
     "fill": "agentkit.notebook.prompt",
     "idempotency_key": "agentkit.durable.frames",
     "sandbox": "agentkit.engine.sandboxing",
@@ -46,6 +47,7 @@ _HOME = {
     "step": "agentkit.engine.opening",
     "task": "agentkit.pipeline.runtime",
     "tool": "agentkit.define.tools",
+    "walled": "agentkit.pipeline.runtime",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "step",
     "task",
     "tool",
+    "walled",
 ]
 
 

@@ -47,8 +47,11 @@ def intent_of(
     )
 
 
-def nearest(store: Store, call: Call, run: RunFrame) -> str:
-    """In one line, the recording most like `call`, and which parts of the key differ."""
+def missing(store: Store, call: Call, run: RunFrame, own: Row | None) -> str:
+    """In one line, why `call` has no answer on record: `own` has none, or which parts of the nearest key differ."""
+    if own is not None:
+        why = f" ({own.error.splitlines()[0]})" if own.error else ""
+        return f"its recording is step {own.id}, which is {own.status}{why}: only what is done is replayed"
     rows = store.nearest(kind=call.kind, name=call.name, agent=run.agent, limit=1)
     if not rows:
         return f"nothing is recorded for {call.name} of {run.agent}"

@@ -31,7 +31,7 @@ from agentkit.durable.frames import (
     live_event,
     step_event,
 )
-from agentkit.durable.intents import intent_of, nearest
+from agentkit.durable.intents import intent_of, missing
 from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
@@ -268,7 +268,8 @@ class Journal:
     async def _may_go_live(self, found: Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=nearest(self.store, call, run))
+            own = None if found is None else found.row
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=missing(self.store, call, run, own))
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:

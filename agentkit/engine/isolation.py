@@ -31,7 +31,7 @@ from agentkit.defend.resources import (
     too_slow,
 )
 from agentkit.define.bundle import Bundle, bundle
-from agentkit.define.tools import Declaration, declaration
+from agentkit.define.tools import Declaration, declaration, stood_for
 from agentkit.durable.frames import Call, current_run, current_step
 from agentkit.durable.keys import operation_key
 from agentkit.engine.asking import function_of
@@ -50,10 +50,14 @@ def _say(text: str) -> None:
 
 def check(function: Callable[..., Any], *, takes_ctx: bool) -> None:
     """Raise UserError for a declared tool that cannot run in a process of its own, or not as declared, here."""
-    declared = declaration(function)
-    if declared.isolate:
-        _check_place(function, declared, takes_ctx=takes_ctx)
+    if _is_apart(function):
+        _check_place(function, declaration(function), takes_ctx=takes_ctx)
         _job(function, bundle(function), {}, key="", whole=False)
+
+
+def _is_apart(function: Callable[..., Any]) -> bool:
+    # What stands for a tool of another machine only asks for it there.
+    return declaration(function).isolate and stood_for(function) is function
 
 
 def _check_place(function: Callable[..., Any], declared: Declaration, *, takes_ctx: bool) -> None:
@@ -77,7 +81,7 @@ def apart(
         return body
     _, args, _, tool = cache_key
     function = function_of(tool)
-    if function is None or not declaration(function).isolate:
+    if function is None or not _is_apart(function):
         return body
 
     async def performed() -> object:
@@ -100,7 +104,7 @@ class OutsideSessions(AbstractCapability[Any]):
         tools = None if ctx.tool_manager is None else ctx.tool_manager.tools
         tool = None if tools is None or current_run.get() is not None else tools.get(call.tool_name)
         function = function_of(tool)
-        if function is None or not declaration(function).isolate:
+        if function is None or not _is_apart(function):
             return await handler(args)
         return await called(function, args, takes_ctx=_takes_ctx(tool))
 
@@ -115,9 +119,15 @@ def _takes_ctx(tool: Any) -> bool:
     return bool(getattr(getattr(getattr(tool, "call_func", None), "__self__", None), "takes_ctx", False))
 
 
-async def called(function: Callable[..., Any], args: Mapping[str, Any], *, takes_ctx: bool = False) -> Any:
+async def called(
+    function: Callable[..., Any],
+    args: Mapping[str, Any],
+    *,
+    takes_ctx: bool = False,
+    declared: Declaration | None = None,
+) -> Any:
     """What `function` returns, as JSON. Raises ModelRetry in words an agent can act on when it had too little."""
-    declared = declaration(function)
+    declared = declared or declaration(function)
     _check_place(function, declared, takes_ctx=takes_ctx)
     step = current_step.get()
     # What it reads is taken once: a second try is of the same call.

@@ -22,6 +22,11 @@ _EXPORTS = re.compile(r"^[ \t]*%agent[ \t]+export\b", re.MULTILINE)
 _CODE_CELLS = frozenset({"time", "timeit", "capture", "prun"})
 _SKIPPED = frozenset({"skip", "remove-cell", "remove_cell"})
 _RUNS = frozenset({"run", "step"})
+_NOT_IN_A_PIPELINE = {
+    "fresh": "a rerun would pay again",
+    "mode": "the pipeline has its own",
+    "walk": "a pipeline is not watched",
+}
 _REFUSED = {
     "edit": "puts a person's edit in a run",
     "fork": "makes a branch of a run",
@@ -82,11 +87,12 @@ class LeftOut:
 
 @dataclass(kw_only=True)
 class Contents:
-    """The notebook taken apart: `policy` is what `%agent policy` said, by option."""
+    """The notebook taken apart: `policy` is what `%agent policy` and `breaker` said, `budgets` what `budget` did."""
 
     items: list[Item] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     policy: dict[str, str] = field(default_factory=dict)
+    budgets: dict[str, dict[str, str]] = field(default_factory=dict)
     model: str | None = None
 
 
@@ -175,10 +181,7 @@ class _Reader:
 
     def run(self, line: Line, body: str | None, *, target: str = "") -> None:
         name, _, text = line.rest.partition(" ")
-        template, options = text if body is None else body, dict(line.options)
-        for option, why in (("fresh", "a rerun would pay again"), ("mode", "the pipeline has its own")):
-            if option in options:
-                self.leave_out(f"--{option} {options.pop(option)}".strip(), why)
+        template, options = text if body is None else body, self.kept_of(line)
         if "headless" in self.contents.policy:
             options.setdefault("headless", self.contents.policy["headless"])
         bound = target or options.get("as", "") or f"answer_{self.cell.number}"
@@ -195,14 +198,24 @@ class _Reader:
             holes=holes,
         )
 
-    def sandbox(self, line: Line, body: str) -> None:
+    def kept_of(self, line: Line) -> dict[str, str]:
         options = dict(line.options)
+        for option, why in _NOT_IN_A_PIPELINE.items():
+            if option in options:
+                self.leave_out(f"--{option} {options.pop(option)}".strip(), why)
+        return options
+
+    def sandbox(self, line: Line, body: str) -> None:
+        if "step" in line.options:
+            raise self.refuse("steps through a program (--step): take that away and run it once, or tag it `skip`")
+        options = self.kept_of(line)
         names = {key: tuple(filter(None, re.split(r"[,\s]+", options.get(key, "")))) for key in ("in", "out", "call")}
-        bound = frozenset({*names["out"], *filter(None, [options.get("as")])})
+        called = frozenset(name.partition(".")[0] for name in names["call"])
+        bound = frozenset(names["out"])
         self.add(
             "sandbox",
             self.cell.source,
-            Uses(reads=frozenset(names["in"]), later=frozenset(names["call"]), binds=bound, surely=bound, awaits=True),
+            Uses(reads=frozenset(names["in"]), later=called, binds=bound, surely=bound, awaits=True),
             options=options,
             body=body,
         )
@@ -297,9 +310,26 @@ class _Reader:
             self.contents.model = asked.rest
         elif asked.verb == "policy":
             self.contents.policy.update(asked.options)
-        elif target:
-            return self.leave_out(f"{target} = {magic}", "shows or steers the notebook")
-        return self.leave_out(magic, "carried over" if asked.verb in ("model", "policy") else "shows the notebook")
+        elif asked.verb == "breaker" and asked.rest:
+            self.contents.policy["breaker"] = f"{self.contents.policy.get('breaker', '')} {asked.rest}".strip()
+        elif asked.verb == "budget":
+            return self.budget(asked, magic)
+        elif asked.verb == "throttle" and asked.rest:
+            return self.leave_out(magic, "paces this kernel; a pipeline keeps to what the server says")
+        else:
+            return self.leave_out(f"{target} = {magic}" if target else magic, "shows or steers the notebook")
+        return self.leave_out(magic, "carried over")
+
+    def budget(self, line: Line, magic: str) -> None:
+        """An agent's budget is what its build says; the others are in the ledger of the user, on this machine."""
+        scope, _, limits = line.rest.partition(" ")
+        if not (limits or line.options):
+            return self.leave_out(magic, "shows the notebook")
+        agents = {item.name for item in self.contents.items if item.role == "build"}
+        if scope not in agents:
+            return self.leave_out(magic, "holds for this user on this machine, also for the program; on no other")
+        self.contents.budgets.setdefault(scope, {}).update({"limits": limits.strip(), **line.options})
+        return self.leave_out(magic, "carried over")
 
 
 def is_variable(model: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.errors import UserError
 from agentkit.pipeline import layout
 from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.image import Image
@@ -16,6 +17,7 @@ from agentkit.pipeline.settings import Settings
 from agentkit.pipeline.texts import quoted
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
+_NEEDS = frozenset({"memory", "timeout", "network"})
 _SPAN = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _KEYS = {
     "openai": "OPENAI_API_KEY",
@@ -39,6 +41,7 @@ class HeavyTool:
     item: Item
     memory: tuple[str, ...]
     timeout: float | None
+    walled: bool
 
 
 def heavy_tools(plan: Plan) -> tuple[HeavyTool, ...]:
@@ -47,21 +50,30 @@ def heavy_tools(plan: Plan) -> tuple[HeavyTool, ...]:
 
 def _heavy(item: Item) -> HeavyTool | None:
     for decorator in getattr(item.node, "decorator_list", ()):
-        given = {word.arg: _value(word.value) for word in getattr(decorator, "keywords", ())}
+        written = {word.arg: word.value for word in getattr(decorator, "keywords", ())}
+        given = {option: _value(item, option, written[option]) for option in _NEEDS & written.keys()}
         if not given.get("memory") and not given.get("timeout"):
             continue
         sizes = given.get("memory") or ()
-        sizes = (sizes,) if isinstance(sizes, str) else tuple(sizes)
-        memory = tuple(size_for_flyte(size) for size in sizes)
-        return HeavyTool(name=next(iter(item.binds)), item=item, memory=memory, timeout=_seconds(given.get("timeout")))
+        sizes = (sizes,) if isinstance(sizes, str | int) else tuple(sizes)
+        return HeavyTool(
+            name=next(iter(item.binds)),
+            item=item,
+            memory=tuple(map(size_for_flyte, sizes)),
+            timeout=_seconds(given.get("timeout")),
+            walled=given.get("network") is False,
+        )
     return None
 
 
-def _value(node: ast.expr) -> Any:
+def _value(item: Item, option: str, node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise UserError(
+            f"{item.cell} declares {next(iter(item.binds))} with {option}={ast.unparse(node)}, which a cluster must be "
+            f"told before anything runs: write the value itself, or export with --target script"
+        ) from error
 
 
 def _seconds(value: Any) -> float | None:
@@ -70,10 +82,12 @@ def _seconds(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def size_for_flyte(size: str) -> str:
-    """`512MB` is `512M` there, and `2GiB` is `2Gi`."""
-    found = _SIZE.match(size.strip())
-    return size if found is None else f"{found[1]}{found[2].upper()}{found[3].lower()}"
+def size_for_flyte(size: str | int) -> str:
+    """`512MB` and `512MiB` are `512Mi` there, because a tool counts in units of 1024; an int is bytes."""
+    found = _SIZE.match(str(size).strip())
+    if found is None:
+        return str(size)
+    return f"{found[1]}{found[2].upper()}i" if found[2] else found[1]
 
 
 # ---- environments
@@ -149,6 +163,8 @@ def heavy_task(tool: HeavyTool) -> str:
     options = [f"timeout={tool.timeout:g}"] if tool.timeout else []
     decorator = f"@{name}_env.task({', '.join(options)})" if options else f"@{name}_env.task"
     called = f"await {name}({passed})" if isinstance(node, ast.AsyncFunctionDef) else f"{name}({passed})"
+    if tool.walled:
+        called = f"await agentkit.walled({', '.join(filter(None, [name, passed]))})"
     if len(tool.memory) > 1:
         sizes = ", ".join(quoted(size) for size in tool.memory)
         elsewhere = f"await with_more_memory({name}_task, ({sizes}), {passed})"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from agentkit.defend.budget import Budget, merged, parse
 from agentkit.define.spec import Spec
 from agentkit.pipeline import cluster, layout
 from agentkit.pipeline.cells import Item, is_variable
@@ -130,11 +131,19 @@ class _Module:
         model = options.get("model") or (None if spec.model else options.get("session model"))
         if model:
             yield f"model={model if is_variable(model) else quoted(model)}"
-        for option, value in options.items():
+        for option, value in {**options, **self.budget(item)}.items():
             if (argument := _build_option(option, value)) is not None:
                 yield argument
-        if "approve" not in options and "approve" in self.plan.policy and self.plan.policy["approve"] != "off":
-            yield f"approve={quoted(self.plan.policy['approve'])}"
+
+    def budget(self, item: Item) -> dict[str, str]:
+        """What `%agent budget` said of an agent is in the place of its own limits of that kind."""
+        said = self.plan.budgets.get(item.name)
+        if said is None:
+            return {}
+        own = said["limits"] != "off" and item.options.get("budget")
+        limits = merged(parse(own) if own else (), parse(said["limits"], window="run")) if said["limits"] else ()
+        at_limit = said.get("at-limit")
+        return {"budget": Budget(limits=limits).text, **({"at-limit": at_limit} if at_limit else {})}
 
     def spec(self, spec: Spec, item: Item) -> str:
         instructions = self.filled(spec.instructions, item.holes)
@@ -155,7 +164,7 @@ class _Module:
             inner = self.maker(name, item.order)
             return f"{self.makers[inner.order]}({', '.join(self.factory_inputs(inner))})"
         if any(tool.name == name for tool in self.heavy):
-            return f"agentkit.elsewhere({name}, {name}_elsewhere)"
+            return f"agentkit.elsewhere({name}, {name}_elsewhere, flyte=flyte)"
         return name
 
     # -- tasks
@@ -189,8 +198,7 @@ class _Module:
 
     def opening(self) -> str:
         given = ["NOTEBOOK"] + (["flyte=flyte"] if self.flyte else [])
-        if "headless" in self.plan.policy:
-            given.append(f"headless={quoted(self.plan.policy['headless'])}")
+        given += [f"{key}={quoted(value)}" for key, value in self.plan.policy.items()]
         return f"    async with agentkit.task({', '.join(given)}):"
 
     def asked(self, task: Task, item: Item) -> list[str]:
@@ -202,7 +210,6 @@ class _Module:
         deps = item.options.get("deps") or (built.options.get("deps") if built is not None else None)
         given += [f"deps={deps}"] if deps else []
         given += [f"headless={quoted(item.options['headless'])}"] if "headless" in item.options else []
-        given += [f"{key}={quoted(item.options[key])}" for key in ("budget",) if key in item.options]
         given += ["conversation=conversation"] if task.talk else []
         asked = layout.call("answer = await agentkit.ask", given, room=WIDTH - 8)
         outputs = ["answer.output" for _ in task.outputs] + (["answer.conversation"] if task.talked else [])
@@ -232,18 +239,18 @@ class _Module:
     def sandboxed(self, item: Item) -> str:
         options = item.options
         names = {key: _listed(options.get(key, "")) for key in ("in", "out", "call")}
-        given = [literal(item.body.rstrip("\n"))]
+        # A cell ends in a line's end, and is recorded with it.
+        given = [literal(item.body if item.body.endswith("\n") else f"{item.body}\n")]
         given += [f"inputs={_mapping(names['in'])}"] if names["in"] else []
         given += [f"outputs={layout.sequence(map(quoted, names['out']))}"] if names["out"] else []
         given += [f"calls={_mapping(names['call'])}"] if names["call"] else []
         for key, value in options.items():
-            if key in ("limits", "tier"):
+            if key in ("approve", "limits", "tier", "headless"):
                 given.append(f"{key}={quoted(value)}")
-            elif key == "approve":
-                given.append(f"approve={quoted(value)}")
-        called = layout.call("result = await agentkit.sandbox", given, room=WIDTH - 8)
-        bound = [f"{name} = result.outputs[{quoted(name)}]" for name in names["out"]]
-        bound += [f"{options['as']} = result.value"] if options.get("as") else []
+        result = "result" if "result" not in {*names["in"], *names["out"]} else "came_out"
+        start = f"{result} = await agentkit.sandbox" if names["out"] else "await agentkit.sandbox"
+        called = layout.call(start, given, room=WIDTH - 8)
+        bound = [f"{name} = {result}.outputs[{quoted(name)}]" for name in names["out"]]
         return "\n".join([called, *bound])
 
     def published(self, item: Item) -> list[str]:
@@ -350,7 +357,8 @@ def _returned(types: Sequence[str]) -> str:
 
 
 def _mapping(names: Sequence[str]) -> str:
-    return "{" + ", ".join(f"{quoted(name)}: {name}" for name in names) + "}"
+    """A method goes by its own name."""
+    return "{" + ", ".join(f"{quoted(name.rpartition('.')[2])}: {name}" for name in names) + "}"
 
 
 def _names_in(code: str) -> frozenset[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from agentkit.errors import UserError, nearest
-from agentkit.pipeline.cells import Contents, Item
+from agentkit.pipeline.cells import Contents, Item, LeftOut
 from agentkit.pipeline.names import BUILTINS, CHANGING, shows_only
 
 _EFFECTS = frozenset({"write", "writelines", "send", "put", "close"})
@@ -29,6 +30,7 @@ class Graph:
     """The items with what calling a name reads and changes, and which names may be one object."""
 
     items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...] = ()
     later: dict[str, frozenset[str]] = field(default_factory=dict)
     changed_by: dict[str, frozenset[str]] = field(default_factory=dict)
     rebound_by: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -39,7 +41,7 @@ class Graph:
     @classmethod
     def of(cls, contents: Contents) -> Graph:
         items = tuple(contents.items)
-        graph = cls(items=items)
+        graph = cls(items=items, left_out=tuple(contents.left_out))
         graph.constant = frozenset(
             name for item in items if item.role in ("import", "definition", "build") for name in item.binds
         )
@@ -263,7 +265,7 @@ def _check_defined(graph: Graph, kept: Sequence[Item], live: Mapping[str, Any] |
     for item in kept:
         missing = sorted((item.uses.reads - defined) | (item.uses.later - whenever))
         if missing:
-            raise _undefined(item, missing[0], graph.items, deleted, live)
+            raise _undefined(item, missing[0], graph, deleted, live)
         defined |= item.binds | item.uses.binds_later
         for name in item.uses.deletes - item.uses.binds:
             defined.discard(name)
@@ -271,8 +273,9 @@ def _check_defined(graph: Graph, kept: Sequence[Item], live: Mapping[str, Any] |
 
 
 def _undefined(
-    item: Item, name: str, items: Sequence[Item], deleted: Mapping[str, Item], live: Mapping[str, Any] | None
+    item: Item, name: str, graph: Graph, deleted: Mapping[str, Item], live: Mapping[str, Any] | None
 ) -> UserError:
+    items = graph.items
     if stars := [other for other in items if other.uses.stars]:
         star = stars[0]
         return UserError(
@@ -288,6 +291,12 @@ def _undefined(
         return UserError(
             f"{item.cell} reads {name}, which is in the kernel and in no cell (hidden state, of a cell that was "
             "deleted or a line that is left out): write a cell that makes it"
+        )
+    left = next((each for each in graph.left_out if re.search(rf"\b{re.escape(name)}\b", each.text)), None)
+    if left is not None:
+        return UserError(
+            f"{item.cell} reads {name}, and {left.cell}, where it may come from, is left out ({left.why}): "
+            f"make {name} in a cell, or tag {item.cell} `skip`"
         )
     known = [other for each in items for other in each.binds]
     return UserError(f"{item.cell} reads {name}, which no cell defines{nearest(name, known)}: add a cell that makes it")

@@ -61,6 +61,7 @@ class Plan:
     late: frozenset[str]
     left_out: tuple[LeftOut, ...]
     policy: Mapping[str, str]
+    budgets: Mapping[str, Mapping[str, str]]
     tools: frozenset[str]
 
 
@@ -95,6 +96,7 @@ class _Planner:
         module = self._module({parameter.name for parameter in parameters})
         placed = {item.order for item in module}
         rest = [item for item in self.kept if item.order not in placed and item.role != "parameter"]
+        self._check_agents_alone(rest)
         self.late = self._late(module, rest, parameters)
         self._check_built_values()
         self._check_rebound()
@@ -111,6 +113,7 @@ class _Planner:
             late=self.late,
             left_out=self._left_out(),
             policy=self.contents.policy,
+            budgets=self.contents.budgets,
             tools=frozenset(name for item in self.kept if item.role == "build" for name in tools_of(item)),
         )
 
@@ -207,6 +210,16 @@ class _Planner:
                         f"{built.cell} builds {built.name} with {name} in its instructions, and {item.cell} changes "
                         f"{name} before {asked[-1].cell} asks it: put the change above, or use another name"
                     )
+
+    def _check_agents_alone(self, rest: Sequence[Item]) -> None:
+        """A program makes an agent where it asks it; what an agent remembers is there and nowhere else."""
+        for item in rest:
+            alone = item.role == "code" and item.cell.number not in self.tasks_of
+            if alone and (names := sorted(item.uses.reads & self.agents)):
+                raise UserError(
+                    f"{item.cell} looks at the agent {names[0]} and asks it nothing: the program has it only where it "
+                    "asks; put the line in a cell that awaits its run, or tag the cell `skip`"
+                )
 
     def _check_rebound(self) -> None:
         """`global n` in a function: `main` and the tasks would each have an n of their own."""

@@ -16,7 +16,11 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from agentkit.defend.approval import parse_headless
+from agentkit.defend.approval import parse_headless, parse_patterns
+from agentkit.defend.breaker import parse_thresholds
+from agentkit.define.tools import declaration
+from agentkit.define.tools import elsewhere as stand_in
+from agentkit.engine import isolation
 from agentkit.engine.session import Session, journal_path
 from agentkit.engine.traced import TracedSession
 from agentkit.errors import UserError
@@ -25,6 +29,7 @@ from agentkit.observe import panel
 from agentkit.observe.trace import Trace
 from agentkit.pipeline.conditions import conditions
 
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 MODE_VARIABLE = "AGENTKIT_MODE"
 STEPS_VARIABLE = "AGENTKIT_STEPS"
@@ -39,13 +44,16 @@ class Stretch:
     Its steps are answered from the journal or recorded there; with `flyte`, its trace is the task's report.
     """
 
-    def __init__(self, label: str, *, flyte: Any = None, headless: str | None = None) -> None:
+    def __init__(self, label: str, *, flyte: Any, headless: str | None, approve: str, breaker: str) -> None:
         self._flyte = flyte
         self._runs: list[str] = []
         self._scratch: TemporaryDirectory[str] | None = None
         self._session = self._opened(label)
         policy = None if headless is None else parse_headless(headless, option="headless")
-        self._session.policy = replace(self._session.policy, headless=policy)
+        patterns = parse_patterns(approve) if approve and approve != "off" else ()
+        self._session.policy = replace(self._session.policy, headless=policy, patterns=patterns)
+        if breaker:
+            self._session.breaker = parse_thresholds(breaker, base=self._session.breaker, option="breaker")
         if flyte is not None and policy in (None, "suspend"):
             self._session.asker = conditions(flyte)
 
@@ -84,9 +92,24 @@ class Stretch:
         await self._flyte.report.replace.aio(drawn, do_flush=True)
 
 
-def task(label: str, *, flyte: Any = None, headless: str | None = None) -> Stretch:
-    """One cell of the notebook as a stretch of a pipeline, with the steps of its agents in the journal."""
-    return Stretch(label, flyte=flyte, headless=headless)
+def task(
+    label: str, *, flyte: Any = None, headless: str | None = None, approve: str = "", breaker: str = ""
+) -> Stretch:
+    """One cell of the notebook as a stretch of a pipeline, with the steps of its agents in the journal.
+
+    `approve`, `headless` and `breaker` are what the notebook said with `%agent policy` and `%agent breaker`.
+    """
+    return Stretch(label, flyte=flyte, headless=headless, approve=approve, breaker=breaker)
+
+
+def elsewhere(function: F, performed: Callable[..., Any], *, flyte: Any) -> F:
+    """`function` as a tool that a cluster performs on a machine of its own, by `performed`; here as in the notebook."""
+    return stand_in(function, performed) if _on_cluster(flyte) else function
+
+
+async def walled(function: Callable[..., Any], **given: Any) -> Any:
+    """What `function` gives, without the network where it declares so; how much memory there is its machine says."""
+    return await isolation.called(function, given, declared=replace(declaration(function), memory=()))
 
 
 def start(main: Callable[..., Coroutine[Any, Any, T]]) -> T:

@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentkit import cli, headless
-from agentkit.notebook import line
-from agentkit.notebook.line import Line
 from agentkit.notebook.written import LANGUAGE
 from agentkit.pipeline import wire
-from agentkit.pipeline.cells import Language
 from agentkit.pipeline.closure import closure
 from agentkit.pipeline.export import program
 from agentkit.pipeline.notebook import Cell, Notebook
@@ -53,11 +50,6 @@ def execute(shell: Kernel, sample: Sample) -> None:
 
 def export(*arguments: str) -> int:
     return cli.main(["export", *arguments])
-
-
-def importable(text: str) -> str:
-    """A tool declares one size so far, where the ladder has read a list of them."""
-    return text.replace('memory=["128MiB", "512MiB", "2GiB"]', 'memory="128MiB"')
 
 
 def made(sample: Sample, **settings: object) -> str:
@@ -131,7 +123,7 @@ def test_the_magic_compares_results_with_the_kernel(tmp_path: Path) -> None:
 
 def test_a_tool_with_declared_memory_gets_machines_of_its_own_and_a_ladder(tmp_path: Path) -> None:
     text = made(HEAVY)
-    (tmp_path / "pipeline.py").write_text(importable(text), encoding="utf-8")
+    (tmp_path / "pipeline.py").write_text(text, encoding="utf-8")
     tasks = wire.serialise(load(tmp_path / "pipeline.py").__dict__, tmp_path)
     heavy, asked = tasks["shop_weigh.weigh_task"], tasks["shop.find_answer"]
     assert "128Mi" in heavy["resources"].values()
@@ -180,7 +172,7 @@ print(asyncio.run(pipeline.weigh_elsewhere(700)), Machine.tried)
 
 
 def test_the_ladder_climbs_on_a_real_out_of_memory(tmp_path: Path) -> None:
-    (tmp_path / "pipeline.py").write_text(importable(made(HEAVY)), encoding="utf-8")
+    (tmp_path / "pipeline.py").write_text(made(HEAVY), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", LADDER],
         cwd=tmp_path,
@@ -197,7 +189,7 @@ def test_a_schedule_and_a_container_are_flytes_own(tmp_path: Path) -> None:
     assert 'automation=flyte.Cron("0 6 * * *")' in text
     assert "@env.task(triggers=schedule)" in text
     assert "flyte deploy --version" in text
-    (tmp_path / "pipeline.py").write_text(importable(text), encoding="utf-8")
+    (tmp_path / "pipeline.py").write_text(text, encoding="utf-8")
     assert load(tmp_path / "pipeline.py").__dict__["schedule"].automation.expression == "0 6 * * *"
 
 
@@ -208,29 +200,6 @@ def test_no_package_is_named_without_what_pins_it() -> None:
     assert listed
     assert [one for one in listed if "==" not in one and " @ " not in one and one != "flyte>=2.12"] == []
     assert not [one for one in listed if one.startswith("jupyter-agentkit==")]
-
-
-def with_sandbox(text: str, *, cell: bool) -> Line:
-    """The verb is read as `%%agent sandbox` is, whether or not this notebook knows it."""
-    if not text.startswith("sandbox"):
-        return line.parse(text, cell=cell)
-    _, options = line.tokenize(text)
-    return Line(verb="sandbox", options=dict(options))
-
-
-SANDBOX = Sample(
-    cells=("rows = [1, 2, 3]", "%%agent sandbox --in rows --out total --call price\ntotal = sum(rows)"),
-)
-
-
-def test_a_sandbox_cell_is_the_call_of_the_sandbox() -> None:
-    cells = tuple(Cell(number=n, source=source) for n, source in enumerate(SANDBOX.every_cell, 1))
-    language = Language(line=with_sandbox, holes=LANGUAGE.holes)
-    body = program(Notebook(name="shop", cells=cells), language, Settings(target="script")).body
-    call = '"total = sum(rows)", inputs={"rows": rows}, outputs=["total"], calls={"price": price}'
-    assert f"await agentkit.sandbox( {call}, )" in " ".join(body.split()) or f"agentkit.sandbox({call})" in body
-    assert 'total = result.outputs["total"]' in body
-    assert "async def compute_total(rows: list[int]) -> typing.Any:" in body
 
 
 # ---- the version of a task

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentkit import headless
+from agentkit.durable.store import Store
 from agentkit.errors import UserError
 from tests.pipeline.notebooks import Sample, write
 
@@ -80,10 +81,25 @@ def test_a_cell_that_fails_is_status_1(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in (tmp_path / "fails.out.ipynb").read_text(encoding="utf-8")
 
 
-def test_a_spent_budget_is_status_4() -> None:
-    assert headless._status("BudgetExceeded") == headless.BUDGET
-    assert headless._status("ApprovalPending") == headless.WAITS
-    assert headless._status("ReplayMiss") == headless.FAILED
+SPENDS = Sample(
+    cells=(
+        "from agentkit.testing import Call, ScriptedModel\n\n"
+        "dear = ScriptedModel.by(lambda messages: Call('price', {'item': 'tea'}), model_name='dear', cost=0.5)",
+        "%%agent build buyer --model dear --tools price --budget 0.60usd --at-limit stop\nYou buy.",
+        "%%agent run buyer\nWhat is the price of `tea`?",
+    )
+)
+
+
+def test_a_spent_budget_is_status_4_and_stays_so_for_nothing(tmp_path: Path) -> None:
+    notebook = tmp_path / "spends.ipynb"
+    write(SPENDS, notebook)
+    for _ in range(2):
+        assert headless.run(notebook, [], None) == headless.BUDGET
+    assert "BudgetExceeded" in (tmp_path / "spends.out.ipynb").read_text(encoding="utf-8")
+    with Store.open(tmp_path / ".agentkit" / "journal.db", read_only=True) as store:
+        performed = {step.id for run in store.runs() for step in store.steps(run.id) if step.kind == "model"}
+    assert len(performed) == 1
 
 
 @pytest.mark.parametrize(
