@@ -45,25 +45,35 @@ print(json.dumps({
 """
 
 
+LIBRARY = """
+import json, time
+before = time.perf_counter()
+import pydantic_ai
+print(json.dumps({"seconds": time.perf_counter() - before}))
+"""
+
+
 def packages(report: dict[str, Any]) -> set[str]:
     return set(report["modules"])
 
 
-def fastest(code: str) -> float:
-    # The fastest of three: the promise is about what the import does, not about what else the machine was doing.
-    return min(float(child(code)["seconds"]) for _ in range(3))
+def beside_the_library(code: str) -> float:
+    """How long it takes beside `import pydantic_ai` (0.7 s on the machine of the README), each the fastest of three."""
+    taken = [(float(child(code)["seconds"]), float(child(LIBRARY)["seconds"])) for _ in range(3)]
+    ours, theirs = zip(*taken, strict=True)
+    return min(ours) / min(theirs)
 
 
 def test_import_agentkit_is_instant() -> None:
-    assert fastest(IMPORT) < 0.03
+    assert beside_the_library(IMPORT) < 0.05
 
 
 def test_import_agentkit_brings_nothing_heavy() -> None:
     assert packages(child(IMPORT)) & HEAVY == set()
 
 
-def test_load_ext_is_under_a_tenth_of_a_second() -> None:
-    assert fastest(LOAD) < 0.1
+def test_load_ext_waits_for_nothing_heavy() -> None:
+    assert beside_the_library(LOAD) < 0.15
 
 
 def test_load_ext_registers_the_magic_and_brings_nothing_heavy() -> None:
