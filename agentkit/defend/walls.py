@@ -31,6 +31,7 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/localtime", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_WRITABLE = ("/tmp", "/dev/shm")
 _SCRATCH_BYTES = 256 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -145,19 +146,22 @@ def _narrow(scratch: str, libraries: Iterable[str]) -> None:
     root = os.path.join(scratch, "root")
     os.mkdir(root)
     _empty(root)
+    # Before the libraries: a virtual environment may lie in the temporary folder.
+    for folder in _WRITABLE:
+        os.makedirs(root + folder)
+        _empty(root + folder)
     for path in (*_SYSTEM, *libraries):
         _show(path, root)
     for device in _DEVICES:
         _show(device, root)
-    for folder in ("proc", "tmp", "dev/shm"):
-        os.makedirs(f"{root}/{folder}", exist_ok=True)
+    os.makedirs(f"{root}/proc", exist_ok=True)
     _own_processes(f"{root}/proc")
     os.chdir(root)
     _syscall("pivot_root", _PIVOT_ROOT[platform.machine()], b".", b".")
     _call("umount2", b".", _MNT_DETACH)
     _attributes("/", _AT_RECURSIVE, set=_ATTR_RDONLY | _ATTR_NOSUID)
-    for folder in ("/tmp", "/dev/shm"):
-        _empty(folder)
+    for folder in _WRITABLE:
+        _attributes(folder, 0, clear=_ATTR_RDONLY)
     os.chdir("/tmp")
 
 

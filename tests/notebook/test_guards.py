@@ -34,12 +34,20 @@ def search(q: str) -> str:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    with kernel(tmp_path_factory.mktemp("guards")) as running:
-        assert running.run(SETUP).status == "ok"
-        for build in ("seeker --model model --tools search", "plain --model offline"):
-            built = running.run(f"%%agent build {build}\nYou answer.")
-            assert built.status == "ok", built.traceback
-        yield running
+    folder = tmp_path_factory.mktemp("guards")
+    with pytest.MonkeyPatch.context() as patch:
+        # What servers did to earlier tests of this run is known to every kernel of the user.
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        with kernel(folder) as running:
+            yield _built(running)
+
+
+def _built(running: Kernel) -> Kernel:
+    assert running.run(SETUP).status == "ok"
+    for build in ("seeker --model model --tools search", "plain --model offline"):
+        built = running.run(f"%%agent build {build}\nYou answer.")
+        assert built.status == "ok", built.traceback
+    return running
 
 
 def test_a_circuit_opens_is_decided_by_typing_and_goes_on(shell: Kernel) -> None:
