@@ -61,7 +61,7 @@ def beside_the_library(code: str) -> float:
     """How long it takes beside `import pydantic_ai` (0.7 s on the machine of the README), each the fastest of three."""
     taken = [(float(child(code)["seconds"]), float(child(LIBRARY)["seconds"])) for _ in range(3)]
     ours, theirs = zip(*taken, strict=True)
-    return min(ours) / min(theirs)
+    return float(min(ours) / min(theirs))
 
 
 def test_import_agentkit_is_instant() -> None:
