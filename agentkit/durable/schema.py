@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -13,6 +14,7 @@ FORMAT: Final = 1
 APPLICATION: Final = 0x616B6974
 PAGE: Final = 8192
 BUSY_SECONDS = 10.0
+_MODE_SECONDS = 1.0
 
 _TABLES: Final = """
 CREATE TABLE step (
@@ -54,7 +56,7 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
         if exclusive:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute(f"PRAGMA page_size={PAGE}")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _to_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
         # The writer checkpoints between batches, where nobody waits; SQLite's own is the safety net for large ones.
         connection.execute("PRAGMA wal_autocheckpoint=4000")
@@ -64,6 +66,19 @@ def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait by itself for another process that changes the mode of a new file at this moment."""
+    ends = time.monotonic() + _MODE_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+        time.sleep(0.02)
 
 
 def connect_to_read(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
