@@ -34,7 +34,7 @@ _RETRIES = ("retry-prompt", "retry-feedback")
 _UNSUCCESSFUL = re.compile(rb'"outcome":"(?!success")|"part_kind":"retry-')
 # What a run may be given and still be decided by what its steps are keyed by.
 _KNOWN = frozenset({"user_prompt", "message_history", "deps", "model", "output_type", "infer_name", "conversation_id"})
-_STATIC_CAPABILITIES = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation", "Hooks"})
+_STATIC_CAPABILITIES = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation"})
 
 
 class _Turn(NamedTuple):
@@ -44,6 +44,15 @@ class _Turn(NamedTuple):
     steps: tuple[Used, ...]
 
 
+class _Present(NamedTuple):
+    """What a recorded step is held against: the request just made, its run's context, and how many equal ones came."""
+
+    first: Row
+    ctx: RunContext[Any]
+    deps: str | None
+    seen: Counter[bytes]
+
+
 @dataclass(kw_only=True)
 class Forward:
     """What one run may pass over. `walks` says why it may not; `walked` that it could have, but for that."""
@@ -51,9 +60,9 @@ class Forward:
     frame: Any
     walks: Callable[[], str]
     walked: str = ""
-    passed: int = 0
     _turns: tuple[_Turn, ...] = ()
     _places: dict[int, int] | None = None
+    _obstacle: str | None = None
     _code: dict[str, str] = field(default_factory=dict)
 
     def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed:
@@ -67,7 +76,9 @@ class Forward:
         place = self._place(performed.step)
         if place is None:
             return performed
-        self.walked = self.walks()
+        if self._obstacle is None:
+            self._obstacle = self.walks()
+        self.walked = self._obstacle
         if self.walked:
             return performed
         valid = tuple(self._valid(place, ctx))
@@ -103,20 +114,19 @@ class Forward:
 
     def _valid(self, place: int, ctx: RunContext[Any]) -> Iterator[_Turn]:
         """The turns behind `place` that the loop would come to."""
-        seen: Counter[bytes] = Counter()
-        first = self._turns[place].reply.row
+        present = _Present(self._turns[place].reply.row, ctx, self._deps(ctx), Counter())
         for before, turn in zip(self._turns[place:], self._turns[place + 1 :], strict=False):
             asked = turn.reply.request
             if asked is None or turn.reply.answers != before.reply.row.history:
                 return
-            if not all(self._holds(used, asked, first, ctx, seen) for used in turn.steps):
+            if not all(self._holds(used, asked, present) for used in turn.steps):
                 return
             # What a tool was told to do better counts against its retries, and the loop does the counting.
             if _SECRET in asked.body or (_UNSUCCESSFUL.search(asked.body) and _has_retry(asked)):
                 return
             yield turn
 
-    def _holds(self, used: Used, asked: Node, first: Row, ctx: RunContext[Any], seen: Counter[bytes]) -> bool:
+    def _holds(self, used: Used, asked: Node, present: _Present) -> bool:
         """Whether the loop would come to this step and be answered from this very row."""
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
@@ -128,15 +138,16 @@ class Forward:
             return False
         match row.kind:
             case "model":
-                return _same_question(row, first) and self._in_turn(row, seen)
+                return _same_question(row, present.first) and self._in_turn(row, present.seen)
             case "tool":
-                return self._same_tool(row, asked, ctx, seen)
+                return self._same_tool(row, asked, present)
             case _:
                 # Decisions, edits and what capabilities do have their own rules, which walking keeps.
                 return False
 
-    def _same_tool(self, row: Row, asked: Node, ctx: RunContext[Any], seen: Counter[bytes]) -> bool:
-        tool = None if ctx.tool_manager is None else (ctx.tool_manager.tools or {}).get(row.name)
+    def _same_tool(self, row: Row, asked: Node, present: _Present) -> bool:
+        manager = present.ctx.tool_manager
+        tool = None if manager is None else (manager.tools or {}).get(row.name)
         function = function_of(tool)
         if function is None:
             return False
@@ -145,11 +156,11 @@ class Forward:
             return False
         if declared.effects == "kernel" and row.owner != self.frame.journal.store.owner:
             return False
-        if row.parts.get("code") != self._code_of(row.name, function) or row.parts.get("deps") != self._deps(ctx):
+        if row.parts.get("code") != self._code_of(row.name, function) or row.parts.get("deps") != present.deps:
             return False
         if declared.share is not None:
             return row.n == 0
-        return row.history == asked.parent and self._in_turn(row, seen)
+        return row.history == asked.parent and self._in_turn(row, present.seen)
 
     def _code_of(self, name: str, function: Callable[..., Any]) -> str:
         if name not in self._code:
@@ -191,7 +202,6 @@ class Forward:
         last = turns[-1].reply
         assert last.request is not None
         frame.chain.jump(state.message_history, last.request.digest)
-        self.passed += len(turns)
         return Performed(payloads[-1], True, last.row.id)
 
     def _note(self, row: Row) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_ai import Agent, ModelRetry, RunContext, Tool
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, Hooks
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
@@ -359,6 +359,7 @@ def _foreign_toolset() -> Any:
         (_prepared, "its tool add has a prepare function"),
         (_foreign_toolset, "may offer other tools each time"),
         (lambda: durable(_plain(capabilities=[_Hook()])), "its capability _Hook may change what is sent"),
+        (lambda: durable(_plain(capabilities=[Hooks()])), "its capability Hooks may change what is sent"),
         (lambda: durable(_plain(model_settings=lambda ctx: {"temperature": 0.0})), "its model settings are a function"),
     ],
 )
