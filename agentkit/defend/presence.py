@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
 from pathlib import Path
+
+from agentkit.liveness import FORMING, is_locked, locked_file
 
 # A process drops its record locks when it closes any handle of the file: it never opens one of its own again.
 _own: dict[str, int] = {}
@@ -17,11 +18,7 @@ def appear(folder: Path) -> str:
     """An id that is present from now on until this process ends or leaves."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"{os.getpid()}-{secrets.token_hex(5)}"
-    # Locked under another name and then renamed: nobody sees the final name without its lock.
-    forming = folder / f"new-{name}"
-    file = os.open(forming, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.rename(forming, folder / name)
+    file = locked_file(folder, name)
     with _lock:
         _own[name] = file
     return name
@@ -39,7 +36,7 @@ def leave(folder: Path, name: str) -> None:
 def sweep(folder: Path) -> None:
     """Remove what processes that are gone have left behind."""
     for file in folder.iterdir():
-        if not file.name.startswith("new-"):
+        if not file.name.startswith(FORMING):
             present(folder, file.name)
 
 
@@ -47,15 +44,7 @@ def present(folder: Path, name: str) -> bool:
     """Whether the process that appeared under `name` still lives."""
     if name in _own and name.startswith(f"{os.getpid()}-"):
         return True
-    try:
-        file = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+    if is_locked(folder / name):
         return True
-    finally:
-        os.close(file)
     (folder / name).unlink(missing_ok=True)
     return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
@@ -10,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-_FORMING: Final = "new-"
+from agentkit.liveness import FORMING, is_locked, locked_file
+
 _FORMING_SECONDS: Final = 60.0
 
 # POSIX record locks belong to the process and any close of the file drops them, so a process never opens the file of
@@ -28,7 +28,7 @@ class Owner:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
         self.id = f"{os.getpid()}-{secrets.token_hex(5)}"
-        self._file = _locked_file(folder, self.id)
+        self._file = locked_file(folder, self.id)
         with _own_lock:
             _own.add(self.id)
 
@@ -45,17 +45,7 @@ def alive(folder: Path, owner: str) -> bool:
         return True
     if "/" in owner:
         return False
-    try:
-        file = os.open(folder / owner, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    finally:
-        os.close(file)
-    return False
+    return is_locked(folder / owner)
 
 
 def sweep(folder: Path) -> None:
@@ -63,7 +53,7 @@ def sweep(folder: Path) -> None:
     if not folder.is_dir():
         return
     for file in folder.iterdir():
-        forming = file.name.startswith(_FORMING) and _age(file) < _FORMING_SECONDS
+        forming = file.name.startswith(FORMING) and _age(file) < _FORMING_SECONDS
         if not forming and not alive(folder, file.name):
             file.unlink(missing_ok=True)
 
@@ -73,15 +63,6 @@ def forget_parent() -> None:
     global _own_lock
     _own_lock = threading.Lock()
     _own.clear()
-
-
-def _locked_file(folder: Path, name: str) -> int:
-    # Locked under a forming name and then renamed: nobody ever sees the final name without its lock.
-    forming = folder / f"{_FORMING}{name}"
-    file = os.open(forming, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.rename(forming, folder / name)
-    return file
 
 
 def _age(file: Path) -> float:

@@ -71,3 +71,12 @@ def run_all(programs: dict[tuple[str, Target], Program], folder: Path) -> dict[t
     )
     said = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
     return dict(zip(programs, said, strict=True))
+
+
+def exported_of(samples: dict[str, Sample], folder: Path) -> dict[tuple[str, Target], Exported]:
+    """Every sample executed, exported for each target, and each program run against the record."""
+    errors = execute(samples, folder)
+    assert {name: each for name, each in errors.items() if each} == {}
+    programs = {(name, target): make(samples[name], folder, name, target) for name in samples for target in TARGETS}
+    said = run_all(programs, folder)
+    return {key: Exported(program=programs[key], said=said[key]) for key in programs}

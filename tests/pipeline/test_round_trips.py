@@ -12,7 +12,7 @@ from agentkit.durable.store import Store
 from agentkit.errors import UserError
 from agentkit.pipeline.check import read_as_code
 from agentkit.pipeline.settings import Target
-from tests.pipeline.exports import TARGETS, Exported, execute, make, run_all
+from tests.pipeline.exports import TARGETS, Exported, exported_of, make
 from tests.pipeline.notebooks import KEPT, REFUSED
 
 pytestmark = pytest.mark.timeout(300)
@@ -25,11 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(folder: Path) -> dict[tuple[str, Target], Exported]:
-    errors = execute(KEPT, folder)
-    assert {name: each for name, each in errors.items() if each} == {}
-    programs = {(name, target): make(KEPT[name], folder, name, target) for name in KEPT for target in TARGETS}
-    said = run_all(programs, folder)
-    return {key: Exported(program=programs[key], said=said[key]) for key in programs}
+    return exported_of(KEPT, folder)
 
 
 @pytest.mark.parametrize("target", TARGETS)
