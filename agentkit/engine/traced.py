@@ -76,8 +76,9 @@ class TracedJournal(Journal):
 
     def _begun_by(self, call: Call, run: RunFrame, *, n: int) -> Intent:
         return intent_of(
-            call, run, None, n=n, ord=run.ord + 1, redo=False, owner=self.store.owner, scrub=self.redactor.scrub
-        )
+            call, run, None, n=n, ord=run.ord + 1, redo=False, owner=self.store.owner, scrub=self.redactor.scrub,
+            unsent=self.store.inbox.unsent,
+        )  # fmt: skip
 
     def _kept(self, step: int) -> str:
         """What another attempt needs of a recorded step, as text."""
