@@ -22,6 +22,8 @@ def pytest_configure() -> None:
         del os.environ[name]
     # What this user's kernels share (budgets, which servers fail) is not the tests'.
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentkit-state-")
+    # One process more for each of a thousand sessions is for the tests that are about it.
+    os.environ["AGENTKIT_CALLER"] = "off"
     sys.addaudithook(_refuse_beyond_loopback)
 
 

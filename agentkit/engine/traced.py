@@ -129,6 +129,7 @@ class TracedSession(Session):
     def __init__(self, label: str, *, folder: Path, trace: Trace) -> None:
         super().__init__(label, path=folder / "journal.db")
         self._trace = trace
+        self.calling.turn_off("what it would keep ends with the task")
 
     @cached_property
     def journal(self) -> Journal:

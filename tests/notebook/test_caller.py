@@ -14,8 +14,13 @@ import pytest
 from tests.notebook.kernels import Kernel, kernel
 from tests.serving import Serving, serving
 
-BUILD = "%load_ext agentkit\n%agent caller on"
+BUILD = "%load_ext agentkit"
 ASK = "%%agent run helper\nhello"
+
+
+@pytest.fixture(autouse=True)
+def as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTKIT_CALLER")
 
 
 @pytest.fixture
