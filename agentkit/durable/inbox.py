@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from agentkit.durable.owner import since_boot
@@ -18,13 +20,15 @@ _WAITING = "waiting"
 class Pigeonhole:
     """The raw answers that one step received."""
 
-    def __init__(self, folder: Path, name: str, *, clean: Callable[[str], bool]) -> None:
+    def __init__(self, folder: Path, name: str, *, journal: Callable[[], str], clean: Callable[[str], bool]) -> None:
         self._folder = folder
         self._name = name
+        self._journal = journal
         self._clean = clean
         self._held: list[Path] = []
         self._asked = 0
         self._open = 0
+        self._refusals = 0
         self._waits = False
         self._rejoined = False
         self.lost = False
@@ -64,12 +68,21 @@ class Pigeonhole:
     def refused(self) -> None:
         """The server did not do what was asked last. When it was asked nothing else, it is as if nothing had left."""
         self._open -= 1
+        self._refusals += 1
         if self._open == 0 and self._waits:
             self.wait()
 
     def leaves(self) -> None:
         """A request leaves: from now on it may be paid for."""
         self._waiting.unlink(missing_ok=True)
+
+    def once(self, request: bytes) -> str:
+        """What this request is called at its server in every life of this step, and nothing else ever is.
+
+        After a refusal it is called otherwise, because a server may have kept the refusal under the name.
+        """
+        name = f"{self._journal()}.{self._name}.{request.hex()}.{self._refusals}"
+        return hashlib.sha256(name.encode()).hexdigest()[:32]
 
     def where(self, request: bytes) -> Path:
         return self._file(request)
@@ -111,7 +124,22 @@ class Inbox:
 
     def of(self, row: Row, *, clean: Callable[[str], bool]) -> Pigeonhole:
         """`clean` says whether a text may be written: whether it is free of secrets."""
-        return Pigeonhole(self._folder, _name(row), clean=clean)
+        return Pigeonhole(self._folder, _name(row), journal=lambda: self._journal, clean=clean)
+
+    @cached_property
+    def _journal(self) -> str:
+        """A random name of this journal, made when it is first needed: equal steps of other journals are not these."""
+        file = self._folder.with_name("name")
+        if not file.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            forming = file.with_name(f"name-{secrets.token_hex(8)}")
+            forming.write_text(secrets.token_hex(16))
+            forming.chmod(0o600)
+            # Of two that are at it at the same moment, the first makes it.
+            with suppress(FileExistsError):
+                os.link(forming, file)
+            forming.unlink()
+        return file.read_text()
 
     def unsent(self, row: Row) -> bool:
         """Whether no request of this step has left; false where a power cut may have brought its mark back."""

@@ -45,6 +45,9 @@ class Kept:
     def leaves(self) -> None:
         self.story.append("left")
 
+    def once(self, request: bytes) -> str:
+        return "the-key"
+
     def refused(self) -> None:
         self.story.append("refused")
 
