@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _MODULE = "agentkit.engine.caller"
@@ -33,6 +37,32 @@ def gone(*, under: Path | None = None, runtime: Path | None = None, within: floa
 def sockets(runtime: Path) -> list[Path]:
     """Of callers begun with this XDG_RUNTIME_DIR."""
     return sorted(runtime.glob(f"agentkit-{os.getuid()}/*.sock"))
+
+
+@contextmanager
+def runtime() -> Iterator[Path]:
+    """A place for the sockets of the callers that are begun meanwhile, and of no others."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="run-") as place:
+        os.environ["XDG_RUNTIME_DIR"] = place
+        try:
+            yield Path(place)
+        finally:
+            del os.environ["XDG_RUNTIME_DIR"]
+            if before is not None:
+                os.environ["XDG_RUNTIME_DIR"] = before
+
+
+@contextmanager
+def none_left() -> Iterator[None]:
+    """What begins callers and lets them all end, with their sockets; what is left is an error, and ended here."""
+    with runtime() as place:
+        yield
+        left = gone(runtime=place)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert left == {}, "a caller did not end by itself"
+        assert sockets(place) == []
 
 
 def _folder(pid: int) -> str | None:

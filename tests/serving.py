@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tests.wire import Answer, Asking, Protocol, parse, stream, whole
 
@@ -258,7 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _route(self, raw: bytes) -> None:
-        match self.path.strip("/").split("/"):
+        # Whoever takes this server for a proxy sends the whole address.
+        match urlsplit(self.path).path.strip("/").split("/"):
             case ["v1", "chat", "completions"]:
                 self._model("chat", raw)
             case ["v1", "responses"]:

@@ -23,7 +23,7 @@ from typing import Literal, NoReturn
 from agentkit.engine.caller import sweep
 from agentkit.engine.session import Session, session
 from agentkit.events import Event, Step
-from tests.callers import callers, gone, sockets
+from tests.callers import callers, gone, runtime, sockets
 from tests.kill import workload
 from tests.kill.figures import SORTS, Figures, Kill, Sort, Undisturbed, count, effect_of, name_of, outputs_of, rows
 from tests.kill.wiretap import Log, tapped_model
@@ -258,27 +258,13 @@ def torture(
     return figures
 
 
-@contextmanager
-def runtime() -> Iterator[Path]:
-    """A place for the sockets of the callers that are begun meanwhile, and of no others."""
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    with tempfile.TemporaryDirectory(prefix="kill-") as place:
-        os.environ["XDG_RUNTIME_DIR"] = place
-        try:
-            yield Path(place)
-        finally:
-            del os.environ["XDG_RUNTIME_DIR"]
-            if before is not None:
-                os.environ["XDG_RUNTIME_DIR"] = before
-
-
-def left_behind(runtime: Path, *, killed: int) -> list[str]:
-    """The callers begun with this `runtime` that do not end, and more sockets than were `killed` with their caller."""
-    problems = [f"a caller is left: {pid} of {folder}" for pid, folder in gone(runtime=runtime).items()]
-    dead = len(sockets(runtime))
+def left_behind(place: Path, *, killed: int) -> list[str]:
+    """The callers begun there that do not end, and more sockets than were `killed` with their caller."""
+    problems = [f"a caller is left: {pid} of {folder}" for pid, folder in gone(runtime=place).items()]
+    dead = len(sockets(place))
     # The next caller removes them.
-    sweep(runtime / f"agentkit-{os.getuid()}", young=0.0)
-    problems += [f"a socket is left: {file}" for file in sockets(runtime)]
+    sweep(place / f"agentkit-{os.getuid()}", young=0.0)
+    problems += [f"a socket is left: {file}" for file in sockets(place)]
     if dead > killed:
         problems.append(f"{dead} sockets were left behind where {killed} callers were killed")
     return problems
