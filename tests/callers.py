@@ -65,6 +65,12 @@ def none_left() -> Iterator[None]:
         assert sockets(place) == []
 
 
+def left_after(place: Path, *, within: float) -> list[str]:
+    """What is left of the callers begun with this runtime folder, a line each; nobody is ended."""
+    left = [f"caller {pid} of {folder}" for pid, folder in gone(runtime=place, within=within).items()]
+    return left + [f"socket {file}" for file in sockets(place)]
+
+
 def _folder(pid: int) -> str | None:
     words = _words(pid, "cmdline")
     return words[words.index(_MODULE) + 1] if _MODULE in words[:-1] else None
