@@ -85,8 +85,12 @@ def effect_of(row: Row) -> str:
 
 def rows(folder: Path) -> list[Row]:
     with Store.open(folder / ".agentkit" / "journal.db", read_only=True) as store:
-        found = {event.id: store.step(event.id) for run in store.runs(limit=10_000) for event in store.steps(run.id)}
-        return [row for row in found.values() if row is not None]
+        return rows_of(store)
+
+
+def rows_of(store: Store) -> list[Row]:
+    found = {event.id: store.step(event.id) for run in store.runs(limit=10_000) for event in store.steps(run.id)}
+    return [row for row in found.values() if row is not None]
 
 
 def name_of(row: Row) -> str:

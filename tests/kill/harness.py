@@ -25,7 +25,19 @@ from agentkit.engine.session import Session, session
 from agentkit.events import Event, Step
 from tests.callers import callers, gone, runtime, sockets
 from tests.kill import workload
-from tests.kill.figures import SORTS, Figures, Kill, Sort, Undisturbed, count, effect_of, name_of, outputs_of, rows
+from tests.kill.figures import (
+    SORTS,
+    Figures,
+    Kill,
+    Sort,
+    Undisturbed,
+    count,
+    effect_of,
+    name_of,
+    outputs_of,
+    rows,
+    rows_of,
+)
 from tests.kill.wiretap import Log, tapped_model
 from tests.kill.workload import Crew, Job
 from tests.serving import control
@@ -108,7 +120,9 @@ class Warm:
     def _settle(self, opened: Session) -> None:
         """Answers as a person would who can see the far side: it happened, or it did not."""
         happened = Counter(entry["name"] for entry in control(self.root, "_ledger") if entry["kind"] == "effect")
-        for row in opened.in_doubt():
+        # What an error beside it stopped is asked about when it is run again; here it is answered before.
+        stopped = [row for row in rows_of(opened.store) if row.status == "cancelled" and row.settled is None]
+        for row in [*opened.in_doubt(), *stopped]:
             if row.kind != "tool" or row.effects not in ("once", "undeclared"):
                 continue
             name = effect_of(row)
