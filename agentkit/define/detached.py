@@ -168,6 +168,6 @@ class _Answer(httpx2.AsyncByteStream):
         return sort, content
 
 
-def _error(name: str) -> type[httpx2.TransportError]:
+def _error(name: str) -> type[httpx2.RequestError]:
     kind = getattr(httpx2, name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, httpx2.TransportError) else httpx2.ReadError
+    return kind if isinstance(kind, type) and issubclass(kind, httpx2.RequestError) else httpx2.ReadError

@@ -149,38 +149,40 @@ class Desk:
             del self.flights[name]
 
     async def _perform(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
-        extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
-        request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
-        file = Path(order["file"])
         try:
-            leaves(file)
-            response = await self._connections.through(order["proxy"], request)
-            raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-            flight.status = response.status_code
-            waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
-            streamed = "text/event-stream" in response.headers.get("content-type", "")
-            stream = response.stream
-            assert isinstance(stream, httpx2.AsyncByteStream)
-            if response.status_code == httpx2.codes.OK:
-                kept = response.headers
-                stream = Collected(
-                    stream, kept, whole=lambda body: self._keep(flight, file, pack(kept, body)), lost=lambda: None
-                )
-            try:
-                async for piece in stream:
-                    waiting.append(frame(b"D", piece))
-                    if streamed:
-                        flight.add(b"".join(waiting))
-                        waiting.clear()
-            finally:
-                await response.aclose()
-            flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
-        except (httpx2.TransportError, OSError) as error:
+            await self._receive(flight, order, content)
+        except Exception as error:  # noqa: BLE001 - whatever it is: who waits would wait for ever
             flight.add(frame(b"X", {"type": type(error).__name__, "message": str(error)}), last=True)
             flight.written = True
         if flight.written or flight.status != httpx2.codes.OK:
             self.flights.pop(order["file"], None)
+
+    async def _receive(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
+        extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
+        request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
+        leaves(Path(order["file"]))
+        response = await self._connections.through(order["proxy"], request)
+        raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+        flight.status = response.status_code
+        waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
+        streamed = "text/event-stream" in response.headers.get("content-type", "")
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        if response.status_code == httpx2.codes.OK:
+            file, kept = Path(order["file"]), response.headers
+            stream = Collected(
+                stream, kept, whole=lambda body: self._keep(flight, file, pack(kept, body)), lost=lambda: None
+            )
+        try:
+            async for piece in stream:
+                waiting.append(frame(b"D", piece))
+                if streamed:
+                    flight.add(b"".join(waiting))
+                    waiting.clear()
+        finally:
+            await response.aclose()
+        flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
 
     def _keep(self, flight: Flight, file: Path, answer: bytes) -> None:
         text = answer.decode("utf-8", "replace")
@@ -188,13 +190,17 @@ class Desk:
 
     def done(self) -> bool:
         """Whether nobody is left and nothing is under way, nor kept only here."""
+        gone = not self.folder.exists()
+        if gone and not self.kernels:
+            # No run can ever ask for what is under way.
+            return True
         now = time.monotonic()
         waiting = [
             flight
             for flight in self.flights.values()
-            if flight.ended is None or now - flight.ended < _UNWRITTEN_SECONDS
+            if flight.ended is None or (not gone and now - flight.ended < _UNWRITTEN_SECONDS)
         ]
-        return not waiting and not self.tasks and (self.stopping or not self.kernels or not self.folder.exists())
+        return not waiting and not self.tasks and (self.stopping or not self.kernels or gone)
 
 
 async def _beat(writer: asyncio.StreamWriter) -> None:
@@ -238,20 +244,34 @@ def place() -> Path:
     raise OSError("no private folder for a socket")
 
 
-def sweep(folder: Path) -> None:
-    """Remove the sockets of callers that were killed."""
+def sweep(folder: Path, *, young: float = _YOUNG_SECONDS) -> None:
+    """Remove the sockets of callers that were killed, but for those that may be bound and not listened to yet."""
     for file in folder.glob("*.sock"):
-        # A young one may be bound and not listened to yet.
         with suppress(FileNotFoundError):
-            if time.time() - file.lstat().st_mtime < _YOUNG_SECONDS:
+            if time.time() - file.lstat().st_mtime < young:
                 continue
-        with socket.socket(socket.AF_UNIX) as trying:
-            try:
-                trying.connect(str(file))
-            except ConnectionRefusedError:
-                file.unlink(missing_ok=True)
-            except OSError:
-                continue
+        _remove_dead(file)
+
+
+def _remove_dead(file: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as trying:
+        try:
+            trying.connect(str(file))
+        except ConnectionRefusedError:
+            file.unlink(missing_ok=True)
+        except OSError:
+            return
+
+
+def _bury(lock: int, sockets: Path) -> None:
+    """Remove the socket of the caller before this one: who holds its lock knows that it was killed."""
+    try:
+        file = Path(json.loads(os.read(lock, 4096))["address"])
+    except (ValueError, TypeError, LookupError):
+        return
+    # Nothing else is touched, whatever a project that came from elsewhere says.
+    if file.parent == sockets and file.suffix == ".sock":
+        _remove_dead(file)
 
 
 def _claimed(folder: Path) -> int | None:
@@ -260,7 +280,7 @@ def _claimed(folder: Path) -> int | None:
         opened = os.open(folder / POINTER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(opened).st_ino == (folder / POINTER).stat().st_ino:
+            if _points(folder, opened):
                 return opened
         except FileNotFoundError:
             pass
@@ -269,6 +289,11 @@ def _claimed(folder: Path) -> int | None:
             return None
         # The one before removed it in this very moment.
         os.close(opened)
+
+
+def _points(folder: Path, lock: int) -> bool:
+    """Whether the locked file is still the one that others find."""
+    return os.fstat(lock).st_ino == (folder / POINTER).stat().st_ino
 
 
 def main() -> None:
@@ -281,24 +306,32 @@ def main() -> None:
     if lock is None:
         return
     sockets = place()
+    _bury(lock, sockets)
     sweep(sockets)
     address = str(sockets / f"{secrets.token_hex(8)}.sock")
+    # Before there is a socket, so that none is ever there that the next caller does not find.
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps({"pid": os.getpid(), "address": address}).encode(), 0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
-        os.chmod(address, 0o600)
-        listening.listen(128)
-        desk = Desk(folder, address)
-        os.ftruncate(lock, 0)
-        os.write(lock, json.dumps({"pid": os.getpid(), "address": address}).encode())
-        sys.stdout.write(json.dumps({"address": address, "token": desk.token}) + "\n")
-        sys.stdout.flush()
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         try:
-            asyncio.run(serve(desk, listening))
+            _listen(listening, Desk(folder, address))
         finally:
             Path(address).unlink(missing_ok=True)
             with suppress(OSError):
-                (folder / POINTER).unlink(missing_ok=True)
+                # Of a folder that was removed and made anew, it is the next caller's.
+                if _points(folder, lock):
+                    (folder / POINTER).unlink(missing_ok=True)
+
+
+def _listen(listening: socket.socket, desk: Desk) -> None:
+    os.chmod(desk.address, 0o600)
+    listening.listen(128)
+    # Who started this may have died since: the next kernel finds it, or it ends like one that was left.
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps({"address": desk.address, "token": desk.token}).encode() + b"\n")
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    asyncio.run(serve(desk, listening))
 
 
 if __name__ == "__main__":

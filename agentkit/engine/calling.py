@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 from agentkit.define.detached import Line, frame
 from agentkit.durable.owner import Owner
@@ -50,9 +51,9 @@ class Calling:
         self._remark = remark
         self._line: Line | None = None
         self._lease: socket.socket | None = None
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._deaths = 0
+        _all.add(self)
         self._untold = _cannot_live()
         told_off = os.environ.get(VARIABLE, "on").lower() in ("off", "0", "false", "no")
         self.off: str | None = f"{VARIABLE} says so" if told_off else self._untold
@@ -63,7 +64,7 @@ class Calling:
                 self._untold = None
                 self._remark(f"the caller is off here: {self.off}; calls are made directly")
             return None
-        if self._line is not None and not again and self._process == os.getpid():
+        if self._line is not None and not again:
             return self._line
         return await asyncio.to_thread(self._meet, self._line)
 
@@ -99,6 +100,11 @@ class Calling:
             told[1].close()
         return None if told is None else told[0]
 
+    def of_child(self) -> None:
+        """After a fork: the lease is the parent's alone, and whatever thread held the lock is not here."""
+        self._lock = threading.Lock()
+        self._forget()
+
     def _forget(self) -> None:
         self._line = None
         if self._lease is not None:
@@ -107,10 +113,9 @@ class Calling:
 
     def _meet(self, known: Line | None) -> Line | None:
         with self._lock:
-            if self._line is not None and self._line is not known and self._process == os.getpid():
+            if self._line is not None and self._line is not known:
                 return self._line
             self._forget()
-            self._process = os.getpid()
             try:
                 self._line = self._found() or self._started()
             except OSError as error:
@@ -181,6 +186,23 @@ def _cannot_live() -> str | None:
     if os.getpid() == 1:
         return "this kernel is the first process of its container, and nothing outlives that"
     return None
+
+
+_all: WeakSet[Calling] = WeakSet()
+
+
+def _in_child() -> None:
+    for calling in list(_all):
+        calling.of_child()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def release_all() -> None:
+    """Whatever sessions of this process are still open: none of them holds a caller any longer."""
+    for calling in list(_all):
+        calling.release()
 
 
 def _exactly(connected: socket.socket, length: int) -> bytes:

@@ -13,7 +13,8 @@ from typing import Any
 
 from agentkit.errors import InDoubt
 from tests.kill import workload
-from tests.kill.harness import Figures, Undisturbed, Warm, count, outputs_of, rows, server
+from tests.kill.figures import Figures, Undisturbed, count, outputs_of, rows
+from tests.kill.harness import Warm, server
 from tests.serving import control
 
 

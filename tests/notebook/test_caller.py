@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.durable.store import Store
 from tests.notebook.kernels import Kernel, kernel
-from tests.serving import Serving, serving
+from tests.serving import Fault, Serving, serving
 
 BUILD = "%load_ext agentkit"
 ASK = "%%agent run helper\nhello"
@@ -72,6 +73,30 @@ def test_a_kernel_restart_during_a_call_pays_nothing_again(notebook: Kernel) -> 
         told = notebook.run("%agent why").text
         assert "try 2 of a step whose earlier tries left no result" in told and "possibly paid twice" not in told
         assert notebook.run("%agent caller off").text.startswith("caller off")
+
+
+def test_a_kernel_restart_in_the_middle_of_a_stream_pays_nothing_again(notebook: Kernel, tmp_path: Path) -> None:
+    stream = (
+        "async with helper.run_stream('hello\\nwrite 150') as answer:\n"
+        "    async for text in answer.stream_text(delta=True, debounce_by=None):\n"
+        "        print(text, end='', flush=True)"
+    )
+    with serving() as server:
+        server.script(Fault(slow=0.01))
+        prepared(notebook, server)
+        notebook.client.execute(stream)
+        seen = ""
+        while "word10" not in seen:
+            message = notebook.client.get_iopub_msg(timeout=30)
+            seen += message["content"].get("text", "")
+        assert "word149" not in seen and server.ledger()[0].sent is None
+        notebook.restart()
+        prepared(notebook, server)
+        cell = notebook.run(stream)
+        assert cell.text == " ".join(f"word{n}" for n in range(150)), cell.traceback
+        assert [entry.stream for entry in server.ledger()] == [True]
+        with Store.open(tmp_path / ".agentkit" / "journal.db", read_only=True) as store:
+            assert store.maybe_paid_twice() == []
 
 
 def test_a_cell_that_awaits_an_agent_itself_says_what_happened(notebook: Kernel, tmp_path: Path) -> None:
