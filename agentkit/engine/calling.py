@@ -134,7 +134,7 @@ class Calling:
         if told["deaths"] >= _DEATHS and not self._told_of_deaths:
             self._told_of_deaths = True
             self._remark(
-                f"{told['deaths']} callers of this journal were killed in a row: if the end of the kernel ends them too, "
+                f"{told['deaths']} callers of this journal were killed in a row: if the end of the kernel ends them, "
                 "calls under way then may be paid again"
             )
         return Line(told["address"], told["token"])
