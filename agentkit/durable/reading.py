@@ -202,6 +202,15 @@ def questions(source: Source, *, limit: int) -> list[Row]:
     return _rows(source, query, (limit,))
 
 
+def asked_in(source: Source, run_id: str, name: str) -> list[Row]:
+    """The questions of this name that persons were asked in a run, in order."""
+    query = (
+        f"{_ROWS} JOIN use ON use.step = step.id WHERE use.run = ? AND step.kind = 'question' AND step.name = ? "
+        f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY use.ord"
+    )
+    return _rows(source, query, (run_id, name))
+
+
 def nearest(source: Source, *, kind: Kind, name: str, agent: str, before: int | None, limit: int) -> list[Row]:
     query = (
         f"{_ROWS} WHERE step.kind = ?1 AND step.name = ?2 AND step.agent = ?3 AND (?4 IS NULL OR step.id < ?4) "

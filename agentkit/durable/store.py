@@ -158,6 +158,10 @@ class Store:
         """Of the newer runs of this agent that had this step at this place, the one that came furthest."""
         return self._ask(lambda source: reading.longest_from(source, step, agent=agent, place=place))
 
+    def asked_in(self, run: str, name: str) -> list[Row]:
+        """The questions of this name that persons were asked in a run, in order."""
+        return self._ask(lambda source: reading.asked_in(source, run, name))
+
     def any_of(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of the keys under which there is a record of any kind."""
         return self._ask(lambda source: reading.any_of(source, keys))
