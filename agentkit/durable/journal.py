@@ -250,6 +250,7 @@ class Journal:
         for bundle in json.loads(row.shown) if row.shown else ():
             self._show(bundle)
         run.replayed += 1
+        run.sources.add(row.run)
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
