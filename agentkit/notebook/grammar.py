@@ -421,6 +421,16 @@ VERBS: dict[str, Verb] = {
     "help": Verb(where="line", words="[VERB]", most=1, takes="verb", options={}, help="this list, or one verb in full"),
 }
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "build and ask": ("build", "run", "sandbox", "compare", "estimate"),
+    "step through": ("step", "next", "continue", "back", "goto", "edit", "fork", "diff", "stop", "break"),
+    "be asked": ("approvals", "approve", "policy", "settle"),
+    "limit": ("budget", "breaker", "throttle"),
+    "look": ("trace", "cost", "runs", "why", "doctor", "traceback", "help"),
+    "keep": ("model", "mode", "journal", "forget", "export", "caller"),
+}
+"""The verbs as the help lists them."""
+
 MODES: tuple[str, ...] = get_args(Mode)
 SCOPES: tuple[str, ...] = get_args(Scope)
 
@@ -429,32 +439,12 @@ def usage(name: str) -> str:
     """One line: how a verb is typed."""
     verb = VERBS[name]
     sign = "%agent" if verb.where == "line" else "%%agent"
-    return " ".join([sign, name, *filter(None, [verb.words]), *map(_shown, verb.options.items())])
+    options = [f"[{written(key, option)}]" for key, option in verb.options.items()]
+    return " ".join([sign, name, *filter(None, [verb.words]), *options])
 
 
-def overview() -> str:
-    """Every verb with one line of help."""
-    width = max(len(name) for name in VERBS)
-    rows = [
-        f"{' %' if verb.where == 'line' else '%%'}agent {name:{width}}  {verb.help}" for name, verb in VERBS.items()
-    ]
-    first = f"%agent {'':{width}}   the session at a glance"
-    return "\n".join([first, *rows, "%agent help VERB shows the options of one; what begins with %% is a cell."])
-
-
-def details(name: str) -> str:
-    """One verb with its options."""
-    verb = VERBS[name]
-    shown = {
-        f"--{key}{f' {option.value}' if option.value else ''}": option.help for key, option in verb.options.items()
-    }
-    width = max(map(len, shown), default=0)
-    lines = [f"  {key:{width}}  {text}" for key, text in shown.items()]
-    return "\n".join([usage(name), f"  {verb.help}", *lines])
-
-
-def _shown(item: tuple[str, Option]) -> str:
-    name, option = item
+def written(name: str, option: Option) -> str:
+    """An option as it is typed."""
     if option.value is None:
-        return f"[--{name}]"
-    return f"[--{name} [{option.value}]]" if option.optional else f"[--{name} {option.value}]"
+        return f"--{name}"
+    return f"--{name} [{option.value}]" if option.optional else f"--{name} {option.value}"

@@ -123,7 +123,9 @@ def _number(value: object, pattern: str) -> str:
 
 
 def _table_row(row: dict[object, object], *, graded: bool) -> str:
-    failed = f' <b style="color:{RED}">{row["failed"]} failed</b>' if row["failed"] else ""
+    every = row["failed"] == row["runs"]
+    words = "all failed" if every else f"{row['failed']} failed"
+    failed = f', <b style="color:{RED}">{words}</b>' if row["failed"] else ""
     name = markup.escape(wording.clean(str(row["model"]), 60), quote=False)
     cells = [
         f'<b style="color:{GREEN}">◆</b>' if row["pareto"] else "",
@@ -133,7 +135,7 @@ def _table_row(row: dict[object, object], *, graded: bool) -> str:
         *([_number(row["score"], ".2f")] if graded else []),
         *(wording.duration(float(str(row[name]))) if _known(row[name]) else "–" for name in _COLUMNS),
         _number(row["tokens"], ",.0f"),
-        wording.money(float(str(row["cost"]))) if _known(row["cost"]) else "unpriced",
+        wording.money(float(str(row["cost"]))) if _known(row["cost"]) else "–" if every else "unpriced",
     ]
     shown = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
     return f"<tr>{shown}</tr>"
