@@ -30,6 +30,7 @@ AgentKitError
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 
@@ -138,7 +139,8 @@ class SandboxError(AgentKitError):
                 f"  {' ' * len(number)} | {' ' * (self.column - 1)}{'^' * self.width}",
             ]
         told += [f"  {self.hint}"] if self.hint else []
-        told += [f"  calls made before: {'; '.join(self.calls)}"] if self.calls else []
+        calls = [f"{call} ({count} times)" if count > 1 else call for call, count in Counter(self.calls).items()]
+        told += [f"  calls made before: {'; '.join(calls)}"] if calls else []
         return "\n".join(told)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentkit.errors import nearest
+from agentkit.errors import SandboxError, nearest
 from agentkit.notebook.grammar import VERBS
 
 
@@ -34,3 +34,8 @@ def test_another_word_is_not_taken_for_a_typo(typed: str) -> None:
 
 def test_nothing_known_is_near_nothing() -> None:
     assert nearest("analyst", []) == ""
+
+
+def test_equal_calls_of_a_program_are_told_once() -> None:
+    error = SandboxError("code", "KeyError", calls=["look(1) → 2", "save() → None", "look(1) → 2"])
+    assert str(error).endswith("calls made before: look(1) → 2 (2 times); save() → None")

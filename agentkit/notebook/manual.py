@@ -6,8 +6,8 @@ from textwrap import fill
 
 from agentkit.notebook.grammar import GROUPS, VERBS, usage, written
 
-WIDTH = 96
-"""Letters in a line under a cell of a laptop's JupyterLab, with its side bar open."""
+WIDTH = 108
+"""Letters in a line under a cell of JupyterLab in a window of 1280 pixels, with its side bar open."""
 
 
 def overview() -> str:

@@ -218,7 +218,8 @@ def cost(desk: Desk, line: Line) -> Reply:
     told = " · ".join(wording.sums(Trace.of(events)))
 
     def shown() -> None:
-        show(at_a_glance(frame[list(_COST_AT_A_GLANCE)]))
+        twice = ["maybe_paid_twice"] if frame["maybe_paid_twice"].any() else []
+        show(at_a_glance(frame[[*_COST_AT_A_GLANCE, *twice]]))
         say(told)
 
     return Reply(value=frame, show=shown)
@@ -370,7 +371,6 @@ _COST_AT_A_GLANCE = (
     "output_tokens",
     "spent",
     "saved",
-    "maybe_paid_twice",
 )
 _AT_A_GLANCE = (
     "run",

@@ -19,7 +19,7 @@ _ROWS = 40
 _BOX = "border:1px solid #7f7f7f38;border-radius:6px;padding:5px 10px;margin:2px 0;font-size:12px;line-height:1.5"
 _PRE = "font-size:11px;white-space:pre-wrap;word-break:break-word;margin:1px 0 4px 14px"
 _MUTED = "opacity:0.75"
-AGAIN = "reopened or restarted? run the cells again to come back here"
+AGAIN = "reopened or restarted? run the cells again: they come back to this pause"
 # Front ends typeset what stands between two dollar signs as a formula; prices do.
 _NO_MATH = "tex2jax_ignore mathjax_ignore"
 
@@ -84,7 +84,7 @@ def _moves(view: PendingView) -> str:
     if not view.moves:
         return ""
     verbs = " · ".join(f"<code>{_escaped(move)}</code>" for move in view.moves)
-    return f'<div style="{_MUTED}">{verbs} · {AGAIN}</div>'
+    return f'<div style="{_MUTED}">{verbs}</div><div style="{_MUTED}">{AGAIN}</div>'
 
 
 def _headline(view: PendingView) -> str:

@@ -244,6 +244,7 @@ def test_what_runs_cost_is_summed_up_below_the_steps(notebook: Kernel) -> None:
     notebook.run("%%agent build echo --model talker\nYou repeat.")
     notebook.run("%%agent run echo\nsum up")
     shown = notebook.run("%agent cost echo")
+    assert "maybe_paid_twice" not in shown.of("text/html")[0]
     assert "1 step: 1 live, 0 replayed · " in shown.text and "tokens · " in shown.text
     (table,) = notebook.run("%agent runs").of("text/html")
     assert "&lt;NA&gt;" not in table and "UTC" in table
