@@ -259,7 +259,7 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
 
 def _answered(question: Question, decision: Decision) -> Any:
     if decision.verdict == "stop":
-        raise Stopped(f"stopped by {whom(decision)} at the question: {question.text}")
+        raise Stopped(f"{decision.by} said stop at the question: {question.text}")
     return decision.answer
 
 

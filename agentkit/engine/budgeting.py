@@ -418,7 +418,7 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
             "used": about(limit.measure, refused.used),
             "needed next": about(limit.measure, refused.need),
         },
-        text=f"The budget of {refused.node.said} is {limit.said}: {about(limit.measure, refused.used)} are used, "
+        text=f"The budget of {refused.node.said} is {limit.said}. Used so far: {about(limit.measure, refused.used)}; "
         f"the next request may take {about(limit.measure, refused.need)}.",
         default=replace(limit, amount=_enough(refused)).text,
         choices=("finish",) if free_text else (),

@@ -132,7 +132,7 @@ def script(
 ) -> Script:
     """The program, checked before anything of it runs; UserError or SandboxError says in one line what is wrong."""
     if tier not in _RUNNERS:
-        raise UserError(f"tier {tier}: one of {', '.join(_RUNNERS)}")
+        raise UserError(f"--tier {tier}: one of {', '.join(_RUNNERS)}")
     given = limits if isinstance(limits, Limits) else Limits.parse(limits)
     tools = host_tools(calls)
     if tools and tier == "process":

@@ -193,10 +193,15 @@ def states_said(trace: Trace) -> str:
 
 def headline(trace: Trace, now: float) -> list[str]:
     """The facts of a trace in reading order, without the title and state."""
+    steps, *others = sums(trace)
+    return [steps, duration(trace.seconds(now)), *others]
+
+
+def sums(trace: Trace) -> list[str]:
+    """What all steps of a trace add up to: their number, tokens, price and what replay saved."""
     totals = trace.totals
     facts = [
         steps_said(totals),
-        duration(trace.seconds(now)),
         counted(totals.tokens, "token"),
         spent_said(totals, offline=is_offline(trace)),
         saved_said(totals),
