@@ -29,6 +29,8 @@ def pytest_configure() -> None:
         del os.environ[name]
     # What this user's kernels share (budgets, which servers fail) is not the tests'.
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentkit-state-")
+    # One process more for each of a thousand sessions is for the tests that are about it.
+    os.environ["AGENTKIT_CALLER"] = "off"
     # Nor is the place of their sockets, by which the callers that tests begin are told from anybody else's.
     os.environ["XDG_RUNTIME_DIR"] = str(_RUNTIME)
     sys.addaudithook(_refuse_beyond_loopback)

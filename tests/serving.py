@@ -98,7 +98,10 @@ class Quota:
 
 @dataclass(kw_only=True)
 class Entry:
-    """One request in the ledger. `sent` is when the last byte of a 200 was written, None if it never was."""
+    """One request in the ledger. `sent` is when the last byte of a 200 was written, None if it never was.
+
+    `again`: it came under an Idempotency-Key that was answered before, and is not charged for.
+    """
 
     n: int
     kind: Protocol | Literal["effect"]
@@ -111,6 +114,7 @@ class Entry:
     status: int = 200
     sent: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,7 @@ class Serving:
         self._entries: list[Entry] = []
         self.jobs: dict[str, Job] = {}
         self.polls = 0
+        self._keyed: dict[tuple[str, str], int] = {}
         self._plan = plan
         self._quota = quota
         self.delay = delay
@@ -197,6 +202,9 @@ class Serving:
         with self._lock:
             entry.n = len(self._entries)
             self._entries.append(entry)
+            if (key := entry.headers.get("idempotency-key")) and entry.kind != "effect":
+                entry.again = (key, entry.digest) in self._keyed
+                entry.n = self._keyed.setdefault((key, entry.digest), entry.n)
         return entry
 
     def admit(self, raw: bytes) -> Fault | dict[str, str]:

@@ -64,6 +64,8 @@ class Detached(httpx2.AsyncBaseTransport):
         digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
         file = None if place is None or digest is None else place.where(digest)
         if by is None or place is None or file is None or (opened := await _open(by)) is None:
+            if place is not None:
+                place.leaves()
             return await self._direct.handle_async_request(request)
         line, reader, writer = opened
         order = {

@@ -10,6 +10,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from weakref import WeakSet
 
 import httpx2
 from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
@@ -108,7 +109,7 @@ def _server(name: str) -> Model:
         raise UserError(f"model {name!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3")
     key = url.password or url.username or "no-key"
     openai: Any = infer_provider_class("openai")
-    provider = openai(base_url=_bare(url), api_key=key, http_client=client())
+    provider = telling(openai(base_url=_bare(url), api_key=key, http_client=client()))
     return infer_model(f"openai-chat:{url.fragment}", provider_factory=lambda _: _once(provider))
 
 
@@ -117,7 +118,27 @@ def _provider(name: str) -> Provider[Any]:
         return infer_provider(name)
     kind: Any = infer_provider_class(name)
     takes_client = "http_client" in inspect.signature(kind.__init__).parameters
-    return _once(kind(http_client=client()) if takes_client else kind())
+    return _once(telling(kind(http_client=client())) if takes_client else kind())
+
+
+_telling: WeakSet[Provider[Any]] = WeakSet()
+
+
+def telling(provider: Provider[Any]) -> Provider[Any]:
+    """A provider whose client is one of ours: what leaves through it is told to the step."""
+    _telling.add(provider)
+    return provider
+
+
+def tells_when_it_sends(model: Model) -> bool:
+    """Whether every model that may be asked here tells when a request leaves, or asks nobody."""
+    return all(isinstance(each, OfflineModel | CachedReply) or _tells(each) for each in members(model))
+
+
+def _tells(model: Model) -> bool:
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    return model.provider in _telling
 
 
 def _once(provider: Provider[Any]) -> Provider[Any]:

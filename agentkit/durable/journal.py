@@ -140,8 +140,9 @@ class Journal:
         admission = free if shared is not None else self.admission
         async with admission(call, run, ord) as told:
             intent = intent_of(
-                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub
-            )
+                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub,
+                unsent=self.store.inbox.unsent,
+            )  # fmt: skip
             claim = await self._claim(intent)
             if not claim.mine:
                 await self._waited_for_other(claim.row)
@@ -352,6 +353,8 @@ class Journal:
         frame.run.live += 1
         frame.flight = flight
         self._emit(live_event(frame, frame.row, "started"))
+        if call.sends and frame.arrivals is not None:
+            frame.arrivals.wait()
         crash_point("intent")
         token = current_step.set(frame)
         try:

@@ -311,7 +311,9 @@ class Store:
 
     def _writing(self) -> Writing:
         connection = self._connection() if self._exclusive else files.second(self._place)
-        return Writing(connection=connection, path=self.path, owner=self.owner, alive=self.alive)
+        return Writing(
+            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent
+        )
 
     def _rest(self) -> int:
         """Close the connections and end the writer's thread; the next use starts them again."""

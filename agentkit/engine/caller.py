@@ -22,7 +22,7 @@ import httpx2
 from agentkit.define.arrivals import Collected, pack
 from agentkit.define.connections import Connections
 from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
-from agentkit.durable.inbox import read_answer, write_answer
+from agentkit.durable.inbox import leaves, read_answer, write_answer
 from agentkit.durable.owner import alive
 from agentkit.durable.redact import Redactor
 
@@ -161,6 +161,7 @@ class Desk:
         extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
         request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
+        leaves(Path(order["file"]))
         response = await self._connections.through(order["proxy"], request)
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         flight.status = response.status_code

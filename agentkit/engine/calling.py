@@ -54,11 +54,15 @@ class Calling:
         self._lock = threading.Lock()
         self._deaths = 0
         _all.add(self)
-        on = os.environ.get(VARIABLE, "off") == "on"
-        self.off: str | None = None if on else f"not turned on (%agent caller on, or {VARIABLE}=on)"
+        self._untold = _cannot_live()
+        told_off = os.environ.get(VARIABLE, "on").lower() in ("off", "0", "false", "no")
+        self.off: str | None = f"{VARIABLE} says so" if told_off else self._untold
 
     async def line(self, *, again: bool = False) -> Line | None:
         if self.off is not None:
+            if self.off == self._untold:
+                self._untold = None
+                self._remark(f"the caller is off here: {self.off}; calls are made directly")
             return None
         if self._line is not None and not again:
             return self._line
@@ -75,10 +79,10 @@ class Calling:
             self._remark(f"the caller is off here: {self.off}; calls are made directly")
 
     def turn_on(self) -> None:
-        self.off, self._deaths = None, 0
+        self.off, self._deaths = _cannot_live(), 0
 
-    def turn_off(self) -> None:
-        self.off = "turned off"
+    def turn_off(self, why: str = "turned off") -> None:
+        self.off = why
         self.release()
 
     def release(self) -> None:
@@ -174,6 +178,14 @@ class Calling:
             connected.close()
             return None
         return {**told, "address": where["address"]}, connected
+
+
+def _cannot_live() -> str | None:
+    if not hasattr(socket, "AF_UNIX"):
+        return "this system has no Unix sockets"
+    if os.getpid() == 1:
+        return "this kernel is the first process of its container, and nothing outlives that"
+    return None
 
 
 _all: WeakSet[Calling] = WeakSet()

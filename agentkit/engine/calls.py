@@ -221,6 +221,7 @@ def model_call(
         cache=frame.cache(frame.share),
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
+        sends=in_use is not None and models.tells_when_it_sends(in_use),
         read=lambda payload: _read_response(payload, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,

@@ -20,7 +20,7 @@ from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from tests.callers import none_left
-from tests.engine.outliving import CHILD, again, alive, answer, begun, killed, pid_of
+from tests.engine.outliving import CHILD, again, alive, answer, begun, killed, pid_of, pointer
 from tests.serving import Fault, Serving, serving
 
 
@@ -236,3 +236,37 @@ def test_the_verb_shows_and_steers_it(folder: Path) -> None:
         assert caller(opened, "on").startswith("caller on")
         with pytest.raises(UserError, match="did you mean"):
             caller(opened, "stpo")
+
+
+def test_it_is_on_where_nothing_says_otherwise(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTKIT_CALLER")
+    with serving() as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        assert pid_of(folder)
+        assert opened.remarks == []
+
+
+@pytest.mark.parametrize("word", ["off", "0", "False"])
+def test_the_environment_turns_it_off(folder: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("AGENTKIT_CALLER", word)
+    with serving() as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        assert pointer(folder) is None
+        assert opened.remarks == []
+
+
+def test_where_nothing_outlives_the_kernel_it_is_off_and_that_is_said_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as server:
+        monkeypatch.setattr("agentkit.engine.calling.os.getpid", lambda: 1)
+        with session("a", folder=folder) as opened:
+            opened.calling  # noqa: B018 - it looks where it is when it is made
+            monkeypatch.undo()
+            agent = build(Spec(instructions="Answer."), name="one", model=server.model())
+            for prompt in ("hello", "again"):
+                asyncio.run(ask(agent, prompt))
+            assert pointer(folder) is None
+            assert [remark for remark in opened.remarks if "first process of its container" in remark]
+            assert len(opened.remarks) == 1
+            opened.calling.turn_off()

@@ -11,6 +11,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from agentkit.define.detached import Detached
+from agentkit.define.models import telling
 from agentkit.define.transport import Connections, client
 from agentkit.durable.frames import idempotency_key
 from tests.kill.workload import STEP
@@ -80,7 +81,7 @@ class _Counted(httpx2.AsyncByteStream):
 def tapped_model(url: str, *, asked: Callable[[], None], read: Callable[[str], None]) -> Model:
     """A model at `url`, as agentkit makes one, with the tap nearest to the wire."""
     wire = Tap(Detached(Direct(Connections())), asked=asked, read=read)
-    provider = OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire))
+    provider = telling(OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire)))
     provider.client.max_retries = 0
     return OpenAIChatModel("small", provider=provider)
 

@@ -15,8 +15,13 @@ from agentkit.durable.store import Store
 from tests.notebook.kernels import Kernel, kernel
 from tests.serving import Fault, Serving, serving
 
-BUILD = "%load_ext agentkit\n%agent caller on"
+BUILD = "%load_ext agentkit"
 ASK = "%%agent run helper\nhello"
+
+
+@pytest.fixture(autouse=True)
+def as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTKIT_CALLER")
 
 
 @pytest.fixture
@@ -58,9 +63,15 @@ def test_a_kernel_restart_during_a_call_pays_nothing_again(notebook: Kernel) -> 
         asked(notebook, server)
         notebook.restart()
         prepared(notebook, server)
+        at_a_glance = notebook.run("%agent").text
+        assert "cut off   1 step: run the cell again to go on" in at_a_glance and "%agent settle" not in at_a_glance
+        assert "the next run goes on with it unasked" in notebook.run("%agent settle").text
         cell = notebook.run(ASK)
         assert cell.status == "ok" and "You said: hello" in str(cell.shown), cell.traceback
         assert len(server.ledger()) == 1
+        assert "cut off" not in notebook.run("%agent").text
+        told = notebook.run("%agent why").text
+        assert "try 2 of a step whose earlier tries left no result" in told and "possibly paid twice" not in told
         assert notebook.run("%agent caller off").text.startswith("caller off")
 
 
