@@ -86,6 +86,7 @@ class Session:
         self._read_only = read_only
         self._listeners: list[Callable[[Event], None]] = []
         self._caches: dict[Scope, CallCache] = {}
+        self._executors: dict[int, ThreadPoolExecutor] = {}
         self.remarks: list[str] = []
         self.bench = Bench()
         self.policy = Policy()
@@ -119,9 +120,14 @@ class Session:
         if text not in self.remarks:
             self.remarks.append(text)
 
-    @cached_property
+    @property
     def executor(self) -> ThreadPoolExecutor:
-        return RecordingExecutor(max_workers=64, thread_name_prefix="agentkit-tool")
+        """The threads of sync tools; a forked process has none of its parent's and starts its own."""
+        known = self._executors.get(os.getpid())
+        if known is None:
+            known = RecordingExecutor(max_workers=64, thread_name_prefix="agentkit-tool")
+            known = self._executors.setdefault(os.getpid(), known)
+        return known
 
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every change of a run or step, from any thread; returns the function that ends it."""
@@ -210,10 +216,9 @@ class Session:
         if "calling" in self.__dict__:
             self.calling.release()
         self.bench.close()
-        if "executor" in self.__dict__:
+        if (executor := self._executors.pop(os.getpid(), None)) is not None:
             # A stopped run's thread goes on; what it does is recorded before the journal is closed.
-            self.executor.shutdown(wait=True)
-            del self.__dict__["executor"]
+            executor.shutdown(wait=True)
         if "store" in self.__dict__:
             self.store.close()
             del self.__dict__["store"]
