@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +19,7 @@ from agentkit.durable.cache import CallCache
 from agentkit.durable.frames import CallCacheView, Execution, dumps
 from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
-from agentkit.durable.redact import Redactor
+from agentkit.durable.redact import Redactor, secrets_of
 from agentkit.durable.store import Store
 from agentkit.engine import decided
 from agentkit.engine.bench import Bench
@@ -102,6 +102,10 @@ class Session:
     @cached_property
     def redactor(self) -> Redactor:
         return Redactor.from_environ(os.environ)
+
+    def keep_secret(self, given: Iterable[tuple[str, str]] = ()) -> None:
+        """Keep `given` out of all records, and what the environment holds by now: keys come after the first cell."""
+        self.redactor.learn((*given, *secrets_of(os.environ)))
 
     @cached_property
     def journal(self) -> Journal:
