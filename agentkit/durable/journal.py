@@ -379,7 +379,12 @@ class Journal:
             return
         if frame.recorded:
             return
-        outcome = self._outcome(frame, call, payload)
+        try:
+            outcome = self._outcome(frame, call, payload)
+        except (ValueError, TypeError, RecursionError) as error:
+            # What cannot be written is the error of this step, never one in doubt.
+            await self._failed(frame, error)
+            raise
         written = self.store.finish(outcome)
         try:
             await on_disk(written)

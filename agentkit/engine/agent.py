@@ -328,6 +328,7 @@ def _open(
     prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
     added = kwargs.get("capabilities") or ()
     execution = execution_of(session)
+    session.keep_secret(models.keys(model) if isinstance(model, Model) else ())
     frame = AgentRunFrame(
         id=uuid.uuid4().hex[:8],
         agent=agent.name or "agent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -280,7 +281,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
         deps=value_digest(ctx.deps) if ctx.deps is not None else None,
     )
-    encode = None if function is None or getattr(tool, "is_async", True) else encode_tool_result
+    encode = None if function is None or getattr(tool, "is_async", True) else partial(encode_tool_result, name=name)
     return replace(call, encode=encode)
 
 

@@ -186,7 +186,7 @@ def glance(desk: Desk, line: Line) -> Reply:
     newest = session.runs(limit=1)
     last = panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"
     rows = [
-        ("session", f"{session.label} · mode {session.mode} · model {session.model}"),
+        ("session", f"{session.label} · mode {session.mode} · model {models.spoken(session.model)}"),
         ("journal", str(session.path)),
         ("agents", agents),
         ("last run", last),
@@ -306,7 +306,7 @@ def model(desk: Desk, line: Line) -> Reply:
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
         desk.session.model = chosen
-    return _said(f"agents that name no model are built with {desk.session.model}")
+    return _said(f"agents that name no model are built with {models.spoken(desk.session.model)}")
 
 
 def mode(desk: Desk, line: Line) -> Reply:

@@ -50,6 +50,11 @@ def clean_block(text: str, limit: int, *, lines: int) -> str:
     return f"{shown}… ({left:,} more characters)" if left else shown
 
 
+def visible(text: str) -> str:
+    """All of `text` with its lines and tabs, other control characters made visible."""
+    return _UNSEEN.sub(lambda match: match[0] if match[0] in "\n\t" else _visible(match), text)
+
+
 def _visible(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:
