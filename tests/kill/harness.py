@@ -100,6 +100,14 @@ class Warm:
         workload.SITE = root
         self.crew: Crew = workload.crew(tapped_model(f"{root}/v1", asked=self._asked, read=self._read))
 
+    def project(self, folder: Path) -> Path:
+        """Where the sessions of a run work that logs to `folder`."""
+        return folder
+
+    def strike(self, pid: int) -> None:
+        """How a life is ended at a random time."""
+        os.kill(pid, signal.SIGKILL)
+
     # -- in the child
 
     def _asked(self) -> None:
@@ -117,13 +125,13 @@ class Warm:
             self._log.note("ended", event.id)
 
     def live(self, folder: Path, job: Job) -> None:
-        with session("kill", folder=folder) as opened:
+        with session("kill", folder=self.project(folder)) as opened:
             opened.listen(self._heard)
             outputs = asyncio.run(job(self.crew))
         write(folder / f"outputs-{os.getpid()}.json", outputs)
 
     def settle_doubts(self, folder: Path) -> None:
-        with session("settle", folder=folder) as opened:
+        with session("settle", folder=self.project(folder)) as opened:
             self._settle(opened)
 
     def _settle(self, opened: Session) -> None:
@@ -192,7 +200,7 @@ class Warm:
         select.select([first], [], [], _LIFE_SECONDS)
         if select.select([handle], [], [], self._random.uniform(0, within))[0]:
             return False
-        os.kill(pid, signal.SIGKILL)
+        self.strike(pid)
         return True
 
     def undisturbed(self) -> Undisturbed:
@@ -202,7 +210,7 @@ class Warm:
             started = time.monotonic()
             self.life(folder, within=None)
             seconds = time.monotonic() - started
-            steps = frozenset(name_of(row) for row in rows(folder))
+            steps = frozenset(name_of(row) for row in rows(self.project(folder)))
             return Undisturbed(outputs=outputs_of(folder)[0], steps=steps, seconds=seconds)
 
     def run(self, figures: Figures, calm: Undisturbed, *, within: float, most: int) -> None:
@@ -219,7 +227,7 @@ class Warm:
             figures.lives += kills + 1
             figures.runs += 1
             figures.steps += len(calm.steps)
-            count(figures, calm, folder, control(self.root, "_ledger"))
+            count(figures, calm, folder, control(self.root, "_ledger"), rows(self.project(folder)))
 
 
 def write(file: Path, value: object) -> None:
@@ -248,10 +256,9 @@ def name_of(row: Row) -> str:
     return f"{row.key.hex()[:32]}-{row.n}-{row.gen}"
 
 
-def count(figures: Figures, calm: Undisturbed, folder: Path, ledger: list[dict[str, Any]]) -> None:
+def count(figures: Figures, calm: Undisturbed, folder: Path, ledger: list[dict[str, Any]], recorded: list[Row]) -> None:
     """Hold the record, the client's log and the server's ledger against each other."""
     log = [line.split() for line in (folder / "log").read_text().splitlines()]
-    recorded = rows(folder)
     _count_steps(figures, calm, folder, recorded, log)
     _count_effects(figures, recorded, ledger)
     _count_payments(figures, recorded, ledger, log)

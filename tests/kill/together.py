@@ -47,7 +47,7 @@ def one_killed(warm: Warm, calm: Undisturbed, *, after: float) -> Figures:
             os.waitpid(warm.fork(folder, lambda: warm.settle_doubts(folder)), 0)
             _end(_begin(warm, folder), folder)
         figures = Figures(kills=1)
-        count(figures, calm, folder, control(warm.root, "_ledger"))
+        count(figures, calm, folder, control(warm.root, "_ledger"), rows(folder))
         return figures
 
 
