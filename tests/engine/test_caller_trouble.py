@@ -170,6 +170,19 @@ def test_a_project_that_is_removed_and_made_anew_keeps_its_new_caller(folder: Pa
 # -- what the kernel does
 
 
+def test_what_was_asked_again_by_a_kernel_that_died_since_is_listed_by_the_one_that_gets_it(folder: Path) -> None:
+    """The caller is killed under the call, which is made again through another; then the kernel is killed."""
+    with serving(delay=2.0) as server:
+        child = begun(server, folder)
+        os.kill(pid_of(folder), signal.SIGKILL)
+        while len(server.ledger()) < 2:
+            time.sleep(0.01)
+        killed(child)
+        assert again(server, folder) == ("You said: hello", True)
+        assert len(server.ledger()) == 2, "what was under way was asked a third time"
+        assert list((folder / ".agentkit" / "inbox").iterdir()) == []
+
+
 def test_one_whose_starter_has_died_ends_and_leaves_nothing(folder: Path) -> None:
     (folder / ".agentkit").mkdir(mode=0o700)
     command = [sys.executable, "-P", "-m", "agentkit.engine.caller", str(folder / ".agentkit")]
