@@ -105,7 +105,7 @@ class Execution:
 
 @dataclass(kw_only=True)
 class RunFrame:
-    """The run that steps are performed for, while it runs."""
+    """The run that steps are performed for, while it runs; `sources` are the runs that performed what it replays."""
 
     id: str
     agent: str
@@ -116,6 +116,7 @@ class RunFrame:
     live: int = 0
     replayed: int = 0
     missing_secrets: tuple[str, ...] = ()
+    sources: set[str] = field(default_factory=set)
 
     def next_ord(self) -> int:
         self.ord += 1

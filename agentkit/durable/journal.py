@@ -250,6 +250,7 @@ class Journal:
         for bundle in json.loads(row.shown) if row.shown else ():
             self._show(bundle)
         run.replayed += 1
+        run.sources.add(row.run)
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
@@ -378,7 +379,12 @@ class Journal:
             return
         if frame.recorded:
             return
-        outcome = self._outcome(frame, call, payload)
+        try:
+            outcome = self._outcome(frame, call, payload)
+        except (ValueError, TypeError, RecursionError) as error:
+            # What cannot be written is the error of this step, never one in doubt.
+            await self._failed(frame, error)
+            raise
         written = self.store.finish(outcome)
         try:
             await on_disk(written)

@@ -25,6 +25,7 @@ from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
 from agentkit.durable.inbox import leaves, read_answer, write_answer
 from agentkit.durable.owner import alive
 from agentkit.durable.redact import Redactor
+from agentkit.liveness import boot
 
 POINTER = "caller"
 IDLE_SECONDS = 2.0
@@ -70,8 +71,9 @@ class Flight:
 class Desk:
     """What the caller knows: who is there, what is under way, and which secrets are never written."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, *, deaths: int) -> None:
         self.folder = folder
+        self.deaths = deaths
         self.address = address
         self.token = secrets.token_urlsafe(24)
         self.flights: dict[str, Flight] = {}
@@ -110,7 +112,7 @@ class Desk:
         running = sum(flight.ended is None for flight in self.flights.values())
         told = {
             "token": self.token, "pid": os.getpid(), "kernels": len(self.kernels), "running": running,
-            "calls": self.calls, "seconds": time.time() - self.began,
+            "calls": self.calls, "seconds": time.time() - self.began, "deaths": self.deaths,
         }  # fmt: skip
         self.stopping |= order["do"] == "stop"
         writer.write(frame(b"J", told))
@@ -263,15 +265,20 @@ def _remove_dead(file: Path) -> None:
             return
 
 
-def _bury(lock: int, sockets: Path) -> None:
-    """Remove the socket of the caller before this one: who holds its lock knows that it was killed."""
+def _bury(lock: int, sockets: Path) -> int:
+    """How many callers in a row were killed before this one: whose lock is free and whose pointer is there, was.
+
+    The socket of the last is removed. What died with the machine is not counted.
+    """
     try:
-        file = Path(json.loads(os.read(lock, 4096))["address"])
+        before = json.loads(os.read(lock, 4096))
+        file, deaths = Path(before["address"]), int(before["deaths"]) + 1
     except (ValueError, TypeError, LookupError):
-        return
+        return 0
     # Nothing else is touched, whatever a project that came from elsewhere says.
     if file.parent == sockets and file.suffix == ".sock":
         _remove_dead(file)
+    return deaths if boot() and before.get("boot") == boot() else 0
 
 
 def _claimed(folder: Path) -> int | None:
@@ -302,20 +309,29 @@ def main() -> None:
     if os.fork():
         # Nobody's child: who started this need not wait for it, and does not take it along.
         os._exit(0)
-    lock = _claimed(folder)
-    if lock is None:
-        return
+    try:
+        lock = _claimed(folder)
+        if lock is None:
+            _say({"taken": True})
+        else:
+            _live(folder, lock)
+    except OSError as error:
+        _say({"failed": str(error)})
+
+
+def _live(folder: Path, lock: int) -> None:
     sockets = place()
-    _bury(lock, sockets)
+    deaths = _bury(lock, sockets)
     sweep(sockets)
     address = str(sockets / f"{secrets.token_hex(8)}.sock")
     # Before there is a socket, so that none is ever there that the next caller does not find.
+    pointer = {"pid": os.getpid(), "address": address, "boot": boot(), "deaths": deaths}
     os.ftruncate(lock, 0)
-    os.pwrite(lock, json.dumps({"pid": os.getpid(), "address": address}).encode(), 0)
+    os.pwrite(lock, json.dumps(pointer).encode(), 0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         try:
-            _listen(listening, Desk(folder, address))
+            _listen(listening, Desk(folder, address, deaths=deaths))
         finally:
             Path(address).unlink(missing_ok=True)
             with suppress(OSError):
@@ -328,10 +344,14 @@ def _listen(listening: socket.socket, desk: Desk) -> None:
     os.chmod(desk.address, 0o600)
     listening.listen(128)
     # Who started this may have died since: the next kernel finds it, or it ends like one that was left.
-    with suppress(BrokenPipeError):
-        os.write(1, json.dumps({"address": desk.address, "token": desk.token}).encode() + b"\n")
+    _say({"address": desk.address, "token": desk.token})
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     asyncio.run(serve(desk, listening))
+
+
+def _say(what: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps(what).encode() + b"\n")
 
 
 if __name__ == "__main__":

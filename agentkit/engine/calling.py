@@ -53,6 +53,7 @@ class Calling:
         self._lease: socket.socket | None = None
         self._lock = threading.Lock()
         self._deaths = 0
+        self._told_of_deaths = False
         _all.add(self)
         self._untold = _cannot_live()
         told_off = os.environ.get(VARIABLE, "on").lower() in ("off", "0", "false", "no")
@@ -124,17 +125,27 @@ class Calling:
             return self._line
 
     def _found(self) -> Line | None:
-        greeted = self._greeted("greet")
+        return self._joined(self._greeted("greet"))
+
+    def _joined(self, greeted: tuple[dict[str, Any], socket.socket] | None) -> Line | None:
         if greeted is None:
             return None
         told, self._lease = greeted
+        if told["deaths"] >= _DEATHS and not self._told_of_deaths:
+            self._told_of_deaths = True
+            self._remark(
+                f"{told['deaths']} callers of this journal were killed in a row: if the end of the kernel ends them, "
+                "calls under way then may be paid again"
+            )
         return Line(told["address"], told["token"])
 
     def _started(self) -> Line:
         for _ in range(_STARTS):
-            if (said := self._spawned()) and (greeted := self._greeted("greet", given=json.loads(said))) is not None:
-                told, self._lease = greeted
-                return Line(told["address"], told["token"])
+            said = self._spawned()
+            if "failed" in said:
+                raise OSError(said["failed"])
+            if "address" in said and (line := self._joined(self._greeted("greet", given=said))) is not None:
+                return line
             # Another kernel was first, and its caller is about to listen.
             for _ in range(_TRIES):
                 if (line := self._found()) is not None:
@@ -142,8 +153,8 @@ class Calling:
                 time.sleep(_TRY_SECONDS)
         raise OSError("no answer from it")
 
-    def _spawned(self) -> str:
-        """What a caller says of itself once it listens; nothing where there is one already."""
+    def _spawned(self) -> dict[str, Any]:
+        """What a caller says: where it listens, that there is one already (`taken`), or why it `failed`."""
         command = [sys.executable, "-P", "-m", "agentkit.engine.caller", str(self._folder)]
         kept = {name: value for name, value in os.environ.items() if _INHERITED.match(name)}
         package = str(Path(__file__).parents[2])
@@ -153,9 +164,10 @@ class Calling:
             start_new_session=True, text=True,
         ) as child:  # fmt: skip
             assert child.stdout is not None
-            return child.stdout.readline()
+            said = child.stdout.readline()
+        return dict(json.loads(said)) if said else {"failed": "it ended before it said anything"}
 
-    def _greeted(self, do: str, given: dict[str, str] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
+    def _greeted(self, do: str, given: dict[str, Any] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
         try:
             where = given or json.loads((self._folder / _POINTER).read_text())
             connected = socket.socket(socket.AF_UNIX)

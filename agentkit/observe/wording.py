@@ -50,6 +50,11 @@ def clean_block(text: str, limit: int, *, lines: int) -> str:
     return f"{shown}… ({left:,} more characters)" if left else shown
 
 
+def visible(text: str) -> str:
+    """All of `text` with its lines and tabs, other control characters made visible."""
+    return _UNSEEN.sub(lambda match: match[0] if match[0] in "\n\t" else _visible(match), text)
+
+
 def _visible(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:
@@ -193,10 +198,15 @@ def states_said(trace: Trace) -> str:
 
 def headline(trace: Trace, now: float) -> list[str]:
     """The facts of a trace in reading order, without the title and state."""
+    steps, *others = sums(trace)
+    return [steps, duration(trace.seconds(now)), *others]
+
+
+def sums(trace: Trace) -> list[str]:
+    """What all steps of a trace add up to: their number, tokens, price and what replay saved."""
     totals = trace.totals
     facts = [
         steps_said(totals),
-        duration(trace.seconds(now)),
         counted(totals.tokens, "token"),
         spent_said(totals, offline=is_offline(trace)),
         saved_said(totals),

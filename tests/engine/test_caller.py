@@ -191,10 +191,11 @@ def test_who_has_neither_token_nor_journal_is_sent_away(folder: Path) -> None:
                 assert stranger.recv(1) == b""
 
 
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
 def test_where_it_cannot_start_calls_are_direct_and_that_is_said_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", executable)
     with serving() as server, session("a", folder=folder) as opened:
         assert asyncio.run(answer(opened, server)) == "You said: hello"
         assert [remark for remark in opened.remarks if "caller is off" in remark]
@@ -270,3 +271,20 @@ def test_where_nothing_outlives_the_kernel_it_is_off_and_that_is_said_once(
             assert [remark for remark in opened.remarks if "first process of its container" in remark]
             assert len(opened.remarks) == 1
             opened.calling.turn_off()
+
+
+def test_where_it_is_killed_again_and_again_with_its_kernel_that_is_said_once(folder: Path) -> None:
+    with serving() as server:
+        told = []
+        for number in range(3):
+            with session("a", folder=folder) as opened:
+                for prompt in ("hello", "again"):
+                    agent = build(Spec(instructions=f"Answer {number}."), name="one", model=server.model())
+                    asyncio.run(ask(agent, prompt))
+                os.kill(pid_of(folder), signal.SIGKILL)
+                told.append([remark for remark in opened.remarks if "killed in a row" in remark])
+        assert [len(remarks) for remarks in told] == [0, 0, 1]
+    with serving() as server, session("a", folder=folder) as opened:
+        # One that ends by itself ends the row; this one still comes after three.
+        asyncio.run(ask(build(Spec(instructions="Answer 4."), name="one", model=server.model()), "hello"))
+        assert len(opened.remarks) == 1
