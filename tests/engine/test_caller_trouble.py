@@ -21,6 +21,7 @@ import pytest
 import agentkit
 from agentkit.define.spec import Spec
 from agentkit.engine.build import build
+from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from agentkit.errors import JournalError
@@ -196,6 +197,23 @@ def test_one_whose_starter_has_died_ends_and_leaves_nothing(folder: Path) -> Non
         known = pointer(folder)
     assert gone(under=folder, within=6) == {}
     assert not Path(known["address"]).exists() and pointer(folder) is None
+
+
+def test_one_that_is_killed_under_many_calls_has_died_once(folder: Path) -> None:
+    async def work(opened: Session) -> list[str]:
+        agent = build(Spec(instructions="Answer."), name="one", model=server.model())
+        runs = [asyncio.create_task(agent.run(f"hello {n}")) for n in range(4)]
+        while len(server.ledger()) < 4:
+            await asyncio.sleep(0.01)
+        os.kill(pid_of(folder), signal.SIGKILL)
+        return [str((await run).output) for run in runs]
+
+    with serving(delay=0.5) as server, session("a", folder=folder) as opened:
+        assert asyncio.run(work(opened)) == [f"You said: hello {n}" for n in range(4)]
+        assert opened.remarks == [NOTE] and opened.calling.off is None
+        state = opened.calling.ask("status")
+        assert state is not None and state["calls"] == 4, "they were not made again through another"
+        assert len(opened.store.maybe_paid_twice()) == 4 and len(server.ledger()) == 8
 
 
 def test_a_stop_while_it_starts_leaves_one_that_works(folder: Path) -> None:
