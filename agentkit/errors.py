@@ -31,13 +31,39 @@ AgentKitError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean x?)` for a message about an unknown name, or nothing when no known name is near."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors that a group of errors is made of, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def reason(error: BaseException) -> str:
+    """What an error says. One that only says that there was no connection says why, as far as its causes know it."""
+    text = str(error)
+    if text != "Connection error.":
+        return text
+    cause = error
+    while (behind := cause.__cause__ or cause.__context__) is not None:
+        cause = behind
+    model = getattr(error, "model_name", None) or "the model"
+    return text if cause is error else f"no connection to {model}: {str(cause) or type(cause).__name__}"
+
+
+def told(error: BaseException) -> str:
+    """Kind and text of an error on record; a group of errors tells each of its members."""
+    return "; then ".join(f"{type(one).__name__}: {reason(one)}" for one in leaves(error))
 
 
 class AgentKitError(Exception):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
+import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.fallback import FallbackModel
 
 import agentkit
 from agentkit.define.spec import Spec
+from agentkit.engine import limiting
 from agentkit.engine.agent import DurableAgent
+from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.run import ask
-from agentkit.errors import AgentKitError, UserError
-from agentkit.events import Step
+from agentkit.errors import AgentKitError, BudgetExceeded, JournalError, UserError
+from agentkit.events import Run, Step
 from agentkit.testing import Call, ScriptedModel
 
 CUT = "half of \ud83d"
@@ -31,7 +37,7 @@ class World:
         self.asked = 0
         self.done: list[Any] = []
 
-    def agent(self, first: Any, *tools: Callable[..., Any], last: Any = "fin") -> DurableAgent:
+    def agent(self, first: Any, *tools: Any, last: Any = "fin") -> DurableAgent:
         def answer(messages: list[ModelMessage]) -> Any:
             self.asked += 1
             done = any(isinstance(part, ToolReturnPart) for message in messages for part in message.parts)
@@ -178,3 +184,67 @@ def test_a_reply_that_cannot_be_recorded_ends_its_step(world: World, monkeypatch
         world.run(world.agent("hello"))
     with agentkit.session("test", folder=world.folder) as opened:
         assert opened.in_doubt() == []
+
+
+def test_a_run_whose_journal_was_deleted_is_not_told_as_running(world: World) -> None:
+    told: list[Run] = []
+    with agentkit.session("test", folder=world.folder) as opened:
+        opened.listen(lambda event: told.append(event) if isinstance(event, Run) else None)
+        agent = world.agent("hello")
+        asyncio.run(agent.run("before"))
+        shutil.rmtree(world.folder / ".agentkit")
+        for asked in (agent.run("after"), agentkit.sandbox("1 + 1")):
+            told.clear()
+            with pytest.raises(JournalError, match="was deleted"):
+                asyncio.run(asked)
+            assert told[-1].status == "failed" and "was deleted" in str(told[-1].error)
+
+
+def test_the_command_that_a_stopped_sub_agent_names_lets_it_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTKIT_BUDGETS", str(world.folder / "budgets.db"))
+
+    def step(messages: list[ModelMessage]) -> Any:
+        world.asked += 1
+        seen = sum(isinstance(part, ToolReturnPart) for message in messages for part in message.parts)
+        return Call("look", {"at": seen}) if seen < 2 else "looked"
+
+    model = ScriptedModel.by(step, cost=0.1)
+    spec = Spec(instructions="Work.")
+    helper = agentkit.build(spec, name="helper", model=model, tools=[look], budget="0.25usd")
+    boss = world.agent([Call("helper", {"prompt": "one"}), Call("helper", {"prompt": "two"})], helper)
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded, match="helper stopped at its budget") as stopped:
+            world.run(boss)
+    assert world.asked == 1 + 4
+    (scope, limits) = re.findall(r"%agent budget (\S+) (\S+)", str(stopped.value))[0]
+    assert scope == "worker/helper"
+    with agentkit.session("test", folder=world.folder) as opened:
+        # Before the first run of this session, as after a restart.
+        limiting.change(budgets_of(opened).node(*scope.split("/")), limits, option="", at_limit=None)
+        assert asyncio.run(boss.run("go")).output == "fin"
+    assert world.asked == 1 + 4 + 2 + 1
+
+
+def test_a_failed_chain_is_on_record_with_what_each_member_said(world: World) -> None:
+    chain = FallbackModel(ScriptedModel([ModelAPIError("a", "gone")]), ScriptedModel([ModelAPIError("b", "busy")]))
+    agent = agentkit.build(Spec(instructions="Work."), name="worker", model=chain)
+    with agentkit.session("test", folder=world.folder) as opened:
+        with pytest.raises(Exception, match="All models"):
+            asyncio.run(agent.run("go"))
+        (run,) = opened.runs()
+        (step,) = [event for event in opened.trace(run.id) if isinstance(event, Step)]
+    assert run.error == step.error == "ModelAPIError: gone; then ModelAPIError: busy"
+
+
+def test_a_server_that_is_not_there_is_named_with_the_reason(world: World) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        agent = agentkit.build(Spec(instructions="Work."), name="worker", model=f"http://127.0.0.1:{port}/v1#mine")
+        with agentkit.session("test", folder=world.folder) as opened:
+            with pytest.raises(ModelAPIError):
+                asyncio.run(agent.run("go"))
+            assert "no connection to mine: " in str(opened.runs()[0].error)
+            assert "refused" in str(opened.runs()[0].error) or "failed" in str(opened.runs()[0].error)
