@@ -15,8 +15,11 @@ import pytest
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.usage import RequestUsage
 
 import agentkit
+from agentkit.defend.budget import Budget, parse
+from agentkit.define import models
 from agentkit.define.spec import Spec
 from agentkit.engine import limiting
 from agentkit.engine.agent import DurableAgent
@@ -248,3 +251,25 @@ def test_a_server_that_is_not_there_is_named_with_the_reason(world: World) -> No
                 asyncio.run(agent.run("go"))
             assert "no connection to mine: " in str(opened.runs()[0].error)
             assert "refused" in str(opened.runs()[0].error) or "failed" in str(opened.runs()[0].error)
+
+
+@pytest.mark.parametrize("counted", [10**30, 2**63 - 1, -50_000])
+def test_a_wrong_count_of_tokens_loses_no_reply_and_gives_no_budget_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, counted: int
+) -> None:
+    monkeypatch.setenv("AGENTKIT_BUDGETS", str(world.folder / "budgets.db"))
+    reply = ModelResponse(parts=[TextPart("said")], usage=RequestUsage(input_tokens=counted, output_tokens=1))
+    agent = world.agent(reply)
+    agent.policy.budget = Budget(limits=parse("100k tokens/day"))
+    assert [world.run(agent).output for _ in range(2)] == ["said", "said"]
+    assert world.asked == 1
+    with agentkit.session("test", folder=world.folder) as opened:
+        (standing,) = limiting.standings(budgets_of(opened).node("worker"))
+    assert standing.used >= 1 and standing.held == 0
+
+
+@pytest.mark.parametrize("cost", [-5.0, float("nan"), 1e300])
+def test_a_price_that_cannot_be_is_none(cost: float) -> None:
+    reply = ModelResponse(parts=[], usage=RequestUsage(input_tokens=1), model_name="gpt-5")
+    reply.usage.cost = cost  # type: ignore[assignment]
+    assert models.price(reply) is None
