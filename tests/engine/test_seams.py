@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from agentkit.engine import limiting
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.run import ask
+from agentkit.engine.session import current
 from agentkit.errors import AgentKitError, BudgetExceeded, JournalError, UserError
 from agentkit.events import Run, Step
 from agentkit.testing import Call, ScriptedModel
@@ -86,6 +88,32 @@ def test_a_forked_process_runs_sync_tools_in_threads_of_its_own(world: World) ->
     asked = world.asked
     assert world.run(agent, "in the child").output == "fin"
     assert world.asked == asked
+
+
+def test_runs_in_a_thread_pool_are_journaled_and_replayed(world: World) -> None:
+    for _ in range(2):
+        with agentkit.session("test", folder=world.folder) as opened, ThreadPoolExecutor(4) as pool:
+            agent = world.agent(Call("look", {"at": 1}), look)
+            answers = list(pool.map(agent.run_sync, "abcd"))
+            assert [answer.output for answer in answers] == ["fin"] * 4
+            recorded = {run.prompt for run in opened.runs()}
+    assert recorded == set("abcd")
+    assert world.asked == 8
+
+
+def test_a_thread_is_inside_no_session_where_two_threads_have_one_each(world: World) -> None:
+    found: list[Any] = []
+
+    def elsewhere() -> None:
+        with agentkit.session("other", folder=world.folder / "other"), ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(current).result())
+
+    with agentkit.session("test", folder=world.folder) as opened, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(current).result() is opened
+        pool.submit(elsewhere).result()
+        assert found == [None]
+        assert pool.submit(current).result() is opened
+    assert current() is None
 
 
 def _ended(child: int, *, seconds: float) -> int:
