@@ -27,8 +27,9 @@ from agentkit.engine.agent import DurableAgent
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.run import ask
 from agentkit.engine.session import current
-from agentkit.errors import AgentKitError, BudgetExceeded, JournalError, UserError
+from agentkit.errors import AgentKitError, BudgetExceeded, InDoubt, JournalError, UserError
 from agentkit.events import Run, Step
+from agentkit.observe.why import explain
 from agentkit.testing import Call, ScriptedModel
 
 CUT = "half of \ud83d"
@@ -301,3 +302,23 @@ def test_a_price_that_cannot_be_is_none(cost: float) -> None:
     reply = ModelResponse(parts=[], usage=RequestUsage(input_tokens=1), model_name="gpt-5")
     reply.usage.cost = cost  # type: ignore[assignment]
     assert models.price(reply) is None
+
+
+def test_why_knows_what_was_recorded_before_a_run_that_came_less_far(world: World) -> None:
+    def sized(size: int) -> Any:
+        @agentkit.tool(effects="once")
+        def measure(at: int) -> int:
+            """Measure."""
+            return at * size
+
+        return measure
+
+    world.run(world.agent(Call("measure", {"at": 1}), sized(2)))
+    edited = world.agent(Call("measure", {"at": 1}), sized(3))
+    with pytest.raises(InDoubt) as doubt:
+        world.run(edited)
+    with agentkit.session("test", folder=world.folder) as opened:
+        opened.settle(doubt.value.step, "redo")
+        answer = asyncio.run(ask(edited, "go"))
+        told = [str(reason) for reason in explain(opened.store, answer.run.id)]
+    assert told[0].startswith(f"step 2 tool measure: live, unlike step {doubt.value.step}: code was ")
