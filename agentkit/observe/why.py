@@ -114,7 +114,7 @@ def _reason(store: Store, step: Step, other: Step | None) -> Reason:
 
 
 def _elsewhere(store: Store, step: Step, new: Row) -> Row | None:
-    """The recording that is most like this one where the run before did not come this far: the same call if possible."""
+    """The recording most like this one, where the run before did not come this far: of the same call if any."""
     rows = store.nearest(kind=new.kind, name=new.name, agent=new.agent, before=new.id, limit=_LOOKED_AT)
     others = [row for row in rows if row.run != step.run]
     return next((row for row in others if row.slot == new.slot), others[0] if others else None)

@@ -75,16 +75,16 @@ def look(at: int) -> int:
 def test_a_forked_process_runs_sync_tools_in_threads_of_its_own(world: World) -> None:
     with agentkit.session("test", folder=world.folder):
         agent = world.agent(Call("look", {"at": 1}), look)
-        assert agent.run_sync("before").output == "fin"
+        assert asyncio.run(agent.run("before")).output == "fin"
         child = os.fork()
         if not child:
             try:
-                os._exit(0 if agent.run_sync("in the child").output == "fin" else 1)
+                os._exit(0 if asyncio.run(agent.run("in the child")).output == "fin" else 1)
             finally:
                 os._exit(2)
         ended = _ended(child, seconds=20)
         assert ended == 0
-        assert agent.run_sync("after").output == "fin"
+        assert asyncio.run(agent.run("after")).output == "fin"
     # The next process replays what the child has recorded.
     asked = world.asked
     assert world.run(agent, "in the child").output == "fin"
