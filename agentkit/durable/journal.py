@@ -36,7 +36,7 @@ from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, C
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
-from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
 from agentkit.events import Event
 
 _JOIN_POLL_SECONDS = 0.05
@@ -452,8 +452,8 @@ class Journal:
 
     async def _failed(self, frame: StepFrame, error: BaseException) -> None:
         # Where in a program it was stands below the cell; the record has one line.
-        told = error.headline if isinstance(error, SandboxError) else str(error)
-        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {told}"))
+        said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else told(error)
+        text = bounded(self.redactor.scrub(said))
         if frame.arrivals is not None:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()
