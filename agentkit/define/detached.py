@@ -64,6 +64,8 @@ class Detached(httpx2.AsyncBaseTransport):
         digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
         file = None if place is None or digest is None else place.where(digest)
         if by is None or place is None or file is None or (opened := await _open(by)) is None:
+            if place is not None:
+                place.leaves()
             return await self._direct.handle_async_request(request)
         line, reader, writer = opened
         order = {
@@ -166,6 +168,6 @@ class _Answer(httpx2.AsyncByteStream):
         return sort, content
 
 
-def _error(name: str) -> type[httpx2.TransportError]:
+def _error(name: str) -> type[httpx2.RequestError]:
     kind = getattr(httpx2, name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, httpx2.TransportError) else httpx2.ReadError
+    return kind if isinstance(kind, type) and issubclass(kind, httpx2.RequestError) else httpx2.ReadError

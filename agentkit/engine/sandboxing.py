@@ -206,6 +206,7 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
 
 def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> AgentRunFrame:
     execution = execution_of(session)
+    session.keep_secret()
     return AgentRunFrame(
         id=uuid.uuid4().hex[:8],
         agent=script.name,

@@ -42,6 +42,7 @@ from agentkit.notebook.line import Line
 from agentkit.observe import panel, wording
 from agentkit.observe.trace import Trace
 from agentkit.observe.why import diverged, explain
+from agentkit.observe.wording import needs_a_person
 
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
@@ -185,15 +186,18 @@ def glance(desk: Desk, line: Line) -> Reply:
     newest = session.runs(limit=1)
     last = panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"
     rows = [
-        ("session", f"{session.label} · mode {session.mode} · model {session.model}"),
+        ("session", f"{session.label} · mode {session.mode} · model {models.spoken(session.model)}"),
         ("journal", str(session.path)),
         ("agents", agents),
         ("last run", last),
     ]
     waiting = [one.id for one in decided.everything(session.store) if one.decision is None]
     rows += [("waiting", f"{_counted(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
-    doubt = [row for row in session.in_doubt() if str(row.id) not in waiting]
+    open_ = [row for row in session.in_doubt() if str(row.id) not in waiting]
+    doubt = [row for row in open_ if needs_a_person(row)]
     rows += [("in doubt", f"{_counted(len(doubt), 'step')}: %agent settle lists them")] if doubt else []
+    rest = len(open_) - len(doubt)
+    rows += [("cut off", f"{_counted(rest, 'step')}: run the cell again to go on")] if rest else []
     return _said("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
 
 
@@ -267,7 +271,11 @@ def forget(desk: Desk, line: Line) -> Reply:
 def settle(desk: Desk, line: Line) -> Reply:
     if not line.word:
         rows = desk.session.in_doubt()
-        told = [f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end" for row in rows]
+        told = [
+            f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end"
+            + ("" if needs_a_person(row) else "; the next run goes on with it unasked")
+            for row in rows
+        ]
         return _said("\n".join(told) or "nothing is in doubt")
     chosen = [action for action in ("redo", "result", "stop") if line.has(action)]
     if not line.word.isdigit() or len(chosen) != 1:
@@ -298,7 +306,7 @@ def model(desk: Desk, line: Line) -> Reply:
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
         desk.session.model = chosen
-    return _said(f"agents that name no model are built with {desk.session.model}")
+    return _said(f"agents that name no model are built with {models.spoken(desk.session.model)}")
 
 
 def mode(desk: Desk, line: Line) -> Reply:

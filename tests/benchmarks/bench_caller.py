@@ -44,7 +44,10 @@ async def measure(root: str, folder: Path, *, stream: bool) -> dict[str, list[tu
             for way in found:
                 arrivals.set(
                     Pigeonhole(
-                        folder / ".agentkit" / "inbox", f"{'ab' * 32}.{number}.{len(way)}", clean=lambda text: True
+                        folder / ".agentkit" / "inbox",
+                        f"{'ab' * 32}.{number}.{len(way)}",
+                        journal=str,
+                        clean=lambda text: True,
                     )
                 )
                 caller.set(opened.calling if way == "caller" else None)
