@@ -30,7 +30,7 @@ _MANY = 1_000_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; an error of agentkit is one line on standard error and exit status 1."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.do(options))
     except AgentKitError as error:
@@ -42,10 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="agentkit", description="LLM agents in notebooks: nothing is paid for twice.")
-    parser.add_argument("--version", action="version", version=f"agentkit {version('jupyter-agentkit')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> ArgumentParser:
+    """What the command line understands."""
+    root = ArgumentParser(prog="agentkit", description="LLM agents in notebooks: nothing is paid for twice.")
+    root.add_argument("--version", action="version", version=f"agentkit {version('jupyter-agentkit')}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="execute the first notebook twice and show what each time cost")
     demo.set_defaults(do=_demo)
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
@@ -57,9 +58,9 @@ def _parser() -> ArgumentParser:
     _add_approvals(commands.add_parser("approvals", help="list what waits for a person, and decide"))
     _add_budget(commands.add_parser("budget", help="show what is limited and how much of it is used, or limit it"))
     caller = commands.add_parser("caller", parents=[_where()], help="the process that ends the calls a kernel began")
-    caller.add_argument("what", choices=("status", "stop"), nargs="?", default="status")
+    caller.add_argument("what", choices=("status", "stop"), nargs="?", default="status", help="default: status")
     caller.set_defaults(do=_caller)
-    return parser
+    return root
 
 
 def _add_budget(parser: ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def _where() -> ArgumentParser:
 
 
 def _add_export(parser: ArgumentParser) -> None:
-    parser.add_argument("notebook", type=Path)
+    parser.add_argument("notebook", type=Path, help="the saved notebook")
     parser.add_argument("-o", "--output", type=Path, default=Path("pipeline.py"), help="default: pipeline.py")
     parser.add_argument("--target", default="flyte", help="flyte (default) or script, a plain asyncio program")
     parser.add_argument("--check", action=BooleanOptionalAction, default=True, help="prove that it is the same program")
@@ -90,8 +91,10 @@ def _add_export(parser: ArgumentParser) -> None:
 
 
 def _add_run(parser: ArgumentParser) -> None:
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("notebook", type=Path, help="the notebook to execute")
+    parser.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter; may be repeated"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.ipynb", help="where the executed notebook goes")
     parser.add_argument("--wait", action="store_true", help="stay while a question waits: `agentkit approvals decide`")
     parser.add_argument("--timeout", type=float, help="seconds for each cell (default: none)")
@@ -105,7 +108,7 @@ def _add_approvals(parser: ArgumentParser) -> None:
     ls.set_defaults(do=_approvals)
 
     decide = verbs.add_parser("decide", parents=[_where()], help="decide; without an option: approve")
-    decide.add_argument("ids", nargs="+", metavar="ID")
+    decide.add_argument("ids", nargs="+", metavar="ID", help="as `agentkit approvals ls` shows it")
     chosen = decide.add_mutually_exclusive_group()
     chosen.add_argument("--edit", metavar="JSON", help="approve the call with these arguments")
     chosen.add_argument("--deny", nargs="?", const="", metavar="WHY", help="do not make the call")
@@ -127,7 +130,7 @@ def _add_journal(parser: ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     ls = verbs.add_parser("ls", parents=[where], help="list the runs, newest first")
-    ls.add_argument("--agent")
+    ls.add_argument("--agent", help="only runs of this agent")
     ls.add_argument("--label", help="the notebook's name")
     ls.add_argument("-n", type=int, default=20, dest="limit", help="how many (default 20)")
     ls.set_defaults(do=_ls)
@@ -141,21 +144,21 @@ def _add_journal(parser: ArgumentParser) -> None:
 
     erase = verbs.add_parser("erase", parents=[where], help="really delete records, the file is compacted")
     chosen = erase.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--run", metavar="RUN")
-    chosen.add_argument("--step", type=int)
-    chosen.add_argument("--agent")
-    chosen.add_argument("--before", type=_date, metavar="YYYY-MM-DD")
-    chosen.add_argument("--everything", action="store_true")
+    chosen.add_argument("--run", metavar="RUN", help="one run")
+    chosen.add_argument("--step", type=int, help="one step")
+    chosen.add_argument("--agent", help="all runs of an agent")
+    chosen.add_argument("--before", type=_date, metavar="YYYY-MM-DD", help="what is older than that day")
+    chosen.add_argument("--everything", action="store_true", help="all records")
     erase.add_argument("--yes", action="store_true", help="do not ask")
     erase.set_defaults(do=_erase)
 
     export = verbs.add_parser("export", parents=[where], help="write what a notebook needs as one portable file")
-    export.add_argument("notebook", type=Path)
+    export.add_argument("notebook", type=Path, help="the notebook whose steps are wanted")
     export.add_argument("-o", "--output", type=Path, help="the file to write (default: beside the notebook)")
     export.set_defaults(do=_export)
 
     attach = verbs.add_parser("attach", parents=[where], help="take a portable file into the journal")
-    attach.add_argument("file", type=Path)
+    attach.add_argument("file", type=Path, help="what `agentkit journal export` wrote")
     attach.set_defaults(do=_attach)
 
 

@@ -126,9 +126,10 @@ def _row(line: Line) -> str:
 
 
 def _cells(line: Line, name: str, state: str, bar: str, *, took: str, tokens: str, price: str, opened: str = "") -> str:
-    indent = f";padding-left:{18 * min(line.depth, 8)}px" if line.depth else ""
+    # Inside the column: what is added to its width would move the columns after it.
+    indent = f'<span style="padding-left:{18 * min(line.depth, 8)}px"></span>' if line.depth else ""
     columns = (
-        _column(0, name, f";overflow:hidden;text-overflow:ellipsis{indent}")
+        _column(0, indent + name, ";overflow:hidden;text-overflow:ellipsis")
         + _column(1, f"{wording.GLYPHS[state]} {state}" if state else "", f";color:{COLOURS[state]}" if state else "")
         + _column(2, bar)
         + "".join(_column(place, inner) for place, inner in enumerate((took, tokens, price), start=3))
