@@ -85,6 +85,7 @@ class Machine(Warm):
         self.disk = Disk(folder, kind=kind, seed=seed)
         self._runtime = folder / "runtime"
         self._counted: set[int] = set()
+        self._dark = False
         self._name = folder / "boot_id"
         self._name.touch()
         subprocess.run(["mount", "--bind", str(self._name), str(_BOOT)], check=True)
@@ -109,10 +110,13 @@ class Machine(Warm):
         there = [pid, *_callers()]
         for each in there:
             os.kill(each, signal.SIGSTOP)
-        _wait_for_standstill(there)
-        self.disk.cut()
-        for each in there:
-            os.kill(each, signal.SIGKILL)
+        try:
+            _wait_for_standstill(there)
+            self.disk.cut()
+        finally:
+            self._dark = True
+            for each in there:
+                os.kill(each, signal.SIGKILL)
 
     def _kill(self, pid: int, handle: int, first: int, within: float) -> bool:
         """Now and then before anything was asked: the journal is made, or opened after the cut before."""
@@ -128,7 +132,9 @@ class Machine(Warm):
         project.mkdir(exist_ok=True)
         killed = super().life(folder, within=within)
         _bury(_callers())
-        if killed:
+        # Also where the life had just ended by itself: what it told must be there.
+        if self._dark:
+            self._dark = False
             self.disk.restore()
             self._boot()
             self._look(folder)
