@@ -89,6 +89,7 @@ class Machine(Warm):
         self.disk = Disk(folder, kind=kind, seed=seed)
         self._runtime = folder / "runtime"
         self._counted: set[int] = set()
+        self._dark = False
         self._name = folder / "boot_id"
         self._name.touch()
         subprocess.run(["mount", "--bind", str(self._name), str(_BOOT)], check=True)
@@ -113,10 +114,13 @@ class Machine(Warm):
         there = [*victims, *_callers()]
         for each in there:
             os.kill(each, signal.SIGSTOP)
-        _wait_for_standstill(there)
-        self.disk.cut()
-        for each in there:
-            os.kill(each, signal.SIGKILL)
+        try:
+            _wait_for_standstill(there)
+            self.disk.cut()
+        finally:
+            self._dark = True
+            for each in there:
+                os.kill(each, signal.SIGKILL)
 
     def _kill(self, folder: Path, pid: int, handle: int, first: int, plan: Plan) -> list[Kill]:
         """Now and then before anything was asked: the journal is made, or opened after the cut before."""
@@ -132,7 +136,9 @@ class Machine(Warm):
         project.mkdir(exist_ok=True)
         life = super().life(folder, job=job, plan=plan)
         _bury(_callers())
-        if life.end == "killed":
+        # Also where the life had just ended by itself: what it told must be there.
+        if self._dark:
+            self._dark = False
             self.disk.restore()
             self._boot()
             self._look(folder)
