@@ -31,7 +31,7 @@ AgentKitError
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -55,6 +55,32 @@ def _typos(typed: str, meant: str) -> int:
             row.append(least)
         older, before = before, row
     return before[-1]
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors that a group of errors is made of, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def reason(error: BaseException) -> str:
+    """What an error says. One that only says that there was no connection says why, as far as its causes know it."""
+    text = str(error)
+    if text != "Connection error.":
+        return text
+    cause = error
+    while (behind := cause.__cause__ or cause.__context__) is not None:
+        cause = behind
+    model = getattr(error, "model_name", None) or "the model"
+    return text if cause is error else f"no connection to {model}: {str(cause) or type(cause).__name__}"
+
+
+def told(error: BaseException) -> str:
+    """Kind and text of an error on record; a group of errors tells each of its members."""
+    return "; then ".join(f"{type(one).__name__}: {reason(one)}" for one in leaves(error))
 
 
 class AgentKitError(Exception):

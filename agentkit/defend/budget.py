@@ -230,8 +230,9 @@ def typed(node: Node, limit: Limit, amount: int) -> str:
 
 
 def scope_of(node: Node) -> str:
-    """How a scope is called on the line."""
-    return node.name if node.level == "agent" else node.level
+    """How a scope is called on the line: a sub-agent by the way to it, since it has limits of its own there."""
+    way = [one.name for one in node.lineage() if one.level == "agent"]
+    return "/".join(way) or node.level
 
 
 def merged(old: Sequence[Limit], new: Sequence[Limit]) -> tuple[Limit, ...]:

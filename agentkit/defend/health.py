@@ -22,6 +22,8 @@ _TABLE = (
 )
 _LONGEST = 480.0
 _PROBE_SECONDS = 120.0
+_BACK = 5.0
+"""A clock that was set back by more than this says nothing of how long ago something was."""
 """After so long a probe is taken for dead, with the kernel that made it."""
 
 
@@ -63,7 +65,7 @@ class Circuit:
     def state(self, now: float) -> State:
         if self.opened is None:
             return "closed"
-        return "half-open" if self.probe and now < self.probed + _PROBE_SECONDS else "open"
+        return "half-open" if self.probe and self.probed - _BACK < now < self.probed + _PROBE_SECONDS else "open"
 
     def closed_for(self, now: float) -> float:
         """Seconds until somebody may ask again; 0 when that is now."""
@@ -71,7 +73,7 @@ class Circuit:
             return 0.0
         if self.state(now) == "half-open":
             return max(1.0, self.probed + _PROBE_SECONDS - now)
-        return max(0.0, self.opened + self.open_for - now)
+        return max(0.0, self.opened + self.open_for - now) if now > self.opened - _BACK else 0.0
 
     def probing(self, who: str, now: float) -> Circuit:
         return replace(self, probe=who, probed=now)

@@ -24,6 +24,8 @@ T = TypeVar("T")
 VARIABLE: Final = "AGENTKIT_BUDGETS"
 _BUSY_SECONDS: Final = 10.0
 _MINUTE: Final = 60
+_AHEAD: Final = 2
+"""A clock that was set back leaves what was counted in the future, which must not be waited for."""
 _KEPT_SECONDS: Final = 7 * 24 * 3600.0
 _NOTHING: Final = (0, 0, 0, 0, 0, 0)
 _PLACE: Final = {"usd": 0, "tokens": 1, "requests": 2}
@@ -415,7 +417,8 @@ def _until(
         return None
     surplus = used + wanted - limit.amount
     for second, tokens in db.execute(
-        "SELECT second, tokens FROM minute WHERE node = ? AND second > ? ORDER BY second", (node, now - _MINUTE)
+        "SELECT second, tokens FROM minute WHERE node = ? AND second > ? AND second <= ? ORDER BY second",
+        (node, now - _MINUTE, now + _AHEAD),
     ):
         if surplus <= 0:
             break
@@ -434,12 +437,13 @@ def _row(db: sqlite3.Connection, node: int, bucket: str) -> Any:
 
 
 def _minute(db: sqlite3.Connection, node: int, now: float) -> int:
-    row = db.execute("SELECT sum(tokens) FROM minute WHERE node = ? AND second > ?", (node, now - _MINUTE)).fetchone()
+    lately = "SELECT sum(tokens) FROM minute WHERE node = ? AND second > ? AND second <= ?"
+    row = db.execute(lately, (node, now - _MINUTE, now + _AHEAD)).fetchone()
     return int(row[0] or 0)
 
 
 def _spend_minute(db: sqlite3.Connection, node: int, tokens: int, now: float) -> None:
-    db.execute("DELETE FROM minute WHERE node = ? AND second <= ?", (node, now - _MINUTE))
+    db.execute("DELETE FROM minute WHERE node = ? AND (second <= ? OR second > ?)", (node, now - _MINUTE, now + _AHEAD))
     # Counted at the end of its second, so that it is let go of a little late and never early.
     db.execute(
         "INSERT INTO minute VALUES (?, ?, ?) "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -35,7 +35,7 @@ class Caller(Protocol):
     """How a request finds the caller; None where requests are made directly."""
 
     async def line(self, *, again: bool = False) -> Line | None: ...
-    def died(self) -> None: ...
+    def died(self, line: Line) -> None: ...
 
 
 caller: ContextVar[Caller | None] = ContextVar("agentkit_caller", default=None)
@@ -77,7 +77,7 @@ class Detached(httpx2.AsyncBaseTransport):
             "timeout": request.extensions.get("timeout"),
             "proxy": proxy(request.url),
         }
-        answer = _Answer(reader, writer, by)
+        answer = _Answer(reader, writer, lambda: by.died(line))
         try:
             writer.write(frame(b"C", order) + frame(b"B", request.content))
             if json.loads(await answer.next(b"J"))["joined"]:
@@ -100,8 +100,8 @@ async def _open(by: Caller) -> tuple[Line, asyncio.StreamReader, asyncio.StreamW
         try:
             return line, *await asyncio.open_unix_connection(line.address, limit=2**20)
         except OSError:
-            continue
-    by.died()
+            if again:
+                by.died(line)
     return None
 
 
@@ -117,10 +117,10 @@ async def _response(answer: _Answer, request: httpx2.Request) -> httpx2.Response
 
 
 class _Answer(httpx2.AsyncByteStream):
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, by: Caller) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, died: Callable[[], None]) -> None:
         self._reader = reader
         self._writer = writer
-        self._by = by
+        self._died = died
         self._loop = asyncio.get_running_loop()
         self._heard = self._waiting = False
         self._watch = self._loop.call_later(_SILENT_SECONDS, self._listen, False)
@@ -159,7 +159,7 @@ class _Answer(httpx2.AsyncByteStream):
                 self._heard = True
                 sort, content = await read_frame(self._reader)
         except (asyncio.IncompleteReadError, OSError) as error:
-            self._by.died()
+            self._died()
             raise httpx2.ReadError("the process that made this call (the caller) has ended") from error
         self._heard, self._waiting = True, False
         if sort == b"X":

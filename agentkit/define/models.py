@@ -29,6 +29,8 @@ from agentkit.errors import MissingExtra, UserError
 
 DEFAULT = "offline"
 _SHORTEST_KEY = 20
+_FORTUNE = 1e6
+_MOST_TOKENS = 10**12
 _USER_INFO = re.compile(r"//[^/\s|]*@")
 
 _OWN_EXTRAS = frozenset({"anthropic", "google", "mcp"})
@@ -245,13 +247,23 @@ def _bare(url: SplitResult) -> str:
 def price(response: ModelResponse) -> float | None:
     """What a reply costs in USD at list price, 0.0 for `offline`, None where no price is known."""
     if response.usage.cost is not None:
-        return float(response.usage.cost)
+        return _believed(float(response.usage.cost))
     if not response.model_name:
         return None
     try:
-        return float(response.cost().total_price)
-    except (LookupError, ValueError):
+        return _believed(float(response.cost().total_price))
+    except (LookupError, ValueError, ArithmeticError):
         return None
+
+
+def _believed(dollars: float) -> float | None:
+    """A price that a server gives, or that follows from its counts: less than nothing is none, and so is a fortune."""
+    return dollars if 0 <= dollars <= _FORTUNE else None
+
+
+def tokens(counted: int) -> int:
+    """A count that a server gives: a wrong one must not lose the reply, and not give back what others have used."""
+    return min(max(counted, 0), _MOST_TOKENS)
 
 
 def list_price(model: Model, usage: RequestUsage) -> float | None:

@@ -35,11 +35,15 @@ class Flight:
 
 
 class Flights:
-    """The steps that are looked up or performed just now, by any thread of this process."""
+    """The steps that are looked up or performed just now, by any thread of this process.
+
+    `landings` counts those that have ended: what was looked up before holds as long as it stays the same.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[tuple[bytes, int], Flight] = {}
+        self.landings = 0
 
     def take_off(self, key: bytes, n: int) -> tuple[Flight, bool]:
         """The flight of this step, and whether it is the caller's own."""
@@ -55,6 +59,7 @@ class Flights:
     def land(self, flight: Flight) -> None:
         with self._lock:
             del self._flights[flight.key, flight.n]
+            self.landings += 1
         flight.landed.set_result(None)
 
     def get(self, key: bytes, n: int) -> Flight | None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from agentkit.durable.flights import Flight
@@ -242,6 +242,34 @@ def step_event(
     shared: bool = False,
 ) -> Step:
     """The step as it stands now, for those who listen, told where it was asked for."""
+    within = _within(run, current_step.get())
+    return _event(
+        row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within
+    )
+
+
+def live_event(
+    frame: StepFrame, row: Row, status: Literal["started", "done", "failed", "cancelled"], ended: float | None = None
+) -> Step:
+    """The same of a step under way; what tells of it may be the step itself, or a thread that is in no step."""
+    within = _within(frame.run, frame.outer)
+    return _event(
+        row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=ended, within=within
+    )
+
+
+def _event(
+    row: Row,
+    run: RunFrame,
+    ord: int,
+    *,
+    status: Literal["started", "done", "failed", "cancelled"],
+    replayed: bool,
+    started: float,
+    ended: float | None,
+    within: int | None,
+    shared: bool = False,
+) -> Step:
     recorded = None if row.ended is None else row.ended - row.started
     return Step(
         run=run.id,
@@ -263,16 +291,8 @@ def step_event(
         request=row.request,
         result=row.result,
         error=row.error,
-        within=_within(run, current_step.get()),
+        within=within,
     )
-
-
-def live_event(
-    frame: StepFrame, row: Row, status: Literal["started", "done", "failed", "cancelled"], ended: float | None = None
-) -> Step:
-    """The same of a step under way; what tells of it may be the step itself, or a thread that is in no step."""
-    event = step_event(row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=ended)
-    return replace(event, within=_within(frame.run, frame.outer))
 
 
 def _within(run: RunFrame, outer: StepFrame | None) -> int | None:

@@ -15,6 +15,7 @@ from agentkit.durable.records import Row
 
 _SUM = hashlib.sha256().digest_size
 _WAITING = "waiting"
+_AGAIN = "again"
 
 
 class Pigeonhole:
@@ -31,13 +32,18 @@ class Pigeonhole:
         self._refusals = 0
         self._waits = False
         self._rejoined = False
+        self._again = False
         self.lost = False
-        self.lost_and_asked_again = False
 
     @property
     def answered(self) -> bool:
         """Whether all that the step needed had arrived in an earlier life."""
         return bool(self._held or self._rejoined) and self._asked == 0
+
+    @property
+    def lost_and_asked_again(self) -> bool:
+        """In this life or in an earlier one, whose end may have come before the answer to what was asked again."""
+        return self._again or self._mark(_AGAIN).exists()
 
     def find(self, request: bytes) -> bytes | None:
         """The answer to this very request that arrived before; a half-written one is as good as none."""
@@ -51,14 +57,14 @@ class Pigeonhole:
         """It is on disk now that no request has left, until one does."""
         self._waits = True
         # Where it cannot be written the step is only listed as possibly paid twice when it need not be.
-        with suppress(OSError):
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            os.close(os.open(self._waiting, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._set(_WAITING)
 
     def asked(self) -> None:
         self._asked += 1
         self._open += 1
-        self.lost_and_asked_again |= self.lost
+        if self.lost:
+            self._again = True
+            self._set(_AGAIN)
 
     def joined(self) -> None:
         """What was asked turned out to be under way since an earlier life: nothing is paid for again."""
@@ -74,7 +80,7 @@ class Pigeonhole:
 
     def leaves(self) -> None:
         """A request leaves: from now on it may be paid for."""
-        self._waiting.unlink(missing_ok=True)
+        self._mark(_WAITING).unlink(missing_ok=True)
 
     def once(self, request: bytes) -> str:
         """What this request is called at its server in every life of this step, and nothing else ever is.
@@ -103,14 +109,19 @@ class Pigeonhole:
 
     def drop(self) -> None:
         """The step is recorded, or its answer could not be used."""
-        for file in (*self._held, *([self._waiting] if self._waits else ())):
+        marks = [self._mark(_WAITING)] if self._waits else []
+        for file in (*self._held, *marks, self._mark(_AGAIN)):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         self._held.clear()
 
-    @property
-    def _waiting(self) -> Path:
-        return self._folder / f"{self._name}.{_WAITING}"
+    def _set(self, mark: str) -> None:
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            os.close(os.open(self._mark(mark), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def _mark(self, mark: str) -> Path:
+        return self._folder / f"{self._name}.{mark}"
 
     def _file(self, request: bytes) -> Path:
         return self._folder / f"{self._name}.{request.hex()[:32]}"

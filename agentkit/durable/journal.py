@@ -36,7 +36,7 @@ from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, C
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
-from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
 from agentkit.events import Event
 
 _JOIN_POLL_SECONDS = 0.05
@@ -82,6 +82,7 @@ class Journal:
         ord = run.next_ord()
         started = time.time()
         # What is on record needs nobody's turn.
+        landings = self._flights.landings
         if (found := self._find(call, n, run)) is not None and self._replays(found, call, run):
             return self._replay(found.row, call, run, ord=ord, started=started)
         while True:
@@ -90,7 +91,9 @@ class Journal:
                 await flight.wait()
                 continue
             try:
-                performed = await self._attempt(flight, call, run, body, ord=ord, started=started)
+                if self._flights.landings != landings:
+                    found = self._find(call, n, run)
+                performed = await self._attempt(flight, found, call, run, body, ord=ord, started=started)
             except InDoubt as doubtful:
                 if not await self.settle_doubt(doubtful):
                     raise
@@ -119,6 +122,7 @@ class Journal:
     async def _attempt(
         self,
         flight: Flight,
+        found: Found | None,
         call: Call,
         run: RunFrame,
         body: Callable[[], Awaitable[Payload]],
@@ -127,7 +131,6 @@ class Journal:
         started: float,
     ) -> Performed | None:
         """Replay or perform; None when another process has been at it, so that it is to be looked up again."""
-        found = self._find(call, flight.n, run)
         if found is not None and self._replays(found, call, run):
             return self._replay(found.row, call, run, ord=ord, started=started)
         if found is not None and await self._waited_for_other(found.row):
@@ -452,8 +455,8 @@ class Journal:
 
     async def _failed(self, frame: StepFrame, error: BaseException) -> None:
         # Where in a program it was stands below the cell; the record has one line.
-        told = error.headline if isinstance(error, SandboxError) else str(error)
-        text = bounded(self.redactor.scrub(f"{type(error).__name__}: {told}"))
+        said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else told(error)
+        text = bounded(self.redactor.scrub(said))
         if frame.arrivals is not None:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()

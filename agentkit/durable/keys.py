@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
@@ -65,6 +65,7 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {
 _COMMON = frozenset({SystemPromptPart, UserPromptPart, ToolReturnPart, TextPart, ThinkingPart, ToolCallPart})
 # What a response cost is on record with its step; the conversation holds what was said.
 _COUNTED = {"usage"}
+_OPTIONAL: dict[type, tuple[str, ...]] = {}
 _CALL_ID = re.compile(r'"tool_call_id":"([^"\\]*)"')
 
 
@@ -198,8 +199,21 @@ def _whole(message: ModelMessage) -> str:
     if metadata and "agentkit" in metadata:
         message = replace(message, metadata={k: v for k, v in metadata.items() if k != "agentkit"} or None)
     if _COMMON.issuperset(map(type, message.parts)):
-        return to_json(message, bytes_mode="base64", exclude=_COUNTED).decode()
+        return to_json(message, bytes_mode="base64", exclude=_unsaid(message)).decode()
     return _ADAPTERS[type(message)].dump_json([message], exclude={"__all__": _COUNTED})[1:-1].decode()
+
+
+def _unsaid(message: ModelMessage) -> dict[str, Any]:
+    """What is not written: the usage, and what is None and is read back as None where it is not there."""
+    parts = {place: _absent(part) for place, part in enumerate(message.parts)}
+    return {**dict.fromkeys((*_COUNTED, *_absent(message)), True), "parts": parts}
+
+
+def _absent(value: Any) -> set[str]:
+    cls = type(value)
+    if cls not in _OPTIONAL:
+        _OPTIONAL[cls] = tuple(f.name for f in fields(cls) if f.default is None and f.name != "metadata")
+    return {name for name in _OPTIONAL[cls] if getattr(value, name) is None}
 
 
 def restore(bodies: Sequence[bytes], redactor: Redactor | None = None) -> list[ModelMessage]:

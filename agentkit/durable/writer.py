@@ -25,7 +25,8 @@ Urgency = Literal["intent", "result", "plain"]
 """An intent is refused when its result might not fit; a result may use the room set aside and cannot be cancelled."""
 
 _NOTE_SECONDS: Final = 0.5
-_CHECKPOINT_BATCHES: Final = 200
+# The log is begun anew after each: a sync of blocks that the file has already costs less than one that makes it grow.
+_CHECKPOINT_BATCHES: Final = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.session import Last, Session, current, execution_of
-from agentkit.errors import Interrupted, Stopped
+from agentkit.errors import Interrupted, JournalError, Stopped, told
 from agentkit.events import Mode, Run, Scope
 
 _PROMPT_CHARACTERS = 2_000
@@ -428,7 +429,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         status=_status(error, finished=result is not None),
         ended=time.time(),
         output=bounded(session.redactor.scrub(str(result.output)), _OUTPUT_CHARACTERS) if result else "",
-        error=None if error is None else bounded(session.redactor.scrub(f"{type(error).__name__}: {error}")),
+        error=None if error is None else bounded(session.redactor.scrub(told(error))),
         walked=_walked(frame),
         notes=tuple(frame.notes),
     )
@@ -441,11 +442,20 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
             nodes=head.nodes if head else (),
         )
         if not isinstance(error, asyncio.CancelledError | GeneratorExit):
-            await asyncio.wrap_future(written)
+            await put_down(session, ended, written)
     if frame.execution is session.execution and recording.record.parent_run is None:
         session.last_runs.append((frame.agent, Last(run=frame.id, cell=frame.execution.cell)))
     recording.record = ended
     session.emit(ended)
+
+
+async def put_down(session: Session, ended: Run, written: Future[None]) -> None:
+    """Wait until the end of a run is on disk; where it cannot be, those who look at the run are told all the same."""
+    try:
+        await asyncio.wrap_future(written)
+    except JournalError as error:
+        session.emit(replace(ended, status="failed", error=ended.error or bounded(told(error))))
+        raise
 
 
 def _walked(frame: AgentRunFrame) -> str:

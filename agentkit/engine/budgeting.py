@@ -54,6 +54,8 @@ class Budgets:
         self._cells: defaultdict[str, Amounts] = defaultdict(Amounts)
         self._answers: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         self._built: dict[Node, Budget | None] = {}
+        self._since: dict[str, float] = {}
+        self._began = time.time()
         self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, Node], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._declined: set[tuple[str, Node, Limit]] = set()
         self._raises: dict[str, Raises] = {}
@@ -78,6 +80,7 @@ class Budgets:
     def built(self, name: str, budget: Budget | None) -> None:
         """An agent's budget is what its build says, until `%agent budget` says something else."""
         node = self.node(name)
+        self._since[name] = time.time()
         if budget is not None or self.ledger is not None:
             book = ledger(default_path())
             book.later(partial(self._take_over, book, node, budget)).result()
@@ -104,7 +107,11 @@ class Budgets:
 
     def _begin(self, book: Ledger, frame: AgentRunFrame, budget: Budget | None) -> None:
         if budget is not None and self._built.get(frame.place) is not budget:
-            self._take_over(book, frame.place, budget)
+            if book.set_at(frame.place) > self._since.get(frame.agent, self._began):
+                # What was typed since it was built holds, also where its first run is inside another agent's.
+                self._built[frame.place] = budget
+            else:
+                self._take_over(book, frame.place, budget)
         frame.gauges = _gauges(book, frame)
 
     def leave(self, frame: AgentRunFrame) -> None:

@@ -31,7 +31,7 @@ _ANSWER_SECONDS = 5.0
 _INHERITED = re.compile(
     r"^(PATH|HOME|LANG|LC_.*|TMPDIR|XDG_RUNTIME_DIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_(FILE|DIR)|VIRTUAL_ENV)$"
 )
-NOTE = "the caller ended while it made a call: that call may have been paid, and was made again directly"
+NOTE = "the caller ended while it made a call: what was under way may have been paid, and was asked again"
 
 
 class Calling:
@@ -69,9 +69,11 @@ class Calling:
             return self._line
         return await asyncio.to_thread(self._meet, self._line)
 
-    def died(self) -> None:
-        """It ended under a call. Where that happens again, it cannot live."""
+    def died(self, line: Line) -> None:
+        """It ended under a call, or under several, which all say so. Where another does too, it cannot live."""
         with self._lock:
+            if self._line != line:
+                return
             self._forget()
             self._deaths += 1
         self._remark(NOTE)

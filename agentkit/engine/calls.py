@@ -254,8 +254,8 @@ def _read_response(
 ) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
     usage = Usage(
-        input_tokens=response.usage.input_tokens,
-        output_tokens=response.usage.output_tokens,
+        input_tokens=models.tokens(response.usage.input_tokens),
+        output_tokens=models.tokens(response.usage.output_tokens),
         cost=models.price(response),
     )
     answered = member or names.get(response.model_name or "")

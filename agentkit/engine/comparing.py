@@ -17,7 +17,8 @@ from pydantic_ai.models import Model
 from agentkit.define import models
 from agentkit.engine.agent import durable
 from agentkit.engine.run import Answer, ask
-from agentkit.errors import UserError
+from agentkit.engine.session import current
+from agentkit.errors import UserError, told
 from agentkit.events import Step
 
 _JUDGE = """You grade one answer to one task. Judge only what is asked: is the answer right, complete and to the point?
@@ -79,10 +80,10 @@ async def compare(
     if len(named) != len(chosen) or not named:
         raise UserError("--models: name each model once, with commas between: openai:gpt-5,offline")
     resolved = [models.resolve(one) for one in named.values()]
-    told = durable(agent)
+    durably = durable(agent)
     names = list(named)
     lanes = [
-        _repeated(told, name, model, number, prompt, repeat=repeat, deps=deps)
+        _repeated(durably, name, model, number, prompt, repeat=repeat, deps=deps)
         for name, model in zip(names, resolved, strict=True)
         for number, prompt in enumerate(prompts)
     ]
@@ -112,10 +113,15 @@ async def _repeated(
         try:
             answer = await ask(agent, prompt, deps=deps, more={"model": model})
         except Exception as error:  # noqa: BLE001 - one model that fails is a result of the comparison
-            found.append(replace(empty, error=f"{type(error).__name__}: {error}"))
+            found.append(replace(empty, error=_scrubbed(told(error))))
         else:
             found.append(_measured(empty, answer))
     return found
+
+
+def _scrubbed(text: str) -> str:
+    session = current()
+    return text if session is None else session.redactor.scrub(text)
 
 
 def _measured(sample: Sample, answer: Answer) -> Sample:
@@ -176,7 +182,7 @@ async def _graded(samples: Sequence[Sample], prompts: Sequence[str], judge: Mode
         try:
             given = await ask(grader, f"# Task\n{prompts[sample.prompt]}\n\n# Answer\n{sample.output}")
         except Exception as error:  # noqa: BLE001 - an answer without a grade is shown as that
-            return replace(sample, reason=f"not graded: {error}")
+            return replace(sample, reason=_scrubbed(f"not graded: {told(error)}"))
         return replace(sample, score=given.output.score, reason=given.output.reason)
 
     return list(await asyncio.gather(*map(grade, samples)))

@@ -25,7 +25,7 @@ from agentkit.define.digest import tool_digest, value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking, budgeting
-from agentkit.engine.agent import RunOptions, gate_of, guard, inside_nothing, options_of, run_with
+from agentkit.engine.agent import RunOptions, gate_of, guard, inside_nothing, options_of, put_down, run_with
 from agentkit.engine.calls import enclosing_step
 from agentkit.engine.edits import Path
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -257,7 +257,7 @@ async def _closed(session: Session, run: Run, error: BaseException | None) -> No
     if not session.store.read_only:
         written = session.store.close_run(ended, history=None, output=None, nodes=())
         if not isinstance(error, asyncio.CancelledError | GeneratorExit):
-            await asyncio.wrap_future(written)
+            await put_down(session, ended, written)
     session.emit(ended)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -234,11 +235,13 @@ class Session:
         outer = current()
         self.execution = Execution(cell=None if outer is None else execution_of(outer).cell)
         self._entered = (current_session.set(self), current_execution.set(self.execution))
+        _inside.append((threading.get_ident(), self))
         for told in tuple(entered):
             told()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        _inside[:] = [(thread, session) for thread, session in _inside if session is not self]
         session_token, execution_token = self._entered
         current_session.reset(session_token)
         current_execution.reset(execution_token)
@@ -249,6 +252,8 @@ current_session: ContextVar[Session | None] = ContextVar("agentkit_session", def
 current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
 entered: list[Callable[[], object]] = []
 """Told when a session is entered: a notebook looks after those that its own cells open, too."""
+_inside: list[tuple[int, Session]] = []
+"""The sessions that are entered, in their order, and the thread that entered each."""
 _ambient: dict[str, Session] = {}
 _AMBIENT = "session"
 
@@ -278,8 +283,18 @@ def open_ambient(label: str | None = None, folder: Path | str | None = None) -> 
 
 
 def current() -> Session | None:
-    """The session agents run in now: the innermost `with agentkit.session(...)`, else the kernel's."""
-    return current_session.get() or _ambient.get(_AMBIENT)
+    """The session agents run in now: the innermost `with agentkit.session(...)`, else the kernel's.
+
+    A thread of a pool begins without the context it was given work in: it is inside the `with` of the thread that has
+    one, as long as only one has.
+    """
+    return current_session.get() or _ambient.get(_AMBIENT) or _around_thread()
+
+
+def _around_thread() -> Session | None:
+    inside = tuple(_inside)
+    threads = {thread for thread, _ in inside}
+    return inside[-1][1] if len(threads) == 1 and threading.get_ident() not in threads else None
 
 
 def execution_of(owner: Session) -> Execution:

@@ -7,12 +7,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
 from agentkit.durable.redact import Redactor
-from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError
+from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError, leaves, reason
 from agentkit.notebook.display import seen
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
@@ -89,11 +89,11 @@ def unregister(shell: Any) -> None:
 
 
 def _told(error: Exception, doing: str) -> AgentKitError:
-    leaves = list(_leaves(error))
-    leaf = leaves[0] if leaves else error
+    members = list(leaves(error))
+    leaf = members[0] if members else error
     module = type(leaf).__module__.partition(".")[0]
     # The members of a fallback chain, each with what was wrong with it.
-    others = "".join(f"; then {type(other).__name__}: {_first_line(other)}" for other in leaves[1:_MEMBERS])
+    others = "".join(f"; then {type(other).__name__}: {_first_line(other)}" for other in members[1:_MEMBERS])
     what = f"{type(leaf).__name__}: {_first_line(leaf)}{_place(leaf)}{others}"
     if module == "pydantic_ai" and type(leaf).__name__ == "UserError":
         return UserError(f"{doing}: {_first_line(leaf)}")
@@ -101,16 +101,8 @@ def _told(error: Exception, doing: str) -> AgentKitError:
     return RunFailed(f"{doing}: {what}; %agent traceback shows it in full{again}", cause=error)
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
-
-
 def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(reason(error).split())
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 

@@ -11,6 +11,7 @@ from agentkit.durable.store import Store
 from agentkit.events import Run, Step
 
 _SHOWN = 160
+_LOOKED_AT = 50
 
 
 class Change(NamedTuple):
@@ -108,11 +109,18 @@ def _counterpart(step: Step, steps: Sequence[Step], earlier: Sequence[Step]) -> 
 
 def _reason(store: Store, step: Step, other: Step | None) -> Reason:
     new = store.step(step.id)
-    old = None if other is None else store.step(other.id)
+    old = store.step(other.id) if other is not None else None if new is None else _elsewhere(store, step, new)
     if new is None or old is None:
         return Reason(step, None, ())
     changed = [part for part in sorted({*new.parts, *old.parts}) if new.parts.get(part) != old.parts.get(part)]
     return Reason(step, old.id, tuple(_change(store, part, old, new) for part in changed))
+
+
+def _elsewhere(store: Store, step: Step, new: Row) -> Row | None:
+    """The recording most like this one, where the run before did not come this far: of the same call if any."""
+    rows = store.nearest(kind=new.kind, name=new.name, agent=new.agent, before=new.id, limit=_LOOKED_AT)
+    others = [row for row in rows if row.run != step.run]
+    return next((row for row in others if row.slot == new.slot), others[0] if others else None)
 
 
 def _change(store: Store, part: str, old: Row, new: Row) -> Change:

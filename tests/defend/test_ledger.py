@@ -134,6 +134,17 @@ def test_what_only_replays_counts_in_its_run_and_nowhere_else(book: Ledger) -> N
     assert book.spent(USER, "day") == Amounts()
 
 
+def test_a_clock_that_is_set_back_is_not_waited_for(book: Ledger) -> None:
+    book.set(ANALYST, parse("100 tpm"))
+    book.commit(held(book.reserve(scopes(ANALYST), one(tokens=90), now=10_000.0)), one(tokens=90), now=10_000.0)
+    assert refused(book.reserve(scopes(ANALYST), one(tokens=50), now=10_001.0)).until is not None
+    back = held(book.reserve(scopes(ANALYST), one(tokens=50), now=6_400.0))
+    book.commit(back, one(tokens=50), now=6_400.0)
+    # The minute after it counts as ever.
+    until = refused(book.reserve(scopes(ANALYST), one(tokens=60), now=6_401.0)).until
+    assert until is not None and until <= 6_401.0 + 61
+
+
 def test_tokens_per_minute_come_back_after_a_minute(book: Ledger) -> None:
     book.set(ANALYST, parse("100 tpm"))
     now = time.time()

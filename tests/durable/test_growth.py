@@ -131,3 +131,14 @@ def test_an_intent_and_a_result_cost_little_more_than_their_two_syncs(tmp_path: 
     print(f"intent and result: {cost * 1e6:.0f} us, two bare syncs: {least * 1e6:.0f} us, ratio {cost / least:.2f}")
     # A millisecond of slack: where syncs cost nothing, on a disk in memory, the threads are what is left.
     assert cost < 4 * least + 1e-3
+
+
+def test_the_log_beside_the_file_is_begun_anew_before_it_has_grown(tmp_path: Path) -> None:
+    """Blocks that are there already are synced sooner than new ones."""
+    path = tmp_path / ".agentkit" / "journal.db"
+    with Store.open(path) as store:
+        sizes = []
+        for number in range(150):
+            record(store, str(number), BODY, ord=number)
+            sizes.append(path.with_name("journal.db-wal").stat().st_size)
+    assert sizes[-1] == sizes[75] < 6 * 2**20, sizes[::25]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,17 @@ def test_a_restored_conversation_is_the_one_that_was_kept(history: list[ModelMes
     assert full(restored) == full(history)
     again = Chain().head(restored).nodes
     assert [json.loads(node.body) for node in again] == [json.loads(node.body) for node in nodes]
+
+
+@given(conversations)
+def test_what_is_not_written_of_a_message_was_none_and_comes_back_as_none(history: list[ModelMessage]) -> None:
+    bodies = [node.body for node in Chain().head(history).nodes]
+    for message, restored, body in zip(history, restore(bodies), bodies, strict=True):
+        written = json.loads(body)
+        pairs = zip(message.parts, restored.parts, written["parts"], strict=True)
+        for one, other, document in [(message, restored, written), *pairs]:
+            unwritten = {f.name for f in fields(one)} - document.keys() - {"usage"}
+            assert all(getattr(one, name) is None and getattr(other, name) is None for name in unwritten)
 
 
 @given(conversations)

@@ -21,6 +21,7 @@ import pytest
 import agentkit
 from agentkit.define.spec import Spec
 from agentkit.engine.build import build
+from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from agentkit.errors import JournalError
@@ -170,6 +171,19 @@ def test_a_project_that_is_removed_and_made_anew_keeps_its_new_caller(folder: Pa
 # -- what the kernel does
 
 
+def test_what_was_asked_again_by_a_kernel_that_died_since_is_listed_by_the_one_that_gets_it(folder: Path) -> None:
+    """The caller is killed under the call, which is made again through another; then the kernel is killed."""
+    with serving(delay=2.0) as server:
+        child = begun(server, folder)
+        os.kill(pid_of(folder), signal.SIGKILL)
+        while len(server.ledger()) < 2:
+            time.sleep(0.01)
+        killed(child)
+        assert again(server, folder) == ("You said: hello", True)
+        assert len(server.ledger()) == 2, "what was under way was asked a third time"
+        assert list((folder / ".agentkit" / "inbox").iterdir()) == []
+
+
 def test_one_whose_starter_has_died_ends_and_leaves_nothing(folder: Path) -> None:
     (folder / ".agentkit").mkdir(mode=0o700)
     command = [sys.executable, "-P", "-m", "agentkit.engine.caller", str(folder / ".agentkit")]
@@ -183,6 +197,23 @@ def test_one_whose_starter_has_died_ends_and_leaves_nothing(folder: Path) -> Non
         known = pointer(folder)
     assert gone(under=folder, within=6) == {}
     assert not Path(known["address"]).exists() and pointer(folder) is None
+
+
+def test_one_that_is_killed_under_many_calls_has_died_once(folder: Path) -> None:
+    async def work(opened: Session) -> list[str]:
+        agent = build(Spec(instructions="Answer."), name="one", model=server.model())
+        runs = [asyncio.create_task(agent.run(f"hello {n}")) for n in range(4)]
+        while len(server.ledger()) < 4:
+            await asyncio.sleep(0.01)
+        os.kill(pid_of(folder), signal.SIGKILL)
+        return [str((await run).output) for run in runs]
+
+    with serving(delay=0.5) as server, session("a", folder=folder) as opened:
+        assert asyncio.run(work(opened)) == [f"You said: hello {n}" for n in range(4)]
+        assert opened.remarks == [NOTE] and opened.calling.off is None
+        state = opened.calling.ask("status")
+        assert state is not None and state["calls"] == 4, "they were not made again through another"
+        assert len(opened.store.maybe_paid_twice()) == 4 and len(server.ledger()) == 8
 
 
 def test_a_stop_while_it_starts_leaves_one_that_works(folder: Path) -> None:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
+import socket
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.usage import RequestUsage
 
 import agentkit
+from agentkit.defend.budget import Budget, parse
+from agentkit.define import models
 from agentkit.define.spec import Spec
+from agentkit.engine import limiting
 from agentkit.engine.agent import DurableAgent
+from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.run import ask
-from agentkit.errors import AgentKitError, UserError
-from agentkit.events import Step
+from agentkit.engine.session import current
+from agentkit.errors import AgentKitError, BudgetExceeded, InDoubt, JournalError, UserError
+from agentkit.events import Run, Step
+from agentkit.observe.why import explain
 from agentkit.testing import Call, ScriptedModel
 
 CUT = "half of \ud83d"
@@ -31,7 +43,7 @@ class World:
         self.asked = 0
         self.done: list[Any] = []
 
-    def agent(self, first: Any, *tools: Callable[..., Any], last: Any = "fin") -> DurableAgent:
+    def agent(self, first: Any, *tools: Any, last: Any = "fin") -> DurableAgent:
         def answer(messages: list[ModelMessage]) -> Any:
             self.asked += 1
             done = any(isinstance(part, ToolReturnPart) for message in messages for part in message.parts)
@@ -63,20 +75,46 @@ def look(at: int) -> int:
 def test_a_forked_process_runs_sync_tools_in_threads_of_its_own(world: World) -> None:
     with agentkit.session("test", folder=world.folder):
         agent = world.agent(Call("look", {"at": 1}), look)
-        assert agent.run_sync("before").output == "fin"
+        assert asyncio.run(agent.run("before")).output == "fin"
         child = os.fork()
         if not child:
             try:
-                os._exit(0 if agent.run_sync("in the child").output == "fin" else 1)
+                os._exit(0 if asyncio.run(agent.run("in the child")).output == "fin" else 1)
             finally:
                 os._exit(2)
         ended = _ended(child, seconds=20)
         assert ended == 0
-        assert agent.run_sync("after").output == "fin"
+        assert asyncio.run(agent.run("after")).output == "fin"
     # The next process replays what the child has recorded.
     asked = world.asked
     assert world.run(agent, "in the child").output == "fin"
     assert world.asked == asked
+
+
+def test_runs_in_a_thread_pool_are_journaled_and_replayed(world: World) -> None:
+    for _ in range(2):
+        with agentkit.session("test", folder=world.folder) as opened, ThreadPoolExecutor(4) as pool:
+            agent = world.agent(Call("look", {"at": 1}), look)
+            answers = list(pool.map(agent.run_sync, "abcd"))
+            assert [answer.output for answer in answers] == ["fin"] * 4
+            recorded = {run.prompt for run in opened.runs()}
+    assert recorded == set("abcd")
+    assert world.asked == 8
+
+
+def test_a_thread_is_inside_no_session_where_two_threads_have_one_each(world: World) -> None:
+    found: list[Any] = []
+
+    def elsewhere() -> None:
+        with agentkit.session("other", folder=world.folder / "other"), ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(current).result())
+
+    with agentkit.session("test", folder=world.folder) as opened, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(current).result() is opened
+        pool.submit(elsewhere).result()
+        assert found == [None]
+        assert pool.submit(current).result() is opened
+    assert current() is None
 
 
 def _ended(child: int, *, seconds: float) -> int:
@@ -178,3 +216,109 @@ def test_a_reply_that_cannot_be_recorded_ends_its_step(world: World, monkeypatch
         world.run(world.agent("hello"))
     with agentkit.session("test", folder=world.folder) as opened:
         assert opened.in_doubt() == []
+
+
+def test_a_run_whose_journal_was_deleted_is_not_told_as_running(world: World) -> None:
+    told: list[Run] = []
+    with agentkit.session("test", folder=world.folder) as opened:
+        opened.listen(lambda event: told.append(event) if isinstance(event, Run) else None)
+        agent = world.agent("hello")
+        asyncio.run(agent.run("before"))
+        shutil.rmtree(world.folder / ".agentkit")
+        for asked in (agent.run("after"), agentkit.sandbox("1 + 1")):
+            told.clear()
+            with pytest.raises(JournalError, match="was deleted"):
+                asyncio.run(asked)
+            assert told[-1].status == "failed" and "was deleted" in str(told[-1].error)
+
+
+def test_the_command_that_a_stopped_sub_agent_names_lets_it_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTKIT_BUDGETS", str(world.folder / "budgets.db"))
+
+    def step(messages: list[ModelMessage]) -> Any:
+        world.asked += 1
+        seen = sum(isinstance(part, ToolReturnPart) for message in messages for part in message.parts)
+        return Call("look", {"at": seen}) if seen < 2 else "looked"
+
+    model = ScriptedModel.by(step, cost=0.1)
+    spec = Spec(instructions="Work.")
+    helper = agentkit.build(spec, name="helper", model=model, tools=[look], budget="0.25usd")
+    boss = world.agent([Call("helper", {"prompt": "one"}), Call("helper", {"prompt": "two"})], helper)
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded, match="helper stopped at its budget") as stopped:
+            world.run(boss)
+    assert world.asked == 1 + 4
+    (scope, limits) = re.findall(r"%agent budget (\S+) (\S+)", str(stopped.value))[0]
+    assert scope == "worker/helper"
+    with agentkit.session("test", folder=world.folder) as opened:
+        # Before the first run of this session, as after a restart.
+        limiting.change(budgets_of(opened).node(*scope.split("/")), limits, option="", at_limit=None)
+        assert asyncio.run(boss.run("go")).output == "fin"
+    assert world.asked == 1 + 4 + 2 + 1
+
+
+def test_a_failed_chain_is_on_record_with_what_each_member_said(world: World) -> None:
+    chain = FallbackModel(ScriptedModel([ModelAPIError("a", "gone")]), ScriptedModel([ModelAPIError("b", "busy")]))
+    agent = agentkit.build(Spec(instructions="Work."), name="worker", model=chain)
+    with agentkit.session("test", folder=world.folder) as opened:
+        with pytest.raises(Exception, match="All models"):
+            asyncio.run(agent.run("go"))
+        (run,) = opened.runs()
+        (step,) = [event for event in opened.trace(run.id) if isinstance(event, Step)]
+    assert run.error == step.error == "ModelAPIError: gone; then ModelAPIError: busy"
+
+
+def test_a_server_that_is_not_there_is_named_with_the_reason(world: World) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        agent = agentkit.build(Spec(instructions="Work."), name="worker", model=f"http://127.0.0.1:{port}/v1#mine")
+        with agentkit.session("test", folder=world.folder) as opened:
+            with pytest.raises(ModelAPIError):
+                asyncio.run(agent.run("go"))
+            assert "no connection to mine: " in str(opened.runs()[0].error)
+            assert "refused" in str(opened.runs()[0].error) or "failed" in str(opened.runs()[0].error)
+
+
+@pytest.mark.parametrize("counted", [10**30, 2**63 - 1, -50_000])
+def test_a_wrong_count_of_tokens_loses_no_reply_and_gives_no_budget_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, counted: int
+) -> None:
+    monkeypatch.setenv("AGENTKIT_BUDGETS", str(world.folder / "budgets.db"))
+    reply = ModelResponse(parts=[TextPart("said")], usage=RequestUsage(input_tokens=counted, output_tokens=1))
+    agent = world.agent(reply)
+    agent.policy.budget = Budget(limits=parse("100k tokens/day"))
+    assert [world.run(agent).output for _ in range(2)] == ["said", "said"]
+    assert world.asked == 1
+    with agentkit.session("test", folder=world.folder) as opened:
+        (standing,) = limiting.standings(budgets_of(opened).node("worker"))
+    assert standing.used >= 1 and standing.held == 0
+
+
+@pytest.mark.parametrize("cost", [-5.0, float("nan"), 1e300])
+def test_a_price_that_cannot_be_is_none(cost: float) -> None:
+    reply = ModelResponse(parts=[], usage=RequestUsage(input_tokens=1), model_name="gpt-5")
+    reply.usage.cost = cost  # type: ignore[assignment]
+    assert models.price(reply) is None
+
+
+def test_why_knows_what_was_recorded_before_a_run_that_came_less_far(world: World) -> None:
+    def sized(size: int) -> Any:
+        @agentkit.tool(effects="once")
+        def measure(at: int) -> int:
+            """Measure."""
+            return at * size
+
+        return measure
+
+    world.run(world.agent(Call("measure", {"at": 1}), sized(2)))
+    edited = world.agent(Call("measure", {"at": 1}), sized(3))
+    with pytest.raises(InDoubt) as doubt:
+        world.run(edited)
+    with agentkit.session("test", folder=world.folder) as opened:
+        opened.settle(doubt.value.step, "redo")
+        answer = asyncio.run(ask(edited, "go"))
+        told = [str(reason) for reason in explain(opened.store, answer.run.id)]
+    assert told[0].startswith(f"step 2 tool measure: live, unlike step {doubt.value.step}: code was ")

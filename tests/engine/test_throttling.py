@@ -221,6 +221,22 @@ def test_a_failed_probe_opens_for_twice_as_long(tmp_path: Path) -> None:
     assert health.states() == {}
 
 
+def test_a_server_is_asked_again_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    now = [10_000.0]
+    health = Health(tmp_path / "p.db", clock=lambda: now[0])
+    for _ in range(5):
+        health.failed("m", health.admit("m"), "503")
+    with pytest.raises(ProviderOpen):
+        health.admit("m")
+    now[0] -= 3_600
+    probe = health.admit("m")
+    with pytest.raises(ProviderOpen):
+        health.admit("m")
+    now[0] -= 3_600
+    health.admit("m")
+    health.succeeded("m", probe)
+
+
 def test_the_probe_of_a_dead_kernel_is_taken_over(tmp_path: Path) -> None:
     now = [1000.0]
     health = Health(tmp_path / "p.db", clock=lambda: now[0])

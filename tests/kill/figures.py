@@ -98,11 +98,15 @@ def name_of(row: Row) -> str:
 
 
 def count(
-    figures: Figures, calm: Undisturbed, folder: Path, ledger: list[dict[str, Any]], kills: Sequence[Kill] = ()
+    figures: Figures,
+    calm: Undisturbed,
+    folder: Path,
+    ledger: list[dict[str, Any]],
+    recorded: list[Row],
+    kills: Sequence[Kill] = (),
 ) -> None:
     """Add one run, and the kills that it survived, to `figures`."""
     log = [line.split() for line in (folder / "log").read_text().splitlines()]
-    recorded = rows(folder)
     _count_steps(figures, calm, folder, recorded, log)
     _count_effects(figures, recorded, ledger)
     _count_payments(figures, recorded, ledger, log, kills)

@@ -91,6 +91,16 @@ class Warm:
         workload.SITE = root
         self.crew: Crew = workload.crew(tapped_model(f"{root}/v1", asked=self._asked, read=self._read))
 
+    def project(self, folder: Path) -> Path:
+        """Where the sessions of a run work that logs to `folder`."""
+        return folder
+
+    def strike(self, victims: Sequence[int]) -> None:
+        """How what lives is ended at a random time."""
+        for victim in victims:
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+
     # -- in the child
 
     def _asked(self) -> None:
@@ -108,13 +118,13 @@ class Warm:
             self._log.note("ended", event.id)
 
     def live(self, folder: Path, job: Job) -> None:
-        with session("kill", folder=folder) as opened:
+        with session("kill", folder=self.project(folder)) as opened:
             opened.listen(self._heard)
             outputs = asyncio.run(job(self.crew))
         write(folder / f"outputs-{os.getpid()}.json", outputs)
 
     def settle_doubts(self, folder: Path) -> None:
-        with session("settle", folder=folder) as opened:
+        with session("settle", folder=self.project(folder)) as opened:
             self._settle(opened)
 
     def _settle(self, opened: Session) -> None:
@@ -196,9 +206,7 @@ class Warm:
                 # Whichever of the two goes first.
                 victims.insert(self._random.randint(0, len(victims)), pid)
             done.append(Kill(sort="kernel" if victims == [pid] else sort, at=time.time()))
-            for victim in victims:
-                with suppress(ProcessLookupError):
-                    os.kill(victim, signal.SIGKILL)
+            self.strike(victims)
             if pid in victims:
                 break
         return done
@@ -210,7 +218,7 @@ class Warm:
             started = time.monotonic()
             self.life(folder, job=job)
             seconds = time.monotonic() - started
-            steps = frozenset(name_of(row) for row in rows(folder))
+            steps = frozenset(name_of(row) for row in rows(self.project(folder)))
             return Undisturbed(outputs=outputs_of(folder)[0], steps=steps, seconds=seconds)
 
     def run(self, figures: Figures, calm: Undisturbed, *, job: Job, plan: Plan) -> None:
@@ -234,7 +242,7 @@ class Warm:
                 figures.killed[kill.sort] += 1
             figures.runs += 1
             figures.steps += len(calm.steps)
-            count(figures, calm, folder, control(self.root, "_ledger"), kills)
+            count(figures, calm, folder, control(self.root, "_ledger"), rows(self.project(folder)), kills)
 
 
 def torture(

@@ -89,7 +89,7 @@ def killed(warm: Warm, calm: Undisturbed, figures: Figures, *, after: float, bot
             pair.settle()
             pair.end(pair.begin())
         figures.kills += len(kills)
-        count(figures, calm, pair.folder, control(warm.root, "_ledger"), kills)
+        count(figures, calm, pair.folder, control(warm.root, "_ledger"), rows(pair.folder), kills)
         return len(pair.callers)
 
 
