@@ -30,7 +30,11 @@ _MANY = 1_000_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; an error of agentkit is one line on standard error and exit status 1."""
-    options = parser().parse_args(arguments)
+    understood = parser()
+    options = understood.parse_args(arguments)
+    if "do" not in options:
+        understood.print_help(sys.stderr)
+        return 2
     try:
         return int(options.do(options))
     except AgentKitError as error:
@@ -46,7 +50,7 @@ def parser() -> ArgumentParser:
     """What the command line understands."""
     root = ArgumentParser(prog="agentkit", description="LLM agents in notebooks: nothing is paid for twice.")
     root.add_argument("--version", action="version", version=f"agentkit {version('jupyter-agentkit')}")
-    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    commands = root.add_subparsers(metavar="COMMAND")
     demo = commands.add_parser("demo", help="execute the first notebook twice and show what each time cost")
     demo.set_defaults(do=_demo)
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")

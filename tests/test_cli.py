@@ -253,3 +253,8 @@ def test_a_panel_of_a_run_that_is_not_recorded_is_passed_over(
     path = notebook(tmp_path / "second.ipynb", "gone", "bbbb2222")
     assert main(["journal", "export", str(path)]) == 0
     assert "1 step of 1 run," in capsys.readouterr().out
+
+
+def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "execute the first notebook twice" in capsys.readouterr().err

@@ -88,16 +88,16 @@ def _summary(trace: Trace, now: float) -> str:
 
 def _head(trace: Trace, now: float) -> str:
     words = ("step", "", f"time, {wording.duration(trace.seconds(now))}", "took", "tokens", "price")
-    columns = "".join(_column(place, word) for place, word in enumerate(words))
+    columns = "".join(_column(place, word, ";overflow:hidden") for place, word in enumerate(words))
     return f'<div style="opacity:0.65">{_line_of(columns, inset=True)}</div>'
 
 
-# The first column gives way to the others. Of them the bars do too, down to a stump; the figures never.
+# Where room is scarce the bars give way first, down to a stump, then the names; the figures never do.
 _WIDTHS = (
-    "width:100%",
+    "flex:1 14em",
     "min-width:6.2em",
-    "width:34%;min-width:5em",
-    *(f"min-width:{width}" for width in ("4.4em", "7.6em", "5.4em")),
+    "flex:0 99 18%;min-width:2em",
+    *(f"min-width:{width}" for width in ("4em", "8em", "5.4em")),
 )
 
 

@@ -19,7 +19,8 @@ _ROWS = 40
 _BOX = "border:1px solid #7f7f7f38;border-radius:6px;padding:5px 10px;margin:2px 0;font-size:12px;line-height:1.5"
 _PRE = "font-size:11px;white-space:pre-wrap;word-break:break-word;margin:1px 0 4px 14px"
 _MUTED = "opacity:0.75"
-AGAIN = "reopened or restarted? run the cells again: they come back to this pause"
+AGAIN = 'reopened, restarted, or "model not found" below? run the cells again: they come back to this pause'
+"""The words in quotes are JupyterLab's, where the buttons were and their kernel is gone."""
 # Front ends typeset what stands between two dollar signs as a formula; prices do.
 _NO_MATH = "tex2jax_ignore mathjax_ignore"
 

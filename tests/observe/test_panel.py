@@ -41,7 +41,7 @@ ATTRIBUTES = {"style", "title", "open", "class"}
 STYLES = {
     "border", "border-top", "border-radius", "padding", "padding-left", "margin", "margin-left", "font-size",
     "line-height", "white-space", "word-break", "opacity", "color", "display", "gap", "width", "min-width", "height",
-    "background", "overflow", "text-overflow", "text-align",
+    "background", "overflow", "text-overflow", "text-align", "flex",
 }  # fmt: skip
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
