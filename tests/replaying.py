@@ -43,11 +43,10 @@ def steps(answer: Answer) -> list[Step]:
     return [event for event in answer.events() if isinstance(event, Step)]
 
 
-def seen(answer: Answer) -> list[tuple[Any, ...]]:
+def seen(answer: Answer, *, without: frozenset[str] = frozenset()) -> list[tuple[Any, ...]]:
     """All that is known of the steps but their clocks, those of sub-agents included."""
-    return [
-        tuple(getattr(step, each.name) for each in fields(Step) if each.name not in _CLOCKS) for step in steps(answer)
-    ]
+    names = [each.name for each in fields(Step) if each.name not in _CLOCKS | without]
+    return [tuple(getattr(step, name) for name in names) for step in steps(answer)]
 
 
 def said(answer: Answer) -> list[Any]:

@@ -10,6 +10,7 @@ import sqlite3
 import statistics
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -216,3 +217,43 @@ def test_the_loop_runs_on_while_the_disk_is_waited_for(tmp_path: Path) -> None:
     with session(folder=tmp_path) as opened:
         assert asyncio.run(step_against_a_busy_disk(opened)) > 0.9 * held
     assert max(gaps) < held / 2
+
+
+# -- passing over
+
+
+def _counter(turns: int, *, live: bool) -> DurableAgent:
+    def reply(messages: list[ModelMessage]) -> Any:
+        assert live, "it was walked"
+        n = len(messages) // 2
+        return Call("add", {"a": n, "b": 1}) if n < turns else "done"
+
+    return DurableAgent(ScriptedModel.by(reply), name="counter", instructions=INSTRUCTIONS, tools=[add])
+
+
+def _passed(folder: Path, turns: int) -> tuple[float, int, int]:
+    """Seconds of work, bytes of memory and questions to the disk of a run of so many turns that is on record."""
+    asked: list[str] = []
+    agent = _counter(turns, live=False)
+    with session(folder=folder) as opened:
+        opened.store._connection().set_trace_callback(asked.append)
+        tracemalloc.start()
+        try:
+            worked = time.process_time()
+            assert asyncio.run(agent.run(f"{turns} turns")).output == "done"
+            return time.process_time() - worked, tracemalloc.get_traced_memory()[1], len(asked)
+        finally:
+            tracemalloc.stop()
+
+
+def test_passing_over_costs_by_the_turn(tmp_path: Path) -> None:
+    few, many = 40, 200
+    for turns in (few, many):
+        with session(folder=tmp_path):
+            asyncio.run(_counter(turns, live=True).run(f"{turns} turns"))
+    taken = {turns: [_passed(tmp_path, turns) for _ in range(3)] for turns in (few, many)}
+    seconds, peak = ({turns: min(one[place] for one in taken[turns]) for turns in taken} for place in (0, 1))
+    assert seconds[many] < 1.5 * many / few * seconds[few]
+    assert peak[many] < 1.5 * many / few * peak[few]
+    # What is on record is read by the page, and not by the step.
+    assert taken[many][0][2] <= taken[few][0][2] + 2 * many // 256

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from opentelemetry import trace
 from pydantic import TypeAdapter
@@ -84,13 +84,13 @@ def run_with(options: RunOptions) -> Iterator[None]:
         run_options.reset(token)
 
 
-_untouched: ContextVar[bool] = ContextVar("agentkit_untouched", default=False)
+_untouched: ContextVar[Literal["", "run", "stream"]] = ContextVar("agentkit_untouched", default="")
 
 
 @contextmanager
-def _nobody_edits() -> Iterator[None]:
+def _nobody_edits(how: Literal["run", "stream"] = "run") -> Iterator[None]:
     """Within `run` and its kin nobody holds the messages, so keys may be chained from the last known one."""
-    token = _untouched.set(True)
+    token = _untouched.set(how)
     try:
         yield
     finally:
@@ -133,7 +133,7 @@ class DurableAgent(Agent[Any, Any]):
 
     @asynccontextmanager
     async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with _nobody_edits():
+        with _nobody_edits("stream"):
             async with super().run_stream(*args, **kwargs) as result:
                 yield result
 
@@ -164,7 +164,7 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
 
     @asynccontextmanager
     async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with _nobody_edits():
+        with _nobody_edits("stream"):
             async with super().run_stream(*args, **kwargs) as result:
                 yield result
 
@@ -339,7 +339,7 @@ def _open(
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
         memo=RequestParts(redactor=session.redactor),
-        trusted=_untouched.get()
+        trusted=bool(_untouched.get())
         and not _may_edit_messages((*agent.root_capability.capabilities, *added))
         and not (gate is not None and gate.edits_messages),
         cache=session.cache,
@@ -397,7 +397,7 @@ def _forward(frame: AgentRunFrame, kwargs: Mapping[str, Any]) -> Forward | None:
     """Whoever steps, looks at the nodes or asks anew has the run walked."""
     if frame.gate is not None or frame.walk or frame.fresh or not _untouched.get():
         return None
-    return Forward.of(frame, kwargs)
+    return Forward.of(frame, kwargs, streams=_untouched.get() == "stream")
 
 
 def _may_edit_messages(capabilities: Iterable[Any]) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolReturnPart
@@ -18,9 +19,10 @@ from agentkit.define.digest import tool_digest, value_digest
 from agentkit.define.tools import stood_for
 from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.journal import Performed
-from agentkit.durable.keys import place_key, restore
+from agentkit.durable.keys import Chain, place_key, restore
 from agentkit.durable.reading import Used
 from agentkit.durable.records import Node, Row
+from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.engine.asking import declared_of, function_of, may_ask
 from agentkit.engine.breaking import BREAKER
@@ -63,6 +65,35 @@ class _Present(NamedTuple):
     seen: Counter[bytes]
     tools: Mapping[str, _Tool]
     discoveries: Mapping[tuple[str, str], bytes]
+
+
+class _Place(NamedTuple):
+    """The digests of the conversation up to a reply, and up to the request after it, as steps in between know them."""
+
+    said: bytes | None
+    asked: bytes
+
+
+class _Kept:
+    """The conversation as the run keeps it, where that is more than what is sent (settings, instructions of a server).
+
+    Then requests are keyed by what is sent, and all other steps by what is kept.
+    """
+
+    def __init__(self, messages: Sequence[ModelMessage], redactor: Redactor) -> None:
+        self._messages = list(messages)
+        self._chain = Chain(redactor=redactor)
+        self._chain.digest(self._messages)
+
+    def numbers(self) -> dict[str, str]:
+        """The calls by their numbers."""
+        return self._chain.number(())
+
+    def add(self, reply: Row, asked: Node) -> _Place:
+        self._messages.append(RESULT_CODEC.load(ModelResponse, from_json(reply.body or b"")))
+        said = self._chain.digest(self._messages)
+        self._messages.append(_renamed(restore([asked.body])[0], self.numbers()))
+        return _Place(said, self._chain.digest(self._messages))
 
 
 class _Record:
@@ -130,11 +161,13 @@ def _slim(used: Used) -> Used:
 class Forward:
     """What one run may pass over. `walks` says why it may not; `walked` that it could have, but for that.
 
+    `early`: a reply may be the last one although it calls tools, namely where it says something too.
     `discovered` is what servers said they offer, by the operation that asked and the name of the server.
     """
 
     frame: Any
     walks: Callable[[], str]
+    early: bool = False
     walked: str = ""
     discovered: dict[tuple[str, str], Any] = field(default_factory=dict)
     _record: _Record | None = None
@@ -144,9 +177,9 @@ class Forward:
     _live: int = 0
 
     @classmethod
-    def of(cls, frame: Any, given: Mapping[str, Any]) -> Forward:
-        """For the run of `frame`, which was given this."""
-        return cls(frame=frame, walks=partial(obstacle, frame.owner, given))
+    def of(cls, frame: Any, given: Mapping[str, Any], *, streams: bool) -> Forward:
+        """For the run of `frame`, which was given this; `streams`: the first text that comes may be its answer."""
+        return cls(frame=frame, walks=partial(obstacle, frame.owner, given), early=streams or is_early(frame.owner))
 
     def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed:
         """The last recorded reply that this run would come to from the replayed reply `performed`; else `performed`.
@@ -162,12 +195,11 @@ class Forward:
         if self._obstacle is None:
             self._obstacle = self.walks()
         self.walked = self._obstacle
-        if not self.walked and not self._all_is_sent(record.turn(place)):
-            self.walked = "what is kept of its conversation is more than what is sent (instructions of a server)"
         if self.walked:
             return performed
-        valid = self._unless_the_breaker_spoke(list(self._valid(record, place, ctx)))
-        return self._pass(valid, performed, ctx) if valid else performed
+        kept = self._kept(record.turn(place))
+        valid = self._unless_the_breaker_spoke(list(self._valid(record, place, ctx, kept)))
+        return self._pass(valid, performed, ctx, kept) if valid else performed
 
     def _record_with(self, step: int) -> _Record | None:
         """An earlier run that came to this reply as this one does."""
@@ -179,26 +211,28 @@ class Forward:
                 self._record = _Record(store, longest, place=place)
         return self._record
 
-    def _all_is_sent(self, turn: _Turn | None) -> bool:
-        """Whether the request just made was the conversation as it is kept, which other steps are keyed by."""
-        kept = self.frame.chain.digest(self.frame.state.message_history, trusted=self.frame.trusted)
-        return turn is not None and turn.reply.row.history == kept
+    def _kept(self, turn: _Turn | None) -> _Kept | None:
+        """None where the request just made was all of the conversation."""
+        frame, messages = self.frame, self.frame.state.message_history
+        if turn is not None and turn.reply.row.history == frame.chain.digest(messages, trusted=frame.trusted):
+            return None
+        return _Kept(messages, frame.journal.redactor)
 
     # -- what of it still holds
 
-    def _valid(self, record: _Record, place: int, ctx: RunContext[Any]) -> Iterator[_Turn]:
+    def _valid(self, record: _Record, place: int, ctx: RunContext[Any], kept: _Kept | None) -> Iterator[_Turn]:
         """The turns behind `place` that the loop would come to."""
         before = record.turn(place)
         assert before is not None
         present = self._present(before.reply.row, ctx)
-        early = is_early(self.frame.owner)
         while (turn := record.turn(place := place + 1)) is not None:
-            if not _called(before.reply.row, turn) or (early and _SAID.search(before.reply.row.body or b"")):
+            if not _called(before.reply.row, turn) or (self.early and _SAID.search(before.reply.row.body or b"")):
                 return
             asked = turn.reply.request
             if asked is None or turn.reply.answers != before.reply.row.history:
                 return
-            if not all(self._holds(used, asked, present) for used in turn.steps):
+            stands = _Place(asked.parent, asked.digest) if kept is None else kept.add(before.reply.row, asked)
+            if not all(self._holds(used, stands, present) for used in turn.steps):
                 return
             if sum(used.row.kind == "discovery" for used in turn.steps) != len(present.discoveries):
                 return
@@ -239,7 +273,7 @@ class Forward:
                 found[self._text(f"discovery:{server.id}"), question] = b"" if said is None else dumps(said)
         return found
 
-    def _holds(self, used: Used, asked: Node, present: _Present) -> bool:
+    def _holds(self, used: Used, stands: _Place, present: _Present) -> bool:
         """Whether the loop would come to this step and be answered from this very row."""
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
@@ -253,16 +287,16 @@ class Forward:
             case "model":
                 return _same_question(row, present.first) and self._in_turn(row, present.seen)
             case "tool":
-                return self._same_tool(row, asked, present)
+                return self._same_tool(row, stands, present)
             case "discovery":
                 said = present.discoveries.get((row.parts["name"], row.parts["payload"]))
-                same = row.settled is None and row.body == said and row.history == asked.digest
+                same = row.settled is None and row.body == said and row.history == stands.asked
                 return same and self._in_turn(row, present.seen)
             case _:
                 # Decisions, edits and what capabilities do have their own rules, which walking keeps.
                 return False
 
-    def _same_tool(self, row: Row, asked: Node, present: _Present) -> bool:
+    def _same_tool(self, row: Row, stands: _Place, present: _Present) -> bool:
         offered = present.tools.get(row.parts.get("name", ""))
         if offered is None or offered.tool.tool_def.kind != "function":
             return False
@@ -277,7 +311,7 @@ class Forward:
             return False
         if declared.share is not None:
             return row.n == 0
-        return row.history == asked.parent and self._in_turn(row, present.seen)
+        return row.history == stands.said and self._in_turn(row, present.seen)
 
     def _code_of(self, offered: _Tool) -> str | None:
         """The part of a key that is the code of a tool; None where nobody can know it."""
@@ -317,14 +351,16 @@ class Forward:
 
     # -- passing over
 
-    def _pass(self, turns: Sequence[_Turn], performed: Performed, ctx: RunContext[Any]) -> Performed:
+    def _pass(
+        self, turns: Sequence[_Turn], performed: Performed, ctx: RunContext[Any], kept: _Kept | None
+    ) -> Performed:
         frame, state = self.frame, self.frame.state
         tools = self._tools(ctx)
         bodies = [turn.reply.row.body or b"" for turn in turns]
         payloads = [performed.payload, *map(as_replayed, from_json(b"[" + b",".join(bodies) + b"]"))]
         replies = RESULT_CODEC.load(list[ModelResponse], payloads[:-1])
         requests = restore([turn.reply.request.body for turn in turns if turn.reply.request is not None])
-        names = frame.chain.number(replies)
+        names = frame.chain.number(replies) if kept is None else kept.numbers()
         instructions = _instructions(state.message_history)
         for reply, request in zip(replies, requests, strict=True):
             state.message_history += (_said(reply, ctx), _asked(request, names, ctx, instructions))
@@ -335,8 +371,8 @@ class Forward:
         state.usage.tool_calls += sum(_succeeded(*each, tools) for each in zip(requests, turns, strict=True))
         self._step_on(ctx, len(turns))
         last = turns[-1].reply
-        assert last.request is not None
-        frame.chain.jump(state.message_history, last.request.digest)
+        if kept is None and last.request is not None:
+            frame.chain.jump(state.message_history, last.request.digest)
         return Performed(payloads[-1], True, last.row.id)
 
     def _step_on(self, ctx: RunContext[Any], turns: int) -> None:
@@ -381,8 +417,8 @@ def _has_retry(asked: Node) -> bool:
 
 def _instructions(messages: Sequence[ModelMessage]) -> str | None:
     """Those of the request just made; a record may be older than its message's own."""
-    last = messages[-1] if messages else None
-    return last.instructions if isinstance(last, ModelRequest) else None
+    asked = takewhile(lambda message: isinstance(message, ModelRequest), reversed(messages))
+    return next(filter(None, (getattr(message, "instructions", None) for message in asked)), None)
 
 
 def _said(reply: ModelResponse, ctx: RunContext[Any]) -> ModelResponse:
@@ -395,10 +431,15 @@ def _said(reply: ModelResponse, ctx: RunContext[Any]) -> ModelResponse:
 def _asked(
     request: ModelMessage, names: Mapping[str, str], ctx: RunContext[Any], instructions: str | None
 ) -> ModelMessage:
-    """A recorded request in this run: the ids of its calls are those of the replies."""
+    """A recorded request in this run."""
     request.run_id, request.conversation_id = ctx.run_id, ctx.conversation_id
     if isinstance(request, ModelRequest):
         request.instructions = instructions
+    return _renamed(request, names)
+
+
+def _renamed(request: ModelMessage, names: Mapping[str, str]) -> ModelMessage:
+    """With the ids of its calls as they are in the replies."""
     for part in request.parts:
         if isinstance(part, ToolReturnPart):
             part.tool_call_id = names.get(part.tool_call_id, part.tool_call_id)

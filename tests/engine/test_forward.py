@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pydantic_ai import Agent, ModelRetry, RunContext, Tool
-from pydantic_ai.capabilities import AbstractCapability, Hooks
+from pydantic_ai import Agent, RunContext, Tool
+from pydantic_ai.capabilities import AbstractCapability, Hooks, NativeTool, Thinking
 from pydantic_ai.messages import ModelMessage
-from pydantic_ai.toolsets import FunctionToolset
-from pydantic_ai.usage import UsageLimits
+from pydantic_ai.toolsets import CombinedToolset, FunctionToolset
+from pydantic_ai.usage import RunUsage, UsageLimits
 
 import agentkit
 from agentkit.define.spec import Spec
@@ -24,8 +21,8 @@ from agentkit.durable.journal import Journal
 from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.build import build
 from agentkit.engine.run import Answer, ask
-from agentkit.engine.session import Session, session
-from agentkit.events import Run
+from agentkit.engine.session import JOURNAL_FILE, session
+from agentkit.errors import JournalError
 from agentkit.notebook.grammar import VERBS
 from agentkit.testing import Call, ScriptedModel
 from tests.replaying import assert_same, replies, said, seen, steps
@@ -58,14 +55,6 @@ def add(a: int, b: int) -> int:
 async def shout(text: str) -> str:
     """Louder."""
     return text.upper()
-
-
-@agentkit.tool(effects="none")
-def picky(x: int) -> int:
-    """Takes even numbers."""
-    if x % 2:
-        raise ModelRetry(f"{x} is odd")
-    return x // 2
 
 
 def counting(turns: int = TURNS, *, live: list[int] | None = None, die_at: int | None = None) -> ScriptedModel:
@@ -297,6 +286,126 @@ def _with(tool: Tool[Any]) -> Any:
     return durable(Agent(counting(), name="counter", tools=[tool], instructions="Count."))
 
 
+def test_a_branch_is_passed_over_like_a_first_run(tmp_path: Path) -> None:
+    """The tool that was edited and edited back: the longest run on record is not the one that goes on from here."""
+    edited_tool = agentkit.tool(effects="none")(edited)
+    run(tmp_path, counter(_echo(), tools=[add]))
+    run(tmp_path, counter(_echo(), tools=[edited_tool, shout]))
+    assert run(tmp_path, counter(_echo(live=False), tools=[add])).output == "1 3 5"
+    assert PERFORMED == ["model"]
+
+
+def _echo(*, live: bool = True) -> ScriptedModel:
+    def reply(messages: list[ModelMessage]) -> Any:
+        assert live
+        n = len(replies(messages))
+        told = [str(part.content) for message in messages for part in message.parts if part.part_kind == "tool-return"]
+        return Call("add", {"a": n, "b": n + 1}) if n < 3 else " ".join(told)
+
+    return ScriptedModel.by(reply)
+
+
+def test_a_tool_that_needs_a_person_now_is_not_passed_over(tmp_path: Path) -> None:
+    run(tmp_path, counter(counting()))
+    again = run(tmp_path, counter(counting(die_at=0), approve="add"))
+    assert PERFORMED.count("tool") == TURNS
+    assert again.output == f"counted to {TURNS}"
+
+
+def test_what_a_person_decided_about_a_call_holds_beside_a_run_where_nobody_was_asked(tmp_path: Path) -> None:
+    denied = run(tmp_path, counter(counting(1), approve="add"), headless="deny")
+    run(tmp_path, counter(counting(1)))
+    again = run(tmp_path, counter(counting(1), approve="add"), headless="allow")
+    assert [message["parts"] for message in said(again)] == [message["parts"] for message in said(denied)]
+
+
+def test_a_tool_that_asks_by_itself_now_is_asked_about(tmp_path: Path) -> None:
+    run(tmp_path, _with(Tool(add)))
+    again = run(tmp_path, _with(Tool(add, requires_approval=True)), headless="deny")
+    assert "was denied" in str(said(again)[2]["parts"])
+
+
+def test_what_the_breaker_said_in_another_run_is_put_back(tmp_path: Path) -> None:
+    def agent(breaker: str, *, die_at: int | None = None) -> DurableAgent:
+        def over_and_over(messages: list[ModelMessage]) -> Any:
+            n = len(replies(messages))
+            if n == die_at:
+                raise RuntimeError("the wire is cut")
+            return Call("add", {"a": 1, "b": 1}) if n < 5 else "done"
+
+        return counter(ScriptedModel.by(over_and_over), breaker=breaker)
+
+    with pytest.raises(RuntimeError):
+        run(tmp_path, agent("repeats=3/20/30", die_at=3))
+    # The longest on record, and nothing was said in it.
+    run(tmp_path, agent("off"))
+    again, walked = (run(tmp_path, agent("repeats=3/20/30"), walk=walk) for walk in (False, True))
+    assert any(step.name == "breaker" and step.replayed for step in steps(again))
+    assert [message["parts"] for message in said(again)] == [message["parts"] for message in said(walked)]
+
+
+# -- a journal that somebody has been at
+
+
+def _damage(folder: Path, *statements: str) -> None:
+    connection = sqlite3.connect(folder / ".agentkit" / JOURNAL_FILE)
+    try:
+        for statement in statements:
+            assert connection.execute(statement).rowcount > 0
+        connection.commit()
+    finally:
+        connection.close()
+
+
+_MIDDLE = "(SELECT step FROM use WHERE ord = 6)"
+_MESSAGE = "(SELECT history FROM step WHERE id = (SELECT step FROM use WHERE ord = 7))"
+
+
+@pytest.mark.parametrize("of", ["tool", "model"])
+def test_a_corrupt_step_stops_the_run_where_it_is_needed(tmp_path: Path, of: str) -> None:
+    run(tmp_path, counter(counting()))
+    place = _MIDDLE if of == "tool" else _MIDDLE.replace("6", "7")
+    _damage(tmp_path, f"UPDATE body SET body = replace(CAST(body AS TEXT), '3', '4') WHERE step = {place}")
+    live: list[int] = []
+    with pytest.raises(JournalError, match="does not match its checksum"):
+        run(tmp_path, counter(counting(live=live)))
+    assert live == []
+
+
+def test_a_corrupt_step_that_nobody_comes_to_is_in_nobodys_way(tmp_path: Path) -> None:
+    first = run(tmp_path, counter(counting()))
+    _damage(tmp_path, f"UPDATE body SET body = CAST('[]' AS BLOB) WHERE step = {_MIDDLE}")
+    with session("test", folder=tmp_path) as opened:
+        opened.forget(step=steps(first)[2].id)
+
+    def reply(messages: list[ModelMessage]) -> Any:
+        return "enough"
+
+    assert run(tmp_path, counter(ScriptedModel.by(reply))).output == "enough"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"DELETE FROM node WHERE digest = {_MESSAGE}",
+        f"UPDATE node SET body = replace(CAST(body AS TEXT), '3', '4') WHERE digest = {_MESSAGE}",
+        f"DELETE FROM node WHERE digest = (SELECT parent FROM node WHERE digest = {_MESSAGE})",
+        "DELETE FROM use WHERE ord = 6",
+        "DELETE FROM use WHERE ord = 7",
+        "UPDATE use SET step = (SELECT step FROM use WHERE ord = 8) WHERE ord = 6",
+        "UPDATE use SET step = (SELECT step FROM use WHERE ord = 9) WHERE ord = 7",
+    ],
+)
+def test_what_is_missing_or_out_of_place_is_walked(tmp_path: Path, statement: str) -> None:
+    first = run(tmp_path, counter(counting()))
+    _damage(tmp_path, statement)
+    again = run(tmp_path, counter(counting(die_at=0)))
+    assert len(PERFORMED) > 1
+    walked = run(tmp_path, counter(counting(die_at=0)), walk=True)
+    assert (said(again), seen(again)) == (said(walked), seen(walked))
+    assert said(again)[-1]["parts"] == said(first)[-1]["parts"]
+
+
 # -- what may be dynamic
 
 
@@ -317,6 +426,14 @@ def _prepared() -> Any:
     return _with(Tool(add, prepare=prepare))
 
 
+def _instructed_toolset() -> Any:
+    return durable(_plain(toolsets=[FunctionToolset([shout], id="more", instructions=lambda ctx: "Slowly.")]))
+
+
+class _Toolset(FunctionToolset[Any]):
+    """May offer anything."""
+
+
 class _Hook(AbstractCapability[Any]):
     """Does nothing, which nobody can know."""
 
@@ -331,6 +448,9 @@ def _foreign_toolset() -> Any:
         (_instructed, "its instructions are functions"),
         (_prepared, "its tool add has a prepare function"),
         (_foreign_toolset, "may offer other tools each time"),
+        (_instructed_toolset, "the instructions of its toolset"),
+        (lambda: durable(_plain(toolsets=[_Toolset([shout], id="more")])), "may offer other tools each time"),
+        (lambda: durable(_plain(capabilities=[NativeTool(lambda ctx: None)])), "NativeTool may change what is sent"),
         (lambda: durable(_plain(capabilities=[_Hook()])), "its capability _Hook may change what is sent"),
         (lambda: durable(_plain(capabilities=[Hooks()])), "its capability Hooks may change what is sent"),
         (lambda: durable(_plain(model_settings=lambda ctx: {"temperature": 0.0})), "its model settings are a function"),
@@ -350,8 +470,44 @@ def _plain(**more: Any) -> Any:
 
 
 @pytest.mark.parametrize(
+    "agent",
+    [
+        lambda: durable(_plain(capabilities=[Thinking(effort="low")])),
+        lambda: durable(_plain(toolsets=[FunctionToolset([shout], id="more", instructions="Slowly.").prefixed("x")])),
+        lambda: durable(_plain(toolsets=[CombinedToolset([FunctionToolset([shout], id="more")])])),
+    ],
+    ids=["effort", "prefix", "combined"],
+)
+def test_what_only_says_something_is_passed_over(tmp_path: Path, agent: Callable[[], Any]) -> None:
+    run(tmp_path, agent())
+    passed = run(tmp_path, agent())
+    assert (PERFORMED, passed.run.walked) == (["model"], "")
+    assert_same(passed, run(tmp_path, agent(), walk=True))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model_settings": {"temperature": 0.5}},
+        {"instructions": "Slowly."},
+        {"usage": RunUsage(requests=7)},
+        {"metadata": {"for": "a test"}},
+        {"run_id": "mine"},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_a_value_given_to_a_run_is_passed_over(tmp_path: Path, more: dict[str, Any]) -> None:
+    run(tmp_path, counter(counting()), more=more)
+    passed = run(tmp_path, counter(counting(die_at=0)), more=more)
+    assert (PERFORMED, passed.run.walked) == (["model"], "")
+    assert_same(passed, run(tmp_path, counter(counting(die_at=0)), more=more, walk=True))
+
+
+@pytest.mark.parametrize(
     ("options", "why"),
     [
+        ({"more": {"model_settings": lambda ctx: {"temperature": 0.5}}}, "run(…, model_settings=…) is given"),
+        ({"more": {"instructions": lambda ctx: "Slowly."}}, "run(…, instructions=…) is given"),
         ({"walk": True}, "--walk was given"),
         ({"more": {"usage_limits": UsageLimits(request_limit=90)}}, "run(…, usage_limits=…) is given"),
     ],
@@ -376,63 +532,3 @@ def test_nodes_are_walked_by_whoever_looks_at_them(tmp_path: Path) -> None:
 
 def test_walk_is_an_option_of_run() -> None:
     assert "walk" in VERBS["run"].options
-
-
-# -- any scripted agent
-
-_CALL = st.one_of(
-    st.tuples(st.just("add"), st.fixed_dictionaries({"a": st.integers(0, 2), "b": st.integers(0, 2)})),
-    st.tuples(st.just("shout"), st.fixed_dictionaries({"text": st.sampled_from(["a", "b"])})),
-    st.tuples(st.just("picky"), st.fixed_dictionaries({"x": st.integers(0, 3)})),
-    st.tuples(st.just("counter"), st.fixed_dictionaries({"prompt": st.sampled_from(["one", "two"])})),
-)
-_SCRIPT = st.lists(st.lists(_CALL, min_size=1, max_size=3), max_size=5)
-
-
-def _scripted(script: list[list[tuple[str, dict[str, Any]]]], *, die_at: int | None = None) -> DurableAgent:
-    def reply(messages: list[ModelMessage]) -> Any:
-        n = len(replies(messages))
-        if n == die_at:
-            raise RuntimeError("the wire is cut")
-        return [Call(name, args) for name, args in script[n]] if n < len(script) else "the end"
-
-    agent = build(
-        Spec(instructions="Act."),
-        name="actor",
-        tools=[add, shout, picky, counter(counting(2))],
-        model=ScriptedModel.by(reply),
-    )
-    agent._max_tool_retries = 9
-    return agent
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(script=_SCRIPT, cut=st.none() | st.integers(0, 4), runs=st.integers(1, 2))
-def test_passing_over_and_walking_are_the_same(
-    script: list[list[tuple[str, dict[str, Any]]]], cut: int | None, runs: int
-) -> None:
-    async def main(opened: Session, **options: Any) -> list[Answer]:
-        return [await ask(_scripted(script), "go", **options) for _ in range(runs)]
-
-    def everything(folder: Path, **options: Any) -> list[Answer]:
-        with session("test", folder=folder) as opened:
-            return asyncio.run(main(opened, **options))
-
-    with _folder() as folder:
-        if cut is not None and cut <= len(script):
-            with session("test", folder=folder), pytest.raises(RuntimeError):
-                asyncio.run(ask(_scripted(script, die_at=cut), "go"))
-        live = everything(folder)
-        over = everything(folder)
-        walked = everything(folder, walk=True)
-        for one, other, first in zip(over, walked, live, strict=True):
-            assert one.output == other.output == first.output
-            assert seen(one) == seen(other)
-            assert said(one) == said(other)
-            assert next(event for event in one.events() if isinstance(event, Run)).status == "done"

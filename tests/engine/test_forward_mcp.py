@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from agentkit.engine.session import session
 from agentkit.events import Step
 from agentkit.observe.why import explain
 from agentkit.testing import Call, ScriptedModel
-from tests.replaying import assert_same, at_the_door, replies, steps
+from tests.replaying import assert_same, at_the_door, replies, said, seen, steps
 
 TURNS = 4
 SERVER = """
@@ -152,6 +153,12 @@ KINDS: dict[str, tuple[Callable[[Files], Callable[[ScriptedModel], DurableAgent]
         "size",
         ["discovery", "model"],
     ),
+    "with instructions": (
+        # Newer releases keep them in the conversation and do not send them there: then steps have two histories.
+        lambda files: _as_offered(files, cache_tools=False, include_instructions=True),
+        "size",
+        ["discovery", "discovery", "model"],
+    ),
     "renamed": (
         lambda files: lambda model: reader(model, files.offered().renamed({"measure": "size"}).prefixed("x")),
         "x_measure",
@@ -177,7 +184,11 @@ def test_a_finished_run_is_passed_over_and_starts_no_server(
     assert files.took() == []
 
 
-@pytest.mark.parametrize("options", [{}, EACH_TURN], ids=["asked once a run", "asked each turn"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, EACH_TURN, {**EACH_TURN, "include_instructions": True}],
+    ids=["asked once a run", "asked each turn", "with instructions"],
+)
 def test_half_a_run_goes_on_where_it_stopped(tmp_path: Path, files: Files, options: dict[str, Any]) -> None:
     with pytest.raises(RuntimeError):
         run(tmp_path, reader(sizing(die_at=2), files.offered(**options)))
@@ -189,18 +200,6 @@ def test_half_a_run_goes_on_where_it_stopped(tmp_path: Path, files: Files, optio
     passed, _ = run(tmp_path, reader(sizing(die_at=0), files.offered(**options)))
     walked, _ = run(tmp_path, reader(sizing(die_at=0), files.offered(**options)), walk=True)
     assert_same(passed, walked)
-
-
-def test_instructions_of_a_server_are_kept_apart_from_what_is_sent(tmp_path: Path, files: Files) -> None:
-    """Newer releases keep them in the conversation and do not send them there: then steps have two histories."""
-    agent = _as_offered(files, cache_tools=False, include_instructions=True)
-    run(tmp_path, agent(sizing()))
-    files.path.unlink()
-    again, came = run(tmp_path, agent(sizing(die_at=0)))
-    kept = any(part.part_kind == "instruction-baseline" for part in again.messages[0].parts)
-    assert ("more than what is sent" in again.run.walked) is kept is (came.count("model") > 1)
-    walked, _ = run(tmp_path, agent(sizing(die_at=0)), walk=True)
-    assert_same(again, walked)
 
 
 def _forget(folder: Path, kind: str, *, place: int = 0) -> None:
@@ -243,6 +242,21 @@ def test_other_tools_in_the_middle_are_met_by_walking(tmp_path: Path, files: Fil
     # That turn is asked anew with what is offered now; its reply is the same, and what followed is on record.
     assert replayed == [True, True, False, True, True]
     assert files.took() == ["started"]
+    passed, came = run(tmp_path, reader(sizing(die_at=0), files.offered(cache_tools=False)))
+    # Up to there, and from there on: the server says that it offers something else in between.
+    assert came == ["discovery", "model", "tool", "discovery", "model", "tool", "discovery", "model"]
+    walked, _ = run(tmp_path, reader(sizing(die_at=0), files.offered(cache_tools=False)), walk=True)
+    assert_same(passed, walked)
+
+
+@pytest.mark.parametrize("each_turn", [True, False], ids=["no longer each turn", "each turn now"])
+def test_how_often_it_is_asked_may_change(tmp_path: Path, files: Files, each_turn: bool) -> None:
+    run(tmp_path, reader(sizing(), files.offered(cache_tools=not each_turn)))
+    shutil.copytree(tmp_path / ".agentkit", tmp_path / "walked" / ".agentkit")
+    passed, _ = run(tmp_path, reader(sizing(die_at=0), files.offered(cache_tools=each_turn)))
+    walked, _ = run(tmp_path / "walked", reader(sizing(die_at=0), files.offered(cache_tools=each_turn)), walk=True)
+    assert seen(passed) == seen(walked)
+    assert said(passed) == said(walked)
 
 
 def test_other_hints_are_met_by_walking(tmp_path: Path, files: Files) -> None:
