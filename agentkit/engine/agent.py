@@ -36,6 +36,7 @@ from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.session import Last, Session, current, execution_of
+from agentkit.engine.threads import outside_loops
 from agentkit.errors import Interrupted, JournalError, Stopped, told
 from agentkit.events import Mode, Run, Scope
 
@@ -127,6 +128,8 @@ class DurableAgent(Agent[Any, Any]):
         """The newest answer of this agent in this kernel (an `Answer`), or None."""
         return self.policy.last[-1] if self.policy.last else None
 
+    run_sync = outside_loops(AbstractAgent.run_sync)
+
     async def run(self, *args: Any, **kwargs: Any) -> Any:
         with _nobody_edits():
             return await super().run(*args, **kwargs)
@@ -157,6 +160,8 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
     @property
     def last(self) -> Any:
         return self.policy.last[-1] if self.policy.last else None
+
+    run_sync = outside_loops(AbstractAgent.run_sync)
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
         with _nobody_edits():

@@ -1,12 +1,15 @@
-"""The thread pool that sync tools run in: the thread that does the work also records that it was done."""
+"""Where work blocks: the threads of sync tools, which also record that it was done, and `run_sync` of agents."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from agentkit.durable.frames import current_step
+from agentkit.errors import UserError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,3 +47,24 @@ def _told(work: Callable[[], T]) -> T:
         return work()
     except StopIteration as error:
         raise RuntimeError("StopIteration: `next` found nothing; give it a default: next(found, None)") from error
+
+
+def outside_loops(run_sync: Callable[..., Any]) -> Callable[..., Any]:
+    """An agent's `run_sync`, which cannot wait where the loop of a notebook's cell is running already."""
+
+    @wraps(run_sync)
+    def checked(agent: Any, *args: Any, **kwargs: Any) -> Any:
+        if _loop_runs_here():
+            name = agent.name or "agent"
+            raise UserError(f"{name}.run_sync cannot wait where an event loop runs, as in a cell: await {name}.run(…)")
+        return run_sync(agent, *args, **kwargs)
+
+    return checked
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

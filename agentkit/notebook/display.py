@@ -12,6 +12,7 @@ from typing import Any
 from IPython import display as ipython
 
 from agentkit.notebook.markdown import harmless
+from agentkit.values import text as writable
 
 INTERVAL = 0.1
 """Seconds between two drawings: faster is not seen and slows the browser down."""
@@ -134,7 +135,9 @@ def resumed() -> bool:
 
 
 def markdown(text: str) -> dict[str, Any]:
-    return {"text/markdown": harmless(text), "text/plain": seen(text)}
+    # A stream may stand in the middle of a character, of which no message can hold a half.
+    whole = writable(text)
+    return {"text/markdown": harmless(whole), "text/plain": seen(whole)}
 
 
 def answer_bundle(answer: object, formatter: Any) -> dict[str, Any]:

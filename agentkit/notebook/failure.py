@@ -97,8 +97,14 @@ def _told(error: Exception, doing: str) -> AgentKitError:
     what = f"{type(leaf).__name__}: {_first_line(leaf)}{_place(leaf)}{others}"
     if module == "pydantic_ai" and type(leaf).__name__ == "UserError":
         return UserError(f"{doing}: {_first_line(leaf)}")
-    again = ", running again continues" if " run " in f"{doing} " else ""
+    again = _again(leaf) if " run " in f"{doing} " else ""
     return RunFailed(f"{doing}: {what}; %agent traceback shows it in full{again}", cause=error)
+
+
+def _again(error: BaseException) -> str:
+    """What running the cell again does. A reply that no agent can go on from is on record, and stays as it is."""
+    stuck = any(kind.__name__ == "UnexpectedModelBehavior" for kind in type(error).__mro__)
+    return ", --fresh asks the model anew" if stuck else ", running again continues"
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agentkit.errors import SpecError, nearest
+from agentkit.values import text as writable
 
 ROWS = 20
 CHARACTERS = 20_000
@@ -155,7 +156,7 @@ def as_text(value: Any) -> tuple[str, str]:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series):
         return _table(value)
-    text = value if isinstance(value, str) else _plain(value)
+    text = writable(value if isinstance(value, str) else _plain(value))
     if len(text) > CHARACTERS:
         kept = f"[the first {CHARACTERS:,} of {len(text):,} characters; digest {_digest(text.encode())}]"
         return f"{text[:CHARACTERS]}\n{kept}", f"only the first {CHARACTERS:,} of {len(text):,} characters are sent"
@@ -177,9 +178,9 @@ def _plain(value: Any) -> str:
 def _table(frame: Any) -> tuple[str, str]:
     """CSV, bounded; the digest makes a prompt with other data another prompt, whichever rows are sent."""
     rows = len(frame)
-    text: str = frame.head(ROWS).to_csv(lineterminator="\n").rstrip("\n")
+    text = writable(frame.head(ROWS).to_csv(lineterminator="\n").rstrip("\n"))
     if rows > ROWS:
-        whole: str = frame.to_csv(lineterminator="\n")
+        whole = writable(frame.to_csv(lineterminator="\n"))
         text += f"\n[the first {ROWS} of {rows:,} rows; digest {_digest(whole.encode())}]"
     if len(text) > CHARACTERS:
         text = f"{text[:CHARACTERS]}\n[cut at {CHARACTERS:,} characters; digest {_digest(text.encode())}]"

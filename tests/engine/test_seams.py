@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.fallback import FallbackModel
@@ -23,7 +24,7 @@ from agentkit.defend.budget import Budget, parse
 from agentkit.define import models
 from agentkit.define.spec import Spec
 from agentkit.engine import limiting
-from agentkit.engine.agent import DurableAgent
+from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.run import ask
 from agentkit.engine.session import current
@@ -337,3 +338,14 @@ def test_a_tool_whose_next_finds_nothing_fails_and_does_not_hang(world: World) -
         with pytest.raises(RuntimeError, match="`next` found nothing; give it a default"):
             asyncio.run(main())
         assert opened.in_doubt() == []
+
+
+def test_run_sync_where_a_loop_runs_says_what_to_write(world: World) -> None:
+    async def cell(agent: Any) -> None:
+        agent.run_sync("go")
+
+    for agent in (world.agent("hello"), durable(Agent(ScriptedModel(["hello"]), name="worker"))):
+        with agentkit.session("test", folder=world.folder):
+            with pytest.raises(UserError, match=r"as in a cell: await worker.run\(…\)"):
+                asyncio.run(cell(agent))
+            assert agent.run_sync("go").output == "hello"

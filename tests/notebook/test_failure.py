@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic_ai.exceptions import IncompleteToolCall
 
 from agentkit.errors import JournalFull, RunFailed, UserError
 from agentkit.notebook import failure
@@ -35,6 +36,12 @@ def test_a_foreign_error_is_told_in_one_line_and_kept_as_the_cause() -> None:
         told
     )
     assert "again" not in str(failure.shown(error, doing="%agent cost"))
+
+
+def test_a_reply_on_record_that_leads_nowhere_is_asked_for_anew() -> None:
+    error = raised(IncompleteToolCall("Exceeded maximum retries"))
+    told = str(failure.shown(error, doing="%agent run x"))
+    assert told.endswith("in full, --fresh asks the model anew") and "continues" not in told
 
 
 def test_of_a_group_the_first_real_error_is_told() -> None:

@@ -123,3 +123,13 @@ def test_what_a_server_says_does_not_steer_the_screen(page: Page) -> None:
     for text in (everything(failed).replace("\x1b[31mRunFailed\x1b[0m", ""), full, answer):
         assert not {"\x1b", "\x07", "\x08", "\u202e"} & set(text)
     assert answer.startswith("all done␛[2J")
+
+
+def test_half_a_character_in_a_stream_or_a_prompt_stops_nothing(page: Page) -> None:
+    page.shell.run("cut = ScriptedModel(['half of \\ud83d and ' * 20] * 2, delay=0.01)\nname = 'caf\\udce9.txt'\n")
+    page.shell.run("%%agent build cutter --model cut\nYou help.")
+    streamed = page.shell.run("%%agent run cutter --as said\nstream", watched=True)
+    assert streamed.status == "ok", streamed.traceback
+    assert page.shell.value("said[:17]") == repr("half of \\ud83d and"[:17])
+    asked = page.shell.run("%%agent run cutter\nRead {{ name }}", watched=True)
+    assert asked.status == "ok" and "caf\\udce9.txt" in everything(asked), asked.traceback
