@@ -103,7 +103,7 @@ def test_going_to_a_step_by_a_click_and_back_there_on_another_day(opened: Opener
     go_to(notebook, "1")
     notebook.text(2, "paused before step 1", "free (replayed)")
     go_to(notebook, "3")
-    notebook.text(2, "paused before step 3", "this run's median")
+    notebook.text(2, "paused before step 3", " out, as 1 answer of this run)")
     go_to(notebook, "2")
     notebook.text(2, "paused before step 2", "free (replayed)")
     assert "added [(1, 2)] asked 1" in notebook.do(3)
