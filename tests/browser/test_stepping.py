@@ -185,6 +185,7 @@ def test_a_plain_run_is_driven_on_from_its_breakpoint(opened: Opener) -> None:
         notebook.do(number)
     notebook.run(3)
     notebook.text(3, "paused before step 2", "breakpoint tool=add", "to change this step: Stop, then %agent back or")
+    assert "running…" not in notebook.text(3, "waiting for you")
     click(notebook, "Next", cell=3)
     notebook.text(3, "paused before step 3")
     click(notebook, "Continue", cell=3)
