@@ -16,7 +16,8 @@ _MODULE = "agentkit.engine.caller"
 def callers(*, under: Path | None = None, runtime: Path | None = None) -> dict[int, str]:
     """The folder of each living caller by its process: of journals `under` a folder, or begun with that `runtime`."""
     found: dict[int, str] = {}
-    for pid in [int(place.name) for place in Path("/proc").iterdir() if place.name.isdigit()]:
+    # Where there is no such folder, as on macOS, only sockets are seen.
+    for pid in [int(place.name) for place in Path("/proc").glob("[0-9]*")]:
         folder = _folder(pid)
         if folder is None:
             continue

@@ -21,9 +21,9 @@ class RecordingExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         frame = current_step.get()
         if frame is None or frame.finish_in_thread is None or frame.thread is not None:
-            return super().submit(fn, *args, **kwargs)
+            return super().submit(_told, lambda: fn(*args, **kwargs))
         ended: Future[bool] = Future()
-        future = super().submit(_record_end, ended, frame.finish_in_thread, lambda: fn(*args, **kwargs))
+        future = super().submit(_record_end, ended, frame.finish_in_thread, lambda: _told(lambda: fn(*args, **kwargs)))
         future.add_done_callback(lambda work: ended.set_result(False) if work.cancelled() else None)
         frame.thread = ended
         return future
@@ -36,3 +36,11 @@ def _record_end(ended: Future[bool], finish: Callable[[object], None], work: Cal
         return value
     finally:
         ended.set_result(True)
+
+
+def _told(work: Callable[[], T]) -> T:
+    """A future cannot hold a StopIteration: whoever waited for it would wait for ever."""
+    try:
+        return work()
+    except StopIteration as error:
+        raise RuntimeError("StopIteration: `next` found nothing; give it a default: next(found, None)") from error

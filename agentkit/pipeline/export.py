@@ -51,7 +51,7 @@ def program(notebook: Notebook, language: Language, settings: Settings, *, every
 
 def header(program: Program, verdict: tuple[str, ...]) -> str:
     plan = program.plan
-    lines = [*_script_block(program), f'"""{plan.notebook.name}, exported from the notebook by agentkit.', ""]
+    lines = [*_script_block(program), f'"""{_escaped(plan.notebook.name)}, exported from the notebook by agentkit.', ""]
     lines += _commands(program)
     if named := [name for name in cluster.read_variables(plan) if name not in cluster.secrets(plan)]:
         lines += ["", f"Reads from the environment: {', '.join(named)}"]

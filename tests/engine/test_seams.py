@@ -322,3 +322,18 @@ def test_why_knows_what_was_recorded_before_a_run_that_came_less_far(world: Worl
         answer = asyncio.run(ask(edited, "go"))
         told = [str(reason) for reason in explain(opened.store, answer.run.id)]
     assert told[0].startswith(f"step 2 tool measure: live, unlike step {doubt.value.step}: code was ")
+
+
+def test_a_tool_whose_next_finds_nothing_fails_and_does_not_hang(world: World) -> None:
+    @agentkit.tool(effects="none")
+    def first(at: int) -> int:
+        """The first number above."""
+        return next(number for number in range(3) if number > at)
+
+    async def main() -> Any:
+        return await asyncio.wait_for(world.agent(Call("first", {"at": 9}), first).run("go"), 10)
+
+    with agentkit.session("test", folder=world.folder) as opened:
+        with pytest.raises(RuntimeError, match="`next` found nothing; give it a default"):
+            asyncio.run(main())
+        assert opened.in_doubt() == []

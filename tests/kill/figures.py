@@ -19,7 +19,7 @@ from tests.kill.workload import KEYED, REPEATABLE, STEP
 Sort = Literal["kernel", "caller", "both"]
 SORTS: tuple[Sort, ...] = ("kernel", "caller", "both")
 
-_ON_ITS_WAY = 0.1
+_ON_ITS_WAY = 1.0
 """Seconds in which what a dead client had sent may still arrive."""
 
 

@@ -47,7 +47,7 @@ DELAY = 0.04
 
 _LIFE_SECONDS = 60.0
 _SETTLING = 0.06
-_CALLER_HAS_ENDED = "(the caller) has ended"
+CALLER_HAS_ENDED = "(the caller) has ended"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ class Warm:
         if os.waitstatus_to_exitcode(status) == 0:
             return Life(kills=kills, end="done")
         error = (folder / "error").read_text()
-        if _CALLER_HAS_ENDED in error and any(kill.sort == "caller" for kill in kills):
+        if CALLER_HAS_ENDED in error and any(kill.sort == "caller" for kill in kills):
             return Life(kills=kills, end="cut")
         raise AssertionError(error)
 

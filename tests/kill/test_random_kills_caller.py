@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-KILLS = 14
+KILLS = 12
 
 
 def figures(*options: str) -> dict[str, Any]:
@@ -29,6 +29,6 @@ def test_with_the_caller_nothing_is_asked_again() -> None:
 
 def test_where_callers_are_killed_too_what_they_had_asked_is_listed() -> None:
     found = figures("--callers-too", "--seed=5")
-    assert all(found["killed"].values()), "a sort of kill is missing"
+    assert found["killed"]["caller"] + found["killed"]["both"] > 0, "no caller was killed"
     assert found["asked_again"]["kernel"] == 0, found
-    assert found["asked_again"]["caller"] + found["asked_again"]["both"] > 0, "no kill of a caller hit a call"
+    assert found["listed"] > 0, "no kill hit a call"

@@ -261,9 +261,9 @@ def test_when_one_of_two_is_killed_or_both_nothing_is_lost_or_doubled(together: 
     assert together["problems"] == []
     assert (together["lost"], together["doubled"], together["unlisted"]) == (0, 0, 0)
     # Where one goes on, its caller does.
-    assert set(together["callers"][::2]) == {int(together["shared"])}
+    assert set(together["callers"]["one"]) == {int(together["shared"])}
     if together["shared"]:
-        assert together["asked_again"] == 0
+        assert together["asked_again"]["kernel"] == 0
 
 
 def test_two_tasks_that_ask_the_same_at_once_pay_once_where_the_step_is_shared(tmp_path: Path) -> None:
