@@ -139,8 +139,9 @@ class ScriptedModel(Model):
                 return next(self._replies)
             except StopIteration:
                 number = len(self.requests)
+        scripted = "1 reply was" if number == 2 else f"{number - 1} replies were"
         raise UserError(
-            f"{self._name}: request {number} came but only {number - 1} replies were scripted: "
+            f"{self._name}: request {number} came but only {scripted} scripted: "
             "add a reply, or use ScriptedModel.by(rule)"
         )
 

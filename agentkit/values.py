@@ -42,7 +42,7 @@ class Unconvertible(UserError):
         self.kind = kind
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         super().__init__(
-            f"{where} is a {name}, which cannot be recorded: return numbers, text, lists, dicts or a frame"
+            f"{where} is of type {name}, which cannot be recorded: return numbers, text, lists, dicts or a frame"
         )
 
 

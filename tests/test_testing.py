@@ -47,7 +47,7 @@ def test_an_exhausted_script_says_so() -> None:
     model = ScriptedModel(["one"])
     agent = Agent(model)
     agent.run_sync("a")
-    with pytest.raises(UserError, match="request 2 came but only 1 replies were scripted"):
+    with pytest.raises(UserError, match="request 2 came but only 1 reply was scripted"):
         agent.run_sync("b")
 
 

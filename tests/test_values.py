@@ -85,7 +85,7 @@ def test_a_long_frame_is_bounded_and_says_so() -> None:
 
 
 def test_what_has_no_form_is_refused_by_name() -> None:
-    with socket.socket() as opened, pytest.raises(Unconvertible, match=r"the result of f is a .*socket"):
+    with socket.socket() as opened, pytest.raises(Unconvertible, match=r"the result of f is of type .*socket"):
         to_json([opened], where="the result of f")
 
 

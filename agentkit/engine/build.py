@@ -190,7 +190,13 @@ def _mcp_servers(place: str) -> list[AbstractToolset[Any]]:
         raise MissingExtra("mcp", "mcp") from error
     if place.startswith(("http://", "https://")):
         return [MCPToolset(place, id=place.rstrip("/").rpartition("//")[2])]
-    return list(load_mcp_toolsets(place))
+    try:
+        return list(load_mcp_toolsets(place))
+    except FileNotFoundError as error:
+        raise UserError(f"--mcp {place}: there is no such file; give one, or a URL that begins with http") from error
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--mcp {place}: not a list of MCP servers in JSON ({reason})") from error
 
 
 def _notes(functions: Sequence[Callable[..., Any]]) -> tuple[str, ...]:

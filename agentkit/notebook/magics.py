@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,9 @@ class Notebook:
         """`session.bench.attend`, where somebody watches."""
         from agentkit.notebook import stepping
 
-        return await stepping.attend(self._ready(), gate, step)
+        desk = self._ready()
+        with nullcontext() if self._panels is None else self._panels.holding(gate.root):
+            return await stepping.attend(desk, gate, step)
 
     def _look(self) -> None:
         if self._asker is not None:

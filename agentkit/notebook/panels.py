@@ -6,8 +6,9 @@ import asyncio
 import contextvars
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from agentkit.engine.session import Session
 from agentkit.events import Event, Run
@@ -31,6 +32,8 @@ class CellPanel:
     events: dict[tuple[str, int], Event] = field(default_factory=dict)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     changed: bool = False
+    held: set[str] = field(default_factory=set)
+    """The runs that a person has paused."""
 
     def __post_init__(self) -> None:
         self.output = Output(live=self.live)
@@ -61,10 +64,18 @@ class CellPanel:
         if not self.events:
             return
         self.changed = False
-        trace = Trace.of(tuple(self.events.values()))
+        trace = self._told(Trace.of(tuple(self.events.values())))
         steps = len(self.events) - len(trace.roots)
         bundle = panel.bundle(trace, now=time.time(), open=self.running or steps <= LONG)
         self.context.run(finish or self.output.draw, bundle, metadata=panel.metadata(trace))
+
+    def _told(self, trace: Trace) -> Trace:
+        """The trace; a run that stands at a breakpoint waits for a person, though no step of it does."""
+        held = {root.run.id for root in trace.roots if root.state == "running"} & self.held
+        if not held:
+            return trace
+        roots = (replace(root, state="waiting") if root.run.id in held else root for root in trace.roots)
+        return replace(trace, roots=tuple(roots))
 
 
 def _run_of(event: Event) -> str:
@@ -111,6 +122,19 @@ class Panels:
         panel.draw()
         if panel in self._panels:
             self._panels.remove(panel)
+
+    @contextmanager
+    def holding(self, run: str) -> Iterator[None]:
+        """While a run stands at a breakpoint, its panel says so."""
+        owner = next((one for one in self._panels if one.knows(run)), None)
+        if owner is None:
+            yield
+            return
+        owner.held.add(run)
+        try:
+            yield
+        finally:
+            owner.held.discard(run)
 
     @property
     def used(self) -> bool:

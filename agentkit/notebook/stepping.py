@@ -310,7 +310,7 @@ def _price(expected: Forecast | None) -> str:
         return "a call, would be performed"
     tokens = f"{expected.input_tokens:,} tokens in"
     known = expected.output_tokens is not None
-    tokens += f", about {expected.output_tokens:,} out, this run's median" if known else ", out not known yet"
+    tokens += f", about {expected.output_tokens:,} out" if known else ", out not known yet"
     cost = "unpriced" if expected.cost is None else f"about {wording.money(expected.cost)}"
     least, most = expected.least, expected.most
     if least is not None and most is not None and wording.money(least) != wording.money(most):

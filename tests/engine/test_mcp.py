@@ -141,3 +141,14 @@ def test_what_a_server_says_destroys_needs_a_person(tmp_path: Path) -> None:
     with session(folder=tmp_path):
         answer = asyncio.run(ask(reader(server, ledger, "done"), "remove a"))
     assert (answer.output, ledger.read_text()) == ("done", "remove b\n")
+
+
+def test_a_configuration_that_is_missing_or_broken_is_one_line(tmp_path: Path) -> None:
+    broken = tmp_path / "servers.json"
+    broken.write_text("{no json")
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"servers": 3}')
+    for place, said in ((tmp_path / "none.json", "no such file"), (broken, "not a list of"), (empty, "not a list of")):
+        with pytest.raises(UserError, match=said) as told:
+            build(Spec(instructions="Read."), name="reader", mcp=[str(place)])
+        assert str(place) in str(told.value) and "\n" not in str(told.value)
