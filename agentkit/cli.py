@@ -312,7 +312,8 @@ def _run_text(store: Store, prefix: str) -> str:
     run = _run(store, prefix)
     width = shutil.get_terminal_size((120, 40)).columns
     drawn = panel.text(Trace.of(store.trace(run.id)), now=time.time(), width=width)
-    return "\n".join([f"run {run.id}", f"prompt: {run.prompt}", drawn, f"output: {run.output}"])
+    prompt, output = wording.visible(run.prompt), wording.visible(run.output)
+    return "\n".join([f"run {run.id}", f"prompt: {prompt}", drawn, f"output: {output}"])
 
 
 def _step_text(store: Store, number: int) -> str:
@@ -330,7 +331,7 @@ def _step_text(store: Store, number: int) -> str:
         "result": _pretty(row.body),
         **{f"key, {name}": digest for name, digest in row.parts.items()},
     }
-    return "\n".join(f"{name}: {value}" for name, value in facts.items() if value)
+    return "\n".join(f"{name}: {wording.visible(str(value))}" for name, value in facts.items() if value)
 
 
 def _pretty(body: bytes | None) -> str:

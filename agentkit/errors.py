@@ -30,14 +30,31 @@ AgentKitError
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean x?)` for a message about an unknown name, or nothing when no known name is near."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
+    offered = sorted(set(known), key=lambda one: (_typos(name.lower(), one.lower()), one))
+    begun = [one for one in offered if len(name) >= 3 and one.startswith(name)]
+    close = [one for one in offered[:1] if _typos(name.lower(), one.lower()) <= max(1, len(name) // 3)]
+    return next((f" (did you mean {one}?)" for one in [*begun, *close]), "")
+
+
+def _typos(typed: str, meant: str) -> int:
+    """How many letters were added, lost, mistaken or swapped with their neighbour."""
+    older: list[int] = []
+    before = list(range(len(meant) + 1))
+    for i, letter in enumerate(typed, start=1):
+        row = [i]
+        for j, other in enumerate(meant, start=1):
+            least = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == meant[j - 2] and typed[i - 2] == other:
+                least = min(least, older[j - 2] + 1)
+            row.append(least)
+        older, before = before, row
+    return before[-1]
 
 
 class AgentKitError(Exception):
@@ -122,7 +139,8 @@ class SandboxError(AgentKitError):
                 f"  {' ' * len(number)} | {' ' * (self.column - 1)}{'^' * self.width}",
             ]
         told += [f"  {self.hint}"] if self.hint else []
-        told += [f"  calls made before: {'; '.join(self.calls)}"] if self.calls else []
+        calls = [f"{call} ({count} times)" if count > 1 else call for call, count in Counter(self.calls).items()]
+        told += [f"  calls made before: {'; '.join(calls)}"] if calls else []
         return "\n".join(told)
 
 

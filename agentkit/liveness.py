@@ -1,14 +1,18 @@
-"""Files whose lock the system lets go of when the process that made them dies, however it dies."""
+"""Files whose lock the system lets go of when the process that made them dies, and which boot of the machine it is."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 FORMING: Final = "new-"
 """How the name of a file begins that is being made."""
+
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def locked_file(folder: Path, name: str) -> int:
@@ -34,3 +38,13 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+@cache
+def boot() -> str:
+    """8 hex digits of this boot of the machine; empty where the system does not tell one boot from another."""
+    try:
+        told = _BOOT.read_bytes()
+    except OSError:
+        return ""
+    return hashlib.sha256(told).hexdigest()[:8]

@@ -22,8 +22,16 @@ JSON: TypeAlias = Any
 ROWS = 1_000
 """The most rows of a frame or series that cross; what is left out is said."""
 
-_DEPTH = 100
+DEPTH = 100
+"""How deep lists and dicts may be nested in one another."""
+
+_DIGITS = 4_300
+_BITS = int(_DIGITS / math.log10(2))
 _LEFT_OUT = re.compile(r"(?:… )?\d+ more of \d+$")
+
+
+def too_deep(where: str) -> UserError:
+    return UserError(f"{where} is nested more than {DEPTH} deep, or contains itself")
 
 
 class Unconvertible(UserError):
@@ -44,7 +52,7 @@ def to_json(value: object, *, where: str) -> JSON:
     NaN, NaT and NA become None. Frames become a list of records and series a dict by index, both with at most `ROWS`
     rows. Raises Unconvertible, which names `where` and the type, for anything without an entry here.
     """
-    return _convert(value, where, _DEPTH)
+    return _convert(value, where, DEPTH)
 
 
 def left_out(value: JSON) -> str | None:
@@ -54,17 +62,32 @@ def left_out(value: JSON) -> str | None:
 
 
 def _convert(value: Any, where: str, depth: int) -> JSON:
-    if value is None or type(value) in (str, int, bool):
+    if type(value) is str:
+        return text(value)
+    if value is None or type(value) is bool:
         return value
+    if type(value) is int:
+        return _whole(value, where)
     if type(value) is float:
         return value if math.isfinite(value) else _not_finite(value)
     if depth == 0:
-        raise UserError(f"{where} is nested more than {_DEPTH} deep, or contains itself")
+        raise too_deep(where)
     for convert in (_standard, _model, _numpy, _pandas):
         found, answer = convert(value, where, depth - 1)
         if found:
             return answer
     raise Unconvertible(where, type(value))
+
+
+def text(value: str) -> str:
+    """Half of a pair (a file name that is no UTF-8, a reply cut in the middle) has no bytes: it is written out."""
+    return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+
+
+def _whole(value: int, where: str) -> int:
+    if value.bit_length() > _BITS:
+        raise UserError(f"{where} is a number of more than {_DIGITS:,} digits, which no JSON reader takes: return text")
+    return value
 
 
 def _not_finite(value: float) -> float | str | None:
@@ -79,7 +102,7 @@ def _standard(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
         case enum.Enum():
             return True, _convert(value.value, where, depth)
         case bool() | int() | str():
-            return True, value if isinstance(value, str) else int(value)
+            return True, text(value) if isinstance(value, str) else _whole(int(value), where)
         case float():
             return True, _convert(float(value), where, depth)
         case Mapping():
@@ -99,7 +122,7 @@ def _scalar(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
         case datetime.timedelta():
             return True, None if _is_nat(value) else value.total_seconds()
         case decimal.Decimal() | uuid.UUID() | pathlib.PurePath():
-            return True, str(value)
+            return True, text(str(value))
         case complex():
             return True, {"real": _convert(value.real, where, depth), "imag": _convert(value.imag, where, depth)}
         case bytes() | bytearray() | memoryview():
@@ -117,7 +140,7 @@ def _is_nat(value: object) -> bool:
 def _key(key: object, where: str) -> str:
     match key:
         case str():
-            return key
+            return text(key)
         case bool() | int() | float() | None:
             return str(key)
         case enum.Enum():
@@ -125,7 +148,7 @@ def _key(key: object, where: str) -> str:
         case tuple():
             return ", ".join(_key(part, where) for part in key)
         case _:
-            converted = _convert(key, where, _DEPTH)
+            converted = _convert(key, where, DEPTH)
             return converted if isinstance(converted, str) else str(converted)
 
 

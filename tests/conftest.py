@@ -1,20 +1,27 @@
-"""What every test gets: an environment without keys and settings of the person, and no network beyond loopback."""
+"""What every test gets: no keys or settings of the person, no network beyond loopback; and no caller is left after."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.callers import left_after
+
 _PERSONAL = re.compile(
     r"^AGENTKIT_|_API_KEY$|_TOKEN$|_SECRET$|_BASE_URL$|^JPY_SESSION_NAME$|^(https?|all)_proxy$", re.IGNORECASE
 )
+
+_RUNTIME = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
+_left: list[str] = []
 
 
 def pytest_configure() -> None:
@@ -22,6 +29,10 @@ def pytest_configure() -> None:
         del os.environ[name]
     # What this user's kernels share (budgets, which servers fail) is not the tests'.
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentkit-state-")
+    # One process more for each of a thousand sessions is for the tests that are about it.
+    os.environ["AGENTKIT_CALLER"] = "off"
+    # Nor is the place of their sockets, by which the callers that tests begin are told from anybody else's.
+    os.environ["XDG_RUNTIME_DIR"] = str(_RUNTIME)
     sys.addaudithook(_refuse_beyond_loopback)
 
 
@@ -32,3 +43,20 @@ def _refuse_beyond_loopback(event: str, args: tuple[Any, ...]) -> None:
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
         # Not an Exception, so that no retry or narrow except in the code under test hides it.
         pytest.fail(f"a test tried to reach {args[1]!r}: only loopback is allowed")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if "agentkit.engine.calling" in sys.modules:
+        # Sessions that a test left open end with this process, which is not yet over.
+        sys.modules["agentkit.engine.calling"].release_all()
+    _left.extend(left_after(_RUNTIME, within=20))
+    shutil.rmtree(_RUNTIME)
+    if _left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _left:
+        terminalreporter.section("left behind by the tests", red=True, bold=True)
+        for line in _left:
+            terminalreporter.write_line(line)

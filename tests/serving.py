@@ -7,6 +7,8 @@ what its agent shall do, one model turn per line, `&` for parallel calls:
     do save {"text": "x"}
     say all is saved
 
+Instead of `say`, `write 300` is answered by so many words, slowly, and `fill 1000000` by so many letters at once.
+
 From another process: `python -m tests.serving --port 0` prints the base URL; `POST /_script` queues faults or sets the
 delay, `GET /_ledger` gives every request with its times, `POST /_reset` forgets, `POST /effect/NAME` counts an effect.
 """
@@ -24,9 +26,10 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tests.wire import Answer, Asking, Protocol, parse, stream, whole
 
@@ -95,7 +98,10 @@ class Quota:
 
 @dataclass(kw_only=True)
 class Entry:
-    """One request in the ledger. `sent` is when the last byte of a 200 was written, None if it never was."""
+    """One request in the ledger. `sent` is when the last byte of a 200 was written, None if it never was.
+
+    `again`: it came under an Idempotency-Key that was answered before, and is not charged for.
+    """
 
     n: int
     kind: Protocol | Literal["effect"]
@@ -108,6 +114,7 @@ class Entry:
     status: int = 200
     sent: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +137,11 @@ def follow(asking: Asking) -> Answer:
     if asking.turn < len(todo):
         calls = (call.strip().partition(" ") for call in todo[asking.turn].split(" & "))
         return Answer(calls=tuple((name, json.loads(args or "{}")) for name, _, args in calls))
+    for line in lines:
+        if line.startswith("write "):
+            return Answer(text=" ".join(f"word{n}" for n in range(int(line[6:]))), pace=0.001)
+        if line.startswith("fill "):
+            return Answer(text="x" * int(line[5:]))
     said = next((line[4:] for line in lines if line.startswith("say ")), None)
     if "final_result" in asking.tools:
         return Answer(calls=(("final_result", json.loads(said or "{}")),))
@@ -150,6 +162,7 @@ class Serving:
         self._entries: list[Entry] = []
         self.jobs: dict[str, Job] = {}
         self.polls = 0
+        self._keyed: dict[tuple[str, str], int] = {}
         self._plan = plan
         self._quota = quota
         self.delay = delay
@@ -189,6 +202,9 @@ class Serving:
         with self._lock:
             entry.n = len(self._entries)
             self._entries.append(entry)
+            if (key := entry.headers.get("idempotency-key")) and entry.kind != "effect":
+                entry.again = (key, entry.digest) in self._keyed
+                entry.n = self._keyed.setdefault((key, entry.digest), entry.n)
         return entry
 
     def admit(self, raw: bytes) -> Fault | dict[str, str]:
@@ -251,7 +267,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _route(self, raw: bytes) -> None:
-        match self.path.strip("/").split("/"):
+        # Whoever takes this server for a proxy sends the whole address.
+        match urlsplit(self.path).path.strip("/").split("/"):
             case ["v1", "chat", "completions"]:
                 self._model("chat", raw)
             case ["v1", "responses"]:
@@ -313,6 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, protocol: Protocol, asking: Asking, *, entry: Entry, fault: Fault, headers: dict[str, str]
     ) -> None:
         answer = self.serving.answer(asking)
+        fault = replace(fault, slow=fault.slow or answer.pace)
         if asking.stream:
             self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **headers}, entry)
             time.sleep(fault.first)

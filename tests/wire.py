@@ -54,10 +54,11 @@ class Asking:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says: a text, or tool calls as `(name, arguments)`."""
+    """What the model says: a text, or tool calls as `(name, arguments)`; `pace` is the time before each piece of it."""
 
     text: str = ""
     calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    pace: float = 0.0
 
 
 def parse(protocol: Protocol, body: dict[str, Any]) -> Asking:

@@ -14,6 +14,7 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m)?$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _MOST_SECONDS = 3600.0
 _MOST_BYTES = 64 << 30
+_LEAST_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +49,8 @@ def _size(text: str, where: str) -> int:
     found = _SIZE.match(text)
     power = "KMG".find(found[2].upper()) + 1 if found and found[2] else 0
     size = int(float(found[1]) * 1024**power) if found else 0
-    if not 0 < size <= _MOST_BYTES:
+    # A number alone is bytes: whoever means megabytes would be told of a limit of 256 bytes.
+    if not 0 < size <= _MOST_BYTES or (text.isdecimal() and size < _LEAST_BYTES):
         raise UserError(f"{where}={text}: write a size such as 64KB or 256MB")
     return size
 

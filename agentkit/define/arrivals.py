@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,6 +20,9 @@ class Arrivals(Protocol):
     def keep(self, request: bytes, answer: bytes) -> None: ...
     def where(self, request: bytes) -> Path | None: ...
     def asked(self) -> None: ...
+    def leaves(self) -> None: ...
+    def refused(self) -> None: ...
+    def once(self, request: bytes) -> str: ...
     def joined(self) -> None: ...
     def lose(self) -> None: ...
 
@@ -28,6 +32,9 @@ arrivals: ContextVar[Arrivals | None] = ContextVar("agentkit_arrivals", default=
 
 _LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b"event: message_stop")
 """How the last event of a stream begins, where a protocol has one: known before the connection says it is the end."""
+
+HONOURS = "AGENTKIT_IDEMPOTENT"
+"""Environment variable: hosts, with commas between, that do once what comes twice under one Idempotency-Key."""
 
 _KEPT_HEADERS = ("content-type", "x-request-id", "request-id")
 
@@ -52,17 +59,26 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
         if known is not None:
             return _unpack(known, request)
         place.asked()
+        keyed = _honours_keys(request.url)
+        if keyed:
+            request.headers["idempotency-key"] = place.once(digest)
+            # However often it is asked there, it is paid once.
+            place.joined()
+        lost = _nothing if keyed else place.lose
         try:
             response = await self._wrapped.handle_async_request(request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            place.refused()
             raise
         except httpx2.TransportError:
-            place.lose()
+            lost()
             raise
+        if response.is_error:
+            place.refused()
         if response.status_code == httpx2.codes.OK and isinstance(response.stream, httpx2.AsyncByteStream):
             headers = response.headers
             response.stream = Collected(
-                response.stream, headers, whole=lambda body: place.keep(digest, pack(headers, body)), lost=place.lose
+                response.stream, headers, whole=lambda body: place.keep(digest, pack(headers, body)), lost=lost
             )
         return response
 
@@ -114,6 +130,14 @@ class Collected(httpx2.AsyncByteStream):
         whole, self._whole = self._whole, None
         if whole is not None:
             whole(bytes(body))
+
+
+def _nothing() -> None:
+    """What is lost costs nothing where it can be asked for again."""
+
+
+def _honours_keys(url: httpx2.URL) -> bool:
+    return url.host in {host.strip() for host in os.environ.get(HONOURS, "").split(",")} - {""}
 
 
 def digest_of(request: httpx2.Request) -> bytes | None:

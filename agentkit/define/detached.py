@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -35,7 +35,7 @@ class Caller(Protocol):
     """How a request finds the caller; None where requests are made directly."""
 
     async def line(self, *, again: bool = False) -> Line | None: ...
-    def died(self) -> None: ...
+    def died(self, line: Line) -> None: ...
 
 
 caller: ContextVar[Caller | None] = ContextVar("agentkit_caller", default=None)
@@ -64,6 +64,8 @@ class Detached(httpx2.AsyncBaseTransport):
         digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
         file = None if place is None or digest is None else place.where(digest)
         if by is None or place is None or file is None or (opened := await _open(by)) is None:
+            if place is not None:
+                place.leaves()
             return await self._direct.handle_async_request(request)
         line, reader, writer = opened
         order = {
@@ -75,7 +77,7 @@ class Detached(httpx2.AsyncBaseTransport):
             "timeout": request.extensions.get("timeout"),
             "proxy": proxy(request.url),
         }
-        answer = _Answer(reader, writer, by)
+        answer = _Answer(reader, writer, lambda: by.died(line))
         try:
             writer.write(frame(b"C", order) + frame(b"B", request.content))
             if json.loads(await answer.next(b"J"))["joined"]:
@@ -98,8 +100,8 @@ async def _open(by: Caller) -> tuple[Line, asyncio.StreamReader, asyncio.StreamW
         try:
             return line, *await asyncio.open_unix_connection(line.address, limit=2**20)
         except OSError:
-            continue
-    by.died()
+            if again:
+                by.died(line)
     return None
 
 
@@ -115,10 +117,10 @@ async def _response(answer: _Answer, request: httpx2.Request) -> httpx2.Response
 
 
 class _Answer(httpx2.AsyncByteStream):
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, by: Caller) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, died: Callable[[], None]) -> None:
         self._reader = reader
         self._writer = writer
-        self._by = by
+        self._died = died
         self._loop = asyncio.get_running_loop()
         self._heard = self._waiting = False
         self._watch = self._loop.call_later(_SILENT_SECONDS, self._listen, False)
@@ -157,7 +159,7 @@ class _Answer(httpx2.AsyncByteStream):
                 self._heard = True
                 sort, content = await read_frame(self._reader)
         except (asyncio.IncompleteReadError, OSError) as error:
-            self._by.died()
+            self._died()
             raise httpx2.ReadError("the process that made this call (the caller) has ended") from error
         self._heard, self._waiting = True, False
         if sort == b"X":
@@ -166,6 +168,6 @@ class _Answer(httpx2.AsyncByteStream):
         return sort, content
 
 
-def _error(name: str) -> type[httpx2.TransportError]:
+def _error(name: str) -> type[httpx2.RequestError]:
     kind = getattr(httpx2, name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, httpx2.TransportError) else httpx2.ReadError
+    return kind if isinstance(kind, type) and issubclass(kind, httpx2.RequestError) else httpx2.ReadError

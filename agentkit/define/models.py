@@ -10,6 +10,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from weakref import WeakSet
 
 import httpx2
 from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
@@ -27,6 +28,8 @@ from agentkit.define.transport import client
 from agentkit.errors import MissingExtra, UserError
 
 DEFAULT = "offline"
+_SHORTEST_KEY = 20
+_USER_INFO = re.compile(r"//[^/\s|]*@")
 
 _OWN_EXTRAS = frozenset({"anthropic", "google", "mcp"})
 
@@ -98,17 +101,17 @@ def _single(name: str) -> Model:
     except ImportError as error:
         raise _missing_package(name) from error
     except ModelError as error:
-        raise UserError(f"model {name!r}: {_remedy(str(error))}") from error
+        raise UserError(f"model {spoken(name)!r}: {_remedy(str(error))}") from error
 
 
 def _server(name: str) -> Model:
     """Any server that speaks OpenAI's chat protocol: `http://127.0.0.1:8000/v1#name`, a key as `http://:KEY@...`."""
     url = urlsplit(name)
     if not url.fragment or not url.hostname:
-        raise UserError(f"model {name!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3")
+        raise UserError(f"model {spoken(name)!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3")
     key = url.password or url.username or "no-key"
     openai: Any = infer_provider_class("openai")
-    provider = openai(base_url=_bare(url), api_key=key, http_client=client())
+    provider = telling(openai(base_url=_bare(url), api_key=key, http_client=client()))
     return infer_model(f"openai-chat:{url.fragment}", provider_factory=lambda _: _once(provider))
 
 
@@ -117,7 +120,27 @@ def _provider(name: str) -> Provider[Any]:
         return infer_provider(name)
     kind: Any = infer_provider_class(name)
     takes_client = "http_client" in inspect.signature(kind.__init__).parameters
-    return _once(kind(http_client=client()) if takes_client else kind())
+    return _once(telling(kind(http_client=client())) if takes_client else kind())
+
+
+_telling: WeakSet[Provider[Any]] = WeakSet()
+
+
+def telling(provider: Provider[Any]) -> Provider[Any]:
+    """A provider whose client is one of ours: what leaves through it is told to the step."""
+    _telling.add(provider)
+    return provider
+
+
+def tells_when_it_sends(model: Model) -> bool:
+    """Whether every model that may be asked here tells when a request leaves, or asks nobody."""
+    return all(isinstance(each, OfflineModel | CachedReply) or _tells(each) for each in members(model))
+
+
+def _tells(model: Model) -> bool:
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    return model.provider in _telling
 
 
 def _once(provider: Provider[Any]) -> Provider[Any]:
@@ -130,7 +153,7 @@ def _once(provider: Provider[Any]) -> Provider[Any]:
 def _unknown(name: str) -> UserError:
     near = _nearest(name)
     offer = f"did you mean {near!r}?" if near else "try 'offline', 'openai:gpt-5' or 'http://127.0.0.1:8000/v1#name'"
-    return UserError(f"unknown model {name!r}: {offer}")
+    return UserError(f"unknown model {spoken(name)!r}: {offer}")
 
 
 def _nearest(name: str) -> str | None:
@@ -162,6 +185,15 @@ def names() -> list[str]:
     """Model strings for completion: ours first, then what this pydantic-ai knows, gateways last."""
     known = sorted(known_model_names(), key=lambda name: name.startswith("gateway/"))
     return [DEFAULT, *known]
+
+
+def keys(model: Model) -> Iterator[tuple[str, str]]:
+    """The API keys that a model was given, each with the name that its variable would have."""
+    for member in members(model):
+        key = getattr(getattr(member, "client", None), "api_key", None)
+        # What stands for no key, as a server of one's own wants it, is a word that anybody may write.
+        if isinstance(key, str) and len(key) >= _SHORTEST_KEY and any(map(str.isdigit, key)):
+            yield f"{member.system.upper().replace('-', '_')}_API_KEY", key
 
 
 def members(model: Model) -> tuple[Model, ...]:
@@ -196,6 +228,11 @@ def _one_identity(model: Model) -> str:
     url = urlsplit(model.base_url or "")
     at_home = not url.hostname or url.hostname in _HOME_HOSTS
     return name if at_home else f"{name} @ {_bare(url)}"
+
+
+def spoken(name: str) -> str:
+    """What a model, or a chain of them, was called, without the keys in its addresses."""
+    return _USER_INFO.sub("//", name)
 
 
 def _bare(url: SplitResult) -> str:

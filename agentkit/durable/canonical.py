@@ -35,6 +35,9 @@ _VOLATILE = frozenset(
     }
 )
 
+_DEEPEST = 100
+_BRACKETS = re.compile(r"[\[\]{}]")
+
 # Documented by pydantic-ai as never sent to a model.
 _UNSENT_BY_MESSAGES = frozenset({"id", "metadata", "retry"})
 
@@ -187,11 +190,23 @@ def _read(field: Any, reading: _Reading, owner: Any, ids: dict[str, str]) -> Any
 
 
 def _parsed(text: str) -> Any:
-    """Streamed arguments arrive as text and others as a dict; both say the same."""
+    """Streamed arguments arrive as text and others as a dict; both say the same. What no tool could take stays text."""
+    if _too_deep(text):
+        return text
     try:
         return json.loads(text or "{}")
     except ValueError:
         return text
+
+
+def _too_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    depth = deepest = 0
+    for sign in _BRACKETS.findall(text):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest > _DEEPEST
 
 
 def _media_type(value: FileUrl) -> dict[str, str]:

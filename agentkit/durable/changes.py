@@ -48,6 +48,7 @@ class Writing:
     path: Path
     owner: str
     alive: Callable[[str], bool]
+    unsent: Callable[[Row], bool]
 
     def read(self, step: int) -> list[Any]:
         found = self.connection.execute(_BY_ID, (step,)).fetchone()
@@ -173,7 +174,9 @@ def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
 
 def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
     now = time.time()
-    twice = row.maybe_paid_twice or intent.paid_before or (row.kind == "model" and row.status == "started")
+    # Nobody lives who could still send it: the row's owner was found dead.
+    sent = row.kind == "model" and row.status == "started" and not to.unsent(row)
+    twice = row.maybe_paid_twice or intent.paid_before or sent
     to.connection.execute(
         "UPDATE step SET status = 'started', settled = NULL, error = NULL, attempt = ?, owner = ?, started = ?, "
         "ended = NULL, twice = ?, agent = ?, run = ?, ord = ?, parent = ?, request = ?, result = '' WHERE id = ?",

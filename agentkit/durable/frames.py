@@ -54,7 +54,7 @@ class Call:
     names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
     is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
     `about` is what the engine's guards want to know of it. `outer`: its body performs steps or tasks
-    of its own, each of them kept by itself.
+    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves.
     """
 
     key: Key
@@ -80,6 +80,7 @@ class Call:
     describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
     about: Any = None
     outer: bool = False
+    sends: bool = False
 
 
 @dataclass(kw_only=True)
@@ -104,7 +105,7 @@ class Execution:
 
 @dataclass(kw_only=True)
 class RunFrame:
-    """The run that steps are performed for, while it runs."""
+    """The run that steps are performed for, while it runs; `sources` are the runs that performed what it replays."""
 
     id: str
     agent: str
@@ -115,6 +116,7 @@ class RunFrame:
     live: int = 0
     replayed: int = 0
     missing_secrets: tuple[str, ...] = ()
+    sources: set[str] = field(default_factory=set)
 
     def next_ord(self) -> int:
         self.ord += 1

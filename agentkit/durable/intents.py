@@ -20,6 +20,7 @@ def intent_of(
     redo: bool,
     owner: str,
     scrub: Callable[[str], str],
+    unsent: Callable[[Row], bool],
 ) -> Intent:
     """The intent of `call`, the `n`-th equal one, by `owner`; `before` is what is on record of it."""
     outer = current_step.get()
@@ -42,7 +43,7 @@ def intent_of(
         bodies=call.key.bodies,
         fresh=run.fresh or run.mode == "live",
         redo=redo,
-        paid_before=before is not None and may_have_been_paid(before),
+        paid_before=before is not None and may_have_been_paid(before) and not unsent(before),
         abandoned=before is not None and before.status == "started" and before.owner == owner,
     )
 

@@ -143,8 +143,9 @@ class Journal:
         admission = free if shared is not None else self.admission
         async with admission(call, run, ord) as told:
             intent = intent_of(
-                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub
-            )
+                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub,
+                unsent=self.store.inbox.unsent,
+            )  # fmt: skip
             claim = await self._claim(intent)
             if not claim.mine:
                 await self._waited_for_other(claim.row)
@@ -252,6 +253,7 @@ class Journal:
         for bundle in json.loads(row.shown) if row.shown else ():
             self._show(bundle)
         run.replayed += 1
+        run.sources.add(row.run)
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
@@ -355,6 +357,8 @@ class Journal:
         frame.run.live += 1
         frame.flight = flight
         self._emit(live_event(frame, frame.row, "started"))
+        if call.sends and frame.arrivals is not None:
+            frame.arrivals.wait()
         crash_point("intent")
         token = current_step.set(frame)
         try:
@@ -378,7 +382,12 @@ class Journal:
             return
         if frame.recorded:
             return
-        outcome = self._outcome(frame, call, payload)
+        try:
+            outcome = self._outcome(frame, call, payload)
+        except (ValueError, TypeError, RecursionError) as error:
+            # What cannot be written is the error of this step, never one in doubt.
+            await self._failed(frame, error)
+            raise
         written = self.store.finish(outcome)
         try:
             await on_disk(written)

@@ -1,4 +1,4 @@
-"""Who is writing: an id whose lock the kernel lets go of when its process dies, however it dies."""
+"""Who is writing: an id that names process and boot, whose lock the kernel lets go of when the process dies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from agentkit.liveness import FORMING, is_locked, locked_file
+from agentkit.liveness import FORMING, boot, is_locked, locked_file
 
 _FORMING_SECONDS: Final = 60.0
 
@@ -27,7 +27,7 @@ class Owner:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
-        self.id = f"{os.getpid()}-{secrets.token_hex(5)}"
+        self.id = f"{os.getpid()}-{boot()}-{secrets.token_hex(5)}"
         self._file = locked_file(folder, self.id)
         with _own_lock:
             _own.add(self.id)
@@ -46,6 +46,13 @@ def alive(folder: Path, owner: str) -> bool:
     if "/" in owner:
         return False
     return is_locked(folder / owner)
+
+
+def since_boot(owner: str) -> bool:
+    """Whether `owner` began since the machine did: what it wrote unsynced is then still there, whatever killed it."""
+    _, _, rest = owner.partition("-")
+    began, dash, _ = rest.partition("-")
+    return bool(dash) and began != "" and began == boot()
 
 
 def sweep(folder: Path) -> None:

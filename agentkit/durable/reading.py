@@ -33,17 +33,19 @@ _CHAIN = (
 # A question without an answer is open, not in doubt: it did nothing.
 _STARTED = "SELECT id, owner FROM step WHERE status = 'started' AND kind NOT IN ('approval', 'question') ORDER BY id"
 _USED = (
-    f"SELECT {ROW}, EXISTS (SELECT 1 FROM step AS later WHERE later.key = step.key AND later.n = step.n "
+    f"SELECT {ROW}, use.ord, EXISTS (SELECT 1 FROM step AS later WHERE later.key = step.key AND later.n = step.n "
     "AND later.gen > step.gen), said.parent, node.digest, node.parent, node.body, node.sum "
     "FROM use JOIN step ON step.id = use.step LEFT JOIN body ON body.step = step.id "
     "LEFT JOIN node ON step.kind = 'model' AND node.digest = step.history "
-    "LEFT JOIN node AS said ON said.digest = node.parent WHERE use.run = ? ORDER BY use.ord"
+    "LEFT JOIN node AS said ON said.digest = node.parent WHERE use.run = ? AND use.ord >= ? ORDER BY use.ord LIMIT ?"
 )
 _LONGEST = (
     "SELECT use.run FROM use JOIN (SELECT id FROM run WHERE agent = ?1 ORDER BY started DESC LIMIT 200) AS recent "
-    "ON use.run = recent.id WHERE use.ord = 1 AND use.step = ?2 "
+    "ON use.run = recent.id WHERE use.ord = ?3 AND use.step = ?2 "
     "ORDER BY (SELECT max(ord) FROM use AS whole WHERE whole.run = use.run) DESC LIMIT 1"
 )
+_ANY_OF = "SELECT DISTINCT key FROM step WHERE key IN ({})"
+_AT_ONCE = 500
 _STEPS = f"SELECT {USE} FROM use JOIN step ON step.id = use.step WHERE use.run = ? ORDER BY use.ord"
 
 
@@ -67,6 +69,7 @@ class Used(NamedTuple):
     """A row as a run used it. A model request has the message it ended with, said after a reply to `answers`."""
 
     row: Row
+    ord: int
     superseded: bool
     answers: bytes | None
     request: Node | None
@@ -129,12 +132,13 @@ def steps(source: Source, run_id: str) -> list[Step]:
     return [step_of(use, within=tools.get(use.parent or 0)) for use in uses]
 
 
-def used_by(source: Source, run_id: str) -> list[Used]:
-    """What stood at each place of a run, in order."""
-    found = source.connection.execute(_USED, (run_id,)).fetchall()
+def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used]:
+    """What stood at each place of a run from the place `since` on, in order."""
+    found = source.connection.execute(_USED, (run_id, since, limit)).fetchall()
     return [
         Used(
-            row_of(values[:-6], source.path),
+            row_of(values[:-7], source.path),
+            values[-7],
             bool(values[-6]),
             values[-5],
             None if values[-4] is None else node_of(source, values[-4:]),
@@ -143,10 +147,20 @@ def used_by(source: Source, run_id: str) -> list[Used]:
     ]
 
 
-def longest_from(source: Source, step: int, *, agent: str) -> str | None:
-    """Of the newer runs of this agent that began with this step, the one that came furthest."""
-    found = source.connection.execute(_LONGEST, (agent, step)).fetchone()
+def longest_from(source: Source, step: int, *, agent: str, place: int) -> str | None:
+    """Of the newer runs of this agent that had this step at this place, the one that came furthest."""
+    found = source.connection.execute(_LONGEST, (agent, step, place)).fetchone()
     return None if found is None else str(found[0])
+
+
+def any_of(source: Source, keys: Sequence[bytes]) -> set[bytes]:
+    """Those of the keys under which there is a record of any kind."""
+    found: set[bytes] = set()
+    for start in range(0, len(keys), _AT_ONCE):
+        some = keys[start : start + _AT_ONCE]
+        asked = source.connection.execute(_ANY_OF.format(",".join("?" * len(some))), some)
+        found.update(key for (key,) in asked)
+    return found
 
 
 def trace(source: Source, run_id: str) -> list[Event]:
@@ -186,6 +200,15 @@ def questions(source: Source, *, limit: int) -> list[Row]:
         "ORDER BY step.id DESC LIMIT ?"
     )
     return _rows(source, query, (limit,))
+
+
+def asked_in(source: Source, run_id: str, name: str) -> list[Row]:
+    """The questions of this name that persons were asked in a run, in order."""
+    query = (
+        f"{_ROWS} JOIN use ON use.step = step.id WHERE use.run = ? AND step.kind = 'question' AND step.name = ? "
+        f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY use.ord"
+    )
+    return _rows(source, query, (run_id, name))
 
 
 def nearest(source: Source, *, kind: Kind, name: str, agent: str, before: int | None, limit: int) -> list[Row]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -25,21 +26,32 @@ class Redactor:
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        self._secrets = {name: value for name, value in sorted(secrets.items()) if len(value.strip()) >= _SHORTEST}
+        self._secrets: dict[str, str] = {}
         self._forms: dict[str, str] = {}
-        for name, value in self._secrets.items():
-            self._forms |= _spellings(name, value)
-            self._forms |= {f"<secret:{name}>": f"<secret:{name}:literal>"}
-        # Longest first: a secret that contains another must not be left half in the clear.
-        longest_first = sorted(self._forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-        self._signs = ("<secret:", *(form for form in longest_first if not form.startswith("<secret:")))
+        self._signs: tuple[str, ...] = ()
+        self.learn(secrets.items())
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], names: Iterable[str] = ()) -> Redactor:
         """The secrets of `environ`: variables named like one, and those in `names`."""
-        chosen = set(names)
-        return cls({name: value for name, value in environ.items() if name in chosen or _SECRET_NAME.search(name)})
+        return cls(dict(secrets_of(environ, names)))
+
+    def learn(self, secrets: Iterable[tuple[str, str]]) -> None:
+        """Know these secrets too. A name that is known stands for its newest value; the older one stays a secret."""
+        given = {name: value for name, value in sorted(secrets) if len(value.strip()) >= _SHORTEST}
+        if given.items() <= self._secrets.items() and self._signs:
+            return
+        forms = dict(self._forms)
+        for name, value in given.items():
+            forms |= _spellings(name, value)
+            forms |= {f"<secret:{name}>": f"<secret:{name}:literal>"}
+        # Longest first: a secret that contains another must not be left half in the clear.
+        longest_first = sorted(forms, key=lambda form: (-len(form), form))
+        # Other threads scrub meanwhile: what is looked for comes last.
+        self._secrets = {**self._secrets, **given}
+        self._forms = forms
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        self._signs = ("<secret:", *(form for form in longest_first if not form.startswith("<secret:")))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,6 +90,17 @@ class Redactor:
 
         restored = _map_strings(value, lambda text: _PLACEHOLDER.sub(put_back, text) if "<secret:" in text else text)
         return restored, tuple(missing)
+
+
+def secrets_of(environ: Mapping[str, str], names: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """The variables that are named like a secret, and those in `names`."""
+    chosen = set(names)
+    return ((name, value) for name, value in environ.items() if name in chosen or _named_like_one(name))
+
+
+@lru_cache(maxsize=4096)
+def _named_like_one(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
 
 
 def _spellings(name: str, secret: str) -> dict[str, str]:

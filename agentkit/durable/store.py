@@ -150,13 +150,21 @@ class Store:
     def steps(self, run: str) -> list[Step]:
         return self._ask(lambda source: reading.steps(source, run))
 
-    def used_by(self, run: str) -> list[reading.Used]:
-        """The rows at each place of a run, in order, with what each model request ended with."""
-        return self._ask(lambda source: reading.used_by(source, run))
+    def used_by(self, run: str, *, since: int, limit: int) -> list[reading.Used]:
+        """What stood at each place of a run from the place `since` on, in order."""
+        return self._ask(lambda source: reading.used_by(source, run, since=since, limit=limit))
 
-    def longest_from(self, step: int, *, agent: str) -> str | None:
-        """Of the newer runs of this agent that began with this step, the one that came furthest."""
-        return self._ask(lambda source: reading.longest_from(source, step, agent=agent))
+    def longest_from(self, step: int, *, agent: str, place: int) -> str | None:
+        """Of the newer runs of this agent that had this step at this place, the one that came furthest."""
+        return self._ask(lambda source: reading.longest_from(source, step, agent=agent, place=place))
+
+    def asked_in(self, run: str, name: str) -> list[Row]:
+        """The questions of this name that persons were asked in a run, in order."""
+        return self._ask(lambda source: reading.asked_in(source, run, name))
+
+    def any_of(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys under which there is a record of any kind."""
+        return self._ask(lambda source: reading.any_of(source, keys))
 
     def trace(self, run: str) -> list[Event]:
         """The run, its steps in order, and behind each step the runs inside it."""
@@ -311,7 +319,9 @@ class Store:
 
     def _writing(self) -> Writing:
         connection = self._connection() if self._exclusive else files.second(self._place)
-        return Writing(connection=connection, path=self.path, owner=self.owner, alive=self.alive)
+        return Writing(
+            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent
+        )
 
     def _rest(self) -> int:
         """Close the connections and end the writer's thread; the next use starts them again."""

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, M
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, cast
 
 from opentelemetry import trace
@@ -32,7 +31,7 @@ from agentkit.durable.keys import Chain, RequestParts, restore
 from agentkit.engine import asking, breaking, budgeting, guards
 from agentkit.engine.answer import Answer
 from agentkit.engine.calls import JournalDurability, enclosing_step
-from agentkit.engine.forward import Forward, obstacle
+from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.session import Last, Session, current, execution_of
@@ -329,6 +328,7 @@ def _open(
     prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
     added = kwargs.get("capabilities") or ()
     execution = execution_of(session)
+    session.keep_secret(models.keys(model) if isinstance(model, Model) else ())
     frame = AgentRunFrame(
         id=uuid.uuid4().hex[:8],
         agent=agent.name or "agent",
@@ -355,7 +355,7 @@ def _open(
     )
     session.journal.settle_doubt = asking.settle_doubt
     guard(session)
-    frame.forward = _forward(frame, agent, kwargs)
+    frame.forward = _forward(frame, kwargs)
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
@@ -392,11 +392,11 @@ def guard(session: Session) -> None:
     session.journal.admission = guards.chain(session, lambda: (*session.guards, breaking.GUARD))
 
 
-def _forward(frame: AgentRunFrame, agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> Forward | None:
+def _forward(frame: AgentRunFrame, kwargs: Mapping[str, Any]) -> Forward | None:
     """Whoever steps, looks at the nodes or asks anew has the run walked."""
     if frame.gate is not None or frame.walk or frame.fresh or not _untouched.get():
         return None
-    return Forward(frame=frame, walks=partial(obstacle, agent, kwargs))
+    return Forward.of(frame, kwargs)
 
 
 def _may_edit_messages(capabilities: Iterable[Any]) -> bool:

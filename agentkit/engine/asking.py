@@ -28,7 +28,7 @@ from agentkit.defend.approval import (
     needed,
     unattended,
 )
-from agentkit.define.tools import declaration
+from agentkit.define.tools import Declaration, declaration
 from agentkit.durable import pauses
 from agentkit.durable.frames import Call, current_step
 from agentkit.durable.keys import operation_key
@@ -102,13 +102,12 @@ async def hold(
     if function is ask_user:
         frame.held[id_] = _held(call(), Need(lasting=False), tool, ctx)
         raise CallDeferred()
-    policies = (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
     need = await needed(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
         destructive=_destructive(tool),
-        policies=policies,
+        policies=_policies(frame),
     )
     if need is not None:
         frame.held[id_] = _held(call(), need, tool, ctx)
@@ -138,6 +137,29 @@ def function_of(tool: Any) -> Callable[..., Any] | None:
     return getattr(schema, "function", None)
 
 
+def declared_of(tool: Any) -> Declaration:
+    """What is declared of a toolset's tool: by its function, else by the hints of the server that offers it."""
+    if (function := function_of(tool)) is not None:
+        return declaration(function)
+    hints = _hints(tool)
+    if hints.get("readOnlyHint"):
+        return Declaration(effects="none")
+    return Declaration(effects="idempotent" if hints.get("idempotentHint") else "undeclared")
+
+
+def may_ask(frame: AgentRunFrame, name: str, tool: Any) -> bool:
+    """Whether there may be a call of this tool that needs a person."""
+    function = function_of(tool)
+    declared = None if function is None else declaration(function).approve
+    if function is ask_user or any(policy.names(name) for policy in _policies(frame)):
+        return True
+    return declared != "never" and (declared is not None or _destructive(tool))
+
+
+def _policies(frame: AgentRunFrame) -> tuple[Policy, ...]:
+    return (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
+
+
 def _held(call: Call, need: Need, tool: Any, ctx: RunContext[Any]) -> Held:
     definition = getattr(tool, "tool_def", None)
     return Held(
@@ -159,8 +181,12 @@ def _misfit(tool: Any, ctx: RunContext[Any], changed: Any) -> str | None:
 
 
 def _destructive(tool: Any) -> bool:
-    metadata = getattr(getattr(tool, "tool_def", None), "metadata", None) or {}
-    return bool((metadata.get("annotations") or {}).get("destructiveHint"))
+    return bool(_hints(tool).get("destructiveHint"))
+
+
+def _hints(tool: Any) -> Mapping[str, Any]:
+    metadata = getattr(getattr(tool, "tool_def", tool), "metadata", None) or {}
+    return metadata.get("annotations") or {}
 
 
 def _check_still_recorded(frame: AgentRunFrame, call: Call) -> None:
@@ -233,7 +259,7 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
 
 def _answered(question: Question, decision: Decision) -> Any:
     if decision.verdict == "stop":
-        raise Stopped(f"stopped by {whom(decision)} at the question: {question.text}")
+        raise Stopped(f"{decision.by} said stop at the question: {question.text}")
     return decision.answer
 
 

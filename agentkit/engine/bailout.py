@@ -50,7 +50,7 @@ async def instead(frame: AgentRunFrame, ctx: RunContext[Any], error: BaseExcepti
             with _from_the_beginning(frame):
                 return await _again(frame, ctx, ctx.prompt, usage_limits=_raised(ctx.usage_limits))
         case _:
-            raise Stopped(f"stopped by the person: {error}")
+            raise Stopped(f"{decision.by} said stop: {error}")
 
 
 def _so_far(frame: AgentRunFrame, error: BudgetExceeded) -> str:

@@ -204,7 +204,7 @@ def _obey(
 ) -> None:
     match decision.verdict:
         case "stop":
-            raise Stopped(f"stopped by {decision.by}: {evidence}")
+            raise Stopped(f"{decision.by} said stop: {evidence}")
         case "hint":
             _say(ctx, request, decision)
             if finding is not None:

@@ -34,6 +34,7 @@ from agentkit.engine import limiting
 from agentkit.engine.asking import ask_all, question_call
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
+from agentkit.engine.raised import Raises
 from agentkit.engine.session import Session
 from agentkit.engine.weighing import Weight, heaviest, weigh
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
@@ -55,6 +56,7 @@ class Budgets:
         self._built: dict[Node, Budget | None] = {}
         self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, Node], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._declined: set[tuple[str, Node, Limit]] = set()
+        self._raises: dict[str, Raises] = {}
         session.listen(self._hear)
 
     @property
@@ -107,6 +109,7 @@ class Budgets:
 
     def leave(self, frame: AgentRunFrame) -> None:
         self._runs.pop(frame.id, None)
+        self._raises.pop(frame.id, None)
 
     def _hear(self, event: Event) -> None:
         """What is replayed counts in its run and cell, so that a rerun reaches its limit where the run before did."""
@@ -125,6 +128,17 @@ class Budgets:
         while above is not None:
             above.replayed_amounts = _plus(above.replayed_amounts, took)
             above = above.outer
+        if frame.gauges:
+            self._raise_again(frame, event)
+
+    def _raise_again(self, frame: AgentRunFrame, event: Step) -> None:
+        """Behind the place where a person raised a limit, what is replayed was held to the new one."""
+        raises = self._raises.setdefault(frame.id, Raises(self._session.store))
+        for one in raises.before(event.id, frame):
+            now = _plain(one.limit, one.limit.amount)
+            kind = (one.node.said, one.limit.measure, one.limit.window, now)
+            if any((gauge.scope, gauge.measure, gauge.window, gauge.limit) == kind for gauge in frame.gauges):
+                _restate(frame, one.node, one.to)
 
     def _scopes(self, frame: AgentRunFrame) -> tuple[Scope, ...]:
         chain = [frame]
@@ -404,7 +418,7 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
             "used": about(limit.measure, refused.used),
             "needed next": about(limit.measure, refused.need),
         },
-        text=f"The budget of {refused.node.said} is {limit.said}: {about(limit.measure, refused.used)} are used, "
+        text=f"The budget of {refused.node.said} is {limit.said}. Used so far: {about(limit.measure, refused.used)}; "
         f"the next request may take {about(limit.measure, refused.need)}.",
         default=replace(limit, amount=_enough(refused)).text,
         choices=("finish",) if free_text else (),

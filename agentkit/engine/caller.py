@@ -22,9 +22,10 @@ import httpx2
 from agentkit.define.arrivals import Collected, pack
 from agentkit.define.connections import Connections
 from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
-from agentkit.durable.inbox import read_answer, write_answer
+from agentkit.durable.inbox import leaves, read_answer, write_answer
 from agentkit.durable.owner import alive
 from agentkit.durable.redact import Redactor
+from agentkit.liveness import boot
 
 POINTER = "caller"
 IDLE_SECONDS = 2.0
@@ -70,8 +71,9 @@ class Flight:
 class Desk:
     """What the caller knows: who is there, what is under way, and which secrets are never written."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, *, deaths: int) -> None:
         self.folder = folder
+        self.deaths = deaths
         self.address = address
         self.token = secrets.token_urlsafe(24)
         self.flights: dict[str, Flight] = {}
@@ -110,7 +112,7 @@ class Desk:
         running = sum(flight.ended is None for flight in self.flights.values())
         told = {
             "token": self.token, "pid": os.getpid(), "kernels": len(self.kernels), "running": running,
-            "calls": self.calls, "seconds": time.time() - self.began,
+            "calls": self.calls, "seconds": time.time() - self.began, "deaths": self.deaths,
         }  # fmt: skip
         self.stopping |= order["do"] == "stop"
         writer.write(frame(b"J", told))
@@ -149,37 +151,40 @@ class Desk:
             del self.flights[name]
 
     async def _perform(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
-        extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
-        request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
-        file = Path(order["file"])
         try:
-            response = await self._connections.through(order["proxy"], request)
-            raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-            flight.status = response.status_code
-            waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
-            streamed = "text/event-stream" in response.headers.get("content-type", "")
-            stream = response.stream
-            assert isinstance(stream, httpx2.AsyncByteStream)
-            if response.status_code == httpx2.codes.OK:
-                kept = response.headers
-                stream = Collected(
-                    stream, kept, whole=lambda body: self._keep(flight, file, pack(kept, body)), lost=lambda: None
-                )
-            try:
-                async for piece in stream:
-                    waiting.append(frame(b"D", piece))
-                    if streamed:
-                        flight.add(b"".join(waiting))
-                        waiting.clear()
-            finally:
-                await response.aclose()
-            flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
-        except (httpx2.TransportError, OSError) as error:
+            await self._receive(flight, order, content)
+        except Exception as error:  # noqa: BLE001 - whatever it is: who waits would wait for ever
             flight.add(frame(b"X", {"type": type(error).__name__, "message": str(error)}), last=True)
             flight.written = True
         if flight.written or flight.status != httpx2.codes.OK:
             self.flights.pop(order["file"], None)
+
+    async def _receive(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
+        extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
+        request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
+        leaves(Path(order["file"]))
+        response = await self._connections.through(order["proxy"], request)
+        raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+        flight.status = response.status_code
+        waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
+        streamed = "text/event-stream" in response.headers.get("content-type", "")
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        if response.status_code == httpx2.codes.OK:
+            file, kept = Path(order["file"]), response.headers
+            stream = Collected(
+                stream, kept, whole=lambda body: self._keep(flight, file, pack(kept, body)), lost=lambda: None
+            )
+        try:
+            async for piece in stream:
+                waiting.append(frame(b"D", piece))
+                if streamed:
+                    flight.add(b"".join(waiting))
+                    waiting.clear()
+        finally:
+            await response.aclose()
+        flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
 
     def _keep(self, flight: Flight, file: Path, answer: bytes) -> None:
         text = answer.decode("utf-8", "replace")
@@ -187,13 +192,17 @@ class Desk:
 
     def done(self) -> bool:
         """Whether nobody is left and nothing is under way, nor kept only here."""
+        gone = not self.folder.exists()
+        if gone and not self.kernels:
+            # No run can ever ask for what is under way.
+            return True
         now = time.monotonic()
         waiting = [
             flight
             for flight in self.flights.values()
-            if flight.ended is None or now - flight.ended < _UNWRITTEN_SECONDS
+            if flight.ended is None or (not gone and now - flight.ended < _UNWRITTEN_SECONDS)
         ]
-        return not waiting and not self.tasks and (self.stopping or not self.kernels or not self.folder.exists())
+        return not waiting and not self.tasks and (self.stopping or not self.kernels or gone)
 
 
 async def _beat(writer: asyncio.StreamWriter) -> None:
@@ -237,20 +246,39 @@ def place() -> Path:
     raise OSError("no private folder for a socket")
 
 
-def sweep(folder: Path) -> None:
-    """Remove the sockets of callers that were killed."""
+def sweep(folder: Path, *, young: float = _YOUNG_SECONDS) -> None:
+    """Remove the sockets of callers that were killed, but for those that may be bound and not listened to yet."""
     for file in folder.glob("*.sock"):
-        # A young one may be bound and not listened to yet.
         with suppress(FileNotFoundError):
-            if time.time() - file.lstat().st_mtime < _YOUNG_SECONDS:
+            if time.time() - file.lstat().st_mtime < young:
                 continue
-        with socket.socket(socket.AF_UNIX) as trying:
-            try:
-                trying.connect(str(file))
-            except ConnectionRefusedError:
-                file.unlink(missing_ok=True)
-            except OSError:
-                continue
+        _remove_dead(file)
+
+
+def _remove_dead(file: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as trying:
+        try:
+            trying.connect(str(file))
+        except ConnectionRefusedError:
+            file.unlink(missing_ok=True)
+        except OSError:
+            return
+
+
+def _bury(lock: int, sockets: Path) -> int:
+    """How many callers in a row were killed before this one: whose lock is free and whose pointer is there, was.
+
+    The socket of the last is removed. What died with the machine is not counted.
+    """
+    try:
+        before = json.loads(os.read(lock, 4096))
+        file, deaths = Path(before["address"]), int(before["deaths"]) + 1
+    except (ValueError, TypeError, LookupError):
+        return 0
+    # Nothing else is touched, whatever a project that came from elsewhere says.
+    if file.parent == sockets and file.suffix == ".sock":
+        _remove_dead(file)
+    return deaths if boot() and before.get("boot") == boot() else 0
 
 
 def _claimed(folder: Path) -> int | None:
@@ -259,7 +287,7 @@ def _claimed(folder: Path) -> int | None:
         opened = os.open(folder / POINTER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(opened).st_ino == (folder / POINTER).stat().st_ino:
+            if _points(folder, opened):
                 return opened
         except FileNotFoundError:
             pass
@@ -270,34 +298,60 @@ def _claimed(folder: Path) -> int | None:
         os.close(opened)
 
 
+def _points(folder: Path, lock: int) -> bool:
+    """Whether the locked file is still the one that others find."""
+    return os.fstat(lock).st_ino == (folder / POINTER).stat().st_ino
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.fork():
         # Nobody's child: who started this need not wait for it, and does not take it along.
         os._exit(0)
-    lock = _claimed(folder)
-    if lock is None:
-        return
+    try:
+        lock = _claimed(folder)
+        if lock is None:
+            _say({"taken": True})
+        else:
+            _live(folder, lock)
+    except OSError as error:
+        _say({"failed": str(error)})
+
+
+def _live(folder: Path, lock: int) -> None:
     sockets = place()
+    deaths = _bury(lock, sockets)
     sweep(sockets)
     address = str(sockets / f"{secrets.token_hex(8)}.sock")
+    # Before there is a socket, so that none is ever there that the next caller does not find.
+    pointer = {"pid": os.getpid(), "address": address, "boot": boot(), "deaths": deaths}
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps(pointer).encode(), 0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
-        os.chmod(address, 0o600)
-        listening.listen(128)
-        desk = Desk(folder, address)
-        os.ftruncate(lock, 0)
-        os.write(lock, json.dumps({"pid": os.getpid(), "address": address}).encode())
-        sys.stdout.write(json.dumps({"address": address, "token": desk.token}) + "\n")
-        sys.stdout.flush()
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         try:
-            asyncio.run(serve(desk, listening))
+            _listen(listening, Desk(folder, address, deaths=deaths))
         finally:
             Path(address).unlink(missing_ok=True)
             with suppress(OSError):
-                (folder / POINTER).unlink(missing_ok=True)
+                # Of a folder that was removed and made anew, it is the next caller's.
+                if _points(folder, lock):
+                    (folder / POINTER).unlink(missing_ok=True)
+
+
+def _listen(listening: socket.socket, desk: Desk) -> None:
+    os.chmod(desk.address, 0o600)
+    listening.listen(128)
+    # Who started this may have died since: the next kernel finds it, or it ends like one that was left.
+    _say({"address": desk.address, "token": desk.token})
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    asyncio.run(serve(desk, listening))
+
+
+def _say(what: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps(what).encode() + b"\n")
 
 
 if __name__ == "__main__":

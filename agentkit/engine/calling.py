@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 from agentkit.define.detached import Line, frame
 from agentkit.durable.owner import Owner
@@ -30,7 +31,7 @@ _ANSWER_SECONDS = 5.0
 _INHERITED = re.compile(
     r"^(PATH|HOME|LANG|LC_.*|TMPDIR|XDG_RUNTIME_DIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_(FILE|DIR)|VIRTUAL_ENV)$"
 )
-NOTE = "the caller ended while it made a call: that call may have been paid, and was made again directly"
+NOTE = "the caller ended while it made a call: what was under way may have been paid, and was asked again"
 
 
 class Calling:
@@ -50,22 +51,29 @@ class Calling:
         self._remark = remark
         self._line: Line | None = None
         self._lease: socket.socket | None = None
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._deaths = 0
-        on = os.environ.get(VARIABLE, "off") == "on"
-        self.off: str | None = None if on else f"not turned on (%agent caller on, or {VARIABLE}=on)"
+        self._told_of_deaths = False
+        _all.add(self)
+        self._untold = _cannot_live()
+        told_off = os.environ.get(VARIABLE, "on").lower() in ("off", "0", "false", "no")
+        self.off: str | None = f"{VARIABLE} says so" if told_off else self._untold
 
     async def line(self, *, again: bool = False) -> Line | None:
         if self.off is not None:
+            if self.off == self._untold:
+                self._untold = None
+                self._remark(f"the caller is off here: {self.off}; calls are made directly")
             return None
-        if self._line is not None and not again and self._process == os.getpid():
+        if self._line is not None and not again:
             return self._line
         return await asyncio.to_thread(self._meet, self._line)
 
-    def died(self) -> None:
-        """It ended under a call. Where that happens again, it cannot live."""
+    def died(self, line: Line) -> None:
+        """It ended under a call, or under several, which all say so. Where another does too, it cannot live."""
         with self._lock:
+            if self._line != line:
+                return
             self._forget()
             self._deaths += 1
         self._remark(NOTE)
@@ -74,10 +82,10 @@ class Calling:
             self._remark(f"the caller is off here: {self.off}; calls are made directly")
 
     def turn_on(self) -> None:
-        self.off, self._deaths = None, 0
+        self.off, self._deaths = _cannot_live(), 0
 
-    def turn_off(self) -> None:
-        self.off = "turned off"
+    def turn_off(self, why: str = "turned off") -> None:
+        self.off = why
         self.release()
 
     def release(self) -> None:
@@ -95,6 +103,11 @@ class Calling:
             told[1].close()
         return None if told is None else told[0]
 
+    def of_child(self) -> None:
+        """After a fork: the lease is the parent's alone, and whatever thread held the lock is not here."""
+        self._lock = threading.Lock()
+        self._forget()
+
     def _forget(self) -> None:
         self._line = None
         if self._lease is not None:
@@ -103,10 +116,9 @@ class Calling:
 
     def _meet(self, known: Line | None) -> Line | None:
         with self._lock:
-            if self._line is not None and self._line is not known and self._process == os.getpid():
+            if self._line is not None and self._line is not known:
                 return self._line
             self._forget()
-            self._process = os.getpid()
             try:
                 self._line = self._found() or self._started()
             except OSError as error:
@@ -115,17 +127,27 @@ class Calling:
             return self._line
 
     def _found(self) -> Line | None:
-        greeted = self._greeted("greet")
+        return self._joined(self._greeted("greet"))
+
+    def _joined(self, greeted: tuple[dict[str, Any], socket.socket] | None) -> Line | None:
         if greeted is None:
             return None
         told, self._lease = greeted
+        if told["deaths"] >= _DEATHS and not self._told_of_deaths:
+            self._told_of_deaths = True
+            self._remark(
+                f"{told['deaths']} callers of this journal were killed in a row: if the end of the kernel ends them, "
+                "calls under way then may be paid again"
+            )
         return Line(told["address"], told["token"])
 
     def _started(self) -> Line:
         for _ in range(_STARTS):
-            if (said := self._spawned()) and (greeted := self._greeted("greet", given=json.loads(said))) is not None:
-                told, self._lease = greeted
-                return Line(told["address"], told["token"])
+            said = self._spawned()
+            if "failed" in said:
+                raise OSError(said["failed"])
+            if "address" in said and (line := self._joined(self._greeted("greet", given=said))) is not None:
+                return line
             # Another kernel was first, and its caller is about to listen.
             for _ in range(_TRIES):
                 if (line := self._found()) is not None:
@@ -133,8 +155,8 @@ class Calling:
                 time.sleep(_TRY_SECONDS)
         raise OSError("no answer from it")
 
-    def _spawned(self) -> str:
-        """What a caller says of itself once it listens; nothing where there is one already."""
+    def _spawned(self) -> dict[str, Any]:
+        """What a caller says: where it listens, that there is one already (`taken`), or why it `failed`."""
         command = [sys.executable, "-P", "-m", "agentkit.engine.caller", str(self._folder)]
         kept = {name: value for name, value in os.environ.items() if _INHERITED.match(name)}
         package = str(Path(__file__).parents[2])
@@ -144,9 +166,10 @@ class Calling:
             start_new_session=True, text=True,
         ) as child:  # fmt: skip
             assert child.stdout is not None
-            return child.stdout.readline()
+            said = child.stdout.readline()
+        return dict(json.loads(said)) if said else {"failed": "it ended before it said anything"}
 
-    def _greeted(self, do: str, given: dict[str, str] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
+    def _greeted(self, do: str, given: dict[str, Any] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
         try:
             where = given or json.loads((self._folder / _POINTER).read_text())
             connected = socket.socket(socket.AF_UNIX)
@@ -169,6 +192,31 @@ class Calling:
             connected.close()
             return None
         return {**told, "address": where["address"]}, connected
+
+
+def _cannot_live() -> str | None:
+    if not hasattr(socket, "AF_UNIX"):
+        return "this system has no Unix sockets"
+    if os.getpid() == 1:
+        return "this kernel is the first process of its container, and nothing outlives that"
+    return None
+
+
+_all: WeakSet[Calling] = WeakSet()
+
+
+def _in_child() -> None:
+    for calling in list(_all):
+        calling.of_child()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def release_all() -> None:
+    """Whatever sessions of this process are still open: none of them holds a caller any longer."""
+    for calling in list(_all):
+        calling.release()
 
 
 def _exactly(connected: socket.socket, length: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
@@ -36,7 +37,7 @@ from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.detached import caller
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, declaration, loop_identity, performs_more, stood_for
+from agentkit.define.tools import Declaration, loop_identity, performs_more, stood_for
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import model_key, operation_key, tool_key
@@ -47,7 +48,7 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
 from agentkit.engine.stream import LiveModel, forward_deltas
-from agentkit.events import Effects, Kind, Usage
+from agentkit.events import Kind, Usage
 
 ENGINE = "agentkit"
 _SHARED_SECONDS = 30 * 24 * 3600.0
@@ -84,6 +85,8 @@ class JournalBackend(JournalCallableOperationBackend[None]):
                 frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
             )
         _mark_span(performed, frame)
+        if isinstance(operation_id, ToolsetGetToolsId | ToolsetGetInstructionsId) and frame.forward is not None:
+            frame.forward.discovered[type(operation_id).__name__, operation_id.toolset_id] = performed.payload
         if isinstance(operation_id, ModelRequestId):
             chained.note(frame, performed)
             frame.asked_live = not performed.replayed
@@ -221,6 +224,7 @@ def model_call(
         cache=frame.cache(frame.share),
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
+        sends=in_use is not None and models.tells_when_it_sends(in_use),
         read=lambda payload: _read_response(payload, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,
@@ -273,11 +277,11 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         args,
         name=name,
         function=function,
-        declared=declaration(function) if function is not None else _from_hints(tool),
+        declared=asking.declared_of(tool),
         history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
         deps=value_digest(ctx.deps) if ctx.deps is not None else None,
     )
-    encode = None if function is None or getattr(tool, "is_async", True) else encode_tool_result
+    encode = None if function is None or getattr(tool, "is_async", True) else partial(encode_tool_result, name=name)
     return replace(call, encode=encode)
 
 
@@ -329,17 +333,6 @@ def tool_call(
         outer=function is not None and performs_more(function),
         about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
-
-
-def _from_hints(tool: Any) -> Declaration:
-    definition = getattr(tool, "tool_def", tool)
-    hints = (getattr(definition, "metadata", None) or {}).get("annotations") or {}
-    effects: Effects = "undeclared"
-    if hints.get("readOnlyHint"):
-        effects = "none"
-    elif hints.get("idempotentHint"):
-        effects = "idempotent"
-    return Declaration(effects=effects)
 
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
 
 from agentkit.durable.frames import current_step
-from agentkit.values import to_json
+from agentkit.values import DEPTH, text, to_json, too_deep
 
 
 class ResultCodec:
@@ -16,8 +16,8 @@ class ResultCodec:
 
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
-            value.result = _plain(value.result)
-        return JSON_CODEC.dump(tp, value)
+            value.result = _plain(value.result, _where())
+        return _writable(JSON_CODEC.dump(tp, value))
 
     def load(self, tp: Any, payload: Any) -> Any:
         return JSON_CODEC.load(tp, payload)
@@ -26,17 +26,26 @@ class ResultCodec:
 RESULT_CODEC = ResultCodec()
 
 
+def _writable(payload: Any) -> Any:
+    """A reply that was cut in the middle of a character holds half of it, which has no bytes."""
+    if isinstance(payload, str):
+        return text(payload)
+    if isinstance(payload, dict):
+        return {_writable(name): _writable(item) for name, item in payload.items()}
+    return [_writable(item) for item in payload] if isinstance(payload, list) else payload
+
+
 def as_replayed(payload: Any) -> Any:
     """A replayed response costs nothing: what it cost when live is kept beside it."""
     metadata = {**(payload.get("metadata") or {}), "agentkit": {"replayed": True, "usage": payload.get("usage")}}
     return {**payload, "usage": {}, "metadata": metadata}
 
 
-def encode_tool_result(value: object) -> Any:
-    """What the journal keeps of a tool function's return value."""
-    return JSON_CODEC.dump(
-        CallToolResult, JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": _plain(value)})
-    )
+def encode_tool_result(value: object, *, name: str = "") -> Any:
+    """What the journal keeps of the return value of a tool function, which a thread outside its step names."""
+    plain = _plain(value, f"the result of {name}" if name else _where())
+    loaded = JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": plain})
+    return _writable(JSON_CODEC.dump(CallToolResult, loaded))
 
 
 def _kind(value: object) -> str:
@@ -44,12 +53,16 @@ def _kind(value: object) -> str:
     return "tool_content_result" if isinstance(value, dict) and value.get("kind") == "tool-return" else "tool_return"
 
 
-def _plain(value: Any) -> Any:
-    if type(value).__module__.partition(".")[0] == "pydantic_ai":
-        return value
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+def _where() -> str:
     frame = current_step.get()
-    return to_json(value, where=f"the result of {frame.row.name}" if frame else "the result")
+    return f"the result of {frame.row.name}" if frame else "the result"
+
+
+def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
+    if not isinstance(value, Mapping | list | tuple):
+        return value if type(value).__module__.partition(".")[0] == "pydantic_ai" else to_json(value, where=where)
+    if depth == 0:
+        raise too_deep(where)
+    if isinstance(value, Mapping):
+        return {name: _plain(item, where, depth - 1) for name, item in value.items()}
+    return [_plain(item, where, depth - 1) for item in value]

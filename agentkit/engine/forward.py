@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from pydantic_ai import Agent
-from pydantic_ai.agent import AbstractAgent, WrapperAgent
-from pydantic_ai.messages import InstructionPart, ModelMessage, ModelResponse, ToolReturnPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolReturnPart
 from pydantic_ai.tools import RunContext
-from pydantic_ai.toolsets import FunctionToolset
 from pydantic_core import from_json
 
+from agentkit.defend.breaker import OFF
 from agentkit.define.digest import tool_digest, value_digest
-from agentkit.define.tools import declaration, stood_for
-from agentkit.durable.frames import bounded
+from agentkit.define.tools import stood_for
+from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.journal import Performed
-from agentkit.durable.keys import restore
+from agentkit.durable.keys import place_key, restore
 from agentkit.durable.reading import Used
 from agentkit.durable.records import Node, Row
-from agentkit.engine.asking import function_of
+from agentkit.durable.store import Store
+from agentkit.engine.asking import declared_of, function_of, may_ask
+from agentkit.engine.breaking import BREAKER
 from agentkit.engine.codec import RESULT_CODEC, as_replayed
+from agentkit.engine.obstacles import is_early, is_server, leaf_of, obstacle, servers
+from agentkit.errors import JournalError
 
 _SAME_QUESTION = ("model", "settings", "tools", "output", "instructions")
 # A part beside these (the edits of a branch) makes it another call than the loop would make.
-_PARTS = frozenset({*_SAME_QUESTION, "name", "args", "code", "deps", "history"})
+_PARTS = frozenset({*_SAME_QUESTION, "name", "args", "code", "deps", "history", "payload"})
 _ONE_LINE = 200
 _SECRET = b"<secret:"
 _RETRIES = ("retry-prompt", "retry-feedback")
 _UNSUCCESSFUL = re.compile(rb'"outcome":"(?!success")|"part_kind":"retry-')
-# What a run may be given and still be decided by what its steps are keyed by.
-_KNOWN = frozenset({"user_prompt", "message_history", "deps", "model", "output_type", "infer_name", "conversation_id"})
-_STATIC_CAPABILITIES = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation"})
+_CALL = b'"part_kind":"tool-call"'
+_SAID = re.compile(rb'"part_kind":"(?:text|file)"')
+_PAGE = 256
 
 
 class _Turn(NamedTuple):
@@ -44,6 +47,13 @@ class _Turn(NamedTuple):
     steps: tuple[Used, ...]
 
 
+class _Tool(NamedTuple):
+    """A tool that is offered now, and what the agent calls it."""
+
+    name: str
+    tool: Any
+
+
 class _Present(NamedTuple):
     """What a recorded step is held against: the request just made, its run's context, and how many equal ones came."""
 
@@ -51,19 +61,92 @@ class _Present(NamedTuple):
     ctx: RunContext[Any]
     deps: str | None
     seen: Counter[bytes]
+    tools: Mapping[str, _Tool]
+    discoveries: Mapping[tuple[str, str], bytes]
+
+
+class _Record:
+    """The turns of an earlier run from one of its replies on, read as far as they are asked for."""
+
+    def __init__(self, store: Store, run: str, *, place: int) -> None:
+        self._turns: list[_Turn] = []
+        self._places: dict[int, int] = {}
+        self._read = self._turns_of(store, run, place)
+
+    def place(self, reply: int) -> int | None:
+        """Where the reply of this step stands."""
+        while reply not in self._places and self._more():
+            pass
+        return self._places.get(reply)
+
+    def turn(self, place: int) -> _Turn | None:
+        while place >= len(self._turns) and self._more():
+            pass
+        return self._turns[place] if place < len(self._turns) else None
+
+    def _more(self) -> bool:
+        turn = next(self._read, None)
+        if turn is None:
+            return False
+        self._places[turn.reply.row.id] = len(self._turns)
+        self._turns.append(turn)
+        return True
+
+    def _turns_of(self, store: Store, run: str, place: int) -> Iterator[_Turn]:
+        ids: set[int] = set()
+        steps: list[Used] = []
+        for used in self._uses(store, run, place):
+            ids.add(used.row.id)
+            # What was done inside a step of this run comes and goes with that step.
+            if used.row.parent in ids:
+                continue
+            steps.append(used)
+            if used.row.kind == "model":
+                yield _Turn(used, tuple(steps))
+                steps = []
+
+    def _uses(self, store: Store, run: str, place: int) -> Iterator[Used]:
+        while True:
+            try:
+                page = store.used_by(run, since=place, limit=_PAGE)
+            except JournalError:
+                # Who walks there is told, and perhaps nobody does.
+                return
+            yield from map(_slim, page)
+            if len(page) < _PAGE:
+                return
+            place = page[-1].ord + 1
+
+
+def _slim(used: Used) -> Used:
+    """Without a tool's answer: it is in the message after it. Whether there was one, and a secret in it, counts."""
+    row = used.row
+    if row.kind != "tool" or row.body is None:
+        return used
+    return used._replace(row=replace(row, body=_SECRET if _SECRET in row.body else b""))
 
 
 @dataclass(kw_only=True)
 class Forward:
-    """What one run may pass over. `walks` says why it may not; `walked` that it could have, but for that."""
+    """What one run may pass over. `walks` says why it may not; `walked` that it could have, but for that.
+
+    `discovered` is what servers said they offer, by the operation that asked and the name of the server.
+    """
 
     frame: Any
     walks: Callable[[], str]
     walked: str = ""
-    _turns: tuple[_Turn, ...] = ()
-    _places: dict[int, int] | None = None
+    discovered: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _record: _Record | None = None
     _obstacle: str | None = None
     _code: dict[str, str] = field(default_factory=dict)
+    _parts: dict[str, str] = field(default_factory=dict)
+    _live: int = 0
+
+    @classmethod
+    def of(cls, frame: Any, given: Mapping[str, Any]) -> Forward:
+        """For the run of `frame`, which was given this."""
+        return cls(frame=frame, walks=partial(obstacle, frame.owner, given))
 
     def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed:
         """The last recorded reply that this run would come to from the replayed reply `performed`; else `performed`.
@@ -73,58 +156,88 @@ class Forward:
         # How often a tool may still fail is counted by the loop: it walks until that tool has succeeded.
         if not _calls(performed.payload) or _failing(ctx) or self.frame.state is None:
             return performed
-        place = self._place(performed.step)
-        if place is None:
+        record = self._record_with(performed.step)
+        if record is None or (place := record.place(performed.step)) is None or record.turn(place + 1) is None:
             return performed
         if self._obstacle is None:
             self._obstacle = self.walks()
         self.walked = self._obstacle
+        if not self.walked and not self._all_is_sent(record.turn(place)):
+            self.walked = "what is kept of its conversation is more than what is sent (instructions of a server)"
         if self.walked:
             return performed
-        valid = tuple(self._valid(place, ctx))
+        valid = self._unless_the_breaker_spoke(list(self._valid(record, place, ctx)))
         return self._pass(valid, performed, ctx) if valid else performed
 
-    # -- what is recorded
+    def _record_with(self, step: int) -> _Record | None:
+        """An earlier run that came to this reply as this one does."""
+        if self._record is None or self._record.place(step) is None:
+            store, place = self.frame.journal.store, self.frame.ord
+            longest = store.longest_from(step, agent=self.frame.agent, place=place)
+            # Another branch may be on record from here; the one that was followed so far may be met again.
+            if longest is not None:
+                self._record = _Record(store, longest, place=place)
+        return self._record
 
-    def _place(self, step: int) -> int | None:
-        """Where in an earlier run the reply of this step stands, when more is recorded behind it."""
-        if self._places is None:
-            self._turns = tuple(self._recorded(step))
-            self._places = {turn.reply.row.id: place for place, turn in enumerate(self._turns)}
-        place = self._places.get(step)
-        return None if place is None or place + 1 >= len(self._turns) else place
-
-    def _recorded(self, step: int) -> Iterator[_Turn]:
-        """The turns of that run which began with this step and came furthest."""
-        store = self.frame.journal.store
-        longest = store.longest_from(step, agent=self.frame.agent)
-        every = [] if longest is None else store.used_by(longest)
-        ids = {used.row.id for used in every}
-        steps: list[Used] = []
-        for used in every:
-            # What was done inside a step of this run comes and goes with that step.
-            if used.row.parent in ids:
-                continue
-            steps.append(used)
-            if used.row.kind == "model":
-                yield _Turn(used, tuple(steps))
-                steps = []
+    def _all_is_sent(self, turn: _Turn | None) -> bool:
+        """Whether the request just made was the conversation as it is kept, which other steps are keyed by."""
+        kept = self.frame.chain.digest(self.frame.state.message_history, trusted=self.frame.trusted)
+        return turn is not None and turn.reply.row.history == kept
 
     # -- what of it still holds
 
-    def _valid(self, place: int, ctx: RunContext[Any]) -> Iterator[_Turn]:
+    def _valid(self, record: _Record, place: int, ctx: RunContext[Any]) -> Iterator[_Turn]:
         """The turns behind `place` that the loop would come to."""
-        present = _Present(self._turns[place].reply.row, ctx, self._deps(ctx), Counter())
-        for before, turn in zip(self._turns[place:], self._turns[place + 1 :], strict=False):
+        before = record.turn(place)
+        assert before is not None
+        present = self._present(before.reply.row, ctx)
+        early = is_early(self.frame.owner)
+        while (turn := record.turn(place := place + 1)) is not None:
+            if not _called(before.reply.row, turn) or (early and _SAID.search(before.reply.row.body or b"")):
+                return
             asked = turn.reply.request
             if asked is None or turn.reply.answers != before.reply.row.history:
                 return
             if not all(self._holds(used, asked, present) for used in turn.steps):
                 return
+            if sum(used.row.kind == "discovery" for used in turn.steps) != len(present.discoveries):
+                return
             # What a tool was told to do better counts against its retries, and the loop does the counting.
             if _SECRET in asked.body or (_UNSUCCESSFUL.search(asked.body) and _has_retry(asked)):
                 return
             yield turn
+            before = turn
+
+    def _present(self, first: Row, ctx: RunContext[Any]) -> _Present:
+        if self._live != self.frame.live:
+            # What a tool reads may have been changed by another one.
+            self._live = self.frame.live
+            self._code.clear()
+        deps = None if ctx.deps is None else self._part(value_digest(ctx.deps).hex())
+        return _Present(first, ctx, deps, Counter(), self._tools(ctx), self._discoveries(ctx))
+
+    def _tools(self, ctx: RunContext[Any]) -> dict[str, _Tool]:
+        """The tools offered now, by the part that names them in a key."""
+        manager = ctx.tool_manager
+        found: dict[str, _Tool] = {}
+        for name, tool in ({} if manager is None else manager.tools or {}).items():
+            toolset, there = leaf_of(tool, name)
+            found[self._text(f"{toolset.id}:{there}")] = _Tool(name, tool)
+        return found
+
+    def _discoveries(self, ctx: RunContext[Any]) -> dict[tuple[str, str], bytes]:
+        """What each turn asks of the servers, by its name and its question in a key, and what they said now."""
+        found: dict[tuple[str, str], bytes] = {}
+        for server in servers(self.frame.owner):
+            asked = (
+                ("ToolsetGetToolsId", not server.cache_tools),
+                ("ToolsetGetInstructionsId", server.include_instructions),
+            )
+            for operation in (operation for operation, each_turn in asked if each_turn):
+                question = self._part({"operation": operation, "prompt": ctx.prompt})
+                said = self.discovered.get((operation, server.id))
+                found[self._text(f"discovery:{server.id}"), question] = b"" if said is None else dumps(said)
+        return found
 
     def _holds(self, used: Used, asked: Node, present: _Present) -> bool:
         """Whether the loop would come to this step and be answered from this very row."""
@@ -141,38 +254,50 @@ class Forward:
                 return _same_question(row, present.first) and self._in_turn(row, present.seen)
             case "tool":
                 return self._same_tool(row, asked, present)
+            case "discovery":
+                said = present.discoveries.get((row.parts["name"], row.parts["payload"]))
+                same = row.settled is None and row.body == said and row.history == asked.digest
+                return same and self._in_turn(row, present.seen)
             case _:
                 # Decisions, edits and what capabilities do have their own rules, which walking keeps.
                 return False
 
     def _same_tool(self, row: Row, asked: Node, present: _Present) -> bool:
-        manager = present.ctx.tool_manager
-        tool = None if manager is None else (manager.tools or {}).get(row.name)
-        function = function_of(tool)
-        if function is None:
+        offered = present.tools.get(row.parts.get("name", ""))
+        if offered is None or offered.tool.tool_def.kind != "function":
             return False
-        declared = declaration(function)
+        if may_ask(self.frame, row.name, offered.tool):
+            return False
+        declared = declared_of(offered.tool)
         if declared.effects != row.effects:
             return False
         if declared.effects == "kernel" and row.owner != self.frame.journal.store.owner:
             return False
-        if row.parts.get("code") != self._code_of(row.name, function) or row.parts.get("deps") != present.deps:
+        if row.parts.get("code") != self._code_of(offered) or row.parts.get("deps") != present.deps:
             return False
         if declared.share is not None:
             return row.n == 0
         return row.history == asked.parent and self._in_turn(row, present.seen)
 
-    def _code_of(self, name: str, function: Callable[..., Any]) -> str:
+    def _code_of(self, offered: _Tool) -> str | None:
+        """The part of a key that is the code of a tool; None where nobody can know it."""
+        name, tool = offered
         if name not in self._code:
-            digest = tool_digest(stood_for(function), memo=self.frame.digests)
-            self._code[name] = self._part({"digest": digest.digest.hex(), "reads": dict(digest.reads)})
-        return self._code[name]
-
-    def _deps(self, ctx: RunContext[Any]) -> str | None:
-        return None if ctx.deps is None else self._part(value_digest(ctx.deps).hex())
+            function = function_of(tool)
+            if function is not None:
+                digest = tool_digest(stood_for(function), memo=self.frame.digests)
+                self._code[name] = self._part({"digest": digest.digest.hex(), "reads": dict(digest.reads)})
+            elif is_server(leaf_of(tool, name)[0]):
+                self._code[name] = self._part({"digest": "", "reads": {}})
+        return self._code.get(name)
 
     def _part(self, value: object) -> str:
         return str(self.frame.memo.part(value).digest.hex())
+
+    def _text(self, text: str) -> str:
+        if text not in self._parts:
+            self._parts[text] = self._part(text)
+        return self._parts[text]
 
     def _in_turn(self, row: Row, seen: Counter[bytes]) -> bool:
         """Whether the count of equal requests in this execution would come to this row."""
@@ -182,27 +307,44 @@ class Forward:
             seen[bytes.fromhex(key)] += times
         return bool(row.n == expected)
 
+    def _unless_the_breaker_spoke(self, turns: list[_Turn]) -> list[_Turn]:
+        """Those before the first request that something was said at by the breaker, in whichever run."""
+        if self.frame.breaker.thresholds is OFF:
+            return turns
+        places = [place_key(BREAKER, turn.reply.row.history or b"").key for turn in turns]
+        spoke = self.frame.journal.store.any_of(places)
+        return turns[: next((at for at, place in enumerate(places) if place in spoke), len(turns))]
+
     # -- passing over
 
     def _pass(self, turns: Sequence[_Turn], performed: Performed, ctx: RunContext[Any]) -> Performed:
         frame, state = self.frame, self.frame.state
+        tools = self._tools(ctx)
         bodies = [turn.reply.row.body or b"" for turn in turns]
         payloads = [performed.payload, *map(as_replayed, from_json(b"[" + b",".join(bodies) + b"]"))]
         replies = RESULT_CODEC.load(list[ModelResponse], payloads[:-1])
         requests = restore([turn.reply.request.body for turn in turns if turn.reply.request is not None])
         names = frame.chain.number(replies)
+        instructions = _instructions(state.message_history)
         for reply, request in zip(replies, requests, strict=True):
-            state.message_history += (_said(reply, ctx), _asked(request, names, ctx))
+            state.message_history += (_said(reply, ctx), _asked(request, names, ctx, instructions))
         for turn in turns:
             for used in turn.steps:
                 self._note(used.row)
-        state.run_step += len(turns)
         state.usage.requests += len(turns)
-        state.usage.tool_calls += sum(map(_succeeded, requests, turns))
+        state.usage.tool_calls += sum(_succeeded(*each, tools) for each in zip(requests, turns, strict=True))
+        self._step_on(ctx, len(turns))
         last = turns[-1].reply
         assert last.request is not None
         frame.chain.jump(state.message_history, last.request.digest)
         return Performed(payloads[-1], True, last.row.id)
+
+    def _step_on(self, ctx: RunContext[Any], turns: int) -> None:
+        state, manager = self.frame.state, ctx.tool_manager
+        state.run_step += turns
+        # What was offered with the last of them is what is offered now: no server is asked for it again.
+        if manager is not None and manager.ctx is not None and manager.ctx.messages is state.message_history:
+            manager.ctx.run_step = state.run_step
 
     def _note(self, row: Row) -> None:
         counted = row.kind != "tool" or "history" in row.parts
@@ -214,6 +356,12 @@ class Forward:
 
 def _calls(payload: Any) -> bool:
     return any("tool_name" in part for part in payload.get("parts", ()))
+
+
+def _called(reply: Row, turn: _Turn) -> bool:
+    """Whether each call that this reply asks for is a step of the turn after it, and there is one at all."""
+    calls = (reply.body or b"").count(_CALL)
+    return 0 < calls == sum(used.row.kind == "tool" for used in turn.steps)
 
 
 def _failing(ctx: RunContext[Any]) -> bool:
@@ -231,6 +379,12 @@ def _has_retry(asked: Node) -> bool:
     return any(part.part_kind in _RETRIES or getattr(part, "outcome", "success") != "success" for part in parts)
 
 
+def _instructions(messages: Sequence[ModelMessage]) -> str | None:
+    """Those of the request just made; a record may be older than its message's own."""
+    last = messages[-1] if messages else None
+    return last.instructions if isinstance(last, ModelRequest) else None
+
+
 def _said(reply: ModelResponse, ctx: RunContext[Any]) -> ModelResponse:
     reply.run_id, reply.conversation_id = ctx.run_id, ctx.conversation_id
     if getattr(reply, "model_id", "") is None:
@@ -238,73 +392,19 @@ def _said(reply: ModelResponse, ctx: RunContext[Any]) -> ModelResponse:
     return reply
 
 
-def _asked(request: ModelMessage, names: Mapping[str, str], ctx: RunContext[Any]) -> ModelMessage:
+def _asked(
+    request: ModelMessage, names: Mapping[str, str], ctx: RunContext[Any], instructions: str | None
+) -> ModelMessage:
     """A recorded request in this run: the ids of its calls are those of the replies."""
     request.run_id, request.conversation_id = ctx.run_id, ctx.conversation_id
+    if isinstance(request, ModelRequest):
+        request.instructions = instructions
     for part in request.parts:
         if isinstance(part, ToolReturnPart):
             part.tool_call_id = names.get(part.tool_call_id, part.tool_call_id)
     return request
 
 
-def _succeeded(request: ModelMessage, turn: _Turn) -> int:
-    called = {used.row.name for used in turn.steps if used.row.kind == "tool"}
+def _succeeded(request: ModelMessage, turn: _Turn, tools: Mapping[str, _Tool]) -> int:
+    called = {tools[used.row.parts["name"]].name for used in turn.steps if used.row.kind == "tool"}
     return sum(isinstance(part, ToolReturnPart) and part.tool_name in called for part in request.parts)
-
-
-# -- why a run walks
-
-
-def obstacle(agent: AbstractAgent[Any, Any], given: Mapping[str, Any]) -> str:
-    """Why the next request of this run may depend on more than its record; "" when it cannot."""
-    while isinstance(agent, WrapperAgent):
-        agent = agent.wrapped
-    if not isinstance(agent, Agent):
-        return f"a {type(agent).__name__} may decide anything"
-    reasons = (*_from_run(given), *_from_agent(agent), *_from_tools(agent))
-    return next(iter(reasons), "")
-
-
-def _from_run(given: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in given.items():
-        if name == "event_stream_handler" and getattr(value, "__module__", "") == "agentkit.engine.run":
-            continue
-        if name == "capabilities":
-            yield from _from_capabilities(value or ())
-        elif name not in _KNOWN and value is not None:
-            yield f"run(…, {name}=…) is given"
-
-
-def _from_agent(agent: Agent[Any, Any]) -> Iterator[str]:
-    state = vars(agent)
-    for name in ("_instructions", "_system_prompt_functions", "_system_prompt_dynamic_functions", "_dynamic_toolsets"):
-        for value in state.get(name) or ():
-            # Newer releases say beside an instruction where it comes from.
-            if not isinstance(getattr(value, "instruction", value), str | InstructionPart):
-                yield f"its {name.strip('_').replace('_', ' ')} are functions"
-    if callable(agent.model_settings):
-        yield "its model settings are a function"
-    for name, value in state.items():
-        if name.startswith("_override_") and name != "_override_model" and value.get(None) is not None:
-            yield f"agent{name.replace('_override_', '.override(')}=…) is in force"
-    yield from _from_capabilities(agent.root_capability.capabilities)
-
-
-def _from_capabilities(capabilities: Iterable[Any]) -> Iterator[str]:
-    for capability in capabilities:
-        kind = type(capability)
-        package = kind.__module__.partition(".")[0]
-        if package != "agentkit" and not (package == "pydantic_ai" and kind.__name__ in _STATIC_CAPABILITIES):
-            yield f"its capability {kind.__name__} may change what is sent"
-
-
-def _from_tools(agent: Agent[Any, Any]) -> Iterator[str]:
-    for toolset in agent.toolsets:
-        if not isinstance(toolset, FunctionToolset):
-            yield f"its toolset {toolset.label} may offer other tools each time"
-            continue
-        for name, tool in toolset.tools.items():
-            if tool.prepare is not None:
-                yield f"its tool {name} has a prepare function"
-            if tool.args_validator is not None:
-                yield f"its tool {name} has an args_validator"

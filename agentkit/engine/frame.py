@@ -23,9 +23,13 @@ from agentkit.events import Gauge, Scope
 
 
 class Shortcut(Protocol):
-    """Passes over what of a run is on record; `walked` says why it did not."""
+    """Passes over what of a run is on record; `walked` says why it did not.
+
+    `discovered` is what servers said they offer, by the operation that asked and the name of the server.
+    """
 
     walked: str
+    discovered: dict[tuple[str, str], Any]
 
     def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed: ...
 

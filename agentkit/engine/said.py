@@ -31,7 +31,7 @@ def _said_part(part: Any) -> str:
     if isinstance(args, str):
         try:
             args = json.loads(args or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return f"→ {part['tool_name']}({args})"
     return f"→ {part['tool_name']}({shown_arguments(args or {})})"
 

@@ -132,7 +132,7 @@ def script(
 ) -> Script:
     """The program, checked before anything of it runs; UserError or SandboxError says in one line what is wrong."""
     if tier not in _RUNNERS:
-        raise UserError(f"tier {tier}: one of {', '.join(_RUNNERS)}")
+        raise UserError(f"--tier {tier}: one of {', '.join(_RUNNERS)}")
     given = limits if isinstance(limits, Limits) else Limits.parse(limits)
     tools = host_tools(calls)
     if tools and tier == "process":
@@ -206,6 +206,7 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
 
 def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> AgentRunFrame:
     execution = execution_of(session)
+    session.keep_secret()
     return AgentRunFrame(
         id=uuid.uuid4().hex[:8],
         agent=script.name,

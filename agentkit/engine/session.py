@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +19,7 @@ from agentkit.durable.cache import CallCache
 from agentkit.durable.frames import CallCacheView, Execution, dumps
 from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
-from agentkit.durable.redact import Redactor
+from agentkit.durable.redact import Redactor, secrets_of
 from agentkit.durable.store import Store
 from agentkit.engine import decided
 from agentkit.engine.bench import Bench
@@ -86,6 +86,7 @@ class Session:
         self._read_only = read_only
         self._listeners: list[Callable[[Event], None]] = []
         self._caches: dict[Scope, CallCache] = {}
+        self._executors: dict[int, ThreadPoolExecutor] = {}
         self.remarks: list[str] = []
         self.bench = Bench()
         self.policy = Policy()
@@ -101,6 +102,10 @@ class Session:
     @cached_property
     def redactor(self) -> Redactor:
         return Redactor.from_environ(os.environ)
+
+    def keep_secret(self, given: Iterable[tuple[str, str]] = ()) -> None:
+        """Keep `given` out of all records, and what the environment holds by now: keys come after the first cell."""
+        self.redactor.learn((*given, *secrets_of(os.environ)))
 
     @cached_property
     def journal(self) -> Journal:
@@ -119,9 +124,14 @@ class Session:
         if text not in self.remarks:
             self.remarks.append(text)
 
-    @cached_property
+    @property
     def executor(self) -> ThreadPoolExecutor:
-        return RecordingExecutor(max_workers=64, thread_name_prefix="agentkit-tool")
+        """The threads of sync tools; a forked process has none of its parent's and starts its own."""
+        known = self._executors.get(os.getpid())
+        if known is None:
+            known = RecordingExecutor(max_workers=64, thread_name_prefix="agentkit-tool")
+            known = self._executors.setdefault(os.getpid(), known)
+        return known
 
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every change of a run or step, from any thread; returns the function that ends it."""
@@ -210,10 +220,9 @@ class Session:
         if "calling" in self.__dict__:
             self.calling.release()
         self.bench.close()
-        if "executor" in self.__dict__:
+        if (executor := self._executors.pop(os.getpid(), None)) is not None:
             # A stopped run's thread goes on; what it does is recorded before the journal is closed.
-            self.executor.shutdown(wait=True)
-            del self.__dict__["executor"]
+            executor.shutdown(wait=True)
         if "store" in self.__dict__:
             self.store.close()
             del self.__dict__["store"]

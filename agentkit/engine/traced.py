@@ -76,8 +76,9 @@ class TracedJournal(Journal):
 
     def _begun_by(self, call: Call, run: RunFrame, *, n: int) -> Intent:
         return intent_of(
-            call, run, None, n=n, ord=run.ord + 1, redo=False, owner=self.store.owner, scrub=self.redactor.scrub
-        )
+            call, run, None, n=n, ord=run.ord + 1, redo=False, owner=self.store.owner, scrub=self.redactor.scrub,
+            unsent=self.store.inbox.unsent,
+        )  # fmt: skip
 
     def _kept(self, step: int) -> str:
         """What another attempt needs of a recorded step, as text."""
@@ -128,6 +129,7 @@ class TracedSession(Session):
     def __init__(self, label: str, *, folder: Path, trace: Trace) -> None:
         super().__init__(label, path=folder / "journal.db")
         self._trace = trace
+        self.calling.turn_off("what it would keep ends with the task")
 
     @cached_property
     def journal(self) -> Journal:

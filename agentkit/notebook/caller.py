@@ -22,6 +22,8 @@ def caller(session: Session, word: str) -> str:
             return stopped(calling.ask("stop"))
         case "on":
             calling.turn_on()
+            if calling.off:
+                return f"caller off: {calling.off}"
             return "caller on: started by the next live call; what it has begun is answered also when the kernel dies"
         case "off":
             calling.turn_off()

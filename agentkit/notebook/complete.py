@@ -63,10 +63,14 @@ def candidates(text: str, *, cell: bool, names: Mapping[str, Any]) -> list[str]:
         return _starting([f"--{key}" for key in verb.options if key not in given], word)
     if not options:
         return (
-            _starting(_values(verb.takes, names), word) if verb.most is None or len(typed.split()) < verb.most else []
+            _starting([*verb.one_of, *_values(verb.takes, names)], word)
+            if verb.most is None or len(typed.split()) < verb.most
+            else []
         )
     option = verb.options.get(options[-1][0])
-    return _starting(_values(option.takes, names), word) if option is not None and option.value else []
+    if option is None or not option.value:
+        return []
+    return _starting([*option.one_of, *_values(option.takes, names)], word)
 
 
 def _fits(name: str, cell: bool) -> bool:

@@ -22,7 +22,15 @@ show: Callable[..., Any] = ipython.display
 
 def say(text: str) -> None:
     """Print a line under the cell."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{seen(text)}\n")
+
+
+def seen(text: str) -> str:
+    """`text` without what steers a terminal: names in it may be a server's, and an answer is a model's."""
+    # Loading the extension draws nothing and is to be instant.
+    from agentkit.observe.wording import visible
+
+    return visible(text)
 
 
 def watched(shell: Any) -> bool:
@@ -126,7 +134,7 @@ def resumed() -> bool:
 
 
 def markdown(text: str) -> dict[str, Any]:
-    return {"text/markdown": harmless(text), "text/plain": text}
+    return {"text/markdown": harmless(text), "text/plain": seen(text)}
 
 
 def answer_bundle(answer: object, formatter: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def export(notebook: Notebook, wish: Wish, *, journal: Path, folder: Path) -> tu
     if not verdict.passed:
         failed = wish.output.with_name(f"{wish.output.stem}.failed{wish.output.suffix}")
         failed.write_text(made.text((*verdict.lines, *verdict.problems)), encoding="utf-8")
-        problems = "; ".join(verdict.problems)
+        problems = made.scrub("; ".join(verdict.problems))
         raise UserError(f"{notebook.name} was not exported: {problems} (left as {failed.name} to look at)")
     wish.output.write_text(made.text(verdict.lines), encoding="utf-8")
     return _told(made, wish, verdict)
@@ -85,7 +85,7 @@ def _told(made: Program, wish: Wish, verdict: Verdict) -> tuple[str, ...]:
     ]
     lines += [f"  {line}" for line in verdict.lines]
     lines += [f"  left out: {each}" for each in made.plan.left_out]
-    return tuple(lines)
+    return tuple(map(made.scrub, lines))
 
 
 # ---- in a kernel

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
+from agentkit.durable.redact import Redactor
 from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError
+from agentkit.notebook.display import seen
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
 _MEMBERS = 4
@@ -28,11 +32,27 @@ def shown(error: Exception, *, doing: str) -> AgentKitError:
     IPython prints the native traceback of any error that has an ExceptionGroup somewhere behind it, so nothing may be
     left behind it; the full text is kept first.
     """
-    _kept[:] = ["".join(traceback.format_exception(error))]
+    _kept[:] = [_fit("".join(traceback.format_exception(error)))]
     told = error if isinstance(error, AgentKitError) else _told(error, doing)
+    told.args = tuple(_fit(said) if isinstance(said, str) else said for said in told.args)
     told.__cause__ = told.__context__ = None
     _raised[:] = [told]
     return told.with_traceback(None)
+
+
+def _fit(text: str) -> str:
+    """What may be shown and saved with the notebook: no secret of the environment, nothing that steers a terminal."""
+    return seen(_redactor().scrub(text))
+
+
+def _redactor() -> Redactor:
+    """What the open session keeps out of its records; an error may come before there is one, or the engine."""
+    engine = sys.modules.get("agentkit.engine.session")
+    opened = None if engine is None else engine.current()
+    if opened is None:
+        return Redactor.from_environ(os.environ)
+    opened.keep_secret()
+    return cast(Redactor, opened.redactor)
 
 
 def interrupted(doing: str) -> Interrupted:

@@ -13,12 +13,16 @@ Where: TypeAlias = Literal["cell", "line", "both"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """`value` is what the help calls it; an option without one is a flag; `optional`: the value may be left out."""
+    """`value` is what the help calls it; an option without one is a flag; `optional`: the value may be left out.
+
+    `one_of` is what Tab offers where only a few words are possible.
+    """
 
     help: str
     value: str | None = None
     takes: Takes = "text"
     optional: bool = False
+    one_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +35,12 @@ class Verb:
     least: int = 0
     most: int | None = 0
     takes: Takes = "text"
+    one_of: tuple[str, ...] = ()
     options: dict[str, Option]
 
+
+_AT_LIMIT = ("ask", "wait", "fallback", "stop")
+_HEADLESS = ("suspend", "deny", "allow")
 
 _BUILD = {
     "model": Option(value="MODEL", takes="model", help="a pydantic-ai model, URL#name, or several: a | b (fallbacks)"),
@@ -47,7 +55,7 @@ _BUILD = {
     "call": Option(value="A,B*", takes="tools", help="with --code: the tools that its code may call, if not all"),
     "breaker": Option(value="THRESHOLDS", help="when the circuit breaker acts: repeats=3/5/8 usd/min=2, or off"),
     "budget": Option(value="LIMITS", help="of each run: 0.50usd, 20k tokens, 60k tpm, 30 requests, 10min, 5usd/day"),
-    "at-limit": Option(value="HOW", help="what happens at a limit: ask, wait, fallback or stop"),
+    "at-limit": Option(value="HOW", one_of=_AT_LIMIT, help="what happens at a limit: ask, wait, fallback or stop"),
     "ttl": Option(value="TIME", help="how long a shared answer may be reused: 30m, 12h, 7d"),
 }
 
@@ -56,7 +64,9 @@ _RUN = {
     "continue": Option(value="RUN", takes="run", optional=True, help="carry on the last conversation, or that of RUN"),
     "fresh": Option(help="ask anew, even what is recorded; the newest answer is replayed after"),
     "mode": Option(value="MODE", takes="mode", help="auto, live, replay or off, for this run only"),
-    "headless": Option(value="HOW", help="what needs a person where there is none: suspend, deny or allow"),
+    "headless": Option(
+        value="HOW", one_of=_HEADLESS, help="what needs a person where there is none: suspend, deny or allow"
+    ),
     "walk": Option(help="take every recorded step one by one, where otherwise those that hold are passed over at once"),
     "deps": Option(value="NAME", takes="name", help="an object of the notebook that tools get as ctx.deps"),
 }
@@ -85,11 +95,11 @@ _APPROVE = {
 
 _POLICY = {
     "approve": Option(value="A,B*", takes="tools", help="tools of any agent that need a person's yes; off: none"),
-    "headless": Option(value="HOW", help="where there is nobody to ask: suspend, deny or allow"),
+    "headless": Option(value="HOW", one_of=_HEADLESS, help="where there is nobody to ask: suspend, deny or allow"),
 }
 
 _STEP = {
-    "at": Option(value="KIND", help="what to pause before: model, tool or all"),
+    "at": Option(value="KIND", one_of=("model", "tool", "all"), help="what to pause before: model, tool or all"),
     "until": Option(value="WHERE", help="go on to there first: tool=NAME, turn=N or cost=USD"),
     "as": _RUN["as"],
     "continue": _RUN["continue"],
@@ -137,7 +147,11 @@ _SANDBOX = {
     "call": Option(value="A,B", takes="tools", help="functions and agents of the notebook that it may call"),
     "approve": Option(value="A,B*", takes="tools", help="calls that need a person's yes"),
     "limits": Option(value="LIMITS", help="memory=256MB,time=10s,calls=200: what it may use at most"),
-    "tier": Option(value="TIER", help="monty, or process: real Python with pandas, in a process of its own"),
+    "tier": Option(
+        value="TIER",
+        one_of=("monty", "process"),
+        help="monty, or process: real Python with pandas, in a process of its own",
+    ),
     "step": Option(help="pause before each statement and each call: %agent next | continue | back | stop"),
     "fresh": Option(help="run it anew, even what is recorded"),
     "mode": _RUN["mode"],
@@ -147,7 +161,9 @@ _SANDBOX = {
 _BUDGET = {"at-limit": _BUILD["at-limit"]}
 
 _EXPORT = {
-    "target": Option(value="TARGET", help="flyte (default) or script, a plain asyncio program"),
+    "target": Option(
+        value="TARGET", one_of=("flyte", "script"), help="flyte (default) or script, a plain asyncio program"
+    ),
     "check": Option(help="prove that it is the same program (the default)"),
     "no-check": Option(help="write it without the proof"),
     "all": Option(help="keep every statement, also those that no result needs"),
@@ -324,6 +340,7 @@ VERBS: dict[str, Verb] = {
         where="line",
         words="[withdraw ID]",
         most=2,
+        one_of=("withdraw",),
         options={},
         help="what waits for a person, what Always holds, what was decided",
     ),
@@ -340,6 +357,7 @@ VERBS: dict[str, Verb] = {
         words="[SCOPE] [LIMITS | off]",
         most=None,
         takes="agent",
+        one_of=("user", "project", "notebook", "eval"),
         options=_BUDGET,
         help="what is limited and how much of it is used; limit the user, project, notebook, eval or an agent",
     ),
@@ -397,7 +415,7 @@ VERBS: dict[str, Verb] = {
         where="line",
         words="[verify | attach FILE]",
         most=2,
-        takes="file",
+        one_of=("verify", "attach"),
         options={},
         help="where the records are; verify them; read a recording made elsewhere",
     ),
@@ -414,12 +432,23 @@ VERBS: dict[str, Verb] = {
         where="line",
         words="[status | stop | on | off]",
         most=1,
+        one_of=("status", "stop", "on", "off"),
         options={},
         help="the process that ends the model calls this kernel began, also when the kernel dies",
     ),
     "traceback": Verb(where="line", options={}, help="the last error in full"),
     "help": Verb(where="line", words="[VERB]", most=1, takes="verb", options={}, help="this list, or one verb in full"),
 }
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "build and ask": ("build", "run", "sandbox", "compare", "estimate"),
+    "step through": ("step", "next", "continue", "back", "goto", "edit", "fork", "diff", "stop", "break"),
+    "be asked": ("approvals", "approve", "policy", "settle"),
+    "limit": ("budget", "breaker", "throttle"),
+    "look": ("trace", "cost", "runs", "why", "doctor", "traceback", "help"),
+    "keep": ("model", "mode", "journal", "forget", "export", "caller"),
+}
+"""The verbs as the help lists them."""
 
 MODES: tuple[str, ...] = get_args(Mode)
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -429,32 +458,12 @@ def usage(name: str) -> str:
     """One line: how a verb is typed."""
     verb = VERBS[name]
     sign = "%agent" if verb.where == "line" else "%%agent"
-    return " ".join([sign, name, *filter(None, [verb.words]), *map(_shown, verb.options.items())])
+    options = [f"[{written(key, option)}]" for key, option in verb.options.items()]
+    return " ".join([sign, name, *filter(None, [verb.words]), *options])
 
 
-def overview() -> str:
-    """Every verb with one line of help."""
-    width = max(len(name) for name in VERBS)
-    rows = [
-        f"{' %' if verb.where == 'line' else '%%'}agent {name:{width}}  {verb.help}" for name, verb in VERBS.items()
-    ]
-    first = f"%agent {'':{width}}   the session at a glance"
-    return "\n".join([first, *rows, "%agent help VERB shows the options of one; what begins with %% is a cell."])
-
-
-def details(name: str) -> str:
-    """One verb with its options."""
-    verb = VERBS[name]
-    shown = {
-        f"--{key}{f' {option.value}' if option.value else ''}": option.help for key, option in verb.options.items()
-    }
-    width = max(map(len, shown), default=0)
-    lines = [f"  {key:{width}}  {text}" for key, text in shown.items()]
-    return "\n".join([usage(name), f"  {verb.help}", *lines])
-
-
-def _shown(item: tuple[str, Option]) -> str:
-    name, option = item
+def written(name: str, option: Option) -> str:
+    """An option as it is typed."""
     if option.value is None:
-        return f"[--{name}]"
-    return f"[--{name} [{option.value}]]" if option.optional else f"[--{name} {option.value}]"
+        return f"--{name}"
+    return f"--{name} [{option.value}]" if option.optional else f"--{name} {option.value}"

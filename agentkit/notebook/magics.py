@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from agentkit.errors import AgentKitError, ApprovalPending
-from agentkit.notebook import arrival, cells, complete, display, failure, grammar, line, place
+from agentkit.notebook import arrival, cells, complete, display, failure, line, manual, place
 
 if TYPE_CHECKING:
     from agentkit.defend.approval import Decision, Question
@@ -219,7 +219,7 @@ class AgentMagics(Magics):
         return notebook.blocking_value(line) if cell is None else notebook.blocking_cell(line, cell)
 
 
-AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it cost.\n\n{grammar.overview()}"
+AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it cost.\n\n{manual.overview()}"
 
 
 def load_ipython_extension(shell: Any) -> None:

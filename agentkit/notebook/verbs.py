@@ -28,6 +28,7 @@ from agentkit.notebook import (
     failure,
     grammar,
     look,
+    manual,
     prompt,
     sandboxing,
     stepping,
@@ -38,9 +39,10 @@ from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
 from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
 from agentkit.notebook.line import Line
-from agentkit.observe import panel
+from agentkit.observe import panel, wording
 from agentkit.observe.trace import Trace
 from agentkit.observe.why import diverged, explain
+from agentkit.observe.wording import needs_a_person
 
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
@@ -184,19 +186,24 @@ def glance(desk: Desk, line: Line) -> Reply:
     newest = session.runs(limit=1)
     last = panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"
     rows = [
-        ("session", f"{session.label} · mode {session.mode} · model {session.model}"),
+        ("session", f"{session.label} · mode {session.mode} · model {models.spoken(session.model)}"),
         ("journal", str(session.path)),
         ("agents", agents),
         ("last run", last),
     ]
     waiting = [one.id for one in decided.everything(session.store) if one.decision is None]
     rows += [("waiting", f"{_counted(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
-    doubt = [row for row in session.in_doubt() if str(row.id) not in waiting]
+    open_ = [row for row in session.in_doubt() if str(row.id) not in waiting]
+    doubt = [row for row in open_ if needs_a_person(row)]
     rows += [("in doubt", f"{_counted(len(doubt), 'step')}: %agent settle lists them")] if doubt else []
+    rest = len(open_) - len(doubt)
+    rows += [("cut off", f"{_counted(rest, 'step')}: run the cell again to go on")] if rest else []
     return _said("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
 
 
 def trace(desk: Desk, line: Line) -> Reply:
+    if _is_new(desk, line):
+        return _said(_NOTHING)
     run = _run_id(desk, line)
     folded = Trace.of(desk.session.trace(run))
     bundle = panel.bundle(folded, now=time.time(), open=True)
@@ -204,16 +211,26 @@ def trace(desk: Desk, line: Line) -> Reply:
 
 
 def cost(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.tables import cost_frame
+    from agentkit.observe.tables import at_a_glance, cost_frame
 
     session = desk.session
     ids = [_run_id(desk, line)] if line.word else [run.id for run in reversed(session.runs(label=session.label))]
-    frame = cost_frame([event for run in ids for event in session.trace(run)])
-    return Reply(value=frame, show=lambda: show(frame[list(_COST_AT_A_GLANCE)]))
+    events = [event for run in ids for event in session.trace(run)]
+    frame = cost_frame(events)
+    if frame.empty:
+        return Reply(value=frame, show=lambda: say(_NOTHING))
+    told = " · ".join(wording.sums(Trace.of(events)))
+
+    def shown() -> None:
+        twice = ["maybe_paid_twice"] if frame["maybe_paid_twice"].any() else []
+        show(at_a_glance(frame[[*_COST_AT_A_GLANCE, *twice]]))
+        say(told)
+
+    return Reply(value=frame, show=shown)
 
 
 def runs(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.tables import runs_frame
+    from agentkit.observe.tables import at_a_glance, runs_frame
 
     found = desk.session.runs(agent=line.word or None)
     if line.word and not found:
@@ -221,10 +238,14 @@ def runs(desk: Desk, line: Line) -> Reply:
         raise UserError(f"no run of {line.word} is recorded{nearest(line.word, known)}")
     traces = {run.id: Trace.of(desk.session.trace(run.id)) for run in found}
     frame = runs_frame(found, traces)
-    return Reply(value=frame, show=lambda: show(frame[[name for name in _AT_A_GLANCE if name in frame]]))
+    if frame.empty:
+        return Reply(value=frame, show=lambda: say(_NOTHING))
+    return Reply(value=frame, show=lambda: show(at_a_glance(frame[[name for name in _AT_A_GLANCE if name in frame]])))
 
 
 def why(desk: Desk, line: Line) -> Reply:
+    if _is_new(desk, line):
+        return _said(_NOTHING)
     run = _run_id(desk, line)
     reasons = [str(reason) for reason in explain(desk.session.store, run)]
     record = desk.session.store.run(run)
@@ -250,7 +271,11 @@ def forget(desk: Desk, line: Line) -> Reply:
 def settle(desk: Desk, line: Line) -> Reply:
     if not line.word:
         rows = desk.session.in_doubt()
-        told = [f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end" for row in rows]
+        told = [
+            f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end"
+            + ("" if needs_a_person(row) else "; the next run goes on with it unasked")
+            for row in rows
+        ]
         return _said("\n".join(told) or "nothing is in doubt")
     chosen = [action for action in ("redo", "result", "stop") if line.has(action)]
     if not line.word.isdigit() or len(chosen) != 1:
@@ -281,7 +306,7 @@ def model(desk: Desk, line: Line) -> Reply:
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
         desk.session.model = chosen
-    return _said(f"agents that name no model are built with {desk.session.model}")
+    return _said(f"agents that name no model are built with {models.spoken(desk.session.model)}")
 
 
 def mode(desk: Desk, line: Line) -> Reply:
@@ -312,7 +337,7 @@ def traceback(desk: Desk, line: Line) -> Reply:
 def help_on(line: Line) -> Reply:
     if line.word and line.word not in grammar.VERBS:
         raise UserError(f"%agent help: unknown verb {line.word}{nearest(line.word, grammar.VERBS)}")
-    return _said(grammar.details(line.word) if line.word else grammar.overview())
+    return _said(manual.details(line.word) if line.word else manual.overview())
 
 
 def _run_id(desk: Desk, line: Line) -> str:
@@ -325,7 +350,12 @@ def _run_id(desk: Desk, line: Line) -> str:
     if line.word:
         known = [run.id for run in desk.session.runs(limit=50)] + [run.agent for run in desk.session.runs(limit=50)]
         raise UserError(f"no run or agent {line.word} is recorded{nearest(line.word, known)}; %agent runs lists them")
-    raise UserError("nothing has run yet: %%agent run AGENT")
+    raise UserError(_NOTHING)
+
+
+def _is_new(desk: Desk, line: Line) -> bool:
+    """Whether the line means the last run, and there is none yet."""
+    return not line.word and not desk.session.runs(limit=1)
 
 
 def _counted(number: int, thing: str) -> str:
@@ -336,6 +366,7 @@ def _said(text: str) -> Reply:
     return Reply(show=lambda: say(text))
 
 
+_NOTHING = "nothing has run yet: %%agent run AGENT"
 _COST_AT_A_GLANCE = (
     "run",
     "agent",
@@ -348,7 +379,6 @@ _COST_AT_A_GLANCE = (
     "output_tokens",
     "spent",
     "saved",
-    "maybe_paid_twice",
 )
 _AT_A_GLANCE = (
     "run",

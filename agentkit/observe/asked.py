@@ -46,7 +46,7 @@ def title(question: Question) -> str:
         case "budget":
             return f"{agent} has reached a budget"
         case "circuit":
-            return f"{agent} gets nowhere: the circuit breaker asks"
+            return f"{agent}: the circuit breaker asks"
 
 
 def json_text(value: Any) -> str:

@@ -98,14 +98,15 @@ def html(comparison: Comparison) -> str:
     cells = "".join(f'<th style="{_CELL}">{head}</th>' for head in heads)
     notes = "".join(f'<div style="color:{AMBER}">· {markup.escape(note)}</div>' for note in comparison.notes)
     asked = wording.counted(len(comparison.prompts), "prompt")
+    plot, filled = _plot(rows), "score" if graded else "agreement"
+    legend = f"Dot: median latency and cost; line: up to p95; filled by {filled}." if plot else ""
     return (
         '<div class="tex2jax_ignore mathjax_ignore" style="border:1px solid #7f7f7f38;border-radius:6px;'
         'padding:6px 12px;margin:2px 0;font-size:12px;line-height:1.5">'
         f"<b>{markup.escape(wording.clean(comparison.agent, 60))}</b> on {wording.counted(len(rows), 'model')}, "
         f'{asked}<table style="font-size:12px;margin:4px 0;border:none"><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{lines}</tbody></table>{_plot(rows)}"
-        f'<div style="opacity:0.75">◆ no other model is cheaper, faster and better at once. Dot: median latency and '
-        f"cost; line: up to p95; filled by {'score' if graded else 'agreement'}.</div>{notes}</div>"
+        f"<tbody>{lines}</tbody></table>{plot}"
+        f'<div style="opacity:0.75">◆ no other model is cheaper, faster and better at once. {legend}</div>{notes}</div>'
     )
 
 
@@ -123,7 +124,9 @@ def _number(value: object, pattern: str) -> str:
 
 
 def _table_row(row: dict[object, object], *, graded: bool) -> str:
-    failed = f' <b style="color:{RED}">{row["failed"]} failed</b>' if row["failed"] else ""
+    every = row["failed"] == row["runs"]
+    words = "all failed" if every else f"{row['failed']} failed"
+    failed = f', <b style="color:{RED}">{words}</b>' if row["failed"] else ""
     name = markup.escape(wording.clean(str(row["model"]), 60), quote=False)
     cells = [
         f'<b style="color:{GREEN}">◆</b>' if row["pareto"] else "",
@@ -133,19 +136,19 @@ def _table_row(row: dict[object, object], *, graded: bool) -> str:
         *([_number(row["score"], ".2f")] if graded else []),
         *(wording.duration(float(str(row[name]))) if _known(row[name]) else "–" for name in _COLUMNS),
         _number(row["tokens"], ",.0f"),
-        wording.money(float(str(row["cost"]))) if _known(row["cost"]) else "unpriced",
+        wording.money(float(str(row["cost"]))) if _known(row["cost"]) else "–" if every else "unpriced",
     ]
     shown = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
     return f"<tr>{shown}</tr>"
 
 
 def _plot(rows: Sequence[dict[object, object]]) -> str:
-    """Dots on a plane: to the right is slower, up is dearer."""
+    """Dots on a plane: to the right is slower, up is dearer. Nothing where nothing is known to cost anything."""
     shown = [row for row in rows if _known(row["p50"])]
-    if not shown:
+    if not any(row["cost"] for row in shown if _known(row["cost"])):
         return ""
     slowest = max(float(str(row["p95"])) for row in shown) * 1.15 or 1.0
-    dearest = max((float(str(row["cost"])) for row in shown if _known(row["cost"])), default=0.0) * 1.25 or 1.0
+    dearest = max(float(str(row["cost"])) for row in shown if _known(row["cost"])) * 1.25
     dots = "".join(_dot(row, slowest, dearest) for row in shown)
     return (
         f'<div style="position:relative;height:{_HEIGHT}px;margin:6px 4px 20px 4px;border-left:1px solid {GREY};'

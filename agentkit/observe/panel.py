@@ -92,8 +92,13 @@ def _head(trace: Trace, now: float) -> str:
     return f'<div style="opacity:0.65">{_line_of(columns, inset=True)}</div>'
 
 
-# The first column gives way to the others, which never get narrower than this.
-_WIDTHS = ("width:100%", *(f"min-width:{width}" for width in ("6.2em", "18%", "4.4em", "7.6em", "5.4em")))
+# The first column gives way to the others. Of them the bars do too, down to a stump; the figures never.
+_WIDTHS = (
+    "width:100%",
+    "min-width:6.2em",
+    "width:34%;min-width:5em",
+    *(f"min-width:{width}" for width in ("4.4em", "7.6em", "5.4em")),
+)
 
 
 def _column(place: int, inner: str, style: str = "") -> str:

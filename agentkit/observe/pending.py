@@ -84,7 +84,7 @@ def _moves(view: PendingView) -> str:
     if not view.moves:
         return ""
     verbs = " · ".join(f"<code>{_escaped(move)}</code>" for move in view.moves)
-    return f'<div style="{_MUTED}">{verbs} · {AGAIN}</div>'
+    return f'<div style="{_MUTED}">{verbs}</div><div style="{_MUTED}">{AGAIN}</div>'
 
 
 def _headline(view: PendingView) -> str:

@@ -105,3 +105,14 @@ def _between(started: float, ended: float | None) -> float | None:
 def _typed(rows: Sequence[Mapping[str, object]], types: Mapping[str, str]) -> pd.DataFrame:
     columns = {name: pd.Series([row.get(name) for row in rows], dtype=dtype) for name, dtype in types.items()}
     return pd.DataFrame(columns)
+
+
+def at_a_glance(frame: pd.DataFrame) -> pd.DataFrame:
+    """For reading: moments to the second, durations to the millisecond, and nothing where there is nothing."""
+    shown = frame.copy()
+    for name in shown.columns:
+        if isinstance(shown[name].dtype, pd.DatetimeTZDtype):
+            shown[name] = shown[name].dt.tz_convert(None).dt.strftime("%Y-%m-%d %H:%M:%S UTC")
+    if "seconds" in shown:
+        shown["seconds"] = shown["seconds"].round(3)
+    return shown.astype(object).where(shown.notna(), "")

@@ -30,6 +30,9 @@ class Reason(NamedTuple):
 
     def __str__(self) -> str:
         head = f"step {self.step.ord} {self.step.kind} {self.step.name}: live"
+        if self.step.attempt > 1:
+            tries = f"{head}, try {self.step.attempt} of a step whose earlier tries left no result"
+            return f"{tries}; possibly paid twice" if self.step.maybe_paid_twice else tries
         if self.against is None:
             return f"{head}, nothing like it was recorded before"
         if not self.changes:

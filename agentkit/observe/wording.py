@@ -6,6 +6,7 @@ import re
 import time
 import unicodedata
 
+from agentkit.durable.records import Row
 from agentkit.events import Step
 from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price, waits_for_nobody
 
@@ -47,6 +48,11 @@ def clean_block(text: str, limit: int, *, lines: int) -> str:
     left = len(text) - len(kept)
     shown = "\n".join(_UNSEEN.sub(_visible, line.replace("\t", "    ")) for line in kept.split("\n"))
     return f"{shown}… ({left:,} more characters)" if left else shown
+
+
+def visible(text: str) -> str:
+    """All of `text` with its lines and tabs, other control characters made visible."""
+    return _UNSEEN.sub(lambda match: match[0] if match[0] in "\n\t" else _visible(match), text)
 
 
 def _visible(match: re.Match[str]) -> str:
@@ -192,10 +198,15 @@ def states_said(trace: Trace) -> str:
 
 def headline(trace: Trace, now: float) -> list[str]:
     """The facts of a trace in reading order, without the title and state."""
+    steps, *others = sums(trace)
+    return [steps, duration(trace.seconds(now)), *others]
+
+
+def sums(trace: Trace) -> list[str]:
+    """What all steps of a trace add up to: their number, tokens, price and what replay saved."""
     totals = trace.totals
     facts = [
         steps_said(totals),
-        duration(trace.seconds(now)),
         counted(totals.tokens, "token"),
         spent_said(totals, offline=is_offline(trace)),
         saved_said(totals),
@@ -243,9 +254,16 @@ def remarks(node: StepNode) -> list[str]:
     return [remark for remark, holds in said_of.items() if holds]
 
 
+def needs_a_person(step: Step | Row) -> bool:
+    """Whether a step without a recorded end must be decided about before it can be gone on with."""
+    return step.kind != "model" and step.effects in ("once", "undeclared")
+
+
 def doubt_said(node: StepNode) -> str:
     """What a step without a recorded end means for the next run."""
-    if node.step.kind == "model" or node.step.effects in ("none", "idempotent", "kernel"):
+    if node.step.kind == "model":
+        return "started, no recorded end: the next run takes its answer where it came, or asks again"
+    if not needs_a_person(node.step):
         return "started, no recorded end: the next run performs it again"
     return f"started, no recorded end: %agent settle {node.step.id} --redo | --result JSON | --stop, then run again"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from agentkit.pipeline import cluster
+from agentkit.pipeline import cluster, secret
 from agentkit.pipeline.cells import Language, take_apart
 from agentkit.pipeline.emit import emit
 from agentkit.pipeline.image import Image, image_of
@@ -17,12 +18,16 @@ from agentkit.pipeline.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A module as text, without the header that says what was checked, and the plan it was written from."""
+    """A module as text, without the header that says what was checked, and the plan it was written from.
+
+    `scrub` takes the secrets out of what is told of it.
+    """
 
     plan: Plan
     settings: Settings
     image: Image
     body: str
+    scrub: Callable[[str], str] = field(default=str, repr=False)
 
     @property
     def digest(self) -> str:
@@ -35,10 +40,13 @@ class Program:
 
 def program(notebook: Notebook, language: Language, settings: Settings, *, everything: bool = False) -> Program:
     """The program that a notebook is; UserError names the cells that cannot be exported."""
+    known = secret.secrets_in(notebook.cells)
     planned = plan(notebook, take_apart(notebook.cells, language), everything=everything)
     items = list(cluster.items_of(planned))
     image = image_of(items, python=sys.version_info[:2], models=cluster.models_of(planned))
-    return Program(plan=planned, settings=settings, image=image, body=emit(planned, settings, image))
+    body = emit(planned, settings, image)
+    secret.refuse(body, notebook.cells, known)
+    return Program(plan=planned, settings=settings, image=image, body=body, scrub=known.scrub)
 
 
 def header(program: Program, verdict: tuple[str, ...]) -> str:
@@ -56,7 +64,8 @@ def header(program: Program, verdict: tuple[str, ...]) -> str:
             *(f"- {_escaped(line)}" for line in verdict),
             f"- sha256 of what follows {program.digest}",
         ]
-    return "\n".join(line if len(line) <= 119 else line[:118] + "…" for line in [*lines, '"""'])
+    scrubbed = [program.scrub(line) for line in lines]
+    return "\n".join(line if len(line) <= 119 else line[:118] + "…" for line in [*scrubbed, '"""'])
 
 
 def _commands(program: Program) -> list[str]:

@@ -20,6 +20,7 @@ from agentkit.durable.inbox import Pigeonhole
 from agentkit.engine.session import session
 
 ROUNDS = 150
+STARTS = 10
 
 
 async def once(client: httpx2.AsyncClient, url: str, *, number: str, stream: bool) -> tuple[float, float]:
@@ -44,7 +45,10 @@ async def measure(root: str, folder: Path, *, stream: bool) -> dict[str, list[tu
             for way in found:
                 arrivals.set(
                     Pigeonhole(
-                        folder / ".agentkit" / "inbox", f"{'ab' * 32}.{number}.{len(way)}", clean=lambda text: True
+                        folder / ".agentkit" / "inbox",
+                        f"{'ab' * 32}.{number}.{len(way)}",
+                        journal=str,
+                        clean=lambda text: True,
                     )
                 )
                 caller.set(opened.calling if way == "caller" else None)
@@ -52,6 +56,23 @@ async def measure(root: str, folder: Path, *, stream: bool) -> dict[str, list[tu
                 if number >= 10:
                     found[way].append(seconds)
         await client.aclose()
+    return found
+
+
+def starting() -> dict[str, list[float]]:
+    """Seconds that the first live call of a session waits for its caller, beside bare processes, in turn."""
+    found: dict[str, list[float]] = {"caller": [], "pass": [], "import httpx2, asyncio": []}
+    for _ in range(STARTS):
+        with tempfile.TemporaryDirectory() as place, session("bench", folder=Path(place)) as opened:
+            opened.store.runs(limit=1)
+            started = time.perf_counter()
+            asyncio.run(opened.calling.line())
+            found["caller"].append(time.perf_counter() - started)
+            opened.calling.ask("stop")
+        for program in list(found)[1:]:
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", program], check=True)
+            found[program].append(time.perf_counter() - started)
     return found
 
 
@@ -70,6 +91,9 @@ def main() -> None:
                 added = statistics.median(b[part] - a[part] for a, b in zip(*found.values(), strict=True)) * 1000
                 kind = "streamed" if stream else "plain"
                 print(f"{kind:9}{name:13} direct {direct:6.2f} ms   caller {through:6.2f} ms   added {added:5.2f} ms")
+        took = {name: statistics.median(seconds) for name, seconds in starting().items()}
+        beside = ", ".join(f"{took['caller'] / t:.1f} x `python -c '{name}'`" for name, t in list(took.items())[1:])
+        print(f"to start  {took['caller'] * 1000:.0f} ms, {beside}")
     finally:
         server.terminate()
         server.wait()

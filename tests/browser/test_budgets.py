@@ -59,7 +59,7 @@ def test_a_limit_asks_and_raised_the_run_goes_on(opened: Opener) -> None:
     widget.first.wait_for(timeout=30_000)
     asked = widget.inner_text()
     assert "guide has reached a budget" in asked
-    assert "The budget of guide is 0.25usd per run: 0.20usd are used" in asked
+    assert "The budget of guide is 0.25usd per run. Used so far: 0.20usd;" in asked
     picture(notebook, "budget-asks")
     field = widget.get_by_label("raise it to")
     assert field.input_value() == "0.50usd/run"

@@ -42,6 +42,15 @@ class Kept:
     def asked(self) -> None:
         self.story.append("asked")
 
+    def leaves(self) -> None:
+        self.story.append("left")
+
+    def once(self, request: bytes) -> str:
+        return "the-key"
+
+    def refused(self) -> None:
+        self.story.append("refused")
+
     def lose(self) -> None:
         self.story.append("lost")
 
@@ -130,7 +139,7 @@ def test_half_an_answer_is_not_kept_and_known_to_be_lost() -> None:
 def test_a_refusal_is_not_an_answer() -> None:
     kept = Kept()
     read(Wire([b"no"], {"content-length": "2"}, status=400), kept)
-    assert kept.answers == {}
+    assert (kept.answers, kept.story) == ({}, ["asked", "refused", "read"])
 
 
 def test_an_unreachable_server_cannot_have_charged() -> None:
@@ -143,7 +152,7 @@ def test_an_unreachable_server_cannot_have_charged() -> None:
 
     with pytest.raises(httpx2.ConnectError):
         asyncio.run(main())
-    assert kept.story == ["asked"]
+    assert kept.story == ["asked", "refused"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -12,8 +12,10 @@ from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import RequestUsage
 
 from agentkit.define import models, transport
@@ -225,3 +227,12 @@ def test_what_still_fails_after_all_tries_keeps_its_status_and_its_words(server:
     assert caught.value.status_code == status
     assert f"scripted {status}" in explain(caught.value)
     assert len(server.ledger()) == transport.ATTEMPTS
+
+
+def test_only_what_leaves_through_our_client_tells_when() -> None:
+    ours = models.resolve("http://127.0.0.1:9/v1#small")
+    own = OpenAIChatModel("small", provider=OpenAIProvider(base_url="http://127.0.0.1:9/v1", api_key="no-key"))
+    assert models.tells_when_it_sends(ours)
+    assert models.tells_when_it_sends(models.resolve("http://127.0.0.1:9/v1#a | http://127.0.0.1:9/v1#b | offline"))
+    assert not models.tells_when_it_sends(own)
+    assert not models.tells_when_it_sends(FallbackModel(ours, own))

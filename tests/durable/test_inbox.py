@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.durable.inbox import Inbox, Pigeonhole
+from agentkit.durable.inbox import Inbox, Pigeonhole, leaves
 from agentkit.durable.records import Row
 from agentkit.durable.store import Store
 from tests.durable.journaling import digest, intent, outcome
@@ -121,3 +121,74 @@ def test_a_full_or_vanished_folder_stops_nothing(tmp_path: Path) -> None:
     hole.keep(REQUEST, b"answer")
     assert hole.find(REQUEST) is None
     hole.drop()
+
+
+def taken_over(store: Store) -> bool:
+    """Whether the next life of the step lists it as possibly paid twice."""
+    return store.begin(intent()).result().row.maybe_paid_twice
+
+
+def test_what_waited_and_never_left_was_not_paid(path: Path) -> None:
+    with Store.open(path) as store:
+        of(store, begun(store)).wait()
+    with Store.open(path) as store:
+        assert not taken_over(store)
+
+
+@pytest.mark.parametrize("by_the_caller", [False, True])
+def test_what_left_may_have_been_paid(path: Path, by_the_caller: bool) -> None:
+    with Store.open(path) as store:
+        hole = of(store, begun(store))
+        hole.wait()
+        if by_the_caller:
+            leaves(hole.where(REQUEST))
+        else:
+            hole.leaves()
+    with Store.open(path) as store:
+        assert taken_over(store)
+
+
+def test_what_does_not_say_when_it_leaves_may_have_been_paid(path: Path) -> None:
+    with Store.open(path) as store:
+        of(store, begun(store))
+    with Store.open(path) as store:
+        assert taken_over(store)
+
+
+def test_a_mark_from_before_the_machine_began_says_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.open(path) as store:
+        of(store, begun(store)).wait()
+    monkeypatch.setattr("agentkit.durable.owner.boot", lambda: "00000000")
+    with Store.open(path) as store:
+        assert taken_over(store)
+
+
+def test_what_was_refused_is_as_if_it_had_not_left(path: Path) -> None:
+    with Store.open(path) as store:
+        hole = of(store, begun(store))
+        hole.wait()
+        hole.asked()
+        hole.leaves()
+        hole.refused()
+    with Store.open(path) as store:
+        assert not taken_over(store)
+
+
+def test_a_refusal_says_nothing_of_another_request_under_way(path: Path) -> None:
+    with Store.open(path) as store:
+        hole = of(store, begun(store))
+        hole.wait()
+        for _ in range(2):
+            hole.asked()
+            hole.leaves()
+        hole.refused()
+    with Store.open(path) as store:
+        assert taken_over(store)
+
+
+def test_no_mark_is_left_when_the_step_is_recorded(path: Path) -> None:
+    with Store.open(path) as store:
+        hole = of(store, begun(store))
+        hole.wait()
+        hole.drop()
+    assert files(path) == []

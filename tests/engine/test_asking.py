@@ -454,7 +454,7 @@ def test_a_question_is_stopped_at_and_left_open_where_nobody_is(tmp_path: Path) 
     world = World(tmp_path, [Call("ask_user", {"question": "Why?"})], ask=True)
     with pytest.raises(ApprovalPending):
         world.run(None, headless="allow")
-    with pytest.raises(Stopped, match=r"stopped by the person at the question: Why\?"):
+    with pytest.raises(Stopped, match=r"^you said stop at the question: Why\?"):
         world.run(lambda question: Decision(verdict="stop"))
 
 

@@ -32,6 +32,8 @@ from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session, session
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
 from agentkit.events import Event, Step
+from agentkit.observe.budgets import of_trace
+from agentkit.observe.trace import Trace
 from agentkit.testing import Call, ScriptedModel
 
 
@@ -309,6 +311,26 @@ def test_a_person_may_raise_it_and_the_run_goes_on(tmp_path: Path) -> None:
     silent = ScriptedModel()
     assert run(tmp_path, lambda: guide(silent, budget="0.15usd"), asker=asker).output == "all seen"
     assert asked == []
+
+
+@pytest.mark.parametrize("walk", [False, True], ids=["passed over", "walked"])
+def test_a_replayed_raise_is_in_the_bars_too(tmp_path: Path, walk: bool) -> None:
+    _, asker = answering(Decision(verdict="raise"), Decision(verdict="raise", answer="0.45usd"))
+    first = run(tmp_path, lambda: guide(priced(), budget="0.15usd"), asker=asker)
+    assert _bars(first) == ["0.40usd of 0.45usd per run"]
+
+    def again(budget: str) -> Answer:
+        with opened(tmp_path):
+            return asyncio.run(ask(guide(ScriptedModel(), budget=budget), "go", walk=walk))
+
+    assert _bars(again("0.15usd")) == ["0.40usd of 0.45usd per run"]
+    # Neither of these limits was raised.
+    assert _bars(again("0.20usd")) == ["0.40usd of 0.20usd per run"]
+    assert _bars(again("1usd")) == ["0.40usd of 1.00usd per run"]
+
+
+def _bars(answer: Answer) -> list[str]:
+    return [line.said for line in of_trace(Trace.of(answer.events()))]
 
 
 def test_nobody_but_a_person_raises_it_again(tmp_path: Path) -> None:

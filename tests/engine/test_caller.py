@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import stat
@@ -12,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,85 +19,21 @@ from agentkit.engine.build import build
 from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
+from tests.callers import none_left
+from tests.engine.outliving import CHILD, again, alive, answer, begun, killed, pid_of, pointer
 from tests.serving import Fault, Serving, serving
 
-CHILD = """
-import asyncio, sys
-from agentkit.define.spec import Spec
-from agentkit.engine.build import build
-from agentkit.engine.run import ask
-from agentkit.engine.session import session
-model, folder, streamed = sys.argv[1:]
-agent = build(Spec(instructions="Answer."), name="one", model=model)
-with session("a", folder=folder):
-    print(asyncio.run(ask(agent, "hello", on_text=(lambda text: None) if streamed == "yes" else None)).output)
-"""
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[None]:
+    with none_left():
+        yield
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project whose caller is gone at the end, with its socket."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path:
     monkeypatch.setenv("AGENTKIT_CALLER", "on")
-    yield tmp_path
-    known = pointer(tmp_path)
-    if known:
-        deadline = time.monotonic() + 8
-        while alive(known["pid"]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        left = alive(known["pid"])
-        if left:
-            os.kill(known["pid"], signal.SIGKILL)
-        assert not left, "the caller did not end by itself"
-        assert not Path(known["address"]).exists()
-
-
-def pointer(folder: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads((folder / ".agentkit" / "caller").read_text()))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def pid_of(folder: Path) -> int:
-    known = pointer(folder)
-    assert known is not None
-    return int(known["pid"])
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def begun(server: Serving, folder: Path, *, streamed: bool = False) -> subprocess.Popen[str]:
-    """A process that waits for its answer."""
-    before = len(server.ledger())
-    command = [sys.executable, "-c", CHILD, server.model(), str(folder), "yes" if streamed else "no"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 30
-    while len(server.ledger()) == before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(server.ledger()) == before + 1
-    return child
-
-
-def killed(child: subprocess.Popen[str]) -> None:
-    os.killpg(child.pid, signal.SIGKILL)
-    child.communicate()
-
-
-async def answer(opened: Session, server: Serving) -> str:
-    agent = build(Spec(instructions="Answer."), name="one", model=server.model())
-    return str((await ask(agent, "hello")).output)
-
-
-def again(server: Serving, folder: Path) -> tuple[str, bool]:
-    """A run in this process, and whether the journal lists the step as possibly paid twice."""
-    with session("a", folder=folder) as opened:
-        output = asyncio.run(answer(opened, server))
-        return output, bool(opened.store.maybe_paid_twice())
+    return tmp_path
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -152,9 +86,6 @@ def test_when_the_caller_is_killed_the_call_is_made_directly_and_said_and_listed
         assert NOTE in opened.remarks
         assert len(opened.store.maybe_paid_twice()) == 1
         assert len(server.ledger()) == 2
-    known = pointer(folder)
-    assert known is not None
-    Path(str(known["address"])).unlink(missing_ok=True)
 
 
 def test_one_that_is_stopped_under_a_call_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +191,11 @@ def test_who_has_neither_token_nor_journal_is_sent_away(folder: Path) -> None:
                 assert stranger.recv(1) == b""
 
 
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
 def test_where_it_cannot_start_calls_are_direct_and_that_is_said_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", executable)
     with serving() as server, session("a", folder=folder) as opened:
         assert asyncio.run(answer(opened, server)) == "You said: hello"
         assert [remark for remark in opened.remarks if "caller is off" in remark]
@@ -305,3 +237,54 @@ def test_the_verb_shows_and_steers_it(folder: Path) -> None:
         assert caller(opened, "on").startswith("caller on")
         with pytest.raises(UserError, match="did you mean"):
             caller(opened, "stpo")
+
+
+def test_it_is_on_where_nothing_says_otherwise(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTKIT_CALLER")
+    with serving() as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        assert pid_of(folder)
+        assert opened.remarks == []
+
+
+@pytest.mark.parametrize("word", ["off", "0", "False"])
+def test_the_environment_turns_it_off(folder: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("AGENTKIT_CALLER", word)
+    with serving() as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        assert pointer(folder) is None
+        assert opened.remarks == []
+
+
+def test_where_nothing_outlives_the_kernel_it_is_off_and_that_is_said_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as server:
+        monkeypatch.setattr("agentkit.engine.calling.os.getpid", lambda: 1)
+        with session("a", folder=folder) as opened:
+            opened.calling  # noqa: B018 - it looks where it is when it is made
+            monkeypatch.undo()
+            agent = build(Spec(instructions="Answer."), name="one", model=server.model())
+            for prompt in ("hello", "again"):
+                asyncio.run(ask(agent, prompt))
+            assert pointer(folder) is None
+            assert [remark for remark in opened.remarks if "first process of its container" in remark]
+            assert len(opened.remarks) == 1
+            opened.calling.turn_off()
+
+
+def test_where_it_is_killed_again_and_again_with_its_kernel_that_is_said_once(folder: Path) -> None:
+    with serving() as server:
+        told = []
+        for number in range(3):
+            with session("a", folder=folder) as opened:
+                for prompt in ("hello", "again"):
+                    agent = build(Spec(instructions=f"Answer {number}."), name="one", model=server.model())
+                    asyncio.run(ask(agent, prompt))
+                os.kill(pid_of(folder), signal.SIGKILL)
+                told.append([remark for remark in opened.remarks if "killed in a row" in remark])
+        assert [len(remarks) for remarks in told] == [0, 0, 1]
+    with serving() as server, session("a", folder=folder) as opened:
+        # One that ends by itself ends the row; this one still comes after three.
+        asyncio.run(ask(build(Spec(instructions="Answer 4."), name="one", model=server.model()), "hello"))
+        assert len(opened.remarks) == 1

@@ -62,7 +62,8 @@ def test_one_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     assert "503" in down.error and up.output == "fine"
     frame = comparison.models_frame(found)
     assert list(frame["failed"]) == [1, 0] and list(frame["pareto"]) == [False, True]
-    assert "1 failed" in comparison.html(found)
+    assert ", <b" in (shown := comparison.html(found)) and ">all failed</b>" in shown and ">1 <b" not in shown
+    assert "unpriced" not in shown  # whoever never answered has no price to lack
 
 
 def test_a_judge_grades_and_a_relative_is_named(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic_ai import Agent, ModelRetry, RunContext, Tool
 from pydantic_ai.capabilities import AbstractCapability, Hooks
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import UsageLimits
-from pydantic_core import to_jsonable_python
 
 import agentkit
 from agentkit.define.spec import Spec
@@ -26,9 +25,10 @@ from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.build import build
 from agentkit.engine.run import Answer, ask
 from agentkit.engine.session import Session, session
-from agentkit.events import Run, Step
+from agentkit.events import Run
 from agentkit.notebook.grammar import VERBS
 from agentkit.testing import Call, ScriptedModel
+from tests.replaying import assert_same, replies, said, seen, steps
 
 TURNS = 6
 PERFORMED: list[str] = []
@@ -68,10 +68,6 @@ def picky(x: int) -> int:
     return x // 2
 
 
-def replies(messages: list[ModelMessage]) -> list[ModelResponse]:
-    return [message for message in messages if isinstance(message, ModelResponse)]
-
-
 def counting(turns: int = TURNS, *, live: list[int] | None = None, die_at: int | None = None) -> ScriptedModel:
     def reply(messages: list[ModelMessage]) -> Any:
         n = len(replies(messages))
@@ -97,29 +93,6 @@ def run(folder: Path, agent: Any, prompt: str = "count", **options: Any) -> Answ
         return asyncio.run(main())
 
 
-def steps(answer: Answer) -> list[Step]:
-    return [event for event in answer.events() if isinstance(event, Step)]
-
-
-def seen(answer: Answer) -> list[tuple[Any, ...]]:
-    return [
-        (step.ord, step.id, step.kind, step.name, step.status, step.replayed, step.usage, step.request, step.result)
-        for step in steps(answer)
-    ]
-
-
-def said(answer: Answer) -> list[Any]:
-    """The messages without their clocks and the ids of runs."""
-    return [_without(message) for message in to_jsonable_python(answer.messages)]
-
-
-def _without(value: Any) -> Any:
-    if isinstance(value, dict):
-        dropped = ("timestamp", "run_id", "conversation_id")
-        return {name: _without(item) for name, item in value.items() if name not in dropped}
-    return [_without(item) for item in value] if isinstance(value, list) else value
-
-
 def test_a_finished_run_is_not_walked_again(tmp_path: Path) -> None:
     first = run(tmp_path, counter(counting()))
     again = run(tmp_path, counter(counting(die_at=0)))
@@ -127,7 +100,7 @@ def test_a_finished_run_is_not_walked_again(tmp_path: Path) -> None:
     assert [step.replayed for step in steps(again)] == [True] * (2 * TURNS + 1)
     walked = run(tmp_path, counter(counting(die_at=0)), walk=True)
     assert len(PERFORMED) == 2 * TURNS + 1
-    assert (seen(walked), said(walked)) == (seen(again), said(again))
+    assert_same(again, walked)
 
 
 def test_a_partly_finished_run_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -14,66 +14,57 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Literal, NoReturn
 
-from agentkit.durable.records import Row
-from agentkit.durable.store import Store
+from agentkit.engine.caller import sweep
 from agentkit.engine.session import Session, session
 from agentkit.events import Event, Step
+from tests.callers import callers, gone, runtime, sockets
 from tests.kill import workload
+from tests.kill.figures import (
+    SORTS,
+    Figures,
+    Kill,
+    Sort,
+    Undisturbed,
+    count,
+    effect_of,
+    name_of,
+    outputs_of,
+    rows,
+    rows_of,
+)
 from tests.kill.wiretap import Log, tapped_model
-from tests.kill.workload import KEYED, REPEATABLE, STEP, Crew
+from tests.kill.workload import Crew, Job
 from tests.serving import control
-
-Job = Callable[[Crew], Coroutine[Any, Any, list[str]]]
 
 DELAY = 0.04
 """Seconds before the server answers: what the acceptance figure is stated for."""
 
 _LIFE_SECONDS = 60.0
 _SETTLING = 0.06
-
-
-@dataclass(kw_only=True)
-class Figures:
-    """What a number of kills did.
-
-    `answered_again` counts the model answers that the server had sent whole before; `read_and_paid_again` those of them
-    whose last byte had been read by the client.
-    """
-
-    kills: int = 0
-    runs: int = 0
-    lives: int = 0
-    steps: int = 0
-    lost: int = 0
-    wrong_outputs: int = 0
-    doubled: int = 0
-    in_doubt: int = 0
-    redone: int = 0
-    model_requests: int = 0
-    answered_again: int = 0
-    read_and_paid_again: int = 0
-    listed: int = 0
-    unlisted: int = 0
-    seconds: float = 0.0
-    problems: list[str] = field(default_factory=list)
-
-    def per_100(self, count: int) -> float:
-        return 100 * count / max(1, self.kills)
+_CALLER_HAS_ENDED = "(the caller) has ended"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Undisturbed:
-    """What the same workload does when nobody disturbs it."""
+class Plan:
+    """Up to `most` kills in a life, each at a random time `within` some seconds of the one before."""
 
-    outputs: list[str]
-    steps: frozenset[str]
-    seconds: float
+    within: float
+    most: int
+    sorts: Sequence[Sort] = ("kernel",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """`cut`: the process ended in an error because its caller was killed in the middle of an answer."""
+
+    kills: list[Kill]
+    end: Literal["done", "killed", "cut"]
 
 
 @contextmanager
@@ -104,9 +95,11 @@ class Warm:
         """Where the sessions of a run work that logs to `folder`."""
         return folder
 
-    def strike(self, pid: int) -> None:
-        """How a life is ended at a random time."""
-        os.kill(pid, signal.SIGKILL)
+    def strike(self, victims: Sequence[int]) -> None:
+        """How what lives is ended at a random time."""
+        for victim in victims:
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
 
     # -- in the child
 
@@ -137,7 +130,9 @@ class Warm:
     def _settle(self, opened: Session) -> None:
         """Answers as a person would who can see the far side: it happened, or it did not."""
         happened = Counter(entry["name"] for entry in control(self.root, "_ledger") if entry["kind"] == "effect")
-        for row in opened.in_doubt():
+        # What an error beside it stopped is asked about when it is run again; here it is answered before.
+        stopped = [row for row in rows_of(opened.store) if row.status == "cancelled" and row.settled is None]
+        for row in [*opened.in_doubt(), *stopped]:
             if row.kind != "tool" or row.effects not in ("once", "undeclared"):
                 continue
             name = effect_of(row)
@@ -169,164 +164,135 @@ class Warm:
             self._child(folder, work, first)
         return pid
 
-    def life(self, folder: Path, *, within: float | None) -> bool:
-        """One child until it ends by itself (False) or is killed at a random time after its first request (True)."""
+    def life(self, folder: Path, *, job: Job = workload.perform, plan: Plan | None = None) -> Life:
+        """One child until it ends by itself or is killed; its caller may be killed on the way, as often as planned."""
         reads, writes = os.pipe()
 
         def work() -> None:
             os.close(reads)
             self.settle_doubts(folder)
-            self.live(folder, workload.perform)
+            self.live(folder, job)
 
         pid = self.fork(folder, work, first=writes)
         os.close(writes)
         handle = os.pidfd_open(pid)
         try:
-            killed = within is not None and self._kill(pid, handle, reads, within)
-            if not killed and not select.select([handle], [], [], _LIFE_SECONDS)[0]:
+            kills = [] if plan is None else self._kill(folder, pid, handle, reads, plan)
+            if not select.select([handle], [], [], _LIFE_SECONDS)[0]:
                 os.kill(pid, signal.SIGKILL)
                 raise AssertionError(f"a life did not end within {_LIFE_SECONDS:.0f} s in {folder}")
         finally:
             os.close(handle)
             os.close(reads)
             _, status = os.waitpid(pid, 0)
-        if killed and os.WIFSIGNALED(status):
-            return True
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise AssertionError((folder / "error").read_text())
-        return False
+        if os.WIFSIGNALED(status):
+            return Life(kills=kills, end="killed")
+        if os.waitstatus_to_exitcode(status) == 0:
+            return Life(kills=kills, end="done")
+        error = (folder / "error").read_text()
+        if _CALLER_HAS_ENDED in error and any(kill.sort == "caller" for kill in kills):
+            return Life(kills=kills, end="cut")
+        raise AssertionError(error)
 
-    def _kill(self, pid: int, handle: int, first: int, within: float) -> bool:
+    def _kill(self, folder: Path, pid: int, handle: int, first: int, plan: Plan) -> list[Kill]:
+        done: list[Kill] = []
         select.select([first], [], [], _LIFE_SECONDS)
-        if select.select([handle], [], [], self._random.uniform(0, within))[0]:
-            return False
-        self.strike(pid)
-        return True
+        while len(done) < plan.most and not select.select([handle], [], [], self._random.uniform(0, plan.within))[0]:
+            sort = self._random.choice(plan.sorts)
+            victims = [] if sort == "kernel" else list(callers(under=folder))
+            if sort == "caller" and not victims:
+                continue
+            if sort != "caller":
+                # Whichever of the two goes first.
+                victims.insert(self._random.randint(0, len(victims)), pid)
+            done.append(Kill(sort="kernel" if victims == [pid] else sort, at=time.time()))
+            self.strike(victims)
+            if pid in victims:
+                break
+        return done
 
-    def undisturbed(self) -> Undisturbed:
+    def undisturbed(self, job: Job = workload.perform) -> Undisturbed:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             control(self.root, "_reset")
             started = time.monotonic()
-            self.life(folder, within=None)
+            self.life(folder, job=job)
             seconds = time.monotonic() - started
             steps = frozenset(name_of(row) for row in rows(self.project(folder)))
             return Undisturbed(outputs=outputs_of(folder)[0], steps=steps, seconds=seconds)
 
-    def run(self, figures: Figures, calm: Undisturbed, *, within: float, most: int) -> None:
-        """One workload to its end, with at most `most` kills on the way; what it cost is added to `figures`."""
+    def run(self, figures: Figures, calm: Undisturbed, *, job: Job, plan: Plan) -> None:
+        """One workload to its end, with the planned kills on the way; what it cost is added to `figures`."""
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             control(self.root, "_reset")
-            kills = 0
-            while self.life(folder, within=within if kills < most else None):
-                kills += 1
+            kills: list[Kill] = []
+            while True:
+                left = plan.most - len(kills)
+                life = self.life(folder, job=job, plan=replace(plan, most=left) if left else None)
+                kills += life.kills
+                figures.lives += 1
+                figures.cut += life.end == "cut"
+                if life.end == "done":
+                    break
                 # What a dead client had sent still arrives, and an oracle asked too early would not know of it.
                 time.sleep(_SETTLING)
-            figures.kills += kills
-            figures.lives += kills + 1
+            figures.kills += len(kills)
+            for kill in kills:
+                figures.killed[kill.sort] += 1
             figures.runs += 1
             figures.steps += len(calm.steps)
-            count(figures, calm, folder, control(self.root, "_ledger"), rows(self.project(folder)))
+            count(figures, calm, folder, control(self.root, "_ledger"), rows(self.project(folder)), kills)
+
+
+def torture(
+    *,
+    kills: int,
+    seed: int,
+    seconds: float | None = None,
+    kills_per_run: int = 5,
+    caller: bool = False,
+    callers_too: bool = False,
+) -> Figures:
+    """Kill until `kills` are reached or the time is over; every run that was begun is finished and counted."""
+    figures = Figures()
+    started = time.monotonic()
+    choice = random.Random(seed)
+    calm: dict[str, Undisturbed] = {}
+    with runtime() as place, server() as root:
+        os.environ["AGENTKIT_CALLER"] = "on" if caller else "off"
+        warm = Warm(root, seed=seed)
+        while figures.kills < kills and (seconds is None or time.monotonic() - started < seconds):
+            name = choice.choice(list(workload.JOBS))
+            job = workload.JOBS[name]
+            if name not in calm:
+                calm[name] = warm.undisturbed(job)
+            plan = Plan(
+                within=calm[name].seconds * 0.5,
+                most=min(kills_per_run, kills - figures.kills),
+                sorts=SORTS if callers_too else ("kernel",),
+            )
+            known = len(figures.problems)
+            warm.run(figures, calm[name], job=job, plan=plan)
+            figures.problems[known:] = [f"{name}: {problem}" for problem in figures.problems[known:]]
+        figures.problems += left_behind(place, killed=figures.killed["caller"] + figures.killed["both"])
+    figures.seconds = time.monotonic() - started
+    return figures
+
+
+def left_behind(place: Path, *, killed: int) -> list[str]:
+    """The callers begun there that do not end, and more sockets than were `killed` with their caller."""
+    problems = [f"a caller is left: {pid} of {folder}" for pid, folder in gone(runtime=place).items()]
+    dead = len(sockets(place))
+    # The next caller removes them.
+    sweep(place / f"agentkit-{os.getuid()}", young=0.0)
+    problems += [f"a socket is left: {file}" for file in sockets(place)]
+    if dead > killed:
+        problems.append(f"{dead} sockets were left behind where {killed} callers were killed")
+    return problems
 
 
 def write(file: Path, value: object) -> None:
     part = file.with_suffix(".part")
     part.write_text(json.dumps(value))
     part.rename(file)
-
-
-def outputs_of(folder: Path) -> list[list[str]]:
-    """What each life that reached its end put out."""
-    return [json.loads(file.read_text()) for file in sorted(folder.glob("outputs-*.json"))]
-
-
-def effect_of(row: Row) -> str:
-    """The effect's name, from the recorded request: name='a1'."""
-    return row.request.partition("'")[2].rstrip("'")
-
-
-def rows(folder: Path) -> list[Row]:
-    with Store.open(folder / ".agentkit" / "journal.db", read_only=True) as store:
-        found = {event.id: store.step(event.id) for run in store.runs(limit=10_000) for event in store.steps(run.id)}
-        return [row for row in found.values() if row is not None]
-
-
-def name_of(row: Row) -> str:
-    return f"{row.key.hex()[:32]}-{row.n}-{row.gen}"
-
-
-def count(figures: Figures, calm: Undisturbed, folder: Path, ledger: list[dict[str, Any]], recorded: list[Row]) -> None:
-    """Hold the record, the client's log and the server's ledger against each other."""
-    log = [line.split() for line in (folder / "log").read_text().splitlines()]
-    _count_steps(figures, calm, folder, recorded, log)
-    _count_effects(figures, recorded, ledger)
-    _count_payments(figures, recorded, ledger, log)
-
-
-def _count_steps(figures: Figures, calm: Undisturbed, folder: Path, recorded: list[Row], log: list[list[str]]) -> None:
-    ended = Counter(words[1] for words in log if words[0] == "ended")
-    figures.lost += sum(times - 1 for times in ended.values())
-    names = {name_of(row) for row in recorded}
-    if names != calm.steps:
-        figures.lost += len(names ^ calm.steps)
-        figures.problems.append(f"other steps than undisturbed: {sorted(names ^ calm.steps)}")
-    found = outputs_of(folder)
-    if not found or any(outputs != calm.outputs for outputs in found):
-        figures.wrong_outputs += 1
-    figures.redone += sum(words[0] == "redo" for words in log)
-    figures.in_doubt += sum(words[0] in ("redo", "result") for words in log)
-
-
-def _count_effects(figures: Figures, recorded: list[Row], ledger: list[dict[str, Any]]) -> None:
-    seen = [entry for entry in ledger if entry["kind"] == "effect"]
-    times = Counter(entry["name"] for entry in seen)
-    for row in recorded:
-        if row.kind != "tool" or row.name in REPEATABLE or row.name not in {tool_name(f) for f in workload.TOOLS}:
-            continue
-        name = effect_of(row)
-        keys = {entry["headers"]["idempotency-key"] for entry in seen if entry["name"] == name}
-        # A far side that honours the key does the same thing once, however often it is told.
-        happened = len(keys) if row.name in KEYED else times[name]
-        figures.doubled += max(0, happened - 1)
-        if happened != 1:
-            figures.problems.append(f"{row.name} {name} happened {happened} times")
-
-
-def tool_name(function: Any) -> str:
-    return str(function.__name__)
-
-
-def _count_payments(figures: Figures, recorded: list[Row], ledger: list[dict[str, Any]], log: list[list[str]]) -> None:
-    asked = [entry for entry in ledger if entry["kind"] != "effect"]
-    answered = Counter(entry["headers"][STEP] for entry in asked if entry["sent"] is not None)
-    read = Counter(words[1] for words in log if words[0] == "read")
-    listed = {name_of(row) for row in recorded if row.maybe_paid_twice}
-    figures.model_requests += len(asked)
-    figures.answered_again += sum(times - 1 for times in answered.values())
-    figures.read_and_paid_again += sum(times - 1 for times in read.values())
-    figures.listed += len(listed)
-    missing = sorted({step for step, times in answered.items() if times > 1} - listed)
-    figures.unlisted += len(missing)
-    figures.problems += [f"answered more than once and not listed: {step}" for step in missing]
-
-
-def torture(
-    *, kills: int, seed: int, seconds: float | None = None, kills_per_run: int = 5, caller: bool = False
-) -> Figures:
-    """Kill until `kills` are reached or the time is over; every run that was begun is finished and counted."""
-    figures = Figures()
-    os.environ["AGENTKIT_CALLER"] = "on" if caller else "off"
-    started = time.monotonic()
-    with server() as root:
-        warm = Warm(root, seed=seed)
-        calm = warm.undisturbed()
-        while figures.kills < kills and (seconds is None or time.monotonic() - started < seconds):
-            most = min(kills_per_run, kills - figures.kills)
-            warm.run(figures, calm, within=calm.seconds * 0.5, most=most)
-    figures.seconds = time.monotonic() - started
-    return figures
-
-
-def as_json(figures: Figures) -> str:
-    return json.dumps(asdict(figures))

@@ -17,8 +17,9 @@ from agentkit.engine.build import build
 from agentkit.engine.run import ask
 from agentkit.errors import InDoubt
 from tests.kill import workload
-from tests.kill.harness import Job, Warm, name_of, outputs_of, rows, server
-from tests.kill.workload import STEP, Crew, does
+from tests.kill.figures import name_of, outputs_of, rows
+from tests.kill.harness import Warm, server
+from tests.kill.workload import STEP, Crew, Job, does
 from tests.serving import control
 
 

@@ -1,19 +1,34 @@
-"""The same random kills with the caller on: what was asked is not asked again. `python -m tests.kill --caller`."""
+"""The same random kills with the caller on, of kernels alone and of callers too: `python -m tests.kill --caller`."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from typing import Any
 
-KILLS = 15
+KILLS = 14
 
 
-def test_with_the_caller_nothing_is_paid_again_lost_or_doubled() -> None:
-    command = [sys.executable, "-m", "tests.kill", "--json", "--caller", f"--kills={KILLS}", "--seconds=40", "--seed=2"]
+def figures(*options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.kill", "--json", "--caller", f"--kills={KILLS}", "--seconds=40", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["kills"] >= KILLS * 0.6
-    assert (figures["lost"], figures["wrong_outputs"], figures["doubled"]) == (0, 0, 0), figures["problems"]
-    assert (figures["answered_again"], figures["unlisted"]) == (0, 0), figures
+    found = dict(json.loads(done.stdout))
+    assert found["kills"] >= KILLS * 0.6
+    assert (found["lost"], found["wrong_outputs"], found["doubled"]) == (0, 0, 0), found["problems"]
+    assert (found["unlisted"], found["problems"]) == (0, [])
+    return found
+
+
+def test_with_the_caller_nothing_is_asked_again() -> None:
+    found = figures("--seed=2")
+    assert found["killed"] == {"kernel": found["kills"], "caller": 0, "both": 0}
+    assert sum(found["asked_again"].values()) == found["answered_again"] == 0, found
+
+
+def test_where_callers_are_killed_too_what_they_had_asked_is_listed() -> None:
+    found = figures("--callers-too", "--seed=5")
+    assert all(found["killed"].values()), "a sort of kill is missing"
+    assert found["asked_again"]["kernel"] == 0, found
+    assert found["asked_again"]["caller"] + found["asked_again"]["both"] > 0, "no kill of a caller hit a call"

@@ -239,12 +239,13 @@ def test_an_async_once_tool_that_was_stopped_is_in_doubt(tmp_path: Path) -> None
 # -- two at once
 
 
-@pytest.fixture(scope="module")
-def together() -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.kill.together"]
+@pytest.fixture(scope="module", params=["directly", "through one caller"])
+def together(request: pytest.FixtureRequest) -> dict[str, Any]:
+    through = ["--caller"] if request.param == "through one caller" else []
+    command = [sys.executable, "-m", "tests.kill.together", "--rounds=2", *through]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return {**json.loads(done.stdout.splitlines()[-1]), "shared": bool(through)}
 
 
 def test_two_processes_on_one_journal_do_everything_once(together: dict[str, Any]) -> None:
@@ -253,11 +254,16 @@ def test_two_processes_on_one_journal_do_everything_once(together: dict[str, Any
     assert set(both["effects"].values()) == {1}
     assert both["asked"] == both["expected"], "a model request was paid by both"
     assert both["listed"] == 0
+    assert both["callers"] == together["shared"]
 
 
-def test_when_one_of_two_is_killed_nothing_is_lost_or_doubled(together: dict[str, Any]) -> None:
+def test_when_one_of_two_is_killed_or_both_nothing_is_lost_or_doubled(together: dict[str, Any]) -> None:
     assert together["problems"] == []
     assert (together["lost"], together["doubled"], together["unlisted"]) == (0, 0, 0)
+    # Where one goes on, its caller does.
+    assert set(together["callers"][::2]) == {int(together["shared"])}
+    if together["shared"]:
+        assert together["asked_again"] == 0
 
 
 def test_two_tasks_that_ask_the_same_at_once_pay_once_where_the_step_is_shared(tmp_path: Path) -> None:

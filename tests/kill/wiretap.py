@@ -11,9 +11,13 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from agentkit.define.detached import Detached
+from agentkit.define.models import telling
 from agentkit.define.transport import Connections, client
 from agentkit.durable.frames import idempotency_key
 from tests.kill.workload import STEP
+
+DIRECTLY = "x-directly"
+"""The header of a request that the kernel itself made."""
 
 _END_OF_STREAM = b"data: [DONE]\n\n"
 
@@ -42,6 +46,17 @@ class Tap(httpx2.AsyncBaseTransport):
         return response
 
 
+class Direct(httpx2.AsyncBaseTransport):
+    """Says in each request that no caller made it."""
+
+    def __init__(self, wrapped: httpx2.AsyncBaseTransport) -> None:
+        self._wrapped = wrapped
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.headers[DIRECTLY] = "yes"
+        return await self._wrapped.handle_async_request(request)
+
+
 class _Counted(httpx2.AsyncByteStream):
     """Knows the last byte when it sees it, before the end of the body is announced."""
 
@@ -65,8 +80,8 @@ class _Counted(httpx2.AsyncByteStream):
 
 def tapped_model(url: str, *, asked: Callable[[], None], read: Callable[[str], None]) -> Model:
     """A model at `url`, as agentkit makes one, with the tap nearest to the wire."""
-    wire = Tap(Detached(Connections()), asked=asked, read=read)
-    provider = OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire))
+    wire = Tap(Detached(Direct(Connections())), asked=asked, read=read)
+    provider = telling(OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire)))
     provider.client.max_retries = 0
     return OpenAIChatModel("small", provider=provider)
 

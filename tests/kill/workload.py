@@ -1,11 +1,12 @@
-"""What is run and killed: agents over real HTTP with every class of effect, a fan-out, a sub-agent and streams."""
+"""What is run and killed: agents over real HTTP, every class of effect, fan-out, sub-agents, streams, big answers."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,10 +125,59 @@ async def perform(agents: Crew) -> list[str]:
     inner = does("send:c1", "find:c2")
     outputs.append(await _say(agents.lead, f'do worker {json.dumps({"prompt": inner})} & order {{"name": "c3"}}'))
     outputs.append((await ask(agents.worker, does("order:d1"), on_text=lambda text: None)).output)
-    async with agents.worker.run_stream("tell me a story of a journal that forgot nothing") as story:
-        outputs.append("".join([text async for text in story.stream_text(delta=True, debounce_by=None)]))
+    outputs.append(await _read(agents.worker, "tell me a story of a journal that forgot nothing"))
     outputs += await asyncio.gather(*(_say(agents.worker, "a sample, please") for _ in range(3)))
     return outputs
+
+
+async def streamed(agents: Crew) -> list[str]:
+    """Long answers read piece by piece, one after the other and two at once, some after tools."""
+    outputs = [await _read(agents.worker, "tell of the sea\nwrite 200")]
+    outputs += await asyncio.gather(*(_read(agents.worker, f"tell of {what}\nwrite 120") for what in ("ice", "fire")))
+    outputs.append(
+        (await ask(agents.lead, does("look:s1", "send:s2") + "\nwrite 80", on_text=lambda text: None)).output
+    )
+    outputs.append(await _read(agents.worker, does("touch:s3+find:s4", "put:s5") + "\nwrite 80"))
+    return outputs
+
+
+async def wide(agents: Crew) -> list[str]:
+    """Many runs at once, each with an effect, and as many samples of one prompt."""
+    turns = ("send:w{}", "look:w{}", "order:w{}", "touch:w{}", "put:w{}", "find:w{}")
+    prompts = [does(turns[n % len(turns)].format(n)) for n in range(12)] + ["a sample, please"] * 4
+    return list(await asyncio.gather(*(_say(agents.worker, prompt) for prompt in prompts)))
+
+
+async def nested(agents: Crew) -> list[str]:
+    """Sub-agents, beside each other and one after the other, below runs that wait for them."""
+
+    def inner(*turns: str) -> str:
+        return f"worker {json.dumps({'prompt': does(*turns)})}"
+
+    beside = f"do {inner('send:n1', 'look:n2')} & {inner('order:n3')} & put {json.dumps({'name': 'n4'})}"
+    after = f"do {inner('touch:n5')}\ndo {inner('find:n6', 'send:n7')}"
+    return list(await asyncio.gather(*(_say(agents.lead, prompt) for prompt in (beside, after))))
+
+
+async def big(agents: Crew) -> list[str]:
+    """Answers of a megabyte, whole and streamed, before and after tools."""
+    outputs = [await _say(agents.worker, does("send:g1") + "\nfill 1000000")]
+    outputs += await asyncio.gather(
+        _read(agents.worker, "read this\nfill 1000000"),
+        _say(agents.worker, "take this\nfill 600000"),
+        _say(agents.lead, does("order:g2", "touch:g3")),
+    )
+    return [f"{len(output)} {hashlib.sha256(output.encode()).hexdigest()}" for output in outputs]
+
+
+Job = Callable[[Crew], Coroutine[Any, Any, list[str]]]
+
+JOBS: dict[str, Job] = {"mixed": perform, "streamed": streamed, "wide": wide, "nested": nested, "big": big}
+
+
+async def _read(agent: DurableAgent, prompt: str) -> str:
+    async with agent.run_stream(prompt) as answer:
+        return "".join([text async for text in answer.stream_text(delta=True, debounce_by=None)])
 
 
 async def _say(agent: DurableAgent, prompt: str) -> str:

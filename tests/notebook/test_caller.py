@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from agentkit.durable.store import Store
 from tests.notebook.kernels import Kernel, kernel
-from tests.serving import Serving, serving
+from tests.serving import Fault, Serving, serving
 
-BUILD = "%load_ext agentkit\n%agent caller on"
+BUILD = "%load_ext agentkit"
 ASK = "%%agent run helper\nhello"
+
+
+@pytest.fixture(autouse=True)
+def as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTKIT_CALLER")
 
 
 @pytest.fixture
@@ -57,10 +63,40 @@ def test_a_kernel_restart_during_a_call_pays_nothing_again(notebook: Kernel) -> 
         asked(notebook, server)
         notebook.restart()
         prepared(notebook, server)
+        at_a_glance = notebook.run("%agent").text
+        assert "cut off   1 step: run the cell again to go on" in at_a_glance and "%agent settle" not in at_a_glance
+        assert "the next run goes on with it unasked" in notebook.run("%agent settle").text
         cell = notebook.run(ASK)
         assert cell.status == "ok" and "You said: hello" in str(cell.shown), cell.traceback
         assert len(server.ledger()) == 1
+        assert "cut off" not in notebook.run("%agent").text
+        told = notebook.run("%agent why").text
+        assert "try 2 of a step whose earlier tries left no result" in told and "possibly paid twice" not in told
         assert notebook.run("%agent caller off").text.startswith("caller off")
+
+
+def test_a_kernel_restart_in_the_middle_of_a_stream_pays_nothing_again(notebook: Kernel, tmp_path: Path) -> None:
+    stream = (
+        "async with helper.run_stream('hello\\nwrite 150') as answer:\n"
+        "    async for text in answer.stream_text(delta=True, debounce_by=None):\n"
+        "        print(text, end='', flush=True)"
+    )
+    with serving() as server:
+        server.script(Fault(slow=0.01))
+        prepared(notebook, server)
+        notebook.client.execute(stream)
+        seen = ""
+        while "word10" not in seen:
+            message = notebook.client.get_iopub_msg(timeout=30)
+            seen += message["content"].get("text", "")
+        assert "word149" not in seen and server.ledger()[0].sent is None
+        notebook.restart()
+        prepared(notebook, server)
+        cell = notebook.run(stream)
+        assert cell.text == " ".join(f"word{n}" for n in range(150)), cell.traceback
+        assert [entry.stream for entry in server.ledger()] == [True]
+        with Store.open(tmp_path / ".agentkit" / "journal.db", read_only=True) as store:
+            assert store.maybe_paid_twice() == []
 
 
 def test_a_cell_that_awaits_an_agent_itself_says_what_happened(notebook: Kernel, tmp_path: Path) -> None:

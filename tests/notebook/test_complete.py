@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.models.test import TestModel
 
+from agentkit.defend.approval import HEADLESS
+from agentkit.defend.budget import AT_LIMIT
+from agentkit.engine.gate import At
+from agentkit.engine.sandboxing import Tier
+from agentkit.notebook.caller import WORDS
 from agentkit.notebook.complete import candidates
+from agentkit.notebook.grammar import VERBS
+from agentkit.pipeline.settings import Target
 
 
 def query(sql: str) -> str:
@@ -37,7 +44,34 @@ NAMES: dict[str, Any] = {"analyst": Agent(TestModel()), "query": query, "Plan": 
         ("build x --model off", True, ["offline"]),
         ("build x --model openai:gpt-5 | offl", True, ["offline"]),
         ("nonsense x", True, []),
+        ("run analyst --headless ", True, ["suspend", "deny", "allow"]),
+        ("build x --at-limit w", True, ["wait"]),
+        ("budget ", False, ["user", "project", "notebook", "eval", "analyst"]),
+        ("caller st", False, ["status", "stop"]),
+        ("export x.py --target s", False, ["script"]),
     ],
 )
 def test_tab_offers_what_fits(text: str, cell: bool, offered: list[str]) -> None:
     assert candidates(text, cell=cell, names=NAMES) == offered
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "words"),
+    [
+        ("run", "headless", HEADLESS),
+        ("policy", "headless", HEADLESS),
+        ("build", "at-limit", AT_LIMIT),
+        ("budget", "at-limit", AT_LIMIT),
+        ("step", "at", get_args(At)),
+        ("sandbox", "tier", get_args(Tier)),
+        ("export", "target", get_args(Target)),
+    ],
+)
+def test_the_words_that_are_offered_are_those_that_are_understood(
+    verb: str, option: str, words: tuple[str, ...]
+) -> None:
+    assert VERBS[verb].options[option].one_of == words
+
+
+def test_the_callers_words_are_offered() -> None:
+    assert VERBS["caller"].one_of == WORDS

@@ -160,7 +160,7 @@ def test_pandas_in_a_process_of_its_own(notebook: Kernel) -> None:
 @pytest.mark.parametrize(
     ("line", "body", "said"),
     [
-        ("--tier proces", "1", "tier proces: one of monty, process"),
+        ("--tier proces", "1", "--tier proces: one of monty, process"),
         ("--tier process --call scaled", "scaled(1)", "--call scaled: with --tier process"),
         ("--tier process --in agentkit", "1", "agentkit is a module, which cannot"),
         ("--tier process --limits memory=64MB", "x = b'1' * (100 << 20)", "limit: more than 64MB of memory"),

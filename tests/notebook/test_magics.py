@@ -240,6 +240,16 @@ def test_the_verbs_that_look(notebook: Kernel) -> None:
     assert "offline" in notebook.run("%agent model").text
 
 
+def test_what_runs_cost_is_summed_up_below_the_steps(notebook: Kernel) -> None:
+    notebook.run("%%agent build echo --model talker\nYou repeat.")
+    notebook.run("%%agent run echo\nsum up")
+    shown = notebook.run("%agent cost echo")
+    assert "maybe_paid_twice" not in shown.of("text/html")[0]
+    assert "1 step: 1 live, 0 replayed · " in shown.text and "tokens · " in shown.text
+    (table,) = notebook.run("%agent runs").of("text/html")
+    assert "&lt;NA&gt;" not in table and "UTC" in table
+
+
 def test_forgotten_steps_are_live_again(notebook: Kernel) -> None:
     notebook.run("%%agent build echo --model talker\nYou repeat.")
     prompt = "%%agent run echo\nforget me"
@@ -325,6 +335,9 @@ def test_loading_imports_nothing_slow(tmp_path: Path) -> None:
         assert float(running.value("took")) < 0.1
         assert running.value("{'pydantic_ai', 'pandas', 'pydantic'} & set(sys.modules)") == "set()"
         assert running.run("%agent help").text.startswith("%agent ")
+        for verb in ("cost", "runs", "trace", "why"):
+            new = running.run(f"%agent {verb}")
+            assert (new.status, new.text, new.shown) == ("ok", "nothing has run yet: %%agent run AGENT\n", []), verb
 
 
 def test_a_recording_made_elsewhere_is_attached_and_replayed(notebook: Kernel, tmp_path: Path) -> None:

@@ -13,18 +13,22 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentkit import liveness
 from agentkit.durable import schema
 from agentkit.durable.inbox import read_answer
 from agentkit.durable.store import Store
 from agentkit.engine.session import JOURNAL_FILE
 from agentkit.errors import AgentKitError
 from agentkit.events import Event, Step
-from tests.kill.harness import Figures, Undisturbed, Warm, name_of, server
-from tests.kill.workload import STEP
+from tests.kill import workload
+from tests.kill.figures import Figures, Kill, Undisturbed, name_of
+from tests.kill.harness import Life, Plan, Warm, server
+from tests.kill.workload import STEP, Job
 from tests.powercut.disk import Disk
 from tests.powercut.options import Kind, Synchronous
 from tests.serving import control
@@ -105,9 +109,9 @@ class Machine(Warm):
         if self._log is not None and isinstance(event, Step) and live:
             self._log.note("told", event.status, event.id, _digest(event.kind, event.name, event.result))
 
-    def strike(self, pid: int) -> None:
+    def strike(self, victims: Sequence[int]) -> None:
         """Everything stands still, the disk loses what it had not written, everything is gone."""
-        there = [pid, *_callers()]
+        there = [*victims, *_callers()]
         for each in there:
             os.kill(each, signal.SIGSTOP)
         try:
@@ -118,19 +122,19 @@ class Machine(Warm):
             for each in there:
                 os.kill(each, signal.SIGKILL)
 
-    def _kill(self, pid: int, handle: int, first: int, within: float) -> bool:
+    def _kill(self, folder: Path, pid: int, handle: int, first: int, plan: Plan) -> list[Kill]:
         """Now and then before anything was asked: the journal is made, or opened after the cut before."""
         if self._random.random() >= _EARLY:
-            return super()._kill(pid, handle, first, within)
+            return super()._kill(folder, pid, handle, first, plan)
         if select.select([handle], [], [], self._random.uniform(0, _OPENING))[0]:
-            return False
-        self.strike(pid)
-        return True
+            return []
+        self.strike([pid])
+        return [Kill(sort="kernel", at=time.time())]
 
-    def life(self, folder: Path, *, within: float | None) -> bool:
+    def life(self, folder: Path, *, job: Job = workload.perform, plan: Plan | None = None) -> Life:
         project = self.project(folder)
         project.mkdir(exist_ok=True)
-        killed = super().life(folder, within=within)
+        life = super().life(folder, job=job, plan=plan)
         _bury(_callers())
         # Also where the life had just ended by itself: what it told must be there.
         if self._dark:
@@ -138,18 +142,18 @@ class Machine(Warm):
             self.disk.restore()
             self._boot()
             self._look(folder)
-        return killed
+        return life
 
-    def run(self, figures: Figures, calm: Undisturbed, *, within: float, most: int) -> None:
+    def run(self, figures: Figures, calm: Undisturbed, *, job: Job, plan: Plan) -> None:
         self._clear()
-        super().run(figures, calm, within=within, most=most)
+        super().run(figures, calm, job=job, plan=plan)
 
     def one_cut(self, *, within: float) -> None:
         """A run that is not gone on with after its cut."""
         control(self.root, "_reset")
         self._clear()
         with tempfile.TemporaryDirectory() as place:
-            self.figures.kills += self.life(Path(place), within=within)
+            self.figures.kills += len(self.life(Path(place), plan=Plan(within=within, most=1)).kills)
         self.figures.runs += 1
 
     def _clear(self) -> None:
@@ -163,6 +167,8 @@ class Machine(Warm):
         shutil.rmtree(self._runtime, ignore_errors=True)
         self._runtime.mkdir(mode=0o700)
         self._name.write_text(f"{uuid.uuid4()}\n")
+        # This process lives on where none would.
+        liveness.boot.cache_clear()
 
     def dismantle(self) -> None:
         self.disk.unmount()
@@ -177,7 +183,8 @@ class Machine(Warm):
         self._counted |= said.done.keys()
         home = self.project(folder) / ".agentkit"
         for file in sorted((home / "inbox").glob("*")):
-            self._tear(file)
+            if file.suffix not in (".waiting", ".again"):
+                self._tear(file)
         try:
             with Store.open(home / JOURNAL_FILE) as store:
                 self._hold(store, said)
@@ -281,7 +288,8 @@ def torture(
         calm = machine.undisturbed()
         while figures.kills < cuts and (seconds is None or time.monotonic() - started < seconds):
             if synchronous == "full":
-                machine.run(figures, calm, within=calm.seconds * 0.5, most=min(cuts_per_run, cuts - figures.kills))
+                plan = Plan(within=calm.seconds * 0.5, most=min(cuts_per_run, cuts - figures.kills))
+                machine.run(figures, calm, job=workload.perform, plan=plan)
             else:
                 machine.one_cut(within=calm.seconds)
         machine.dismantle()

