@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The ledger is the log."""
 
     def handle(self) -> None:
-        with suppress(ConnectionResetError):  # a client that was killed between two requests
+        with suppress(ConnectionResetError, BrokenPipeError):  # a client that was killed
             super().handle()
 
     def do_GET(self) -> None:

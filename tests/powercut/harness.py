@@ -183,7 +183,8 @@ class Machine(Warm):
         self._counted |= said.done.keys()
         home = self.project(folder) / ".agentkit"
         for file in sorted((home / "inbox").glob("*")):
-            self._tear(file)
+            if file.suffix not in (".waiting", ".again"):
+                self._tear(file)
         try:
             with Store.open(home / JOURNAL_FILE) as store:
                 self._hold(store, said)
