@@ -82,7 +82,6 @@ class Desk:
         self.stopping = False
         self.calls = 0
         self.began = time.time()
-        self._secrets: dict[str, str] = {}
         self._redactor = Redactor({})
         self._connections = Connections()
 
@@ -118,8 +117,7 @@ class Desk:
         writer.write(frame(b"J", told))
         await writer.drain()
         if order["do"] == "greet":
-            self._secrets |= order["secrets"]
-            self._redactor = Redactor(self._secrets)
+            self._redactor.learn(order["secrets"].items())
             self.kernels.add(writer)
             await reader.read()
 
@@ -200,7 +198,7 @@ class Desk:
         waiting = [
             flight
             for flight in self.flights.values()
-            if flight.ended is None or (not gone and now - flight.ended < _UNWRITTEN_SECONDS)
+            if flight.ended is None or (not (gone or self.stopping) and now - flight.ended < _UNWRITTEN_SECONDS)
         ]
         return not waiting and not self.tasks and (self.stopping or not self.kernels or gone)
 

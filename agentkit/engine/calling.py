@@ -54,6 +54,8 @@ class Calling:
         self._lock = threading.Lock()
         self._deaths = 0
         self._told_of_deaths = False
+        # The secrets that the caller knows of: what it must not write.
+        self._told: Mapping[str, str] = {}
         _all.add(self)
         self._untold = _cannot_live()
         told_off = os.environ.get(VARIABLE, "on").lower() in ("off", "0", "false", "no")
@@ -65,7 +67,7 @@ class Calling:
                 self._untold = None
                 self._remark(f"the caller is off here: {self.off}; calls are made directly")
             return None
-        if self._line is not None and not again:
+        if self._line is not None and not again and self._told is self._secrets():
             return self._line
         return await asyncio.to_thread(self._meet, self._line)
 
@@ -179,8 +181,9 @@ class Calling:
             connected.settimeout(_ANSWER_SECONDS)
             connected.connect(where["address"])
             order: dict[str, Any] = {"do": do, "token": where.get("token", ""), "owner": self._owner()}
+            known = self._secrets()
             if do == "greet":
-                order["secrets"] = dict(self._secrets())
+                order["secrets"] = dict(known)
             connected.sendall(frame(b"J", order))
             length = struct.unpack(">cI", _exactly(connected, 5))[1]
             told = json.loads(_exactly(connected, length))
@@ -191,6 +194,8 @@ class Calling:
         except (OSError, EOFError):
             connected.close()
             return None
+        if do == "greet":
+            self._told = known
         return {**told, "address": where["address"]}, connected
 
 

@@ -28,6 +28,7 @@ from agentkit.errors import JournalError
 from tests.callers import callers, gone, none_left
 from tests.engine.outliving import again, answer, begun, killed, pid_of, pointer
 from tests.serving import Fault, Serving, serving
+from tests.wire import Answer
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path
 async def streamed(server: Serving, prompt: str = "hello") -> str:
     agent = build(Spec(instructions="Answer."), name="one", model=server.model())
     return str((await ask(agent, prompt, on_text=lambda text: None)).output)
+
+
+# -- what it must not write
+
+
+def test_a_key_that_is_set_later_is_not_written_by_it_either(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "a-key-that-came-late"
+
+    async def stopped(opened: Session, server: Serving) -> None:
+        server.delay = 0.5
+        before = len(server.ledger())
+        run = asyncio.create_task(streamed(server, "what is your key?"))
+        while len(server.ledger()) == before:
+            await asyncio.sleep(0.01)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await asyncio.sleep(1.0)
+
+    with serving(plan=lambda asking: Answer(text=f"It is {key}.")) as server, session("a", folder=folder) as opened:
+        asyncio.run(answer(opened, server))
+        monkeypatch.setenv("LATE_API_KEY", key)
+        asyncio.run(stopped(opened, server))
+        files = [file.read_bytes() for file in (folder / ".agentkit" / "inbox").iterdir()]
+        assert len(server.ledger()) == 2
+        assert not any(key.encode() in content for content in files)
+        # It keeps the answer for the next run, in its memory.
+        opened.start_cell()
+        assert asyncio.run(streamed(server, "what is your key?")) == f"It is {key}."
+        assert len(server.ledger()) == 2
 
 
 # -- what the server does
