@@ -27,6 +27,9 @@ _WAITING = frozenset({"ApprovalPending", "RunPaused"})
 _BUDGET = "BudgetExceeded"
 _POLL_SECONDS = 0.5
 _BAR = 24
+_NO_NOTEBOOK = (
+    nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError, TypeError, LookupError, AttributeError
+)  # fmt: skip
 
 
 def run(
