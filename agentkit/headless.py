@@ -15,16 +15,21 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from agentkit import errors
+from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.engine import decided
 from agentkit.engine.session import journal_path
 from agentkit.errors import UserError, nearest
+from agentkit.observe import wording
 
 DONE, FAILED, WAITS, BUDGET = 0, 1, 3, 4
 _WAITING = frozenset({"ApprovalPending", "RunPaused"})
 _BUDGET = "BudgetExceeded"
 _POLL_SECONDS = 0.5
 _BAR = 24
+_NO_NOTEBOOK = (
+    nbformat.reader.NotJSONError, nbformat.ValidationError, ValueError, TypeError, LookupError, AttributeError
+)  # fmt: skip
 
 
 def run(
@@ -40,6 +45,7 @@ def run(
     _check_output(target, notebook)
     while True:
         status, said = _execute(content, notebook, timeout)
+        _hide_secrets(content)
         nbformat.write(content, target)
         if status != WAITS or not wait:
             break
@@ -49,8 +55,18 @@ def run(
     return status
 
 
+def _hide_secrets(content: Any) -> None:
+    """An error of a plain cell shows what it was raised with; what is written here is passed on."""
+    scrub = Redactor.from_environ(os.environ).scrub
+    for cell in content.cells:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error":
+                output.evalue = scrub(output.evalue)
+                output.traceback = [scrub(line) for line in output.traceback]
+
+
 def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{wording.visible(Redactor.from_environ(os.environ).scrub(text))}\n")
     sys.stderr.flush()
 
 
@@ -59,8 +75,16 @@ def _read(notebook: Path) -> Any:
         raise UserError(f"{notebook} is not there: name the notebook to run")
     try:
         return nbformat.read(notebook, as_version=4)
-    except (nbformat.reader.NotJSONError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{notebook} cannot be read as a notebook ({error}): save it again in Jupyter") from error
+    except (
+        nbformat.reader.NotJSONError,
+        nbformat.ValidationError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:
+        said = str(error).split("\n", 1)[0]
+        raise UserError(f"{notebook} cannot be read as a notebook ({said}): save it again in Jupyter") from error
 
 
 def _check_output(target: Path, notebook: Path) -> None:

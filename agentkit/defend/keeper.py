@@ -131,8 +131,7 @@ class _Watch:
     # -- the end
 
     def _conclude(self, code: int) -> NoReturn:
-        while self._reading >= 0 and len(self._reply) <= _REPLY_BYTES and self._read():
-            pass
+        self._read_rest()
         if reply := _understood(self._reply):
             self._peak = max(self._peak, int(reply.pop("peak")))
             self._finish(reply.pop("how"), str(reply.pop("text", "")), reply=reply)
@@ -140,6 +139,17 @@ class _Watch:
             # None of ours: what else kills like this is the system when its memory runs out.
             self._finish("memory", "the system killed it")
         self._finish("crashed", signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+    def _read_rest(self) -> None:
+        """What the worker wrote before its end. What it has forked may hold the pipe open, and is not waited for."""
+        if self._reading < 0:
+            return
+        os.set_blocking(self._reading, False)
+        try:
+            while len(self._reply) <= _REPLY_BYTES and self._read():
+                pass
+        except BlockingIOError:
+            return
 
     def _finish(self, how: How, text: str = "", *, reply: Any = None) -> NoReturn:
         seconds = time.monotonic() - self._began

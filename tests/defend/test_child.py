@@ -171,6 +171,13 @@ def test_what_is_killed_from_outside_ran_out_of_the_system_s_memory() -> None:
     assert run("import os; os.kill(os.getpid(), 9)").attempt.how == "memory"
 
 
+def test_a_fork_that_is_left_behind_is_not_waited_for() -> None:
+    began = time.monotonic()
+    left = "import os, time\nif os.fork() == 0:\n    time.sleep(30)\n7"
+    assert value(run(left, seconds=20.0)) == 7
+    assert time.monotonic() - began < 15
+
+
 def test_of_two_that_came_back_from_a_fork_one_answers() -> None:
     assert value(run("import os\nos.fork()\n7")) == 7
 

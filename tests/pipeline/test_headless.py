@@ -125,3 +125,26 @@ def test_it_does_not_write_over_the_notebook(tmp_path: Path) -> None:
         headless.run(notebook, [], notebook)
     with pytest.raises(UserError, match="is not there"):
         headless.run(tmp_path / "nowhere.ipynb", [], None)
+
+
+def test_an_error_of_a_plain_cell_is_told_without_keys_and_escapes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_API_KEY", "sk-0123456789abcdef")
+    notebook = tmp_path / "fails.ipynb"
+    write(Sample(cells=("import os\nraise RuntimeError(os.environ['SHOP_API_KEY'] + '\\x1b[2J')",)), notebook)
+    out = tmp_path / "out.ipynb"
+    assert headless.run(notebook, [], out) == headless.FAILED
+    assert "RuntimeError: <secret:SHOP_API_KEY>\u241b[2J" in capfd.readouterr().err
+    assert "<secret:SHOP_API_KEY>" in out.read_text() and "sk-0123456789abcdef" not in out.read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"cells": 3, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "[]", "7"]
+)
+def test_what_is_no_notebook_is_one_line(tmp_path: Path, content: str) -> None:
+    notebook = tmp_path / "no.ipynb"
+    notebook.write_text(content)
+    with pytest.raises(UserError, match="cannot be read as a notebook") as told:
+        headless.run(notebook, [], tmp_path / "out.ipynb")
+    assert "\n" not in str(told.value)
