@@ -287,7 +287,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 ANY = settings(
-    phases=[Phase.explicit, Phase.generate],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -331,7 +331,7 @@ CHANGES: dict[str, Callable[[World], World]] = {
     ),
     "the end": lambda world: replace(world, end="early" if world.end == "graceful" else "graceful"),
     "the server": lambda world: replace(world, server="asked once" if world.server != "asked once" else "prefixed"),
-    "approvals": lambda world: replace(world, approve="add,size"),
+    "approvals": lambda world: replace(world, approve="add" if world.server == "none" else "add,size"),
     "a hook": lambda world: replace(world, hook=not world.hook),
     "a stream": lambda world: replace(world, how="stream", follows=False) if world.output == "text" else world,
     "the script": lambda world: replace(world, script=(*world.script[:-1], ("", (("add", {"a": 9, "b": 9}),)))),
