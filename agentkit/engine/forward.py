@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from agentkit.defend.breaker import OFF
 from agentkit.define.digest import tool_digest, value_digest
-from agentkit.define.tools import stood_for
+from agentkit.define.tools import Declaration, stood_for
 from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import Chain, place_key, restore
@@ -40,6 +40,7 @@ _UNSUCCESSFUL = re.compile(rb'"outcome":"(?!success")|"part_kind":"retry-')
 _CALL = b'"part_kind":"tool-call"'
 _SAID = re.compile(rb'"part_kind":"(?:text|file)"')
 _PAGE = 256
+_SMALL = 4096
 
 
 class _Turn(NamedTuple):
@@ -64,6 +65,7 @@ class _Present(NamedTuple):
     deps: str | None
     seen: Counter[bytes]
     tools: Mapping[str, _Tool]
+    fitting: dict[str, Declaration | None]
     discoveries: Mapping[tuple[str, str], bytes]
 
 
@@ -152,7 +154,7 @@ class _Record:
 def _slim(used: Used) -> Used:
     """Without a tool's answer: it is in the message after it. Whether there was one, and a secret in it, counts."""
     row = used.row
-    if row.kind != "tool" or row.body is None:
+    if row.kind != "tool" or row.body is None or len(row.body) < _SMALL:
         return used
     return used._replace(row=replace(row, body=_SECRET if _SECRET in row.body else b""))
 
@@ -248,7 +250,7 @@ class Forward:
             self._live = self.frame.live
             self._code.clear()
         deps = None if ctx.deps is None else self._part(value_digest(ctx.deps).hex())
-        return _Present(first, ctx, deps, Counter(), self._tools(ctx), self._discoveries(ctx))
+        return _Present(first, ctx, deps, Counter(), self._tools(ctx), {}, self._discoveries(ctx))
 
     def _tools(self, ctx: RunContext[Any]) -> dict[str, _Tool]:
         """The tools offered now, by the part that names them in a key."""
@@ -297,21 +299,25 @@ class Forward:
                 return False
 
     def _same_tool(self, row: Row, stands: _Place, present: _Present) -> bool:
-        offered = present.tools.get(row.parts.get("name", ""))
-        if offered is None or offered.tool.tool_def.kind != "function":
-            return False
-        if may_ask(self.frame, row.name, offered.tool):
-            return False
-        declared = declared_of(offered.tool)
-        if declared.effects != row.effects:
+        named = row.parts.get("name", "")
+        if named not in present.fitting:
+            present.fitting[named] = self._fitting(row.name, present.tools.get(named))
+        declared = present.fitting[named]
+        if declared is None or declared.effects != row.effects:
             return False
         if declared.effects == "kernel" and row.owner != self.frame.journal.store.owner:
             return False
-        if row.parts.get("code") != self._code_of(offered) or row.parts.get("deps") != present.deps:
+        if row.parts.get("code") != self._code_of(present.tools[named]) or row.parts.get("deps") != present.deps:
             return False
         if declared.share is not None:
             return row.n == 0
         return row.history == stands.said and self._in_turn(row, present.seen)
+
+    def _fitting(self, name: str, offered: _Tool | None) -> Declaration | None:
+        """What a tool declares whose calls need nobody; None for another one."""
+        if offered is None or offered.tool.tool_def.kind != "function" or may_ask(self.frame, name, offered.tool):
+            return None
+        return declared_of(offered.tool)
 
     def _code_of(self, offered: _Tool) -> str | None:
         """The part of a key that is the code of a tool; None where nobody can know it."""
