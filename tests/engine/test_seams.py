@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
@@ -379,3 +380,23 @@ def test_a_step_that_is_stopped_while_its_failure_is_written_is_told_as_failed(
         opened.listen(lambda event: told.append(event) if isinstance(event, Step) and event.kind == "tool" else None)
         asyncio.run(main(opened))
     assert [event.status for event in told] == ["started", "failed"]
+
+
+class Unspeakable(BaseModel):
+    """An answer that cannot be printed."""
+
+    number: int
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def test_an_answer_that_cannot_be_printed_is_an_answer(world: World) -> None:
+    model = ScriptedModel([Call("final_result", {"number": 7})])
+    agent = agentkit.build(Spec(instructions="Work."), name="worker", model=model, output=Unspeakable)
+    for _ in range(2):
+        with agentkit.session("test", folder=world.folder) as opened:
+            assert asyncio.run(agent.run("go")).output.number == 7
+            assert opened.runs()[0].status == "done" and "Unspeakable" in opened.runs()[0].output
