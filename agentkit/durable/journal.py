@@ -469,8 +469,13 @@ class Journal:
         await self._finish(frame, status="cancelled" if stopped else "failed", error=text)
 
     async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        await on_disk(self.store.finish(self._end(frame, status, error)))
-        self._tell(frame, status=status, error=error)
+        written = self.store.finish(self._end(frame, status, error))
+        try:
+            await on_disk(written)
+        finally:
+            # Stopped while it was written, it has ended all the same.
+            if written.exception() is None:
+                self._tell(frame, status=status, error=error)
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
         use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())

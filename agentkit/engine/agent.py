@@ -29,7 +29,7 @@ from agentkit.defend.budget import Budget
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking, breaking, budgeting, guards
+from agentkit.engine import asking, breaking, budgeting, guards, said
 from agentkit.engine.answer import Answer
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward
@@ -433,7 +433,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         recording.record,
         status=_status(error, finished=result is not None),
         ended=time.time(),
-        output=bounded(session.redactor.scrub(str(result.output)), _OUTPUT_CHARACTERS) if result else "",
+        output=bounded(session.redactor.scrub(said.output(result.output)), _OUTPUT_CHARACTERS) if result else "",
         error=None if error is None else bounded(session.redactor.scrub(told(error))),
         walked=_walked(frame),
         notes=tuple(frame.notes),

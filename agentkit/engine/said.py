@@ -44,6 +44,14 @@ def returned(payload: Any) -> str:
     return f"{payload.get('kind', '')}: {payload.get('message') or payload.get('title') or ''}".rstrip(": ")
 
 
+def output(value: object) -> str:
+    """An answer as its own class writes it, if that works: a bad `__str__` must not cost the answer."""
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - it is foreign code
+        return f"[a {type(value).__name__} that cannot be shown: {type(error).__name__}]"
+
+
 def last_text(messages: list[ModelMessage]) -> str:
     """What was said last, as a person reads it."""
     for part in reversed(messages[-1].parts if messages else ()):

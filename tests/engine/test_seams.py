@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
@@ -27,7 +28,7 @@ from agentkit.engine import limiting
 from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.run import ask
-from agentkit.engine.session import current
+from agentkit.engine.session import Session, current
 from agentkit.errors import AgentKitError, BudgetExceeded, InDoubt, JournalError, UserError
 from agentkit.events import Run, Step
 from agentkit.observe.why import explain
@@ -349,3 +350,53 @@ def test_run_sync_where_a_loop_runs_says_what_to_write(world: World) -> None:
             with pytest.raises(UserError, match=r"as in a cell: await worker.run\(…\)"):
                 asyncio.run(cell(agent))
             assert agent.run_sync("go").output == "hello"
+
+
+def test_a_step_that_is_stopped_while_its_failure_is_written_is_told_as_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Step] = []
+
+    async def main(opened: Session) -> None:
+        run = asyncio.ensure_future(world.agent(Call("fail", {"at": 1}), fail).run("go"))
+        finish = opened.store.finish
+
+        def stopped_meanwhile(outcome: Any) -> Any:
+            written = finish(outcome)
+            if outcome.status == "failed":
+                run.cancel()
+            return written
+
+        monkeypatch.setattr(opened.store, "finish", stopped_meanwhile)
+        with pytest.raises((asyncio.CancelledError, ValueError)):
+            await run
+
+    @agentkit.tool(effects="none")
+    async def fail(at: int) -> int:
+        """Fail."""
+        raise ValueError("no")
+
+    with agentkit.session("test", folder=world.folder) as opened:
+        opened.listen(lambda event: told.append(event) if isinstance(event, Step) and event.kind == "tool" else None)
+        asyncio.run(main(opened))
+    assert [event.status for event in told] == ["started", "failed"]
+
+
+class Unspeakable(BaseModel):
+    """An answer that cannot be printed."""
+
+    number: int
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def test_an_answer_that_cannot_be_printed_is_an_answer(world: World) -> None:
+    model = ScriptedModel([Call("final_result", {"number": 7})])
+    agent = agentkit.build(Spec(instructions="Work."), name="worker", model=model, output=Unspeakable)
+    for _ in range(2):
+        with agentkit.session("test", folder=world.folder) as opened:
+            assert asyncio.run(agent.run("go")).output.number == 7
+            assert opened.runs()[0].status == "done" and "Unspeakable" in opened.runs()[0].output
