@@ -38,6 +38,9 @@ Cause: TypeAlias = Literal[
 FIRST_TOKEN = 30.0
 """Seconds until a streamed answer of a member that is not the last must have begun."""
 
+KNOWS_FIRST_TOKEN = "first_event_timeout" in ModelSettings.__annotations__
+"""Whether this pydantic-ai can give a member up before its first token; older ones wait for it."""
+
 _OPTIONS = re.compile(r"^(?P<name>.*\S)\s*\((?P<options>[^()]*)\)$")
 _TIME = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -123,11 +126,12 @@ class Member(WrapperModel):
         self.identity = identity
         self.filter_goes_on = False
 
-    def _start_request_deadline(self, model_settings: ModelSettings | None, *, stream: bool) -> Any:
-        if stream and self.link.first_token is not None:
+    def _start_request_deadline(self, model_settings: ModelSettings | None, **given: Any) -> Any:
+        # Older releases start it without saying whether it is for a stream, and know no limit for its first event.
+        if given.get("stream") and self.link.first_token is not None:
             patience = ModelSettings(first_event_timeout=self.link.first_token)
             model_settings = merge_model_settings(patience, model_settings)
-        return self.wrapped._start_request_deadline(model_settings, stream=stream)
+        return self.wrapped._start_request_deadline(model_settings, **given)
 
     async def request(
         self,

@@ -22,7 +22,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 from pydantic_ai.usage import RequestUsage
 
-from agentkit.define.chain import FIRST_TOKEN, CachedReply, Chain, Member, parse_age, parse_link
+from agentkit.define.chain import FIRST_TOKEN, KNOWS_FIRST_TOKEN, CachedReply, Chain, Member, parse_age, parse_link
 from agentkit.define.offline import OfflineModel
 from agentkit.define.transport import client
 from agentkit.errors import MissingExtra, UserError
@@ -76,6 +76,11 @@ def _chain(names: Sequence[str]) -> Chain:
             f"model {early!r} stands in for models that fail: write it last, as in 'openai:gpt-5 | offline | {early}'"
         )
     links = [parse_link(name) for name in names]
+    if any(link.first_token for link in links) and not KNOWS_FIRST_TOKEN:
+        raise UserError(
+            f"model {' | '.join(names)!r}: a time for the first token needs a newer pydantic-ai: "
+            "pip install -U pydantic-ai-slim"
+        )
     single = [
         _single(link.name) if age is None else CachedReply(age=age, name=link.name)
         for link, age in zip(links, ages, strict=True)

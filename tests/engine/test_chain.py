@@ -13,6 +13,7 @@ from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError, ModelH
 
 import agentkit
 from agentkit.define import models, transport
+from agentkit.define.chain import KNOWS_FIRST_TOKEN
 from agentkit.define.spec import Spec
 from agentkit.engine.run import Answer
 from agentkit.errors import UserError
@@ -99,6 +100,10 @@ def test_an_overflow_goes_to_a_larger_window_only(tmp_path: Path, server: Servin
 
 
 def test_a_slow_first_token_is_decided_before_it(tmp_path: Path, server: Serving) -> None:
+    if not KNOWS_FIRST_TOKEN:
+        with pytest.raises(UserError, match="needs a newer pydantic-ai"):
+            models.resolve(f"{server.model('a')}(0.3s) | {server.model('b')}")
+        return
     server.script(Fault(match="hello", first=5.0))
     began = time.monotonic()
     answer = run(tmp_path, f"{server.model('a')}(0.3s) | {server.model('b')}", streams=True)
