@@ -482,16 +482,8 @@ class Journal:
         return Outcome(step=frame.row.id, status=status, error=error, nested=dict(frame.nested), use=use)
 
     def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
-        twice = frame.row.maybe_paid_twice if outcome.paid_twice is None else outcome.paid_twice
-        row = replace(
-            frame.row,
-            usage=outcome.usage,
-            result=outcome.result,
-            model=outcome.model or frame.row.model,
-            maybe_paid_twice=twice,
-        )
         ended = outcome.use.ended if outcome.use is not None else None
-        self._emit(live_event(frame, row, "done", ended))
+        self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)

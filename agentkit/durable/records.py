@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from agentkit.events import Effects, Kind, StepStatus, Usage
@@ -98,6 +98,16 @@ class Outcome:
     node: Node | None = None
     use: Use | None = None
     paid_twice: bool | None = None
+
+    def of(self, row: Row) -> Row:
+        """The row it ends, as a person is told of it."""
+        return replace(
+            row,
+            usage=self.usage,
+            result=self.result,
+            model=self.model or row.model,
+            maybe_paid_twice=row.maybe_paid_twice if self.paid_twice is None else self.paid_twice,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

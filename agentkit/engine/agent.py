@@ -35,6 +35,7 @@ from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
+from agentkit.engine.sampling import refuse_sampling
 from agentkit.engine.session import Last, Session, current, execution_of
 from agentkit.engine.threads import outside_loops
 from agentkit.errors import Interrupted, JournalError, Stopped, told
@@ -248,6 +249,7 @@ async def _journaled(
         with inside_nothing():
             yield
         return
+    refuse_sampling(agent)
     gate = gate_of(session, agent, args, kwargs)
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     budgets = budgeting.budgets_of(session)

@@ -152,3 +152,13 @@ def test_a_configuration_that_is_missing_or_broken_is_one_line(tmp_path: Path) -
         with pytest.raises(UserError, match=said) as told:
             build(Spec(instructions="Read."), name="reader", mcp=[str(place)])
         assert str(place) in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_server_that_was_given_a_model_to_ask_is_refused(tmp_path: Path) -> None:
+    (server := tmp_path / "server.py").write_text(SERVER)
+    agent = reader(server, tmp_path / "ledger", "done")
+    agent.set_mcp_sampling_model()
+    with session(folder=tmp_path), pytest.raises(UserError, match=r"MCP server files.*not recorded"):
+        asyncio.run(agent.run("go"))
+    with session(folder=tmp_path) as opened:
+        assert opened.runs() == []
