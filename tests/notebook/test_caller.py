@@ -64,8 +64,12 @@ def test_a_kernel_restart_during_a_call_pays_nothing_again(notebook: Kernel) -> 
         notebook.restart()
         prepared(notebook, server)
         at_a_glance = notebook.run("%agent").text
-        assert "cut off   1 step: run the cell again to go on" in at_a_glance and "%agent settle" not in at_a_glance
-        assert "the next run goes on with it unasked" in notebook.run("%agent settle").text
+        # A restart interrupts before it kills: the step may have been recorded as stopped.
+        stopped = "helper · stopped" in at_a_glance
+        assert stopped or "cut off   1 step: run the cell again to go on" in at_a_glance
+        assert "%agent settle" not in at_a_glance
+        told = "nothing is in doubt" if stopped else "the next run goes on with it unasked"
+        assert told in notebook.run("%agent settle").text
         cell = notebook.run(ASK)
         assert cell.status == "ok" and "You said: hello" in str(cell.shown), cell.traceback
         assert len(server.ledger()) == 1
