@@ -57,6 +57,11 @@ class StepNode:
     state: StepState
     runs: tuple[RunNode, ...] = ()
 
+    @property
+    def paid_twice(self) -> bool:
+        """Whether it may have been. While it runs that is only assumed: what was cut off may answer it yet."""
+        return self.step.maybe_paid_twice and self.state != "running"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunNode:
@@ -158,7 +163,7 @@ def _count(node: StepNode, counts: defaultdict[str, float]) -> None:
     counts["unfinished"] += node.state in UNFINISHED
     counts["in_doubt"] += node.state == "in doubt"
     counts["failed"] += node.state == "failed"
-    counts["paid_twice"] += node.step.maybe_paid_twice
+    counts["paid_twice"] += node.paid_twice
 
 
 def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:

@@ -249,7 +249,7 @@ def remarks(node: StepNode) -> list[str]:
     said_of = {
         f"attempt {step.attempt}": step.attempt > 1,
         "shared": step.shared,
-        "possibly paid twice": step.maybe_paid_twice,
+        "possibly paid twice": node.paid_twice,
     }
     return [remark for remark, holds in said_of.items() if holds]
 

@@ -266,3 +266,9 @@ def test_the_bundle_has_both_forms() -> None:
         "text/html": panel.html(trace, now=NOW),
         "text/plain": panel.text(trace, now=NOW),
     }
+
+
+def test_what_runs_again_is_not_yet_called_paid_twice() -> None:
+    again = model(1, 0.0, None, status="started", attempt=2, maybe_paid_twice=True)
+    assert "possibly paid twice" not in said([run(status="running"), again])
+    assert "possibly paid twice" in said([run(status="stopped"), again])
