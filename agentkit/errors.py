@@ -44,6 +44,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _typos(typed: str, meant: str) -> int:
     """How many letters were added, lost, mistaken or swapped with their neighbour."""
+    # difflib rates a swapped pair (dya for day: 0.67) below another word (clear for caller: 0.73).
     older: list[int] = []
     before = list(range(len(meant) + 1))
     for i, letter in enumerate(typed, start=1):

@@ -19,7 +19,7 @@ from agentkit.durable.flights import Flight
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
 from agentkit.durable.records import Node, Outcome, Row
-from agentkit.events import Effects, Kind, Mode, Step, Usage
+from agentkit.events import Effects, Kind, Mode, Step, StepStatus, Usage
 
 Payload: TypeAlias = Any
 """What a step answers: JSON values only."""
@@ -235,7 +235,7 @@ def step_event(
     run: RunFrame,
     ord: int,
     *,
-    status: Literal["started", "done", "failed", "cancelled"],
+    status: StepStatus,
     replayed: bool,
     started: float,
     ended: float | None = None,
@@ -248,9 +248,7 @@ def step_event(
     )
 
 
-def live_event(
-    frame: StepFrame, row: Row, status: Literal["started", "done", "failed", "cancelled"], ended: float | None = None
-) -> Step:
+def live_event(frame: StepFrame, row: Row, status: StepStatus, ended: float | None = None) -> Step:
     """The same of a step under way; what tells of it may be the step itself, or a thread that is in no step."""
     within = _within(frame.run, frame.outer)
     return _event(
@@ -263,7 +261,7 @@ def _event(
     run: RunFrame,
     ord: int,
     *,
-    status: Literal["started", "done", "failed", "cancelled"],
+    status: StepStatus,
     replayed: bool,
     started: float,
     ended: float | None,

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,8 @@ from agentkit.engine.build import build
 from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
-from tests.callers import none_left
 from tests.engine.outliving import CHILD, again, alive, answer, begun, killed, pid_of, pointer
 from tests.serving import Fault, Serving, serving
-
-
-@pytest.fixture(scope="module")
-def ended() -> Iterator[None]:
-    with none_left():
-        yield
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path:
-    monkeypatch.setenv("AGENTKIT_CALLER", "on")
-    return tmp_path
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -25,22 +25,10 @@ from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
 from agentkit.engine.session import Session, session
 from agentkit.errors import JournalError
-from tests.callers import callers, gone, none_left
+from tests.callers import callers, gone
 from tests.engine.outliving import again, answer, begun, killed, pid_of, pointer
 from tests.serving import Fault, Serving, serving
 from tests.wire import Answer
-
-
-@pytest.fixture(scope="module")
-def ended() -> Iterator[None]:
-    with none_left():
-        yield
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path:
-    monkeypatch.setenv("AGENTKIT_CALLER", "on")
-    return tmp_path
 
 
 async def streamed(server: Serving, prompt: str = "hello") -> str:

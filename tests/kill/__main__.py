@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from tests.kill.figures import SORTS, Figures, Sort, as_json
+from tests.kill.figures import SORTS, Figures, Sort, aligned, as_json
 from tests.kill.harness import DELAY, torture
 
 
 def table(figures: Figures) -> str:
-    rows: list[tuple[str, str]] = [
+    rows: list[tuple[str, object]] = [
         ("SIGKILLs at random times", f"{figures.kills} over {figures.runs} runs"),
         *_by_sort(figures),
         ("steps lost", str(figures.lost)),
@@ -23,8 +23,7 @@ def table(figures: Figures) -> str:
         ("paid twice, not listed", str(figures.unlisted)),
         ("time", f"{figures.seconds:.0f} s, server at {DELAY * 1000:.0f} ms per answer"),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return aligned(rows)
 
 
 def _by_sort(figures: Figures) -> list[tuple[str, str]]:

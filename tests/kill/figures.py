@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -182,6 +182,13 @@ def _blamed(first: dict[str, Any], second: dict[str, Any], kills: Sequence[Kill]
     # A kernel whose caller was killed again and again makes its calls itself.
     earlier = DIRECTLY in first["headers"] and any(kill.sort != "kernel" and kill.at < begun for kill in kills)
     return "caller" if earlier else "kernel"
+
+
+def aligned(rows: Iterable[tuple[str, object]]) -> str:
+    """A table of two columns."""
+    told = list(rows)
+    width = max(len(name) for name, _ in told)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in told)
 
 
 def as_json(figures: Figures) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
+from tests.kill.figures import aligned, as_json
 from tests.powercut.harness import Cuts, torture
 from tests.powercut.options import parser
 
@@ -24,8 +22,7 @@ def table(figures: Cuts) -> str:
         ("possibly paid twice, listed", figures.listed),
         ("time", f"{figures.seconds:.0f} s"),
     ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return aligned(rows)
 
 
 def main() -> None:
@@ -39,7 +36,7 @@ def main() -> None:
         synchronous=options.synchronous,
     )
     if options.json:
-        print(json.dumps(asdict(figures)))
+        print(as_json(figures))
         return
     print(table(figures))
     for problem in figures.problems[:20]:
