@@ -75,14 +75,7 @@ def _read(notebook: Path) -> Any:
         raise UserError(f"{notebook} is not there: name the notebook to run")
     try:
         return nbformat.read(notebook, as_version=4)
-    except (
-        nbformat.reader.NotJSONError,
-        nbformat.ValidationError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-    ) as error:
+    except _NO_NOTEBOOK as error:
         said = str(error).split("\n", 1)[0]
         raise UserError(f"{notebook} cannot be read as a notebook ({said}): save it again in Jupyter") from error
 

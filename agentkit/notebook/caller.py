@@ -5,8 +5,9 @@ from __future__ import annotations
 from agentkit.engine.calling import said, stopped
 from agentkit.engine.session import Session
 from agentkit.errors import UserError, nearest
+from agentkit.notebook.grammar import VERBS
 
-WORDS = ("status", "stop", "on", "off")
+WORDS = VERBS["caller"].one_of
 
 
 def caller(session: Session, word: str) -> str:
