@@ -32,7 +32,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from tests.wire import Answer, Asking, Protocol, parse, stream, whole
+from tests.wire import Answer, Asking, Left, Protocol, parse, stream, whole
 
 Cut = Literal["before", "middle"]
 Packing = Literal["gzip", "chunked", "events"]
@@ -45,8 +45,8 @@ class Fault:
 
     `status` other than 200 is answered with an error body, its `code` and `headers`; `cut` closes the connection before
     the answer or in its middle; `delay` waits before the first byte, `slow` before every streamed piece, `first`
-    between the head and the first piece, in seconds; `finish` is the reason the answer says it ended for. An error
-    body is sent `packed` in each of these ways: as `gzip`, `chunked`, as an `events` stream.
+    between the head and the first piece, in seconds; `finish` is the reason the answer says it ended for, and `without`
+    is what it leaves out. An error body is sent `packed` in each of these ways: `gzip`, `chunked`, as `events`.
     """
 
     match: str = ""
@@ -59,6 +59,7 @@ class Fault:
     code: str = ""
     finish: str = ""
     packed: tuple[Packing, ...] = ()
+    without: tuple[Left, ...] = ()
 
 
 OVERFLOW = Fault(status=400, code="context_length_exceeded")
@@ -338,12 +339,12 @@ class _Handler(BaseHTTPRequestHandler):
         if asking.stream:
             self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **headers}, entry)
             time.sleep(fault.first)
-            events = (event.encode() for event in stream(protocol, asking, answer, name=str(entry.n)))
+            spoken = stream(protocol, asking, answer, name=str(entry.n), finish=fault.finish, without=fault.without)
+            events = (event.encode() for event in spoken)
             self._pieces([f"{len(data):x}\r\n".encode() + data + b"\r\n" for data in events], entry, fault)
             return
-        body = json.dumps(whole(protocol, asking, answer, name=str(entry.n))).encode()
-        if fault.finish:
-            body = body.replace(b'"finish_reason": "stop"', f'"finish_reason": "{fault.finish}"'.encode())
+        said = whole(protocol, asking, answer, name=str(entry.n), finish=fault.finish, without=fault.without)
+        body = json.dumps(said).encode()
         self._head(200, {"content-type": "application/json", "content-length": str(len(body)), **headers}, entry)
         self._pieces([body[: len(body) // 2], body[len(body) // 2 :]], entry, fault)
 
