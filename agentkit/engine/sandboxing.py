@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -25,7 +24,16 @@ from agentkit.define.digest import tool_digest, value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking, budgeting
-from agentkit.engine.agent import RunOptions, gate_of, guard, inside_nothing, options_of, put_down, run_with
+from agentkit.engine.agent import (
+    RunOptions,
+    gate_of,
+    guard,
+    inside_nothing,
+    options_of,
+    put_down,
+    run_with,
+    settle_occurrences,
+)
 from agentkit.engine.calls import enclosing_step
 from agentkit.engine.edits import Path
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -197,10 +205,12 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
         with inside(frame), asking.asking_for(script.approve), Agent.using_thread_executor(session.executor):
             yield frame
     except BaseException as error:
+        settle_occurrences(frame, error, finished=False)
         await _closed(session, run, error)
         raise
     finally:
         budgets.leave(frame)
+    settle_occurrences(frame, None, finished=True)
     await _closed(session, run, None)
 
 
@@ -220,7 +230,7 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         gate=gate,
         session=session,
         owner=script,
-        began=Counter(execution.counts),
+        began=execution.counts.copy(),
         headless=options.headless,
         breaker=Breaker(thresholds=session.breaker),
         outer=frame_of_run(),
