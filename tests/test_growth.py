@@ -30,6 +30,8 @@ from agentkit.testing import Call, Output, ScriptedModel
 from tests.benchmarks.agents import INSTRUCTIONS, UNLIMITED, add, script, silent
 from tests.benchmarks.door import Conversation, at_the_door
 
+pytestmark = pytest.mark.alone
+
 
 def journal(folder: Path) -> Path:
     return folder / ".agentkit" / JOURNAL_FILE
