@@ -42,7 +42,7 @@ from agentkit.notebook.line import Line
 from agentkit.observe import panel, wording
 from agentkit.observe.trace import Trace
 from agentkit.observe.why import diverged, explain
-from agentkit.observe.wording import needs_a_person
+from agentkit.observe.wording import needs_a_person, origins
 
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
@@ -185,13 +185,14 @@ def glance(desk: Desk, line: Line) -> Reply:
     agents = ", ".join(look.agents(desk.names)) or "none yet: %%agent build NAME"
     newest = session.runs(limit=1)
     last = panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"
+    mode = f"mode {session.mode}{carried.because(session)}"
     rows = [
-        ("session", f"{session.label} · mode {session.mode} · model {models.spoken(session.model)}"),
+        ("session", f"{session.label} · {mode} · model {models.spoken(session.model)}"),
         ("journal", str(session.path)),
         ("agents", agents),
         ("last run", last),
     ]
-    waiting = [one.id for one in decided.everything(session.store) if one.decision is None]
+    waiting = [one.id for one in decided.everything(session.store) if one.waits]
     rows += [("waiting", f"{_counted(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
     open_ = [row for row in session.in_doubt() if str(row.id) not in waiting]
     doubt = [row for row in open_ if needs_a_person(row)]
@@ -240,7 +241,8 @@ def runs(desk: Desk, line: Line) -> Reply:
     frame = runs_frame(found, traces)
     if frame.empty:
         return Reply(value=frame, show=lambda: say(_NOTHING))
-    return Reply(value=frame, show=lambda: show(at_a_glance(frame[[name for name in _AT_A_GLANCE if name in frame]])))
+    names = [name for name in _AT_A_GLANCE if name in frame and (name != "source" or frame.source.notna().any())]
+    return Reply(value=frame, show=lambda: show(at_a_glance(frame[names])))
 
 
 def why(desk: Desk, line: Line) -> Reply:
@@ -312,7 +314,10 @@ def model(desk: Desk, line: Line) -> Reply:
 def mode(desk: Desk, line: Line) -> Reply:
     if line.word:
         desk.session.mode = read_mode(line.word)
-    return _said(f"mode {desk.session.mode}: {_MODES[desk.session.mode]}")
+        if desk.session.mode in ("auto", "live"):
+            desk.session.leave_replay()
+    mode = desk.session.mode
+    return _said(f"mode {mode}{carried.because(desk.session)}: {_MODES[mode]}")
 
 
 def journal(desk: Desk, line: Line) -> Reply:
@@ -321,8 +326,12 @@ def journal(desk: Desk, line: Line) -> Reply:
         case ():
             return _said(f"{desk.session.path} · {_counted(len(desk.session.runs(limit=1_000_000)), 'run')}")
         case ("verify",):
-            problems = store.verify()
-            return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
+            whole = f"{desk.session.path}: whole, every checksum matches"
+            return _said("\n".join([*(store.verify() or [whole]), *origins(store.sources(), store.held)]))
+        case ("adopt",):
+            adopted = _counted(store.adopt(), "step")
+            desk.session.mode = "auto"
+            return _said(f"{adopted} taken for your own; what was decided elsewhere is asked again")
         case ("attach", file):
             added = carried.take(desk.session, Path(file).expanduser())
             return _said(f"{carried.said(added)}; {carried.held(desk.session)}")
@@ -392,6 +401,7 @@ _AT_A_GLANCE = (
     "replayed",
     "spent",
     "saved",
+    "source",
 )
 """What `%agent runs` shows of a frame that has everything."""
 

@@ -21,7 +21,7 @@ _RUNS = {
     "prompt": "string", "output": "string", "continues": "string", "model": "category", "mode": "category",
     "started": _TIME, "seconds": "Float64", "steps": "Int64", "live": "Int64", "replayed": "Int64",
     "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "unpriced": "Int64",
-    "error": "string",
+    "error": "string", "source": "category",
 }  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def _run_row(run: Run, trace: Trace | None) -> dict[str, object]:
         "seconds": _between(run.started, run.ended),
         **({} if trace is None else _counts(trace.totals)),
         "error": run.error,
+        **({"source": run.source} if run.source else {}),
     }
 
 
