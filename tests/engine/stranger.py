@@ -84,7 +84,8 @@ def run(folder: Path, *, state: Path, effects: Path, apart: bool = False, **wish
     wish["folder"] = str(folder)
     if not apart:
         with mock.patch.dict(os.environ, environment(state, effects)):
-            return json.loads(json.dumps(asyncio.run(perform(wish))))
+            told = json.loads(json.dumps(asyncio.run(perform(wish))))
+            return dict(told)
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(wish)],
         env={**os.environ, **environment(state, effects)},
@@ -92,8 +93,8 @@ def run(folder: Path, *, state: Path, effects: Path, apart: bool = False, **wish
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    told = json.loads(done.stdout.splitlines()[-1])
+    return dict(told)
 
 
 def command(*words: str, state: Path) -> int:
