@@ -95,7 +95,7 @@ def cost(desk: Desk, line: Line) -> Reply:
 
 
 def runs(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.tables import at_a_glance, runs_frame
+    from agentkit.observe.tables import Coloured, at_a_glance, runs_frame
 
     session, label, agent = desk.session, _label(desk, line), line.word or None
     found = session.runs(agent=agent, label=label, limit=_limit(line))
@@ -109,11 +109,11 @@ def runs(desk: Desk, line: Line) -> Reply:
     if frame.empty:
         return Reply(value=frame, show=lambda: say(nothing(desk)))
     count = session.store.count(agent=agent, label=label)
-    shown = frame[[name for name in _RUNS_AT_A_GLANCE if name in frame]]
+    seen = at_a_glance(frame[[name for name in _RUNS_AT_A_GLANCE if name in frame]])
     facts = wording.sums(session.totals(agent=agent, label=label))
     return Reply(
         value=frame,
-        show=lambda: show(at_a_glance(shown)),
+        show=lambda: show(Coloured(seen)),
         remark="\n".join([*_cut(len(found), count), _summed(count, facts)]),
     )
 
