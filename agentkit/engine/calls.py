@@ -37,10 +37,10 @@ from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.detached import caller
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, loop_identity, performs_more, stood_for
+from agentkit.define.tools import Declaration, loop_identity, performs_more
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
-from agentkit.durable.keys import model_key, operation_key, tool_key
+from agentkit.durable.keys import Key, model_key, operation_key, tool_key
 from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
@@ -301,18 +301,24 @@ def tool_call(
 
     `name` is what it is called here; `place` keeps apart what is asked in different cells.
     """
-    digest = _digest(function, frame.digests)
     shared = declared.share is not None
-    key = tool_key(
-        name=identity,
-        args=args,
-        digest=digest.digest,
-        history=None if shared else history,
-        call=None if shared else place,
-        deps=deps,
-        reads=digest.reads,
-        memo=frame.memo,
-    )
+
+    def keyed(digest: ToolDigest) -> Key:
+        return tool_key(
+            name=identity,
+            args=args,
+            digest=digest.digest,
+            history=None if shared else history,
+            call=None if shared else place,
+            deps=deps,
+            reads=digest.reads,
+            memo=frame.memo,
+        )
+
+    key = keyed(_digest(function, frame.digests))
+    # Journals of before the agent that a tool asks was a part of its code.
+    asks = function is not None and hasattr(function, asking.CALLED)
+    older = (keyed(tool_digest(function, memo=frame.digests)).key,) if asks and function is not None else ()
     return Call(
         key=key,
         kind="tool",
@@ -323,6 +329,7 @@ def tool_call(
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
         counted=not shared,
+        alternatives=older,
         verify=_probe(declared, args),
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
@@ -336,7 +343,7 @@ def tool_call(
 
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(stood_for(function), memo=memo)
+    return _FOREIGN if function is None else asking.code_of(function, memo=memo)
 
 
 def _control(payload: Any) -> str | None:
