@@ -32,6 +32,7 @@ def open_to_write(place: Place, *, exclusive: bool) -> sqlite3.Connection:
         # SQLite opens a file it may not write without a word: ask.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
+        schema.upgrade(connection)
         place.complete()
     except Exception:
         connection.close()
@@ -73,6 +74,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         schema.check_format(connection, path)
+        schema.stand_in(connection)
     except Exception:
         connection.close()
         raise

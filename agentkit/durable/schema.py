@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from agentkit.durable import faults
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 APPLICATION: Final = 0x616B6974
 PAGE: Final = 8192
 BUSY_SECONDS = 10.0
@@ -46,6 +46,13 @@ CREATE TABLE run (
 );
 CREATE INDEX run_started ON run (started);
 CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
+"""
+
+
+_ADDED: Final[dict[str, str]] = {}
+"""Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
+
+They stand beside the old tables, so an old journal is brought up to date without rewriting a row.
 """
 
 
@@ -94,7 +101,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _tables(connection):
-            for statement in _TABLES.split(";"):
+            for statement in (*_TABLES.split(";"), *_ADDED.values()):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={FORMAT}")
@@ -105,6 +112,40 @@ def create_tables(connection: sqlite3.Connection) -> None:
         raise
 
 
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Add to a journal of an older format what it lacks; of two processes that try at once, one does it.
+
+    Killed here, the journal is as it was, or whole: it is one transaction.
+    """
+    if _format(connection) == FORMAT and not _missing(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name in _missing(connection):
+            connection.execute(_ADDED[name])
+        connection.execute(f"PRAGMA user_version={FORMAT}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def stand_in(connection: sqlite3.Connection) -> None:
+    """Give a journal that can only be read empty tables for those its format lacks, so that one query serves all."""
+    for name in _missing(connection):
+        connection.execute(_ADDED[name].replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+
+
+def _missing(connection: sqlite3.Connection) -> list[str]:
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return [name for name in _ADDED if name not in there]
+
+
+def _format(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
 def is_empty(connection: sqlite3.Connection) -> bool:
     return not _tables(connection)
 
@@ -113,7 +154,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     if application != APPLICATION:
         raise faults.corrupt(path, "is not an agentkit journal")
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    version = _format(connection)
     if version > FORMAT:
         raise faults.newer(path, version, FORMAT)
 

@@ -341,7 +341,7 @@ class Forward:
 
     def _in_turn(self, row: Row, seen: Counter[bytes]) -> bool:
         """Whether the count of equal requests in this execution would come to this row."""
-        expected = self.frame.execution.counts[row.key] + seen[row.key]
+        expected = self.frame.execution.counts.ahead(row.key, seen[row.key])
         seen[row.key] += 1
         for key, times in row.nested.items():
             seen[bytes.fromhex(key)] += times
