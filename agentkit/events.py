@@ -17,7 +17,11 @@ Scope: TypeAlias = Literal["project", "user", "shared"]
 StepStatus: TypeAlias = Literal["started", "done", "failed", "cancelled"]
 """`started` has an intent and no recorded end: running, or in doubt when its owner is dead."""
 
-RunStatus: TypeAlias = Literal["running", "done", "failed", "stopped"]
+RunStatus: TypeAlias = Literal["running", "done", "truncated", "filtered", "failed", "stopped"]
+"""`truncated` and `filtered` have an answer that is not whole: its tokens ended, or a content filter ended it."""
+
+FINISHED: frozenset[RunStatus] = frozenset({"done", "truncated", "filtered"})
+"""The statuses of a run that has an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

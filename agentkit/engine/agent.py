@@ -30,7 +30,7 @@ from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
 from agentkit.engine import asking, breaking, budgeting, guards, names, said
-from agentkit.engine.answer import Answer
+from agentkit.engine.answer import NOT_WHOLE, Answer, finish_reason
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -436,9 +436,12 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
     frame, run = recording.frame, recording.agent_run
     result = None if run is None or error is not None else run.result
     settle_occurrences(frame, error, finished=result is not None)
+    cut = NOT_WHOLE.get(finish_reason(result.all_messages())) if result else None
+    if cut is not None:
+        frame.notes.append(cut.note)
     ended = replace(
         recording.record,
-        status=_status(error, finished=result is not None),
+        status=_status(error, finished=result is not None) if cut is None else cut.status,
         ended=time.time(),
         output=bounded(session.redactor.scrub(said.output(result.output)), _OUTPUT_CHARACTERS) if result else "",
         error=None if error is None else bounded(session.redactor.scrub(told(error))),

@@ -240,7 +240,7 @@ async def answers(
         if question.kind == "approve":
             results.approvals[part.tool_call_id] = _approved(frame, decision)
         else:
-            results.calls[part.tool_call_id] = _answered(question, decision)
+            results.calls[part.tool_call_id] = answer_of(question, decision)
     return results if results.approvals or results.calls else None
 
 
@@ -270,7 +270,8 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
             return ToolDenied(f"This call was denied by {whom(decision)}{why}. It was not made.")
 
 
-def _answered(question: Question, decision: Decision) -> Any:
+def answer_of(question: Question, decision: Decision) -> Any:
+    """What was answered; Stopped when the person said stop instead."""
     if decision.verdict == "stop":
         raise Stopped(f"{decision.by} said stop at the question: {question.text}")
     return decision.answer

@@ -24,6 +24,7 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
+from pydantic_ai.durable_exec._toolset import DurableMCPToolset
 from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
@@ -32,6 +33,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
@@ -47,6 +49,7 @@ from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
+from agentkit.engine.servers import Server
 from agentkit.engine.stream import LiveModel, forward_deltas
 from agentkit.events import Kind, Usage
 
@@ -393,6 +396,17 @@ def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] |
     return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
+class _RunServer(DurableMCPToolset[Any]):
+    """An MCP toolset whose runs each hold their own `Server`."""
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        of_run = await super().for_run(ctx)
+        held = getattr(of_run, "_run_held", None)
+        if held is not None:
+            held.toolset = Server(held.toolset)
+        return of_run
+
+
 class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]):
     """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
 
@@ -416,6 +430,13 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
             default_model_id=self.default_model_id,
             config=RoleBasedOperationConfig(model=None, event=None, capability=None, tool=None),
         )
+
+    def _build_mcp_toolset(self, toolset: Any) -> Any:
+        durable = super()._build_mcp_toolset(Server(toolset))
+        # pydantic-ai finds its toolsets again by identity; what a run holds of it is a `Server`.
+        durable.wrapped = toolset
+        durable.__class__ = _RunServer
+        return durable
 
     def _model_stream_event_handler(self) -> Any:
         return forward_deltas

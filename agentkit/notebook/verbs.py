@@ -255,7 +255,7 @@ def cost(desk: Desk, line: Line) -> Reply:
 
 
 def runs(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.tables import at_a_glance, runs_frame
+    from agentkit.observe.tables import Coloured, at_a_glance, runs_frame
 
     found = desk.session.runs(agent=line.word or None)
     if line.word and not found:
@@ -265,7 +265,8 @@ def runs(desk: Desk, line: Line) -> Reply:
     frame = runs_frame(found, traces)
     if frame.empty:
         return Reply(value=frame, show=lambda: say(_NOTHING))
-    return Reply(value=frame, show=lambda: show(at_a_glance(frame[[name for name in _AT_A_GLANCE if name in frame]])))
+    seen = at_a_glance(frame[[name for name in _AT_A_GLANCE if name in frame]])
+    return Reply(value=frame, show=lambda: show(Coloured(seen)))
 
 
 def why(desk: Desk, line: Line) -> Reply:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from agentkit.events import Event, Run
+from agentkit.observe.panel import COLOURS
 from agentkit.observe.trace import Totals, Trace, is_unpriced, price
+from agentkit.observe.wording import GLYPHS
 
 _TIME = "datetime64[ns, UTC]"
 _COST = {
@@ -116,3 +120,26 @@ def at_a_glance(frame: pd.DataFrame) -> pd.DataFrame:
     if "seconds" in shown:
         shown["seconds"] = shown["seconds"].round(3)
     return shown.astype(object).where(shown.notna(), "")
+
+
+_MARKED = re.compile("\ue000(.*?)\ue001")
+
+
+@dataclass(frozen=True)
+class Coloured:
+    """A frame as a notebook shows it, with each `status` in the colour that the panel gives it."""
+
+    frame: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        # Markup in a cell would be escaped like everything else: the places are marked, and coloured afterwards.
+        marked = self.frame.assign(status=[f"\ue000{status}\ue001" for status in self.frame["status"]])
+        return _MARKED.sub(_coloured, str(marked._repr_html_()))
+
+    def __repr__(self) -> str:
+        return repr(self.frame)
+
+
+def _coloured(found: re.Match[str]) -> str:
+    status = found[1]
+    return f'<span style="color:{COLOURS.get(status, "inherit")}">{GLYPHS.get(status, "")} {status}</span>'

@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias, assert_never
 
 from agentkit.durable.decisions import ASKED, WAITING
 from agentkit.durable.records import CONTROL_ERROR, STALE
-from agentkit.events import Event, Run, RunStatus, Step
+from agentkit.events import FINISHED, Event, Run, RunStatus, Step
 
 StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt", "stale"]
-RunState: TypeAlias = Literal["running", "waiting", "done", "failed", "stopped", "in doubt"]
+RunState: TypeAlias = Literal[RunStatus, "waiting", "in doubt"]
 
 UNFINISHED: frozenset[StepState] = frozenset({"running", "waiting", "in doubt"})
 
@@ -319,7 +319,7 @@ def _step_state(step: Step, *, running: bool) -> StepState:
 def _run_state(run: Run, steps: tuple[StepNode, ...]) -> RunState:
     states = {node.state for node in steps}
     status: RunStatus = run.status
-    if "in doubt" in states and status != "done":
+    if "in doubt" in states and status not in FINISHED:
         return "in doubt"
     if status in ("running", "stopped") and "waiting" in states and "running" not in states:
         return "waiting"

@@ -16,6 +16,8 @@ GLYPHS = {
     "running": "◐",
     "waiting": "◇",
     "done": "✓",
+    "truncated": "◔",
+    "filtered": "⊘",
     "failed": "✕",
     "cancelled": "–",
     "stopped": "■",
@@ -177,7 +179,9 @@ def title(trace: Trace) -> str:
     return f"{len(trace.roots):,} runs of {listed}" if names else "nothing has run"
 
 
-_BY_WEIGHT: tuple[RunState, ...] = ("waiting", "running", "in doubt", "failed", "stopped", "done")
+_BY_WEIGHT: tuple[RunState, ...] = (
+    "waiting", "running", "in doubt", "failed", "stopped", "filtered", "truncated", "done",
+)  # fmt: skip
 
 
 def state_of(trace: Trace) -> RunState:
