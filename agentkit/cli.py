@@ -303,6 +303,8 @@ def _ls(options: Namespace) -> int:
         if not any(run.source for run in runs):
             head, rows = head[:-1], [row[:-1] for row in rows]
         print(_columns(head, rows))
+        if len(runs) < (count := store.count(agent=options.agent, label=options.label)):
+            print(f"the newest {len(runs):,} of {count:,} runs: -n {count} lists all")
         doubtful = store.in_doubt()
     for row in doubtful:
         print(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
@@ -360,7 +362,7 @@ def _pretty(body: bytes | None) -> str:
 def _verify(options: Namespace) -> int:
     with _opened(options) as store:
         problems = store.verify()
-        runs = len(store.runs(limit=_MANY))
+        runs = store.count()
         path = store.path
         sources = {} if problems else store.sources()
         held = store.held

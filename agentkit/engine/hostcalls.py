@@ -286,6 +286,6 @@ def _question(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], c
         before=tuple(frame.ran[-_BEFORE:]),
         agent=frame.agent,
         lasting=need.lasting,
-        code=asking.code_of(frame, tool.function),
+        code=asking.about_code(frame, tool.function),
         check=tool.misfit,
     )
