@@ -110,6 +110,8 @@ def finish(to: Writing, outcome: Outcome) -> None:
             outcome.paid_twice, outcome.step,
         ),
     )  # fmt: skip
+    if outcome.usage is not None and outcome.usage.estimated:
+        to.connection.execute("INSERT OR IGNORE INTO estimate (step) VALUES (?)", (outcome.step,))
 
 
 _ENDED = ("status", "settled", "reply", "input_tokens", "output_tokens", "cost", "nested", "error", "model")

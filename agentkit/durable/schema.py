@@ -49,7 +49,10 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 """
 
 
-_ADDED: Final[dict[str, str]] = {}
+_ADDED: Final[dict[str, str]] = {
+    # The steps whose tokens were not counted by a server but estimated.
+    "estimate": "CREATE TABLE estimate (step INTEGER PRIMARY KEY)",
+}
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 
 They stand beside the old tables, so an old journal is brought up to date without rewriting a row.

@@ -22,6 +22,7 @@ UNFINISHED: frozenset[StepState] = frozenset({"running", "waiting", "in doubt"})
 class Totals:
     """Sums over steps: tokens and `spent` are of live steps only, what replay avoided is `saved`.
 
+    `estimated` counts live requests whose server did not say how many tokens it counted.
     `unpriced` counts finished live model requests without a known price, `saved_unpriced` replayed ones; neither is
     ever counted as 0 dollars.
     """
@@ -43,6 +44,7 @@ class Totals:
     unpriced: int = 0
     saved_unpriced: int = 0
     paid_twice: int = 0
+    estimated: int = 0
 
     @property
     def tokens(self) -> int:
@@ -175,6 +177,7 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
     counts["output_tokens"] += usage.output_tokens if usage else 0
     counts["spent"] += price(step) or 0.0
     counts["unpriced"] += is_unpriced(step)
+    counts["estimated"] += usage is not None and usage.estimated
 
 
 def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:

@@ -211,7 +211,7 @@ def sums(trace: Trace) -> list[str]:
     totals = trace.totals
     facts = [
         steps_said(totals),
-        counted(totals.tokens, "token"),
+        counted(totals.tokens, "token") + (", estimated" if totals.estimated else ""),
         spent_said(totals, offline=is_offline(trace)),
         saved_said(totals),
     ]
@@ -236,7 +236,9 @@ def _stale(trace: Trace) -> int:
 
 def tokens_of(node: StepNode) -> str:
     usage = node.step.usage
-    return f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}" if usage else ""
+    if usage is None:
+        return ""
+    return ("≈ " if usage.estimated else "") + f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}"
 
 
 def price_of(node: StepNode) -> str:
@@ -254,6 +256,7 @@ def remarks(node: StepNode) -> list[str]:
         f"attempt {step.attempt}": step.attempt > 1,
         "shared": step.shared,
         "possibly paid twice": node.paid_twice,
+        "tokens estimated, its server reports none": step.usage is not None and step.usage.estimated,
     }
     return [remark for remark, holds in said_of.items() if holds]
 
