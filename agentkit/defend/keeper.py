@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from agentkit.defend import inside, walls
+from agentkit.defend.reply import FalseReply, read_reply
 from agentkit.defend.resources import Box, How
 
 _LOOK_MILLISECONDS = 10
@@ -24,6 +26,7 @@ _LOOK_AROUND = 10
 """Every so many looks the processes that the work has started are looked for too."""
 _MOST_PROCESSES = 256
 _REPLY_BYTES = 64 << 20
+_READ_BYTES = 1 << 30
 _CHUNK = 1 << 20
 
 
@@ -39,6 +42,9 @@ def main() -> NoReturn:
                 walls.leave_host()
         elif box.memory is not None or box.walls != "none":
             raise OSError("only Linux can limit the memory of a process and cut off its network")
+        if sys.platform == "linux":
+            # The work runs as the same user, and must not open what this process speaks to the kernel by.
+            walls.hide(True)
     except OSError as error:
         _say("refused", text=str(error))
     reading, writing = os.pipe()
@@ -46,9 +52,22 @@ def main() -> NoReturn:
     worker = os.fork()
     if worker == 0:
         os.close(reading)
+        if sys.platform == "linux":
+            walls.hide(False)
         inside.work(job, box, writing)
     os.close(writing)
-    _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel).go_on()
+    _bound_own_memory()
+    watch = _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel)
+    watch.outputs = job.get("outputs")
+    watch.go_on()
+
+
+def _bound_own_memory() -> None:
+    """A reply of three letters for each value takes thirty times its length once it is read."""
+    if sys.platform == "linux":
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = _READ_BYTES if most == resource.RLIM_INFINITY else min(_READ_BYTES, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def _exactly(size: int) -> bytes:
@@ -74,6 +93,8 @@ class _Watch:
     def __init__(self, scratch: str, *, worker: int, reading: int, box: Box, began: float, kernel: int) -> None:
         self._scratch = scratch
         self._worker, self._reading, self._box, self._began, self._kernel = worker, reading, box, began, kernel
+        self.outputs: list[str] | None = None
+        """The names that a cell was asked for."""
         self._reply = bytearray()
         self._looks = 0
         self._others: list[int] = []
@@ -132,7 +153,14 @@ class _Watch:
 
     def _conclude(self, code: int) -> NoReturn:
         self._read_rest()
-        if reply := _understood(self._reply):
+        try:
+            reply = read_reply(bytes(self._reply), outputs=self.outputs)
+        except FalseReply as error:
+            self._finish("forged", str(error))
+        except MemoryError:
+            self._reply.clear()
+            self._finish("flooded")
+        if reply is not None:
             self._peak = max(self._peak, int(reply.pop("peak")))
             self._finish(reply.pop("how"), str(reply.pop("text", "")), reply=reply)
         if code == -signal.SIGKILL:
@@ -147,7 +175,7 @@ class _Watch:
         os.set_blocking(self._reading, False)
         try:
             while len(self._reply) <= _REPLY_BYTES and self._read():
-                pass
+                walls.hide(True)
         except BlockingIOError:
             return
 
@@ -165,20 +193,8 @@ class _Watch:
                 except ProcessLookupError:
                     continue
             while _reap():
-                pass
+                walls.hide(True)
             time.sleep(0.001)
-
-
-def _understood(reply: bytearray) -> dict[str, Any] | None:
-    """What the worker says of itself; None for anything else that was written in its place."""
-    try:
-        said = json.loads(reply)
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) and said.get("how") in _SAID and isinstance(said.get("peak"), int) else None
-
-
-_SAID = ("done", "raised", "memory", "refused")
 
 
 def _reap() -> bool:

@@ -28,7 +28,7 @@ _AT_FDCWD, _AT_RECURSIVE, _MNT_DETACH = -100, 0x8000, 2
 _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
 _MOUNT_SETATTR = 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/localtime", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _WRITABLE = ("/tmp", "/dev/shm")
@@ -59,6 +59,11 @@ def die_with_parent(signal: int) -> None:
 def adopt_orphans() -> None:
     """Processes whose parent ends become children of this one: none gets lost."""
     _call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def hide(hidden: bool) -> None:
+    """Keep this process's memory and open files from others of the same user, or show them again."""
+    _call("prctl", _PR_SET_DUMPABLE, 0 if hidden else 1, 0, 0, 0)
 
 
 # -- before the fork

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +12,11 @@ from agentkit.defend.approval import parse_headless
 from agentkit.define import models
 from agentkit.define.spec import Spec
 from agentkit.engine import decided
-from agentkit.engine.agent import durable
+from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.build import build as build_agent
+from agentkit.engine.build import checked_tool
 from agentkit.engine.lastresort import aged
+from agentkit.engine.names import Bound, Names, follow
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
@@ -74,7 +76,9 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
         raise SpecError("the body is empty: write the agent's instructions under the %%agent build line")
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
-    agent = build_agent(spec, name=name, **_build_options(desk, line))
+    options = _build_options(desk, line)
+    agent = build_agent(spec, name=name, **options)
+    _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:
         desk.deps[name] = line.options["deps"]
     else:
@@ -84,6 +88,27 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
+
+
+def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
+    """Let the agent see, each time it runs, what the names on its line mean then."""
+    given = line.options
+    made = agent._function_toolset.tools
+    bound = {
+        name: Bound(held=held, tool=made.get(look.name_of(held)))
+        for name, held in zip(look.tool_names(given.get("tools", "")), tools, strict=True)
+    }
+    agent.policy.names = Names(
+        agent=agent,
+        tools=bound,
+        output=given.get("output"),
+        deps=given.get("deps"),
+        find_tool=lambda name: look.now(name, desk.names, look.tool),
+        find_output=lambda text: look.output_now(text, desk.names),
+        find_deps=lambda name: look.now(name, desk.names, lambda name, names: names[name]),
+        make=checked_tool,
+    )
+    follow(agent.policy.names)
 
 
 def _is_agent(value: Any) -> bool:

@@ -196,17 +196,29 @@ time.sleep(30)
     assert ended.attempt.seconds < 10
 
 
-def test_a_false_reply_is_no_reply() -> None:
-    source = """
+FALSE_REPLIES = {
+    "cut": """b'{"how": "done"'""",
+    "another kind of end": """b'{"how": "timeout", "peak": 1}'""",
+    "nested": "b'[' * 500_000",
+    "text": "b'done'",
+}
+
+
+@pytest.mark.parametrize("reply", FALSE_REPLIES.values(), ids=FALSE_REPLIES)
+@pytest.mark.parametrize("end", ["os._exit(0)", "1"])
+def test_a_false_reply_is_called_one(reply: str, end: str) -> None:
+    source = f"""
 import os
 for number in range(3, 32):
     try:
-        os.write(number, b'{"how": "done"')
+        os.write(number, {reply})
     except OSError:
         pass
-os._exit(0)
+{end}
 """
-    assert run(source).attempt.how == "crashed"
+    ended = run(source)
+    assert (ended.attempt.how, ended.reply) == ("forged", {})
+    assert ended.attempt.said.startswith("its answer is forged: used ")
 
 
 def test_prints_are_heard_while_it_runs_and_bounded() -> None:
