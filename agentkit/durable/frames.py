@@ -236,6 +236,7 @@ def _sum(one: Usage, other: Usage) -> Usage:
         output_tokens=one.output_tokens + other.output_tokens,
         cost=None if one.cost is None or other.cost is None else one.cost + other.cost,
         estimated=one.estimated or other.estimated,
+        list_price=one.list_price or other.list_price,
     )
 
 

@@ -176,8 +176,8 @@ def _plain(name: str, value: Any) -> Any:
     if name in _BODIES:
         return _text(value)
     if isinstance(value, Usage):
-        # What is not estimated is written as it always was, so that older readers know all of its names.
-        return {name: each for name, each in asdict(value).items() if name != "estimated" or each}
+        # What is sure is written as it always was, so that older readers know all of its names.
+        return {name: each for name, each in asdict(value).items() if name not in ("estimated", "list_price") or each}
     return value
 
 

@@ -19,13 +19,13 @@ SEALED: Final = (
 )  # fmt: skip
 _OPEN: Final = ("id", "agent", "run", "parent", "attempt", "owner", "started", "ended", "request", "result", "twice")
 
-_ESTIMATED: Final = "EXISTS (SELECT 1 FROM estimate WHERE estimate.step = step.id)"
+_UNSURE: Final = "(SELECT unsure.tokens + 2 * unsure.price FROM unsure WHERE unsure.step = step.id)"
 
 ROW: Final = (
     ", ".join(f"step.{name}" for name in SEALED)
     + ", body.body, body.shown, step.sum, "
     + ", ".join(f"step.{name}" for name in _OPEN)
-    + f", {_ESTIMATED}"
+    + f", {_UNSURE}"
 )
 """The columns `row_of` reads, of `step LEFT JOIN body`; the sealed ones come first, then the bodies and the seal."""
 BODIES: Final = len(SEALED)
@@ -34,7 +34,7 @@ SEAL: Final = BODIES + 2
 USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
-    f"step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, {_ESTIMATED}"
+    f"step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, {_UNSURE}"
 )
 RUN: Final = "id, data, owner"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -68,7 +68,7 @@ class UseRow(NamedTuple):
     live_run: str
     live_ord: int
     parent: int | None
-    estimated: int
+    unsure: int | None
 
 
 def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
@@ -98,23 +98,29 @@ def row_of(values: Sequence[Any], path: Path) -> Row:
     except ValueError as problem:
         raise faults.corrupt(path, f"step {values[SEAL + 1]} cannot be read ({problem})") from problem
     input_tokens, output_tokens, cost = spent
-    body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, estimated = values[
+    body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, unsure = values[
         BODIES:
     ]
     return Row(
         id=id_, key=key, n=n, gen=gen, slot=slot, kind=kind, name=name, effects=effects, agent=agent, run=run,
         parent=parent, status=status, attempt=attempt, owner=owner, started=started, ended=ended,
         parts=parts, request=request, result=result, history=history, body=body,
-        usage=usage_of(input_tokens, output_tokens, cost, estimated),
+        usage=usage_of(input_tokens, output_tokens, cost, unsure),
         nested=nested, shown=shown, error=error, settled=settled,
         maybe_paid_twice=bool(twice), model=model, reply=reply,
     )  # fmt: skip
 
 
-def usage_of(input_tokens: int | None, output_tokens: int | None, cost: float | None, estimated: int) -> Usage | None:
+def usage_of(
+    input_tokens: int | None, output_tokens: int | None, cost: float | None, unsure: int | None
+) -> Usage | None:
     if input_tokens is None or output_tokens is None:
         return None
-    return Usage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=bool(estimated))
+    about = unsure or 0
+    return Usage(
+        input_tokens=input_tokens, output_tokens=output_tokens, cost=cost,
+        estimated=bool(about & 1), list_price=bool(about & 2),
+    )  # fmt: skip
 
 
 def columns_of(usage: Usage | None) -> tuple[int | None, int | None, float | None]:
@@ -136,7 +142,7 @@ def step_of(use: UseRow, *, within: int | None = None) -> Step:
         status="cancelled" if overtaken else use.status, replayed=replayed, effects=use.effects,
         started=use.started if replayed or overtaken else use.live_started, ended=ended,
         recorded_seconds=None if overtaken else took,
-        usage=usage_of(use.input_tokens, use.output_tokens, use.cost, use.estimated) if counts else None,
+        usage=usage_of(use.input_tokens, use.output_tokens, use.cost, use.unsure) if counts else None,
         attempt=use.attempt or use.newest_attempt,
         # Recorded at this very place and yet replayed: it came from the call cache.
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),
