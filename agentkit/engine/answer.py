@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_ai.messages import FinishReason, ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 
+from agentkit.defend.markdown import harmless
 from agentkit.engine import lastresort
 from agentkit.engine.session import Session
 from agentkit.events import Event, Run, RunStatus
@@ -94,4 +95,4 @@ class Answer:
         return self.text
 
     def _repr_markdown_(self) -> str:
-        return self.text
+        return harmless(self.text)
