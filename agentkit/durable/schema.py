@@ -55,6 +55,8 @@ _ADDED: Final[dict[str, str]] = {
     # What this journal is called for each user, and the folder it was seen in.
     "home": "CREATE TABLE home (identity BLOB PRIMARY KEY, place BLOB NOT NULL, seen TEXT NOT NULL, "
     "held TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
+    # The steps whose tokens no server counted, and those whose price is not that of the tier they were asked in.
+    "unsure": "CREATE TABLE unsure (step INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, price INTEGER NOT NULL)",
 }
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 

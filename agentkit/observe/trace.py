@@ -146,6 +146,7 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
     counts["output_tokens"] += usage.output_tokens if usage else 0
     counts["spent"] += price(step) or 0.0
     counts["unpriced"] += is_unpriced(step)
+    counts["estimated"] += usage is not None and usage.estimated
 
 
 def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:

@@ -203,7 +203,8 @@ def headline(trace: Trace, now: float) -> list[str]:
 
 def sums(totals: Totals) -> list[str]:
     """What steps add up to: their number, tokens, price and what replay saved."""
-    facts = [steps_said(totals), counted(totals.tokens, "token"), spent_said(totals), saved_said(totals)]
+    tokens = counted(totals.tokens, "token") + (", estimated" if totals.estimated else "")
+    facts = [steps_said(totals), tokens, spent_said(totals), saved_said(totals)]
     return [fact for fact in facts if fact]
 
 
@@ -225,7 +226,9 @@ def _stale(trace: Trace) -> int:
 
 def tokens_of(node: StepNode) -> str:
     usage = node.step.usage
-    return f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}" if usage else ""
+    if usage is None:
+        return ""
+    return ("≈ " if usage.estimated else "") + f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}"
 
 
 def price_of(node: StepNode) -> str:
@@ -244,6 +247,7 @@ def remarks(node: StepNode) -> list[str]:
         "shared": step.shared,
         "possibly paid twice": node.paid_twice,
         clean(origin(step.source), _SOURCE): bool(step.source),
+        "tokens estimated, its server reports none": step.usage is not None and step.usage.estimated,
     }
     return [remark for remark, holds in said_of.items() if holds]
 
