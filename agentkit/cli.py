@@ -381,7 +381,7 @@ def _export(options: Namespace) -> int:
     target = options.output or notebook.with_suffix(portable.SUFFIX)
     with _opened(options, folder=notebook.parent) as store:
         runs = _runs_of(notebook, store)
-        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub)
+        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub_again)
     print(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
     return 0
 
