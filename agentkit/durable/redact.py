@@ -86,6 +86,10 @@ class Redactor:
             position = placeholder.end()
         return "".join([*pieces, self.scrub(text[position:])])
 
+    def scrub_json_again(self, value: Any) -> Any:
+        """A JSON value that was scrubbed before, without secrets that are known only now."""
+        return _map_strings(value, self.scrub_again)
+
     def clean(self, text: str) -> bool:
         """Whether `text`, JSON or not, holds nothing that is to be hidden, and nothing that looks hidden."""
         return self._without_known(text) == text and not found_in(text) and "<secret:" not in text
