@@ -94,7 +94,7 @@ class Run:
     A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
     `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
-    `gauges` are the budgets it was held to.
+    `gauges` are the budgets it was held to. `caller` and `thread` say for whom it ran, where a session was told.
     """
 
     id: str
@@ -115,6 +115,8 @@ class Run:
     notes: tuple[str, ...] = field(default=())
     walked: str = ""
     gauges: tuple[Gauge, ...] = field(default=())
+    caller: str = ""
+    thread: str = ""
 
 
 Event: TypeAlias = Run | Step

@@ -111,11 +111,21 @@ def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] 
     return found[2], found[3]
 
 
-def runs(source: Source, *, agent: str | None, label: str | None, limit: int) -> list[Run]:
+def runs(
+    source: Source,
+    *,
+    agent: str | None,
+    label: str | None,
+    limit: int,
+    caller: str | None = None,
+    thread: str | None = None,
+) -> list[Run]:
     found = source.connection.execute(
         f"SELECT {RUN} FROM run WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) "
+        "AND (?4 IS NULL OR json_extract(data, '$.caller') = ?4) "
+        "AND (?5 IS NULL OR json_extract(data, '$.thread') = ?5) "
         "ORDER BY started DESC, seq DESC LIMIT ?3",
-        (agent, label, limit),
+        (agent, label, limit, caller, thread),
     ).fetchall()
     return [_run(source, *values) for values in found]
 

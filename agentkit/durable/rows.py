@@ -139,7 +139,10 @@ def step_of(use: UseRow, *, within: int | None = None) -> Step:
 
 
 def run_to_json(run: Run) -> str:
-    return compact({name: value for name, value in asdict(run).items() if name != "id"})
+    kept = asdict(run)
+    del kept["id"]
+    # Only where it is known: other runs are as an older agentkit reads them.
+    return compact({name: value for name, value in kept.items() if value or name not in ("caller", "thread")})
 
 
 def run_of(id_: str, data: str) -> Run:

@@ -143,9 +143,19 @@ class Store:
         contents = self._ask(lambda source: reading.run_contents(source, id))
         return None if contents is None else contents[1]
 
-    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
+    def runs(
+        self,
+        *,
+        agent: str | None = None,
+        label: str | None = None,
+        limit: int = 100,
+        caller: str | None = None,
+        thread: str | None = None,
+    ) -> list[Run]:
         """Newest first."""
-        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, limit=limit))
+        return self._ask(
+            lambda source: reading.runs(source, agent=agent, label=label, limit=limit, caller=caller, thread=thread)
+        )
 
     def steps(self, run: str) -> list[Step]:
         return self._ask(lambda source: reading.steps(source, run))

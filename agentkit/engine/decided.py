@@ -82,15 +82,15 @@ def held_to(store: Store, redactor: Redactor, question: Question, decision: Deci
     return decision
 
 
-def standing(store: Store, question: Question, *, label: str) -> Decision | None:
-    """The approval that an earlier Always gives: for this very tool and these very arguments, in this session."""
+def standing(store: Store, question: Question, *, label: str, caller: str = "") -> Decision | None:
+    """The approval that an earlier Always gives: for this very tool, arguments and caller, in this session."""
     if question.kind != "approve" or not question.lasting:
         return None
     for one in everything(store):
         if one.decision is None or not one.decision.always or _asks(one.question) != _asks(question):
             continue
         run = store.run(one.row.run)
-        if run is not None and run.label == label:
+        if run is not None and run.label == label and run.caller == caller:
             return replace(one.decision, by=f"Always of step {one.id}", always=False, reason="")
     return None
 

@@ -395,6 +395,7 @@ def _said(text: str) -> Reply:
 _NOTHING = "nothing has run yet: %%agent run AGENT"
 _COST_AT_A_GLANCE = (
     "run",
+    "caller",
     "agent",
     "step",
     "kind",
@@ -408,6 +409,7 @@ _COST_AT_A_GLANCE = (
 )
 _AT_A_GLANCE = (
     "run",
+    "caller",
     "agent",
     "status",
     "prompt",

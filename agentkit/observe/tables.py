@@ -20,6 +20,7 @@ _COST = {
     "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "priced": "boolean",
     "maybe_paid_twice": "boolean",
 }  # fmt: skip
+_WHOSE = {"caller": "category", "thread": "string"}
 _RUNS = {
     "run": "string", "agent": "category", "status": "category", "label": "category", "cell": "string",
     "prompt": "string", "output": "string", "continues": "string", "model": "category", "mode": "category",
@@ -62,7 +63,10 @@ def cost_frame(events: Iterable[Event]) -> pd.DataFrame:
 def runs_frame(runs: Iterable[Run], traces: Mapping[str, Trace] | None = None) -> pd.DataFrame:
     """One row for each run in the order given; `traces` by run id fill the counts, which are NA without one."""
     known = traces or {}
-    return _typed([_run_row(run, known.get(run.id)) for run in runs], _RUNS)
+    listed = list(runs)
+    # Most journals have one person's runs only.
+    types = _RUNS | (_WHOSE if any(run.caller or run.thread for run in listed) else {})
+    return _typed([_run_row(run, known.get(run.id)) for run in listed], types)
 
 
 def _run_row(run: Run, trace: Trace | None) -> dict[str, object]:
@@ -81,6 +85,8 @@ def _run_row(run: Run, trace: Trace | None) -> dict[str, object]:
         "seconds": _between(run.started, run.ended),
         **({} if trace is None else _counts(trace.totals)),
         "error": run.error,
+        "caller": run.caller,
+        "thread": run.thread,
     }
 
 
