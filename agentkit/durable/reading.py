@@ -111,23 +111,33 @@ def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] 
     return found[2], found[3]
 
 
+_OF = "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (parent IS NULL OR NOT ?3)"
+
+
 def runs(
     source: Source,
     *,
     agent: str | None,
     label: str | None,
+    top: bool,
     limit: int,
     caller: str | None = None,
     thread: str | None = None,
 ) -> list[Run]:
     found = source.connection.execute(
-        f"SELECT {RUN} FROM run WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) "
-        "AND (?4 IS NULL OR json_extract(data, '$.caller') = ?4) "
-        "AND (?5 IS NULL OR json_extract(data, '$.thread') = ?5) "
-        "ORDER BY started DESC, seq DESC LIMIT ?3",
-        (agent, label, limit, caller, thread),
+        f"SELECT {RUN} FROM run {_OF} AND (?5 IS NULL OR json_extract(data, '$.caller') = ?5) "
+        "AND (?6 IS NULL OR json_extract(data, '$.thread') = ?6) ORDER BY started DESC, seq DESC LIMIT ?4",
+        (agent, label, top, limit, caller, thread),
     ).fetchall()
     return [_run(source, *values) for values in found]
+
+
+def count(source: Source, *, agent: str | None, label: str | None, top: bool) -> int:
+    return int(source.connection.execute(f"SELECT count(*) FROM run {_OF}", (agent, label, top)).fetchone()[0])
+
+
+def labels(source: Source) -> list[str]:
+    return [label for (label,) in source.connection.execute("SELECT DISTINCT label FROM run ORDER BY label")]
 
 
 def inner_runs(source: Source, parent: str) -> list[Run]:

@@ -23,6 +23,7 @@ from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor, secrets_of
 from agentkit.durable.store import Store
+from agentkit.durable.totals import Totals
 from agentkit.engine import decided
 from agentkit.engine.bench import Bench
 from agentkit.engine.calling import Calling
@@ -207,11 +208,17 @@ class Session:
         *,
         agent: str | None = None,
         label: str | None = None,
+        top: bool = False,
         limit: int = 100,
         caller: str | None = None,
         thread: str | None = None,
     ) -> list[Run]:
-        return self.store.runs(agent=agent, label=label, limit=limit, caller=caller, thread=thread)
+        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
+        return self.store.runs(agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread)
+
+    def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
+        """What every recorded run of this agent and notebook (`label`) adds up to, or one run."""
+        return self.store.totals(agent=agent, label=label, run=run)
 
     def trace(self, run: str) -> list[Event]:
         return self.store.trace(run)
