@@ -42,8 +42,9 @@ class AgentRunFrame(RunFrame):
     how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
     pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`. `asked_live`:
     the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it,
-    `whose` says for whom it is made, `place` where it stands in the tree of budgets, `replayed_amounts` what its replayed steps took
-    when they were live, and `gauges` how its limits stood; `restate` tells those who listen when they changed.
+    `whose` says for whom it is made, `place` where it stands in the tree of budgets, `replayed_amounts` what its
+    replayed steps took when they were live, and `gauges` how its limits stood; `restate` tells those who listen when
+    they changed.
     """
 
     journal: Journal
