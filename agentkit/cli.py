@@ -31,7 +31,8 @@ _MANY = 1_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; an error of agentkit is one line on standard error and exit status 1."""
     understood = parser()
-    options = understood.parse_args(arguments)
+    given, further = _for_jupyterlab(sys.argv[1:] if arguments is None else arguments)
+    options = understood.parse_args(given, Namespace(further=further))
     if "do" not in options:
         understood.print_help(sys.stderr)
         return 2
@@ -55,6 +56,7 @@ def parser() -> ArgumentParser:
     demo.set_defaults(do=_demo)
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
     lab.add_argument("folder", nargs="?", type=Path, help="another folder to open")
+    lab.add_argument("jupyterlab", nargs="*", metavar="OPTION", help="what else to give to JupyterLab, as it spells it")
     lab.set_defaults(do=_lab)
     _add_export(commands.add_parser("export", help="a notebook as one Python program, proved to be the same program"))
     _add_run(commands.add_parser("run", help="execute a notebook with parameters, resumable"))
@@ -196,7 +198,27 @@ def _lab(options: Namespace) -> int:
     folder = options.folder or _own_notebooks()
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the one with your notebooks")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder)])
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *options.further, *_as_root(options.further)]
+    os.execv(sys.executable, command)
+
+
+def _for_jupyterlab(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What agentkit reads of a command line, and what of `agentkit lab` is for JupyterLab."""
+    given = list(arguments)
+    if given[:1] != ["lab"] or not {"-h", "--help"}.isdisjoint(given):
+        return given, []
+    own = 2 if len(given) > 1 and not given[1].startswith("-") else 1
+    return given[:own], [option for option in given[own:] if option != "--"]
+
+
+_OPENS = ("ip", "token", "password", "allow_root", "allow-root", "allow_unauthenticated_access", "config")
+"""What may open the server to others, or says itself what is to hold for root."""
+
+
+def _as_root(further: Sequence[str]) -> list[str]:
+    """JupyterLab refuses to run as root. In a container that is everybody: on loopback, behind its token, it may."""
+    named = {option.lstrip("-").partition("=")[0].rpartition(".")[2] for option in further}
+    return ["--allow-root", "--ip=127.0.0.1"] if os.geteuid() == 0 and named.isdisjoint(_OPENS) else []
 
 
 def _own_notebooks() -> Path:
