@@ -49,7 +49,10 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 """
 
 
-_ADDED: Final[dict[str, str]] = {}
+_ADDED: Final[dict[str, str]] = {
+    # The steps whose tokens no server counted, and those whose price is not that of the tier they were asked in.
+    "unsure": "CREATE TABLE unsure (step INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, price INTEGER NOT NULL)",
+}
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 
 They stand beside the old tables, so an old journal is brought up to date without rewriting a row.

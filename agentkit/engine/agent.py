@@ -29,12 +29,13 @@ from agentkit.defend.budget import Budget
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking, breaking, budgeting, guards, said
+from agentkit.engine import asking, breaking, budgeting, guards, names, said
 from agentkit.engine.answer import NOT_WHOLE, Answer, finish_reason
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
+from agentkit.engine.names import Names
 from agentkit.engine.sampling import refuse_sampling
 from agentkit.engine.session import Last, Session, current, execution_of
 from agentkit.engine.threads import outside_loops
@@ -71,6 +72,7 @@ class Policy:
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
     budget: Budget | None = None
+    names: Names | None = None
 
 
 run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
@@ -143,6 +145,7 @@ class DurableAgent(Agent[Any, Any]):
 
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
+        kwargs = dict(names.as_now(self.policy.names, kwargs))
         async with (
             _recorded(self, self.policy, args, kwargs),
             super().iter(*args, **_defaults(self, kwargs)) as run,
@@ -360,6 +363,7 @@ def _open(
         walk=options.walk,
         breaker=Breaker(thresholds=policy.breaker or session.breaker),
         outer=frame_of_run(),
+        notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = asking.settle_doubt
     guard(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ from agentkit.defend.approval import (
     needed,
     unattended,
 )
-from agentkit.define.tools import Declaration, declaration
+from agentkit.define.digest import ToolDigest, tool_digest, value_digest
+from agentkit.define.tools import Declaration, declaration, stood_for
 from agentkit.durable import pauses
 from agentkit.durable.frames import Call, current_step
 from agentkit.durable.keys import operation_key
@@ -135,6 +137,17 @@ def function_of(tool: Any) -> Callable[..., Any] | None:
         tool = inner
     schema = getattr(getattr(tool, "call_func", None), "__self__", None)
     return getattr(schema, "function", None)
+
+
+def code_of(function: Callable[..., Any], *, memo: dict[int, bytes]) -> ToolDigest:
+    """The digest of a tool's function; of one that asks an agent, with that of the agent and its tools."""
+    digest = tool_digest(stood_for(function), memo=memo)
+    called = getattr(function, CALLED, None)
+    if called is None:
+        return digest
+    asked = value_digest(called, memo=memo)
+    whole = hashlib.sha256(digest.digest + asked).digest()
+    return replace(digest, digest=whole, reads={**digest.reads, f"agent {called.name}": asked.hex()})
 
 
 def declared_of(tool: Any) -> Declaration:

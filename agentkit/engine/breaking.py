@@ -25,6 +25,7 @@ from agentkit.engine.asking import ask_all, function_of, question_call
 from agentkit.engine.decided import asked as asked_at
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
+from agentkit.engine.weighing import counted_cost
 from agentkit.errors import ApprovalPending, CircuitPending, Stopped
 
 BREAKER = "breaker"
@@ -78,7 +79,8 @@ def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
     usage = outcome.usage
     if usage is not None:
         window = None if about.model is None else about.model.context_window
-        breaker.replied(cost=usage.cost, input_tokens=usage.input_tokens, window=window, at=time.time())
+        cost = counted_cost(about.model, usage)
+        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.time())
 
 
 # ---- before each model request

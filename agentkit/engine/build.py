@@ -168,6 +168,13 @@ def as_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
     return _sub_agent(one) if isinstance(one, AbstractAgent) else _tool(one)
 
 
+def checked_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
+    """As `as_tool`; UserError for what cannot be one."""
+    if not isinstance(one, AbstractAgent):
+        check([one])
+    return as_tool(one)
+
+
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
     if not agent.name:
         raise UserError("a sub-agent needs a name: build it with %%agent build NAME, or Agent(..., name='…')")

@@ -39,11 +39,11 @@ from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.detached import caller
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, loop_identity, performs_more, stood_for
+from agentkit.define.tools import Declaration, loop_identity, performs_more
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
-from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
+from agentkit.durable.keys import Key, model_key, operation_key, tool_key
+from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling, weighing
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -213,6 +213,7 @@ def model_call(
     }
     names = {member.model_name: models.identity(member) for member in members}
     tried = chained.begin(frame, key, parameters)
+    asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
     return Call(
         key=key,
         kind="model",
@@ -228,11 +229,11 @@ def model_call(
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
         sends=in_use is not None and models.tells_when_it_sends(in_use),
-        read=lambda payload: _read_response(payload, tried.answered, names, by_member),
+        read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,
         describe=lambda payload: chained.described(payload, identity, tried.answered, names),
-        about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
+        about=asked,
     )
 
 
@@ -253,13 +254,17 @@ def _bare(model: object) -> Model:
 
 
 def _read_response(
-    payload: Any, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+    payload: Any, asked: ModelAsked, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
 ) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
+    unreported = weighing.unreported(asked, response)
+    if unreported is not None:
+        response = replace(response, usage=unreported)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
         cost=models.price(response),
+        estimated=unreported is not None,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
@@ -304,18 +309,24 @@ def tool_call(
 
     `name` is what it is called here; `place` keeps apart what is asked in different cells.
     """
-    digest = _digest(function, frame.digests)
     shared = declared.share is not None
-    key = tool_key(
-        name=identity,
-        args=args,
-        digest=digest.digest,
-        history=None if shared else history,
-        call=None if shared else place,
-        deps=deps,
-        reads=digest.reads,
-        memo=frame.memo,
-    )
+
+    def keyed(digest: ToolDigest) -> Key:
+        return tool_key(
+            name=identity,
+            args=args,
+            digest=digest.digest,
+            history=None if shared else history,
+            call=None if shared else place,
+            deps=deps,
+            reads=digest.reads,
+            memo=frame.memo,
+        )
+
+    key = keyed(_digest(function, frame.digests))
+    # Journals of before the agent that a tool asks was a part of its code.
+    asks = function is not None and hasattr(function, asking.CALLED)
+    older = (keyed(tool_digest(function, memo=frame.digests)).key,) if asks and function is not None else ()
     return Call(
         key=key,
         kind="tool",
@@ -326,6 +337,7 @@ def tool_call(
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
         counted=not shared,
+        alternatives=older,
         verify=_probe(declared, args),
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
@@ -339,7 +351,7 @@ def tool_call(
 
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(stood_for(function), memo=memo)
+    return _FOREIGN if function is None else asking.code_of(function, memo=memo)
 
 
 def _control(payload: Any) -> str | None:

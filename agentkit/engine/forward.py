@@ -15,8 +15,8 @@ from pydantic_ai.tools import RunContext
 from pydantic_core import from_json
 
 from agentkit.defend.breaker import OFF
-from agentkit.define.digest import tool_digest, value_digest
-from agentkit.define.tools import Declaration, stood_for
+from agentkit.define.digest import value_digest
+from agentkit.define.tools import Declaration
 from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import Chain, place_key, restore
@@ -24,7 +24,7 @@ from agentkit.durable.reading import Used
 from agentkit.durable.records import Node, Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
-from agentkit.engine.asking import declared_of, function_of, may_ask
+from agentkit.engine.asking import code_of, declared_of, function_of, may_ask
 from agentkit.engine.breaking import BREAKER
 from agentkit.engine.codec import RESULT_CODEC, as_replayed
 from agentkit.engine.obstacles import is_early, is_server, leaf_of, obstacle, servers
@@ -325,7 +325,7 @@ class Forward:
         if name not in self._code:
             function = function_of(tool)
             if function is not None:
-                digest = tool_digest(stood_for(function), memo=self.frame.digests)
+                digest = code_of(function, memo=self.frame.digests)
                 self._code[name] = self._part({"digest": digest.digest.hex(), "reads": dict(digest.reads)})
             elif is_server(leaf_of(tool, name)[0]):
                 self._code[name] = self._part({"digest": "", "reads": {}})

@@ -20,7 +20,7 @@ from agentkit.defend.breaker import Breaker
 from agentkit.defend.frames import FrameHandle
 from agentkit.defend.limits import Limits
 from agentkit.defend.parcel import NOTHING, Entered, Parcel, declare
-from agentkit.define.digest import tool_digest, value_digest
+from agentkit.define.digest import value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking, budgeting
@@ -316,7 +316,7 @@ class _Performance:
     def _step(self, frame: AgentRunFrame) -> Call:
         script = self._script
         code = {
-            name: tool_digest(tool.function, memo=frame.digests).digest.hex() for name, tool in script.tools.items()
+            name: asking.code_of(tool.function, memo=frame.digests).digest.hex() for name, tool in script.tools.items()
         }
         key = tool_key(
             name=NAME,
