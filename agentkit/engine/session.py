@@ -107,7 +107,7 @@ class Session:
         self.label = label or label_from_environment()
         self.folder = path.parent
         self.path = path
-        self.mode: Mode = mode
+        self._mode = mode
         self.model = os.environ.get("AGENTKIT_MODEL") or "offline"
         self.execution = Execution()
         self.last_runs: list[tuple[str, Last]] = []
@@ -121,11 +121,30 @@ class Session:
         self.asker: Asker | None = None
         self.guards: tuple[Any, ...] = ()
         self.breaker = Thresholds()
-        self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
+        self.show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None
 
     @cached_property
     def store(self) -> Store:
-        return Store.open(self.path, read_only=self._read_only)
+        opened = Store.open(self.path, read_only=self._read_only)
+        if opened.notice:
+            self.remark(opened.notice)
+        return opened
+
+    @property
+    def mode(self) -> Mode:
+        """How runs are made that do not say it themselves. Where the records are from elsewhere: replay."""
+        if self._mode is None:
+            return "replay" if self.store.held else "auto"
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: Mode) -> None:
+        self._mode = value
+
+    def leave_replay(self) -> None:
+        """Go live although records here are from elsewhere, from now on and in later sessions."""
+        if self.store.held and not self.store.read_only:
+            self.store.leave()
 
     @cached_property
     def redactor(self) -> Redactor:
@@ -137,7 +156,7 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda bundle: self.show(bundle))
+        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda *shown: self.show(*shown))
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""
@@ -239,7 +258,7 @@ class Session:
         return decided.decide(self.store, self.redactor, question, decision)
 
     def standing(self, question: Question) -> Decision | None:
-        """The approval that an earlier Always gives this call."""
+        """The approval that an earlier Always, given by this user here, gives this call."""
         caller = self.redactor.scrub(identity_of(self).caller or "")
         return decided.standing(self.store, question, label=self.label, caller=caller)
 
@@ -322,7 +341,7 @@ def session(
     *,
     folder: Path | str | None = None,
     journal: Path | str | None = None,
-    mode: Mode = "auto",
+    mode: Mode | None = None,
     read_only: bool = False,
     caller: str | None = None,
     thread: str | None = None,
@@ -330,6 +349,7 @@ def session(
 ) -> Session:
     """A durable container for a script: `with agentkit.session("name"):` journals every agent run inside.
 
+    Without a `mode` it is auto, or replay where the records are from elsewhere (`agentkit journal attach`).
     The journal is `.agentkit/journal.db` in `folder` (default: the working folder), or `journal`, or $AGENTKIT_HOME.
     What is recorded for a `caller` or in a `thread` answers that one only, unless a tool or an agent says `share=`.
     `served`: each run is somebody else's request, and has a thread of its own where none is given.
@@ -394,11 +414,11 @@ def mode(value: Mode) -> Iterator[None]:
     owner = current()
     if owner is None:
         raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
-    before, owner.mode = owner.mode, value
+    before, owner._mode = owner._mode, value
     try:
         yield
     finally:
-        owner.mode = before
+        owner._mode = before
 
 
 if sys.platform == "win32":
