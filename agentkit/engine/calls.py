@@ -105,7 +105,11 @@ class JournalBackend(JournalCallableOperationBackend[None]):
 
 async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
-    await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
+
+    def call(arguments: Any) -> Call:
+        return _call(frame, operation_id, name, (tool_name, arguments, ctx, tool))
+
+    await asking.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
