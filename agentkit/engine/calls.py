@@ -266,11 +266,13 @@ def _read_response(
     unreported = weighing.unreported(asked, response)
     if unreported is not None:
         response = replace(response, usage=unreported)
+    price = models.priced(response, asked.settings)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
-        cost=models.price(response),
+        cost=None if price is None else price.dollars,
         estimated=unreported is not None,
+        list_price=price is not None and price.listed,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))

@@ -235,7 +235,7 @@ def price_of(node: StepNode) -> str:
     """What a step cost, or would have cost; empty for what has no price of its own."""
     known = price(node.step)
     if known is not None:
-        return money(known)
+        return ("list " if node.step.usage is not None and node.step.usage.list_price else "") + money(known)
     return "unpriced" if node.step.status == "done" and node.step.kind == "model" else ""
 
 
@@ -247,6 +247,7 @@ def remarks(node: StepNode) -> list[str]:
         "shared": step.shared,
         "possibly paid twice": node.paid_twice,
         clean(origin(step.source), _SOURCE): bool(step.source),
+        "at list price, its tier's is not known": step.usage is not None and step.usage.list_price,
         "tokens estimated, its server reports none": step.usage is not None and step.usage.estimated,
     }
     return [remark for remark, holds in said_of.items() if holds]
