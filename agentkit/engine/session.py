@@ -97,7 +97,7 @@ class Session:
         label: str | None = None,
         *,
         path: Path,
-        mode: Mode = "auto",
+        mode: Mode | None = None,
         read_only: bool = False,
         whose: Identity | None = None,
         served: bool = False,
