@@ -20,7 +20,7 @@ from agentkit.defend.breaker import Breaker
 from agentkit.defend.frames import FrameHandle
 from agentkit.defend.limits import Limits
 from agentkit.defend.parcel import NOTHING, Entered, Parcel, declare
-from agentkit.define.digest import tool_digest, value_digest
+from agentkit.define.digest import value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking, budgeting
@@ -40,7 +40,7 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.hostcalls import Before, HostTool, host_tools, perform_call
 from agentkit.engine.process_tier import run_in_process
-from agentkit.engine.session import Session, current, execution_of
+from agentkit.engine.session import Session, current, execution_of, identity_of
 from agentkit.engine.steady import TOLD_CALLS, steady_world
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
 from agentkit.events import Event, Mode, Run
@@ -231,7 +231,8 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
 
 
 def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> AgentRunFrame:
-    execution = execution_of(session)
+    execution, outer = execution_of(session), frame_of_run()
+    whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret()
     return AgentRunFrame(
         id=uuid.uuid4().hex[:8],
@@ -241,7 +242,8 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         fresh=options.fresh,
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
-        memo=RequestParts(redactor=session.redactor),
+        memo=RequestParts(redactor=session.redactor, identity=whose.parts),
+        whose=whose,
         cache=session.cache,
         gate=gate,
         session=session,
@@ -249,7 +251,7 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         began=execution.counts.copy(),
         headless=options.headless,
         breaker=Breaker(thresholds=session.breaker),
-        outer=frame_of_run(),
+        outer=outer,
     )
 
 
@@ -266,6 +268,8 @@ def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
         started=time.time(),
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
+        caller=session.redactor.scrub(frame.whose.caller or ""),
+        thread=session.redactor.scrub(frame.whose.thread or ""),
     )
     if not session.store.read_only:
         session.store.open_run(run)
@@ -317,7 +321,7 @@ class _Performance:
     def _step(self, frame: AgentRunFrame) -> Call:
         script = self._script
         code = {
-            name: tool_digest(tool.function, memo=frame.digests).digest.hex() for name, tool in script.tools.items()
+            name: asking.code_of(tool.function, memo=frame.digests).digest.hex() for name, tool in script.tools.items()
         }
         key = tool_key(
             name=NAME,
