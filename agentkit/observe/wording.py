@@ -9,6 +9,7 @@ import unicodedata
 from agentkit.durable.records import Row
 from agentkit.durable.totals import Totals
 from agentkit.events import Step
+from agentkit.observe.lines import GroupLine
 from agentkit.observe.trace import RunState, StepNode, Trace, price, waits_for_nobody
 
 GLYPHS = {
@@ -286,6 +287,11 @@ def saved_or_spent(totals: Totals) -> str:
     if totals.spent:
         return money(totals.spent)
     return f"({money(totals.saved)})" if totals.saved else ""
+
+
+def times_said(line: GroupLine) -> str:
+    """How long many runs took."""
+    return f"took {duration(line.shortest)} to {duration(line.longest)}, half of them under {duration(line.median)}"
 
 
 def folded_said(steps: Totals, runs: int) -> str:
