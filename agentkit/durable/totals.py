@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.decisions import WAITING
 from agentkit.durable.reading import Source
-from agentkit.durable.records import CONTROL_ERROR, STALE
+from agentkit.durable.records import ASKED, CONTROL_ERROR, STALE
 
 OFFLINE = "offline"
 """What the name of a model begins with that costs nothing."""
@@ -19,7 +19,8 @@ class Totals:
     """Sums over steps: tokens and `spent` are of live steps only, what replay avoided is `saved`.
 
     `unpriced` counts finished live model requests without a known price, `saved_unpriced` replayed ones; neither is
-    ever counted as 0 dollars. `offline` counts the live model requests that the offline model answered.
+    ever counted as 0 dollars. `estimated` counts live requests whose server did not say how many tokens it counted,
+    `offline` counts the live model requests that the offline model answered.
     """
 
     steps: int = 0
@@ -40,6 +41,7 @@ class Totals:
     unpriced: int = 0
     saved_unpriced: int = 0
     paid_twice: int = 0
+    estimated: int = 0
 
     @property
     def tokens(self) -> int:
@@ -54,7 +56,8 @@ used AS (
     NOT use.replayed AND coalesce(use.attempt < step.attempt, 0) AS overtaken,
     step.input_tokens IS NOT NULL AND step.output_tokens IS NOT NULL AND (use.replayed OR step.kind = 'model') AS used,
     step.input_tokens, step.output_tokens, CASE WHEN abs(step.cost) < 1e308 THEN step.cost END AS cost,
-    step.ended - step.started AS took
+    step.ended - step.started AS took,
+    EXISTS (SELECT 1 FROM unsure WHERE unsure.step = step.id AND unsure.tokens) AS estimated
   FROM tree JOIN use ON use.run = tree.id JOIN step ON step.id = use.step
 ),
 stood AS (
@@ -96,6 +99,7 @@ _SUMS: Mapping[str, str] = {
     "saved_unpriced": "sum(replayed AND NOT entered AND status = 'done' AND (cost IS NULL OR NOT counts) "
     "AND (kind = 'model' OR counts))",
     "paid_twice": "sum(twice AND state <> 'running')",
+    "estimated": "sum(NOT replayed AND counts AND estimated)",
 }
 _COLUMNS = ", ".join(f"coalesce({how}, 0)" for how in _SUMS.values())
 _CHOSEN = "(?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (?3 IS NULL OR id = ?3)"

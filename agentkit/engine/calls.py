@@ -43,7 +43,7 @@ from agentkit.define.tools import Declaration, loop_identity, performs_more
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import Key, model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
+from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling, weighing
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -105,7 +105,11 @@ class JournalBackend(JournalCallableOperationBackend[None]):
 
 async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
-    await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
+
+    def call(arguments: Any) -> Call:
+        return _call(frame, operation_id, name, (tool_name, arguments, ctx, tool))
+
+    await asking.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
@@ -213,6 +217,7 @@ def model_call(
     }
     names = {member.model_name: models.identity(member) for member in members}
     tried = chained.begin(frame, key, parameters)
+    asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
     return Call(
         key=key,
         kind="model",
@@ -228,11 +233,11 @@ def model_call(
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
         sends=in_use is not None and models.tells_when_it_sends(in_use),
-        read=lambda payload: _read_response(payload, tried.answered, names, by_member),
+        read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,
         describe=lambda payload: chained.described(payload, identity, tried.answered, names),
-        about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
+        about=asked,
     )
 
 
@@ -253,13 +258,19 @@ def _bare(model: object) -> Model:
 
 
 def _read_response(
-    payload: Any, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+    payload: Any, asked: ModelAsked, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
 ) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
+    unreported = weighing.unreported(asked, response)
+    if unreported is not None:
+        response = replace(response, usage=unreported)
+    price = models.priced(response, asked.settings)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
-        cost=models.price(response),
+        cost=None if price is None else price.dollars,
+        estimated=unreported is not None,
+        list_price=price is not None and price.listed,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))

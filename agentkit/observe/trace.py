@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, assert_never
 
-from agentkit.durable.decisions import ASKED, WAITING
-from agentkit.durable.records import CONTROL_ERROR, STALE
+from agentkit.durable.decisions import WAITING
+from agentkit.durable.records import ASKED, CONTROL_ERROR, STALE
 from agentkit.durable.totals import OFFLINE, Totals
 from agentkit.events import FINISHED, Event, Run, RunStatus, Step
 
@@ -146,6 +146,7 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
     counts["output_tokens"] += usage.output_tokens if usage else 0
     counts["spent"] += price(step) or 0.0
     counts["unpriced"] += is_unpriced(step)
+    counts["estimated"] += usage is not None and usage.estimated
 
 
 def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:

@@ -34,7 +34,7 @@ def test_a_gather_of_200_runs_is_one_row_under_40_kb(tmp_path: Path, watched: bo
         )
         assert cell.status == "ok", cell.traceback
         (panel,) = cell.panels
-        assert "classifier × 200" in panel["data"]["text/html"] and "180 done" in panel["data"]["text/html"]
+        assert "</b> × 200 " in panel["data"]["text/html"] and "180 done" in panel["data"]["text/html"]
         assert "slowest" in panel["data"]["text/html"] and "20 failed" in panel["data"]["text/plain"]
         kept = {name: panel[name] for name in ("data", "metadata")}
         assert len(json.dumps(kept, ensure_ascii=False, indent=1).encode()) + len(cell.text) < 40_000
