@@ -37,7 +37,7 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.names import Names
 from agentkit.engine.sampling import refuse_sampling
-from agentkit.engine.session import Last, Session, current, execution_of
+from agentkit.engine.session import Last, Session, current, execution_of, identity_of
 from agentkit.engine.threads import outside_loops
 from agentkit.errors import Interrupted, JournalError, Stopped, told
 from agentkit.events import Mode, Run, Scope
@@ -338,7 +338,8 @@ def _open(
 ) -> _Recording:
     prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
     added = kwargs.get("capabilities") or ()
-    execution = execution_of(session)
+    execution, outer = execution_of(session), frame_of_run()
+    whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret(models.keys(model) if isinstance(model, Model) else ())
     frame = AgentRunFrame(
         id=uuid.uuid4().hex[:8],
@@ -348,7 +349,8 @@ def _open(
         fresh=options.fresh,
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
-        memo=RequestParts(redactor=session.redactor),
+        memo=RequestParts(redactor=session.redactor, identity=whose.parts),
+        whose=whose,
         trusted=bool(_untouched.get())
         and not _may_edit_messages((*agent.root_capability.capabilities, *added))
         and not (gate is not None and gate.edits_messages),
@@ -362,7 +364,7 @@ def _open(
         headless=options.headless,
         walk=options.walk,
         breaker=Breaker(thresholds=policy.breaker or session.breaker),
-        outer=frame_of_run(),
+        outer=outer,
         notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = asking.settle_doubt
@@ -396,6 +398,8 @@ def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prom
         continues=options.continues,
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
+        caller=session.redactor.scrub(frame.whose.caller or ""),
+        thread=session.redactor.scrub(frame.whose.thread or ""),
     )
 
 

@@ -40,7 +40,7 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.hostcalls import Before, HostTool, host_tools, perform_call
 from agentkit.engine.process_tier import run_in_process
-from agentkit.engine.session import Session, current, execution_of
+from agentkit.engine.session import Session, current, execution_of, identity_of
 from agentkit.engine.steady import TOLD_CALLS, steady_world
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
 from agentkit.events import Event, Mode, Run
@@ -230,7 +230,8 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
 
 
 def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> AgentRunFrame:
-    execution = execution_of(session)
+    execution, outer = execution_of(session), frame_of_run()
+    whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret()
     return AgentRunFrame(
         id=uuid.uuid4().hex[:8],
@@ -240,7 +241,8 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         fresh=options.fresh,
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
-        memo=RequestParts(redactor=session.redactor),
+        memo=RequestParts(redactor=session.redactor, identity=whose.parts),
+        whose=whose,
         cache=session.cache,
         gate=gate,
         session=session,
@@ -248,7 +250,7 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         began=execution.counts.copy(),
         headless=options.headless,
         breaker=Breaker(thresholds=session.breaker),
-        outer=frame_of_run(),
+        outer=outer,
     )
 
 
@@ -265,6 +267,8 @@ def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
         started=time.time(),
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
+        caller=session.redactor.scrub(frame.whose.caller or ""),
+        thread=session.redactor.scrub(frame.whose.thread or ""),
     )
     if not session.store.read_only:
         session.store.open_run(run)
