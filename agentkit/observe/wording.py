@@ -10,6 +10,7 @@ from agentkit.durable.provenance import origin
 from agentkit.durable.records import ASKED, Row
 from agentkit.durable.totals import Totals
 from agentkit.events import Step
+from agentkit.observe.lines import GroupLine
 from agentkit.observe.trace import RunState, StepNode, Trace, price, waits_for_nobody
 from agentkit.text import visible as visible
 from agentkit.text import visible_line
@@ -298,6 +299,11 @@ def saved_or_spent(totals: Totals) -> str:
     if totals.spent:
         return money(totals.spent)
     return f"({money(totals.saved)})" if totals.saved else ""
+
+
+def times_said(line: GroupLine) -> str:
+    """How long many runs took."""
+    return f"took {duration(line.shortest)} to {duration(line.longest)}, half of them under {duration(line.median)}"
 
 
 def folded_said(steps: Totals, runs: int) -> str:
