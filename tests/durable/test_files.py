@@ -307,6 +307,23 @@ def test_a_read_only_file_can_be_read(recorded: Path) -> None:
         reads_but_does_not_write(recorded)
 
 
+@pytest.mark.parametrize("read_only", [False, True], ids=["to write", "to read"])
+@pytest.mark.parametrize("closed", ["folder", "file"])
+def test_another_user_is_told_whose_it_is_and_what_can_be_done(recorded: Path, read_only: bool, closed: str) -> None:
+    owner = recorded.owner()
+    for parent in recorded.parent.parents:
+        if parent.owner() == owner and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    recorded.parent.chmod(0o700 if closed == "folder" else 0o755)
+    with unprivileged(), pytest.raises(JournalReadOnly) as told:
+        Store.open(recorded, read_only=read_only)
+    # Only root can become another user here; anybody else owns what is closed to them.
+    if os.geteuid() == 0:
+        assert f"belongs to {owner} alone" in str(told.value) and "--mode replay" not in str(told.value)
+        assert "AGENTKIT_HOME" in str(told.value) and "journal export" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 def test_a_new_journal_in_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
