@@ -189,10 +189,21 @@ class Store:
         return None if contents is None else contents[1]
 
     def runs(
-        self, *, agent: str | None = None, label: str | None = None, top: bool = False, limit: int = 100
+        self,
+        *,
+        agent: str | None = None,
+        label: str | None = None,
+        top: bool = False,
+        limit: int = 100,
+        caller: str | None = None,
+        thread: str | None = None,
     ) -> list[Run]:
         """Newest first; with `top` only those that no other run contains."""
-        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, top=top, limit=limit))
+        return self._ask(
+            lambda source: reading.runs(
+                source, agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread
+            )
+        )
 
     def labels(self) -> list[str]:
         """The notebooks that have runs here."""
