@@ -15,15 +15,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from agentkit.durable import portable
+from agentkit.durable.provenance import origin
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import AgentKitError, JournalError, MissingExtra, UserError
 from agentkit.events import Run
 from agentkit.observe import panel, wording
 from agentkit.observe.trace import Trace
+from agentkit.text import visible
 
 _MANY = 1_000_000
 
@@ -31,19 +33,25 @@ _MANY = 1_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; an error of agentkit is one line on standard error and exit status 1."""
     understood = parser()
-    options = understood.parse_args(arguments)
+    given, further = _for_jupyterlab(sys.argv[1:] if arguments is None else arguments)
+    options = understood.parse_args(given, Namespace(further=further))
     if "do" not in options:
         understood.print_help(sys.stderr)
         return 2
     try:
         return int(options.do(options))
     except AgentKitError as error:
-        print(f"agentkit: {error}", file=sys.stderr)
+        _say(f"agentkit: {error}", to=sys.stderr)
         return 1
     except BrokenPipeError:
         # Somebody looked at the head of a list and left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _say(text: str, *, to: TextIO | None = None) -> None:
+    """Print lines of which no part steers the terminal: names, prompts and answers in them are anybody's."""
+    print(visible(text), file=to)
 
 
 def parser() -> ArgumentParser:
@@ -55,6 +63,7 @@ def parser() -> ArgumentParser:
     demo.set_defaults(do=_demo)
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
     lab.add_argument("folder", nargs="?", type=Path, help="another folder to open")
+    lab.add_argument("jupyterlab", nargs="*", metavar="OPTION", help="what else to give to JupyterLab, as it spells it")
     lab.set_defaults(do=_lab)
     _add_export(commands.add_parser("export", help="a notebook as one Python program, proved to be the same program"))
     _add_run(commands.add_parser("run", help="execute a notebook with parameters, resumable"))
@@ -146,6 +155,12 @@ def _add_journal(parser: ArgumentParser) -> None:
     verify = verbs.add_parser("verify", parents=[where], help="check every record; exit status 1 if one is damaged")
     verify.set_defaults(do=_verify)
 
+    adopt = verbs.add_parser("adopt", parents=[where], help="take records from elsewhere for your own, decisions not")
+    adopt.set_defaults(do=_adopt)
+
+    leave = verbs.add_parser("leave", parents=[where], help="go live where records from elsewhere are only replayed")
+    leave.set_defaults(do=_leave)
+
     erase = verbs.add_parser("erase", parents=[where], help="really delete records, the file is compacted")
     chosen = erase.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--run", metavar="RUN", help="one run")
@@ -174,7 +189,7 @@ def _caller(options: Namespace) -> int:
     from agentkit.engine.calling import steer
     from agentkit.engine.session import journal_path
 
-    print(steer(journal_path(None, options.journal).parent, options.what))
+    _say(steer(journal_path(None, options.journal).parent, options.what))
     return 0
 
 
@@ -196,7 +211,27 @@ def _lab(options: Namespace) -> int:
     folder = options.folder or _own_notebooks()
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the one with your notebooks")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder)])
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *options.further, *_as_root(options.further)]
+    os.execv(sys.executable, command)
+
+
+def _for_jupyterlab(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What agentkit reads of a command line, and what of `agentkit lab` is for JupyterLab."""
+    given = list(arguments)
+    if given[:1] != ["lab"] or not {"-h", "--help"}.isdisjoint(given):
+        return given, []
+    own = 2 if len(given) > 1 and not given[1].startswith("-") else 1
+    return given[:own], [option for option in given[own:] if option != "--"]
+
+
+_OPENS = ("ip", "token", "password", "allow_root", "allow-root", "allow_unauthenticated_access", "config")
+"""What may open the server to others, or says itself what is to hold for root."""
+
+
+def _as_root(further: Sequence[str]) -> list[str]:
+    """JupyterLab refuses to run as root. In a container that is everybody: on loopback, behind its token, it may."""
+    named = {option.lstrip("-").partition("=")[0].rpartition(".")[2] for option in further}
+    return ["--allow-root", "--ip=127.0.0.1"] if os.geteuid() == 0 and named.isdisjoint(_OPENS) else []
 
 
 def _own_notebooks() -> Path:
@@ -226,7 +261,7 @@ def _export_notebook(options: Namespace) -> int:
         cron=options.cron,
         force=options.force,
     )
-    print("\n".join(exporting.export_file(options.notebook, wish, journal=options.journal)))
+    _say("\n".join(exporting.export_file(options.notebook, wish, journal=options.journal)))
     return 0
 
 
@@ -247,7 +282,7 @@ def _approvals(options: Namespace) -> int:
     from agentkit.observe import asked
 
     with _opened(options) as store:
-        print(asked.listed(decided.everything(store)))
+        _say(asked.listed(decided.everything(store)))
     return 0
 
 
@@ -259,13 +294,13 @@ def _decide(options: Namespace) -> int:
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     with _opened(options, read_only=False) as store:
         for id_ in options.ids:
-            one = decided.find(store, id_)
+            one = decided.find_open(store, id_)
             if one.decision is not None:
                 raise UserError(f"question {id_} is decided already: {asked.decided_text(one.decision)}")
             typed = decided.typed(one.question, given, usage="`agentkit approvals decide --help`")
             wanted = replace(typed, by="you on the command line")
             decision = decided.decide(store, Redactor.from_environ(os.environ), one.question, wanted)
-            print(f"{asked.title(one.question)} ({id_}): {asked.decided_text(decision)}")
+            _say(f"{asked.title(one.question)} ({id_}): {asked.decided_text(decision)}")
     return 0
 
 
@@ -278,10 +313,10 @@ def _budget(options: Namespace) -> int:
     if options.scope and (options.limits or options.at_limit):
         node = limiting.node(options.scope, project=project)
         option = f"agentkit budget {options.scope}"
-        print(limiting.change(node, " ".join(options.limits), option=option, at_limit=options.at_limit))
+        _say(limiting.change(node, " ".join(options.limits), option=option, at_limit=options.at_limit))
         return 0
     standings = limiting.standings(None if options.scope is None else limiting.node(options.scope, project=project))
-    print(budgets.plain(budgets.tree(standings)) or "nothing is limited yet: agentkit budget user 5usd/day")
+    _say(budgets.plain(budgets.tree(standings)) or "nothing is limited yet: agentkit budget user 5usd/day")
     return 0
 
 
@@ -291,10 +326,16 @@ def _budget(options: Namespace) -> int:
 def _ls(options: Namespace) -> int:
     with _opened(options) as store:
         runs = store.runs(agent=options.agent, label=options.label, limit=options.limit)
-        print(_columns(("run", "began", "took", "agent", "status", "notebook", "prompt"), map(_run_row, runs)))
+        head: tuple[str, ...] = ("run", "began", "took", "agent", "status", "notebook", "prompt", "from")
+        rows = list(map(_run_row, runs))
+        if not any(run.source for run in runs):
+            head, rows = head[:-1], [row[:-1] for row in rows]
+        _say(_columns(head, rows))
+        if len(runs) < (count := store.count(agent=options.agent, label=options.label)):
+            _say(f"the newest {len(runs):,} of {count:,} runs: -n {count} lists all")
         doubtful = store.in_doubt()
     for row in doubtful:
-        print(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
+        _say(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
     return 0
 
 
@@ -302,12 +343,12 @@ def _run_row(run: Run) -> tuple[str, ...]:
     began = datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M:%S")
     took = "" if run.ended is None else wording.duration(run.ended - run.started)
     words = (wording.clean(text, most) for text, most in ((run.label, 24), (run.prompt, 60)))
-    return (run.id[:12], began, took, wording.clean(run.agent, 20), run.status, *words)
+    return (run.id[:12], began, took, wording.clean(run.agent, 20), run.status, *words, wording.clean(run.source, 24))
 
 
 def _show(options: Namespace) -> int:
     with _opened(options) as store:
-        print(_step_text(store, int(options.what)) if _is_step(options.what) else _run_text(store, options.what))
+        _say(_step_text(store, int(options.what)) if _is_step(options.what) else _run_text(store, options.what))
     return 0
 
 
@@ -319,7 +360,7 @@ def _run_text(store: Store, prefix: str) -> str:
     run = _run(store, prefix)
     width = shutil.get_terminal_size((120, 40)).columns
     drawn = panel.text(Trace.of(store.trace(run.id)), now=time.time(), width=width)
-    prompt, output = wording.visible(run.prompt), wording.visible(run.output)
+    prompt, output = visible(run.prompt), visible(run.output)
     return "\n".join([f"run {run.id}", f"prompt: {prompt}", drawn, f"output: {output}"])
 
 
@@ -330,6 +371,7 @@ def _step_text(store: Store, number: int) -> str:
     facts = {
         "step": f"{row.id} {row.kind} {row.name}",
         "status": row.status + (f", settled by a person: {row.settled}" if row.settled else ""),
+        "recorded": f"{origin(row.source)}, not by you here" if row.source else "",
         "effects": row.effects,
         "attempt": row.attempt,
         "possibly paid twice": row.maybe_paid_twice,
@@ -338,7 +380,7 @@ def _step_text(store: Store, number: int) -> str:
         "result": _pretty(row.body),
         **{f"key, {name}": digest for name, digest in row.parts.items()},
     }
-    return "\n".join(f"{name}: {wording.visible(str(value))}" for name, value in facts.items() if value)
+    return "\n".join(f"{name}: {visible(str(value))}" for name, value in facts.items() if value)
 
 
 def _pretty(body: bytes | None) -> str:
@@ -348,13 +390,34 @@ def _pretty(body: bytes | None) -> str:
 def _verify(options: Namespace) -> int:
     with _opened(options) as store:
         problems = store.verify()
-        runs = len(store.runs(limit=_MANY))
+        runs = store.count()
         path = store.path
+        sources = {} if problems else store.sources()
+        held = store.held
     for problem in problems:
-        print(problem)
+        _say(problem)
     if not problems:
-        print(f"{path}: whole; every record of {wording.counted(runs, 'run')} matches its checksum")
+        _say(f"{path}: whole; every record of {wording.counted(runs, 'run')} matches its checksum")
+    for line in wording.origins(sources, held):
+        _say(line)
     return 1 if problems else 0
+
+
+def _adopt(options: Namespace) -> int:
+    with _opened(options, read_only=False, there=True) as store:
+        _say(f"{wording.counted(store.adopt(), 'step')} taken for your own; what was decided elsewhere is asked again")
+    return 0
+
+
+def _leave(options: Namespace) -> int:
+    with _opened(options, read_only=False, there=True) as store:
+        held = store.held
+        store.leave()
+    if held:
+        _say(f"sessions here go live again; records {wording.clean(origin(held), 160)} are not replayed by them")
+    else:
+        _say("nothing to leave: the records here are your own")
+    return 0
 
 
 def _erase(options: Namespace) -> int:
@@ -368,9 +431,9 @@ def _erase(options: Namespace) -> int:
         }
         what = ", ".join(f"{name} {value}" for name, value in chosen.items() if value)
         if not options.yes and input(f"Erase {what} from {store.path} for good? [y/N] ").strip().lower() != "y":
-            print("nothing was erased")
+            _say("nothing was erased")
             return 1
-        print(f"erased {wording.counted(store.erase(**chosen), 'step')}")
+        _say(f"erased {wording.counted(store.erase(**chosen), 'step')}")
     return 0
 
 
@@ -381,15 +444,16 @@ def _export(options: Namespace) -> int:
     target = options.output or notebook.with_suffix(portable.SUFFIX)
     with _opened(options, folder=notebook.parent) as store:
         runs = _runs_of(notebook, store)
-        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub)
-    print(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
+        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub_again)
+    _say(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
     return 0
 
 
 def _attach(options: Namespace) -> int:
     with _opened(options, folder=options.file.parent, read_only=False) as store:
         attached = portable.attach(options.file, store)
-    print(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
+    _say(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
+    _say("sessions here replay and perform nothing from now on: `agentkit journal leave` ends that")
     return 0
 
 
@@ -429,13 +493,15 @@ def _run(store: Store, prefix: str) -> Run:
 
 
 @contextmanager
-def _opened(options: Namespace, *, folder: Path | None = None, read_only: bool = True) -> Iterator[Store]:
-    """The journal that a session in `folder` would open."""
+def _opened(
+    options: Namespace, *, folder: Path | None = None, read_only: bool = True, there: bool = False
+) -> Iterator[Store]:
+    """The journal that a session in `folder` would open; `there`: one that is to be written must exist, too."""
     # Imported here: `agentkit --help` must not wait for the engine.
     from agentkit.engine.session import journal_path
 
     path = journal_path(folder, options.journal)
-    if read_only and not path.exists():
+    if (read_only or there) and not path.exists():
         raise JournalError(path, "there is no journal", "run an agent in this folder first, or name one with --journal")
     with Store.open(path, read_only=read_only) as store:
         yield store

@@ -113,7 +113,10 @@ class SecretMissing(UserError):
 
     def __init__(self, name: str, step: str) -> None:
         self.name = name
-        super().__init__(f"{step} would receive the placeholder of secret {name}: set the environment variable {name}")
+        # A variable's name has no hyphen; what was known by its form only was never anywhere but in a text.
+        found = "it was in a text and is not recorded: ask anew with --fresh"
+        what = found if "-" in name else f"set the environment variable {name}"
+        super().__init__(f"{step} would receive the placeholder of secret {name}: {what}")
 
 
 class SandboxError(AgentKitError):
@@ -173,6 +176,16 @@ class SandboxError(AgentKitError):
 
 class ChildFailed(AgentKitError):
     """The process of an isolated call ended without a result; the message says what was asked and used."""
+
+
+class ServerUnreachable(AgentKitError):
+    """An MCP server could not be reached, and what the run needs of it is not on record."""
+
+    def __init__(self, server: str, why: str) -> None:
+        self.server = server
+        super().__init__(
+            f"MCP server {server} cannot be reached: {why}; see that it runs there, or build the agent without it"
+        )
 
 
 class Stopped(AgentKitError):

@@ -26,11 +26,17 @@ FINISHED: frozenset[RunStatus] = frozenset({"done", "truncated", "filtered"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens and money of one model request. `cost` is in USD; None means no price is known (never shown as 0)."""
+    """Tokens and money of one model request. `cost` is in USD; None means no price is known (never shown as 0).
+
+    `estimated`: the server did not say how many tokens it counted, so what was set aside for the request counts.
+    `list_price`: it was asked in a service tier whose price is not known, so `cost` is the standard one.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
+    estimated: bool = False
+    list_price: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +62,8 @@ class Step:
     `usage` is what was recorded when the step was live: it counts as spent when `replayed` is false, saved otherwise.
     `request` and `result` are bounded, redacted texts for showing. `within` is the `ord` of the step of the same run
     that it was made in, such as the code of an agent that calls its tools. `waiting` is what a step that is not under
-    way yet waits for (its `id` is 0: it is not on disk), and `until` when that is expected to be over.
+    way yet waits for (its `id` is 0: it is not on disk), and `until` when that is expected to be over. `source` is
+    where a record is from that this user did not make: a file's name, or `elsewhere`.
     """
 
     run: str
@@ -80,6 +87,7 @@ class Step:
     within: int | None = None
     waiting: str = ""
     until: float | None = None
+    source: str = ""
 
     @property
     def numbered(self) -> bool:
@@ -94,7 +102,8 @@ class Run:
     A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
     `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
-    `gauges` are the budgets it was held to.
+    `gauges` are the budgets it was held to. `source` is where its record is from, if this user did not make it.
+    `caller` and `thread` say for whom it ran, where a session was told.
     """
 
     id: str
@@ -115,6 +124,9 @@ class Run:
     notes: tuple[str, ...] = field(default=())
     walked: str = ""
     gauges: tuple[Gauge, ...] = field(default=())
+    source: str = ""
+    caller: str = ""
+    thread: str = ""
 
 
 Event: TypeAlias = Run | Step

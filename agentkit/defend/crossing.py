@@ -70,7 +70,7 @@ _MISSING: tuple[bool, Any] = (False, None)
 def _container(value: Any, where: str, depth: int) -> tuple[bool, Any]:
     match value:
         case Mapping():
-            return True, {_key(key, where): _enter(item, f"{where}[{key!r}]", depth) for key, item in value.items()}
+            return True, {_key(key, where): _enter(item, _at(where, key), depth) for key, item in value.items()}
         case list():
             return True, [_enter(item, where, depth) for item in value]
         case tuple():
@@ -83,6 +83,11 @@ def _container(value: Any, where: str, depth: int) -> tuple[bool, Any]:
             return True, value
         case _:
             return _MISSING
+
+
+def _at(where: str, key: Any) -> str:
+    # Of another's class the repr is another's code.
+    return f"{where}[{key!r}]" if type(key) in _PLAIN else f"{where}[{type(key).__qualname__}]"
 
 
 def _key(key: Any, where: str) -> Any:
@@ -112,9 +117,9 @@ def _scalar(value: Any, where: str, depth: int) -> tuple[bool, Any]:
 
 
 def _model(value: Any, where: str, depth: int) -> tuple[bool, Any]:
-    dump: Callable[[], Any] | None = getattr(type(value), "model_dump", None) and value.model_dump
-    if dump is not None and not isinstance(value, type):
-        return True, _enter(dump(), where, depth)
+    dump = getattr(type(value), "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        return True, _enter(dump(value), where, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return True, _enter(named, where, depth)

@@ -33,7 +33,7 @@ def work(job: Mapping[str, Any], box: Box, writing: int) -> NoReturn:
     try:
         _settle_in(job, box)
     except OSError as error:
-        _reply(writing, _said({"how": "refused", "text": str(error)[:TEXT_CHARACTERS]}))
+        _reply(writing, _said({"how": "refused", "text": (error.strerror or str(error))[:TEXT_CHARACTERS]}))
     os.write(writing, BEGUN)
     try:
         answer = _said(_perform(job, box))
@@ -56,7 +56,8 @@ def _settle_in(job: Mapping[str, Any], box: Box) -> None:
     if sys.platform == "linux":
         walls.die_with_parent(signal.SIGKILL)
         if box.walls != "none":
-            walls.close(box.walls, scratch=job["scratch"], libraries=walls.library_folders())
+            libraries = walls.library_folders()
+            walls.close(box.walls, scratch=job["scratch"], libraries=libraries, memory=box.memory)
 
 
 def _said(answer: dict[str, Any]) -> memoryview:

@@ -14,11 +14,11 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from agentkit.defend import inside, walls
-from agentkit.defend.reply import FalseReply, read_reply
+from agentkit.defend.reply import BEGUN, FalseReply, read_reply
 from agentkit.defend.resources import Box, How
 
 _LOOK_MILLISECONDS = 10
@@ -46,7 +46,7 @@ def main() -> NoReturn:
             # The work runs as the same user, and must not open what this process speaks to the kernel by.
             walls.hide(True)
     except OSError as error:
-        _say("refused", text=str(error))
+        _say("refused", text=error.strerror or str(error))
     reading, writing = os.pipe()
     began = time.monotonic()
     worker = os.fork()
@@ -98,8 +98,7 @@ class _Watch:
         self._reply = bytearray()
         self._looks = 0
         self._others: list[int] = []
-        self._peak = 0
-        self._used = 0
+        self._peak = self._used = self._mapped = 0
 
     def go_on(self) -> NoReturn:
         poll = select.poll()
@@ -132,11 +131,24 @@ class _Watch:
 
     def _look(self) -> None:
         if self._looks % _LOOK_AROUND == 0:
-            self._others = list(_below(self._worker))
+            # Who loses its parent becomes a child of this process, and counts on.
+            self._others = [pid for pid in _below(os.getpid()) if pid != self._worker]
+        pids = (self._worker, *self._others)
+        held = [_held(self._worker)] if not self._others else [_share(pid) for pid in pids]
+        private, shared = (sum(sizes) for sizes in zip(*held, strict=True))
+        if self._box.walls != "none" and self._reply.startswith(BEGUN):
+            # Before it has begun its folders are those of everybody.
+            shared = self._shared(pids, resident=shared)
         self._looks += 1
-        alone = not self._others
-        self._used = _held(self._worker) if alone else sum(map(_share, (self._worker, *self._others)))
+        self._used = private + shared
         self._peak = max(self._peak, self._used)
+
+    def _shared(self, pids: Iterable[int], *, resident: int) -> int:
+        """Memory that is nobody's own: files in memory, and what is shared, whether it is mapped just now or not."""
+        files = sum(_stored(f"/proc/{self._worker}/root{folder}") for folder in walls.IN_MEMORY[self._box.walls])
+        if self._looks % _LOOK_AROUND == 0:
+            self._mapped = _mapped(pids)
+        return files + max(self._mapped, resident - files)
 
     def _enforce(self) -> None:
         box = self._box
@@ -224,20 +236,51 @@ def _below(pid: int) -> Iterator[int]:
             yield from _below(child)
 
 
-def _held(pid: int) -> int:
-    """Bytes that only this process holds: its libraries' files are not its own."""
+def _held(pid: int) -> tuple[int, int]:
+    """Bytes that this process holds, private and shared: its libraries' files are not its own."""
     fields = walls.status(pid)
-    return fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
+    private = ("RssAnon", "VmSwap", "HugetlbPages")
+    return sum(fields.get(name, 0) for name in private), fields.get("RssShmem", 0)
 
 
-def _share(pid: int) -> int:
+def _share(pid: int) -> tuple[int, int]:
     """Its share of what it holds together with others; what a fork has not written to yet is counted once."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
-            sizes = {name: int(size) for name, size, *_ in map(str.split, file) if name.startswith("Pss_")}
+            lines = [line.split() for line in file if line.endswith(" kB\n")]
     except OSError:
         return _held(pid)
-    return (sizes.get("Pss_Anon:", 0) + sizes.get("Pss_Shmem:", 0)) << 10
+    sizes = {name: int(size) << 10 for name, size, *_ in lines}
+    private = ("Pss_Anon:", "SwapPss:", "Private_Hugetlb:")
+    return sum(sizes.get(name, 0) for name in private), sizes.get("Pss_Shmem:", 0)
+
+
+def _stored(folder: str) -> int:
+    """Bytes in the files of a folder in memory."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        # Its walls do not stand yet, or it has ended.
+        return 0
+    return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+
+def _mapped(pids: Iterable[int]) -> int:
+    """Bytes of the shared mappings without a file: who touched a page may have ended, and the page is held on."""
+    found: dict[str, int] = {}
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/maps") as file:
+                lines = [line.split(None, 5) for line in file if _SHARED in line]
+        except OSError:
+            continue
+        for place, _, offset, _, inode, *_ in lines:
+            start, end = (int(edge, 16) for edge in place.split("-"))
+            found[inode] = max(found.get(inode, 0), int(offset, 16) + end - start)
+    return sum(found.values())
+
+
+_SHARED = "/dev/zero (deleted)"
 
 
 if __name__ == "__main__":

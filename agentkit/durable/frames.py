@@ -235,6 +235,8 @@ def _sum(one: Usage, other: Usage) -> Usage:
         input_tokens=one.input_tokens + other.input_tokens,
         output_tokens=one.output_tokens + other.output_tokens,
         cost=None if one.cost is None or other.cost is None else one.cost + other.cost,
+        estimated=one.estimated or other.estimated,
+        list_price=one.list_price or other.list_price,
     )
 
 
@@ -333,6 +335,7 @@ def _event(
         result=row.result,
         error=row.error,
         within=within,
+        source=row.source if replayed else "",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
-from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.decisions import WAITING
 from agentkit.durable.doubt import Found, doubt, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
@@ -33,7 +33,8 @@ from agentkit.durable.frames import (
     step_event,
 )
 from agentkit.durable.intents import intent_of, missing
-from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
+from agentkit.durable.provenance import holding
+from agentkit.durable.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
@@ -60,7 +61,7 @@ class Journal:
         *,
         redactor: Redactor,
         emit: Callable[[Event], None],
-        show: Callable[[dict[str, Any]], None] = lambda bundle: None,
+        show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None,
     ) -> None:
         self.store = store
         self.redactor = redactor
@@ -224,6 +225,11 @@ class Journal:
                 return Found(row, edited=True)
         return None
 
+    def decided_elsewhere(self, call: Call, run: RunFrame) -> Row | None:
+        """What is on record of the question `call`, where it was answered by somebody else or in another place."""
+        found = self._find(call, run.execution.counts.ahead(call.key.key) if call.counted else 0, run)
+        return None if found is None or trusted(found.row, run) or found.row.status != "done" else found.row
+
     def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
         """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
 
@@ -234,7 +240,7 @@ class Journal:
 
     def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
         row = found.row
-        if row.status != "done" or row.body is None or row.settled in ("redo", "stop"):
+        if row.status != "done" or row.body is None or row.settled in ("redo", "stop") or not trusted(row, run):
             return False
         if found.edited:
             return row.settled == "result"
@@ -272,7 +278,7 @@ class Journal:
         self._credit(row, run)
         absorb(current_step.get(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
-            self._show(bundle)
+            self._show(bundle, row.source)
         run.replayed += 1
         run.sources.add(row.run)
         ended = time.time()
@@ -292,7 +298,8 @@ class Journal:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             own = None if found is None else found.row
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=missing(self.store, call, run, own))
+            held = f"; {holding(self.store.held)}" if self.store.held else ""
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=missing(self.store, call, run, own) + held)
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:
@@ -300,7 +307,8 @@ class Journal:
         row = found.row
         if row.settled == "stop":
             raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
-        if row.settled == "redo" or (row.status == "done" and not found.edited):
+        done = row.status == "done" and not found.edited
+        if (row.settled == "redo" and not row.source) or (done and not (row.source and call.effects == "once")):
             return True
         if (reason := doubt(found, call.effects)) is None:
             return False
@@ -363,7 +371,7 @@ class Journal:
             paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
         if call.kind == "model":
-            frame.arrivals = self.store.inbox.of(row, clean=lambda text: self.redactor.scrub(text) == text)
+            frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
         if call.encode is not None:
             encode = call.encode
             frame.finish_in_thread = lambda value: self._finish_in_thread(frame, call, encode(value))
@@ -444,7 +452,9 @@ class Journal:
         )
 
     def _body(self, payload: Payload) -> bytes:
-        return dumps(self.redactor.scrub_json(payload) if self.redactor.names else payload)
+        body = dumps(payload)
+        # Nearly every answer holds no secret, and is read through once instead of being made anew.
+        return body if self.redactor.clean(body.decode()) else dumps(self.redactor.scrub_json(payload))
 
     def _finish_in_thread(self, frame: StepFrame, call: Call, payload: Payload) -> None:
         """Record a tool's result from the thread that did the work, whether or not anybody still waits for it."""
@@ -507,6 +517,11 @@ class Journal:
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)
         self._emit(live_event(frame, row, status, time.time()))
+
+
+def trusted(row: Row, run: RunFrame) -> bool:
+    """Whether a record may stand for a step of this run: one from elsewhere only where nothing is performed."""
+    return not row.source or run.mode == "replay"
 
 
 def _replied(performed: Performed, call: Call, run: RunFrame, n: int) -> Performed:

@@ -9,6 +9,7 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from agentkit.durable import faults
+from agentkit.durable.provenance import ELSEWHERE, Provenance, decides
 from agentkit.durable.records import Node, Part, Row
 from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, holds, row_of, run_of, step_of
 from agentkit.events import Event, Kind, Run, Step
@@ -50,11 +51,15 @@ _STEPS = f"SELECT {USE} FROM use JOIN step ON step.id = use.step WHERE use.run =
 
 
 class Source(NamedTuple):
-    """What is read from: a connection, the file's name for errors, and who lives."""
+    """What is read from: a connection, the file's name for errors, who lives, and what tells own records."""
 
     connection: Connection
     path: Path
     alive: Callable[[str], bool]
+    provenance: Provenance
+
+    def row(self, values: Sequence[Any]) -> Row:
+        return row_of(values, self.path, self.connection, self.provenance)
 
 
 class Needed(NamedTuple):
@@ -66,18 +71,22 @@ class Needed(NamedTuple):
 
 
 class Used(NamedTuple):
-    """A row as a run used it. A model request has the message it ended with, said after a reply to `answers`."""
+    """A row as a run used it. A model request has the message it ended with, said after a reply to `answers`.
+
+    `source` is where that message is from, if this user did not record it.
+    """
 
     row: Row
     ord: int
     superseded: bool
     answers: bytes | None
     request: Node | None
+    source: str | None = None
 
 
 def one(source: Source, query: str, values: Sequence[Any]) -> Row | None:
     found = source.connection.execute(query, values).fetchone()
-    return None if found is None else row_of(found, source.path)
+    return None if found is None else source.row(found)
 
 
 def has_message(source: Source, digest: bytes) -> bool:
@@ -111,13 +120,33 @@ def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] 
     return found[2], found[3]
 
 
-def runs(source: Source, *, agent: str | None, label: str | None, limit: int) -> list[Run]:
+_OF = "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (parent IS NULL OR NOT ?3)"
+
+
+def runs(
+    source: Source,
+    *,
+    agent: str | None,
+    label: str | None,
+    top: bool,
+    limit: int,
+    caller: str | None = None,
+    thread: str | None = None,
+) -> list[Run]:
     found = source.connection.execute(
-        f"SELECT {RUN} FROM run WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) "
-        "ORDER BY started DESC, seq DESC LIMIT ?3",
-        (agent, label, limit),
+        f"SELECT {RUN} FROM run {_OF} AND (?5 IS NULL OR json_extract(data, '$.caller') = ?5) "
+        "AND (?6 IS NULL OR json_extract(data, '$.thread') = ?6) ORDER BY started DESC, seq DESC LIMIT ?4",
+        (agent, label, top, limit, caller, thread),
     ).fetchall()
     return [_run(source, *values) for values in found]
+
+
+def count(source: Source, *, agent: str | None, label: str | None, top: bool) -> int:
+    return int(source.connection.execute(f"SELECT count(*) FROM run {_OF}", (agent, label, top)).fetchone()[0])
+
+
+def labels(source: Source) -> list[str]:
+    return [label for (label,) in source.connection.execute("SELECT DISTINCT label FROM run ORDER BY label")]
 
 
 def inner_runs(source: Source, parent: str) -> list[Run]:
@@ -129,7 +158,12 @@ def steps(source: Source, run_id: str) -> list[Step]:
     found = source.connection.execute(_STEPS, (run_id,)).fetchall()
     uses = [UseRow._make(values) for values in found]
     tools = {use.step: use.ord for use in uses if use.kind == "tool"}
-    return [step_of(use, within=tools.get(use.parent or 0)) for use in uses]
+    return [step_of(use, source=_source(source, use), within=tools.get(use.parent or 0)) for use in uses]
+
+
+def _source(source: Source, use: UseRow) -> str:
+    deciding = decides(use.kind, use.settled)
+    return source.provenance.source(source.connection, "step", use.step, use.sum, decides=deciding)
 
 
 def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used]:
@@ -137,11 +171,12 @@ def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used
     found = source.connection.execute(_USED, (run_id, since, limit)).fetchall()
     return [
         Used(
-            row_of(values[:-7], source.path),
+            source.row(values[:-7]),
             values[-7],
             bool(values[-6]),
             values[-5],
             None if values[-4] is None else node_of(source, values[-4:]),
+            None if values[-4] is None or source.provenance.made_here("node", values[-1]) else ELSEWHERE,
         )
         for values in found
     ]
@@ -254,7 +289,7 @@ def _trace(source: Source, root: Run, above: frozenset[str]) -> list[Event]:
 
 
 def _rows(source: Source, query: str, values: Sequence[Any]) -> list[Row]:
-    return [row_of(found, source.path) for found in source.connection.execute(query, values).fetchall()]
+    return [source.row(found) for found in source.connection.execute(query, values).fetchall()]
 
 
 def _nodes(source: Source, ends: Iterable[bytes | None]) -> list[Node]:
@@ -299,8 +334,8 @@ def part_of(source: Source, values: Sequence[Any]) -> Part:
     return Part(*values[:2])
 
 
-def _run(source: Source, id_: str, data: str, owner: str) -> Run:
-    found = run_of(id_, data)
+def _run(source: Source, id_: str, data: str, owner: str, sum: bytes) -> Run:
+    found = run_of(id_, data, source=source.provenance.source(source.connection, "run", id_, sum))
     if found.status == "running" and not source.alive(owner):
         return replace(found, status="stopped", error="its process ended before the run did; run again to continue")
     return found

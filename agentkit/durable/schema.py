@@ -49,7 +49,15 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 """
 
 
-_ADDED: Final[dict[str, str]] = {}
+_ADDED: Final[dict[str, str]] = {
+    # Records that were brought from elsewhere (`step 3`, `run a1b2`): from where, and who noted it.
+    "origin": "CREATE TABLE origin (record TEXT PRIMARY KEY, source TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
+    # What this journal is called for each user, and the folder it was seen in.
+    "home": "CREATE TABLE home (identity BLOB PRIMARY KEY, place BLOB NOT NULL, seen TEXT NOT NULL, "
+    "held TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
+    # The steps whose tokens no server counted, and those whose price is not that of the tier they were asked in.
+    "unsure": "CREATE TABLE unsure (step INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, price INTEGER NOT NULL)",
+}
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 
 They stand beside the old tables, so an old journal is brought up to date without rewriting a row.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sqlite3
 import threading
@@ -10,18 +11,22 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentkit.durable import changes, decisions, faults, files, owner, reading, upkeep
+from agentkit.durable import changes, decisions, faults, files, owner, provenance, reading, totals, upkeep
 from agentkit.durable.changes import Settlement, Writing
+from agentkit.durable.identity import identity
 from agentkit.durable.inbox import Inbox
 from agentkit.durable.owner import Owner
 from agentkit.durable.place import Place, on_network
+from agentkit.durable.provenance import Provenance
 from agentkit.durable.reading import Needed, Source
 from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
 from agentkit.durable.rows import FORGOTTEN
+from agentkit.durable.totals import Totals
 from agentkit.durable.upkeep import Selection
 from agentkit.durable.writer import Urgency, Writer
 from agentkit.errors import JournalError
@@ -42,6 +47,7 @@ class Store:
         self._closed = False
         self._owner: Owner | None = None
         self._reader: sqlite3.Connection | None = None
+        self._provenance = Provenance(identity=identity())
         self._new_locks()
 
     def _new_locks(self) -> None:
@@ -69,10 +75,14 @@ class Store:
     def _start(self) -> None:
         if self.read_only:
             self._reader = files.open_to_read(self.path)
+            self._provenance = provenance.settle(self._reader, self.path, writable=False)
             return
         self._reader = files.open_to_write(self._place, exclusive=self._exclusive)
+        self._provenance = provenance.settle(self._reader, self.path, writable=True)
         owner.sweep(self._place.owners)
         self._owner = Owner(self._place.owners)
+        if self._provenance.arrived:
+            self.inbox.clear()
         self.inbox.sweep(self.find)
 
     def close(self) -> None:
@@ -107,6 +117,45 @@ class Store:
 
     def alive(self, owner_id: str) -> bool:
         return owner.alive(self._place.owners, owner_id)
+
+    # ---- where records come from
+
+    @property
+    def held(self) -> str:
+        """What the records here were brought from, while they are to be replayed only; empty when not."""
+        return self._provenance.held
+
+    @property
+    def notice(self) -> str:
+        """What this opening found out about where the records come from, if a person should know."""
+        return self._provenance.notice
+
+    def hold(self, source: str) -> None:
+        """Sessions replay and perform nothing from now on, at every opening, because records are from `source`."""
+        self._hold(source)
+
+    def leave(self) -> None:
+        """Go live here again; what is from elsewhere is not replayed then."""
+        self._hold("")
+
+    def adopt(self) -> int:
+        """Take all records here for this user's own, but for what was decided; says how many steps."""
+        count = self._tell(upkeep.adopt).result()
+        self._hold("")
+        return count
+
+    def sources(self) -> dict[str, tuple[int, int]]:
+        """By source, how many steps are from elsewhere, and how many of them are decisions."""
+        return self._ask(lambda source: provenance.count(source.connection, source.provenance))
+
+    def bring(self, nodes: Sequence[Node], source: str) -> Future[None]:
+        """Put messages from `source` where there are none yet."""
+        return self._tell(lambda to: changes.put_nodes(to, nodes, source=source))
+
+    def _hold(self, source: str) -> None:
+        changed = replace(self._provenance, held=source, notice="")
+        self._tell(lambda to: provenance.put(to.connection, to.path, changed)).result()
+        self._provenance = changed
 
     # ---- reads
 
@@ -143,9 +192,39 @@ class Store:
         contents = self._ask(lambda source: reading.run_contents(source, id))
         return None if contents is None else contents[1]
 
-    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
-        """Newest first."""
-        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, limit=limit))
+    def runs(
+        self,
+        *,
+        agent: str | None = None,
+        label: str | None = None,
+        top: bool = False,
+        limit: int = 100,
+        caller: str | None = None,
+        thread: str | None = None,
+    ) -> list[Run]:
+        """Newest first; with `top` only those that no other run contains."""
+        return self._ask(
+            lambda source: reading.runs(
+                source, agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread
+            )
+        )
+
+    def labels(self) -> list[str]:
+        """The notebooks that have runs here."""
+        return self._ask(reading.labels)
+
+    def count(self, *, agent: str | None = None, label: str | None = None, top: bool = False) -> int:
+        """How many runs `runs` would give without a limit."""
+        return self._ask(lambda source: reading.count(source, agent=agent, label=label, top=top))
+
+    def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
+        """What every run of this agent and notebook adds up to, or one run, with the runs inside them."""
+        return self._ask(lambda source: totals.of_all(source, agent=agent, label=label, run=run))
+
+    def totals_by_run(self, runs: Iterable[str]) -> dict[str, Totals]:
+        """What each of these runs adds up to, with the runs inside it."""
+        ids = json.dumps(list(runs))
+        return self._ask(lambda source: totals.of_each(source, ids))
 
     def steps(self, run: str) -> list[Step]:
         return self._ask(lambda source: reading.steps(source, run))
@@ -237,7 +316,7 @@ class Store:
         self, run: Run, *, history: bytes | None, output: bytes | None, nodes: tuple[Node, ...] = ()
     ) -> Future[None]:
         def work(to: Writing) -> None:
-            changes.put_nodes(to.connection, nodes)
+            changes.put_nodes(to, nodes, source=run.source)
             changes.put_run(to, run, history=history, output=output)
 
         return self._tell(work, "result")
@@ -293,7 +372,7 @@ class Store:
     def _ask(self, question: Callable[[Source], T]) -> T:
         with self._gate:
             try:
-                return question(Source(self._connection(), self.path, self.alive))
+                return question(Source(self._connection(), self.path, self.alive, self._provenance))
             except sqlite3.Error as error:
                 raise faults.translated(error, self.path) from error
 
@@ -320,8 +399,9 @@ class Store:
     def _writing(self) -> Writing:
         connection = self._connection() if self._exclusive else files.second(self._place)
         return Writing(
-            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent
-        )
+            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent,
+            provenance=self._provenance,
+        )  # fmt: skip
 
     def _rest(self) -> int:
         """Close the connections and end the writer's thread; the next use starts them again."""

@@ -17,14 +17,16 @@ from pydantic_ai.tools import RunContext
 from agentkit.defend.approval import TYPED, Decision, Question
 from agentkit.defend.breaker import OFF, Breaker, Finding, same_call
 from agentkit.define.tools import Declaration, declaration, loop_identity
-from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.decisions import WAITING
 from agentkit.durable.frames import Call, Payload, Told, dumps
+from agentkit.durable.journal import trusted
 from agentkit.durable.keys import Key, place_key
-from agentkit.durable.records import Outcome, Row
+from agentkit.durable.records import ASKED, Outcome, Row
 from agentkit.engine.asking import ask_all, function_of, question_call
 from agentkit.engine.decided import asked as asked_at
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
+from agentkit.engine.weighing import counted_cost
 from agentkit.errors import ApprovalPending, CircuitPending, Stopped
 
 BREAKER = "breaker"
@@ -78,7 +80,8 @@ def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
     usage = outcome.usage
     if usage is not None:
         window = None if about.model is None else about.model.context_window
-        breaker.replied(cost=usage.cost, input_tokens=usage.input_tokens, window=window, at=time.time())
+        cost = counted_cost(about.model, usage)
+        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.time())
 
 
 # ---- before each model request
@@ -90,9 +93,10 @@ async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: Mo
         return
     _count_refused(frame, request)
     history = frame.chain.digest(request.messages, trusted=frame.trusted)
-    key = place_key(BREAKER, history)
+    key = place_key(BREAKER, history, frame.memo)
     row = frame.journal.store.find(key.key, frame.execution.counts.ahead(key.key))
-    if row is not None and (row.status == "done" or row.error == WAITING) and not frame.fresh:
+    spoke = row is not None and (row.status == "done" or row.error == WAITING) and trusted(row, frame)
+    if row is not None and spoke and not frame.fresh:
         await _again(frame, ctx, request, _look(frame, key, history), row)
         return
     finding = frame.breaker.due()

@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from pydantic_ai.models import Model
+
 from agentkit.defend.approval import TYPED, Question
 from agentkit.defend.budget import (
     NANO,
@@ -36,7 +38,7 @@ from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
 from agentkit.engine.raised import Raises
 from agentkit.engine.session import Session
-from agentkit.engine.weighing import Weight, heaviest, weigh
+from agentkit.engine.weighing import Weight, counted_cost, heaviest, weigh
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
 from agentkit.events import Event, Gauge, Step
 
@@ -98,6 +100,8 @@ class Budgets:
         outer = frame.outer
         if outer is None:
             frame.place = self.node(frame.agent)
+            if (caller := frame.whose.caller) is not None:
+                frame.place = frame.place.child("caller", self._session.redactor.scrub(caller))
         else:
             frame.place = outer.place.child("agent", frame.agent) if within else outer.place
         self._runs[frame.id] = frame
@@ -106,12 +110,14 @@ class Budgets:
             await asyncio.wrap_future(book.later(partial(self._begin, book, frame, budget)))
 
     def _begin(self, book: Ledger, frame: AgentRunFrame, budget: Budget | None) -> None:
-        if budget is not None and self._built.get(frame.place) is not budget:
-            if book.set_at(frame.place) > self._since.get(frame.agent, self._began):
+        # An agent's own limits are those of all its callers together.
+        place = self.node(frame.agent) if frame.outer is None else frame.place
+        if budget is not None and self._built.get(place) is not budget:
+            if book.set_at(place) > self._since.get(frame.agent, self._began):
                 # What was typed since it was built holds, also where its first run is inside another agent's.
-                self._built[frame.place] = budget
+                self._built[place] = budget
             else:
-                self._take_over(book, frame.place, budget)
+                self._take_over(book, place, budget)
         frame.gauges = _gauges(book, frame)
 
     def leave(self, frame: AgentRunFrame) -> None:
@@ -126,9 +132,10 @@ class Budgets:
         if frame is None or (frame.outer is not None and frame.outer.place == frame.place):
             # An agent that is led on after it got stuck goes over its own steps again: they are counted already.
             return
-        usage = event.usage
+        usage, model = event.usage, getattr(frame.owner, "model", None)
+        cost = counted_cost(model if event.kind == "model" and isinstance(model, Model) else None, usage)
         took = Amounts(
-            usd=nano(usage.cost or 0.0), tokens=usage.input_tokens + usage.output_tokens, requests=event.kind == "model"
+            usd=nano(cost or 0.0), tokens=usage.input_tokens + usage.output_tokens, requests=event.kind == "model"
         )
         self._cells[frame.execution.id] = _plus(self._cells[frame.execution.id], took)
         above: AgentRunFrame | None = frame
@@ -301,10 +308,14 @@ class _Passage:
         usage, held = outcome.usage, self.held
         if outcome.status != "done" or usage is None or held is None:
             return
-        # A reply whose price nobody knows counts as what was set aside for it.
+        # A reply whose price or tokens nobody knows counts as what was set aside for it.
         dollars = held.amounts.usd if usage.cost is None else nano(usage.cost)
-        self.output = usage.output_tokens
-        self.settle(Amounts(usd=dollars, tokens=usage.input_tokens + usage.output_tokens, requests=1))
+        tokens = usage.input_tokens + usage.output_tokens
+        if usage.estimated:
+            dollars, tokens = max(dollars, held.amounts.usd), max(tokens, held.amounts.tokens)
+        else:
+            self.output = usage.output_tokens
+        self.settle(Amounts(usd=dollars, tokens=tokens, requests=1))
 
     def settle(self, took: Amounts | None) -> None:
         if self._settled is None and self.held is not None:

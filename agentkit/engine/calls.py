@@ -24,6 +24,7 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
+from pydantic_ai.durable_exec._toolset import DurableMCPToolset
 from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
@@ -32,21 +33,23 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.detached import caller
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, loop_identity, performs_more, stood_for
+from agentkit.define.tools import Declaration, loop_identity, performs_more
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
-from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
+from agentkit.durable.keys import Key, model_key, operation_key, tool_key
+from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling, weighing
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
+from agentkit.engine.servers import Server
 from agentkit.engine.stream import LiveModel, forward_deltas
 from agentkit.events import Kind, Usage
 
@@ -102,7 +105,11 @@ class JournalBackend(JournalCallableOperationBackend[None]):
 
 async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
-    await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
+
+    def call(arguments: Any) -> Call:
+        return _call(frame, operation_id, name, (tool_name, arguments, ctx, tool))
+
+    await asking.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
@@ -201,15 +208,18 @@ def model_call(
     in_use = _model_in_use(model_id, ctx)
     members = models.answering(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
-    key = model_key(model=identity, history=history, settings=settings, params=parameters, memo=frame.memo)
-    by_member = {
-        models.identity(member): model_key(
-            model=models.identity(member), history=history, settings=settings, params=parameters, memo=frame.memo
-        ).key
-        for member in members[1:]
-    }
+
+    def keyed(model: str) -> Key:
+        shared = frame.share is not None
+        return model_key(
+            model=model, history=history, settings=settings, params=parameters, memo=frame.memo, shared=shared
+        )
+
+    key = keyed(identity)
+    by_member = {models.identity(member): keyed(models.identity(member)).key for member in members[1:]}
     names = {member.model_name: models.identity(member) for member in members}
     tried = chained.begin(frame, key, parameters)
+    asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
     return Call(
         key=key,
         kind="model",
@@ -225,11 +235,11 @@ def model_call(
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
         sends=in_use is not None and models.tells_when_it_sends(in_use),
-        read=lambda payload: _read_response(payload, tried.answered, names, by_member),
+        read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,
         describe=lambda payload: chained.described(payload, identity, tried.answered, names),
-        about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
+        about=asked,
     )
 
 
@@ -250,13 +260,19 @@ def _bare(model: object) -> Model:
 
 
 def _read_response(
-    payload: Any, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+    payload: Any, asked: ModelAsked, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
 ) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
+    unreported = weighing.unreported(asked, response)
+    if unreported is not None:
+        response = replace(response, usage=unreported)
+    price = models.priced(response, asked.settings)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
-        cost=models.price(response),
+        cost=None if price is None else price.dollars,
+        estimated=unreported is not None,
+        list_price=price is not None and price.listed,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
@@ -301,18 +317,24 @@ def tool_call(
 
     `name` is what it is called here; `place` keeps apart what is asked in different cells.
     """
-    digest = _digest(function, frame.digests)
     shared = declared.share is not None
-    key = tool_key(
-        name=identity,
-        args=args,
-        digest=digest.digest,
-        history=None if shared else history,
-        call=None if shared else place,
-        deps=deps,
-        reads=digest.reads,
-        memo=frame.memo,
-    )
+
+    def keyed(digest: ToolDigest) -> Key:
+        return tool_key(
+            name=identity,
+            args=args,
+            digest=digest.digest,
+            history=None if shared else history,
+            call=None if shared else place,
+            deps=deps,
+            reads=digest.reads,
+            memo=frame.memo,
+        )
+
+    key = keyed(_digest(function, frame.digests))
+    # Journals of before the agent that a tool asks was a part of its code.
+    asks = function is not None and hasattr(function, asking.CALLED)
+    older = (keyed(tool_digest(function, memo=frame.digests)).key,) if asks and function is not None else ()
     return Call(
         key=key,
         kind="tool",
@@ -323,6 +345,7 @@ def tool_call(
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
         counted=not shared,
+        alternatives=older,
         verify=_probe(declared, args),
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
@@ -336,7 +359,7 @@ def tool_call(
 
 
 def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(stood_for(function), memo=memo)
+    return _FOREIGN if function is None else asking.code_of(function, memo=memo)
 
 
 def _control(payload: Any) -> str | None:
@@ -386,6 +409,17 @@ def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] |
     return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
+class _RunServer(DurableMCPToolset[Any]):
+    """An MCP toolset whose runs each hold their own `Server`."""
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        of_run = await super().for_run(ctx)
+        held = getattr(of_run, "_run_held", None)
+        if held is not None:
+            held.toolset = Server(held.toolset)
+        return of_run
+
+
 class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]):
     """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
 
@@ -409,6 +443,13 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
             default_model_id=self.default_model_id,
             config=RoleBasedOperationConfig(model=None, event=None, capability=None, tool=None),
         )
+
+    def _build_mcp_toolset(self, toolset: Any) -> Any:
+        durable = super()._build_mcp_toolset(Server(toolset))
+        # pydantic-ai finds its toolsets again by identity; what a run holds of it is a `Server`.
+        durable.wrapped = toolset
+        durable.__class__ = _RunServer
+        return durable
 
     def _model_stream_event_handler(self) -> Any:
         return forward_deltas

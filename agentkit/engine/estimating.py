@@ -104,6 +104,9 @@ def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimat
     inputs = [max(0, one.input + longer * len(one.requests)) for one in past]
     costs = [_cost(one, given, model) for one, given in zip(past, inputs, strict=True)]
     how += _priced_by(past, model)
+    unreported = sum(_usage(step).estimated for one in past for step in one.requests)
+    if unreported:
+        how.append(f"{_counted(unreported, 'request')} whose server counted nothing: what was set aside counts")
     known = [cost for cost in costs if cost is not None]
     if len(past) < _FEW:
         how.append("few runs: the range is from the least to the most of them")

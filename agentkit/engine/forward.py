@@ -15,22 +15,23 @@ from pydantic_ai.tools import RunContext
 from pydantic_core import from_json
 
 from agentkit.defend.breaker import OFF
-from agentkit.define.digest import tool_digest, value_digest
-from agentkit.define.tools import Declaration, stood_for
+from agentkit.define.digest import value_digest
+from agentkit.define.tools import Declaration
 from agentkit.durable.frames import bounded, dumps
-from agentkit.durable.journal import Performed
+from agentkit.durable.journal import Performed, trusted
 from agentkit.durable.keys import Chain, place_key, restore
 from agentkit.durable.reading import Used
 from agentkit.durable.records import Node, Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
-from agentkit.engine.asking import declared_of, function_of, may_ask
+from agentkit.engine.asking import code_of, declared_of, function_of, may_ask
 from agentkit.engine.breaking import BREAKER
 from agentkit.engine.codec import RESULT_CODEC, as_replayed
 from agentkit.engine.obstacles import is_early, is_server, leaf_of, obstacle, servers
 from agentkit.errors import JournalError
 
-_SAME_QUESTION = ("model", "settings", "tools", "output", "instructions")
+_WHOSE = ("caller", "thread")
+_SAME_QUESTION = ("model", "settings", "tools", "output", "instructions", *_WHOSE)
 # A part beside these (the edits of a branch) makes it another call than the loop would make.
 _PARTS = frozenset({*_SAME_QUESTION, "name", "args", "code", "deps", "history", "payload"})
 _ONE_LINE = 200
@@ -280,6 +281,8 @@ class Forward:
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
             return False
+        if not trusted(row, self.frame) or (used.source and self.frame.mode != "replay"):
+            return False
         if not _PARTS.issuperset(row.parts):
             return False
         # What is put back from the environment is put back, or missed, where the step itself is replayed.
@@ -292,7 +295,7 @@ class Forward:
                 return self._same_tool(row, stands, present)
             case "discovery":
                 said = present.discoveries.get((row.parts["name"], row.parts["payload"]))
-                same = row.settled is None and row.body == said and row.history == stands.asked
+                same = row.settled is None and row.body == said and row.history == stands.asked and self._own(row)
                 return same and self._in_turn(row, present.seen)
             case _:
                 # Decisions, edits and what capabilities do have their own rules, which walking keeps.
@@ -311,7 +314,14 @@ class Forward:
             return False
         if declared.share is not None:
             return row.n == 0
-        return row.history == stands.said and self._in_turn(row, present.seen)
+        return row.history == stands.said and self._own(row) and self._in_turn(row, present.seen)
+
+    def _own(self, row: Row) -> bool:
+        """Whether it was made for the caller and the thread of this run."""
+        identity = self.frame.memo.identity
+        return all(
+            row.parts.get(name) == (identity[name].digest.hex() if name in identity else None) for name in _WHOSE
+        )
 
     def _fitting(self, name: str, offered: _Tool | None) -> Declaration | None:
         """What a tool declares whose calls need nobody; None for another one."""
@@ -325,7 +335,7 @@ class Forward:
         if name not in self._code:
             function = function_of(tool)
             if function is not None:
-                digest = tool_digest(stood_for(function), memo=self.frame.digests)
+                digest = code_of(function, memo=self.frame.digests)
                 self._code[name] = self._part({"digest": digest.digest.hex(), "reads": dict(digest.reads)})
             elif is_server(leaf_of(tool, name)[0]):
                 self._code[name] = self._part({"digest": "", "reads": {}})
@@ -351,7 +361,7 @@ class Forward:
         """Those before the first request that something was said at by the breaker, in whichever run."""
         if self.frame.breaker.thresholds is OFF:
             return turns
-        places = [place_key(BREAKER, turn.reply.row.history or b"").key for turn in turns]
+        places = [place_key(BREAKER, turn.reply.row.history or b"", self.frame.memo).key for turn in turns]
         spoke = self.frame.journal.store.any_of(places)
         return turns[: next((at for at, place in enumerate(places) if place in spoke), len(turns))]
 

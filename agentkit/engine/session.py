@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -22,6 +23,7 @@ from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor, secrets_of
 from agentkit.durable.store import Store
+from agentkit.durable.totals import Totals
 from agentkit.engine import decided
 from agentkit.engine.bench import Bench
 from agentkit.engine.calling import Calling
@@ -30,6 +32,7 @@ from agentkit.errors import UserError
 from agentkit.events import Event, Mode, Run, Scope
 
 JOURNAL_FILE = "journal.db"
+_LONGEST_NAME = 200
 Asker: TypeAlias = Callable[[tuple[Question, ...]], Awaitable[tuple[Decision, ...] | None]]
 """Asks a person; None when it turns out that there is nobody."""
 SettleAction = Literal["redo", "result", "stop"]
@@ -70,17 +73,41 @@ class Last:
     cell: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """For whom a run is made: its answers are nobody else's. A part of each key where it is known."""
+
+    caller: str | None = None
+    thread: str | None = None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        given = {"caller": self.caller, "thread": self.thread}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 class Session:
     """An open journal with its policy: mode, listeners, the current top-level execution.
 
     Use it as a context manager (`with agentkit.session("name"):`); agents run inside it are journaled.
     """
 
-    def __init__(self, label: str | None = None, *, path: Path, mode: Mode = "auto", read_only: bool = False) -> None:
+    def __init__(
+        self,
+        label: str | None = None,
+        *,
+        path: Path,
+        mode: Mode | None = None,
+        read_only: bool = False,
+        whose: Identity | None = None,
+        served: bool = False,
+    ) -> None:
+        self.whose = whose or Identity()
+        self.served = served
         self.label = label or label_from_environment()
         self.folder = path.parent
         self.path = path
-        self.mode: Mode = mode
+        self._mode = mode
         self.model = os.environ.get("AGENTKIT_MODEL") or "offline"
         self.execution = Execution()
         self.last_runs: list[tuple[str, Last]] = []
@@ -94,11 +121,30 @@ class Session:
         self.asker: Asker | None = None
         self.guards: tuple[Any, ...] = ()
         self.breaker = Thresholds()
-        self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
+        self.show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None
 
     @cached_property
     def store(self) -> Store:
-        return Store.open(self.path, read_only=self._read_only)
+        opened = Store.open(self.path, read_only=self._read_only)
+        if opened.notice:
+            self.remark(opened.notice)
+        return opened
+
+    @property
+    def mode(self) -> Mode:
+        """How runs are made that do not say it themselves. Where the records are from elsewhere: replay."""
+        if self._mode is None:
+            return "replay" if self.store.held else "auto"
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: Mode) -> None:
+        self._mode = value
+
+    def leave_replay(self) -> None:
+        """Go live although records here are from elsewhere, from now on and in later sessions."""
+        if self.store.held and not self.store.read_only:
+            self.store.leave()
 
     @cached_property
     def redactor(self) -> Redactor:
@@ -110,7 +156,7 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda bundle: self.show(bundle))
+        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda *shown: self.show(*shown))
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""
@@ -154,14 +200,44 @@ class Session:
         current_execution.set(self.execution)
         return self.execution
 
+    @contextmanager
+    def identity(self, caller: str | None = None, thread: str | None = None) -> Iterator[Identity]:
+        """One request of a server: runs inside are for `caller`, in `thread`, and answer nobody else.
+
+        A thread of its own where none is given. The same request of the same caller in the same thread is answered from
+        the record.
+        """
+        _check_identity(caller, thread)
+        whose = Identity(caller=caller or self.whose.caller, thread=thread or _unique())
+        tokens = _identity.set(whose), current_execution.set(Execution(cell=execution_of(self).cell))
+        try:
+            yield whose
+        finally:
+            _identity.reset(tokens[0])
+            current_execution.reset(tokens[1])
+
     def continue_cell(self, cell: str | None) -> None:
         """In this context, equal requests are counted from 0 again as those of a cell that has ended."""
         current_execution.set(Execution(cell=cell))
 
     # -- reading the record
 
-    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
-        return self.store.runs(agent=agent, label=label, limit=limit)
+    def runs(
+        self,
+        *,
+        agent: str | None = None,
+        label: str | None = None,
+        top: bool = False,
+        limit: int = 100,
+        caller: str | None = None,
+        thread: str | None = None,
+    ) -> list[Run]:
+        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
+        return self.store.runs(agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread)
+
+    def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
+        """What every recorded run of this agent and notebook (`label`) adds up to, or one run."""
+        return self.store.totals(agent=agent, label=label, run=run)
 
     def trace(self, run: str) -> list[Event]:
         return self.store.trace(run)
@@ -182,8 +258,9 @@ class Session:
         return decided.decide(self.store, self.redactor, question, decision)
 
     def standing(self, question: Question) -> Decision | None:
-        """The approval that an earlier Always gives this call."""
-        return decided.standing(self.store, question, label=self.label)
+        """The approval that an earlier Always, given by this user here, gives this call."""
+        caller = self.redactor.scrub(identity_of(self).caller or "")
+        return decided.standing(self.store, question, label=self.label, caller=caller)
 
     def settle(self, step: int, action: SettleAction, result: object = None) -> str:
         """Decide on a step that must not be repeated unasked: redo it, give its result, or stop there for good."""
@@ -249,6 +326,7 @@ class Session:
 
 
 current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
+_identity: ContextVar[Identity | None] = ContextVar("agentkit_identity", default=None)
 current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
 entered: list[Callable[[], object]] = []
 """Told when a session is entered: a notebook looks after those that its own cells open, too."""
@@ -263,14 +341,41 @@ def session(
     *,
     folder: Path | str | None = None,
     journal: Path | str | None = None,
-    mode: Mode = "auto",
+    mode: Mode | None = None,
     read_only: bool = False,
+    caller: str | None = None,
+    thread: str | None = None,
+    served: bool = False,
 ) -> Session:
     """A durable container for a script: `with agentkit.session("name"):` journals every agent run inside.
 
+    Without a `mode` it is auto, or replay where the records are from elsewhere (`agentkit journal attach`).
     The journal is `.agentkit/journal.db` in `folder` (default: the working folder), or `journal`, or $AGENTKIT_HOME.
+    What is recorded for a `caller` or in a `thread` answers that one only, unless a tool or an agent says `share=`.
+    `served`: each run is somebody else's request, and has a thread of its own where none is given.
     """
-    return Session(name, path=journal_path(folder, journal), mode=mode, read_only=read_only)
+    _check_identity(caller, thread)
+    whose = Identity(caller=caller, thread=thread)
+    path = journal_path(folder, journal)
+    return Session(name, path=path, mode=mode, read_only=read_only, whose=whose, served=served)
+
+
+def identity_of(owner: Session) -> Identity:
+    """For whom a run that begins now is made."""
+    whose = _identity.get() or owner.whose
+    return replace(whose, thread=_unique()) if owner.served and whose.thread is None else whose
+
+
+def _unique() -> str:
+    return uuid.uuid4().hex
+
+
+def _check_identity(caller: object, thread: object) -> None:
+    for name, value in (("caller", caller), ("thread", thread)):
+        if value is not None and not (
+            isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+        ):
+            raise UserError(f"{name}={value!r:.40}: a line of 1 to {_LONGEST_NAME} characters says whose run it is")
 
 
 def open_ambient(label: str | None = None, folder: Path | str | None = None) -> Session:
@@ -309,11 +414,11 @@ def mode(value: Mode) -> Iterator[None]:
     owner = current()
     if owner is None:
         raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
-    before, owner.mode = owner.mode, value
+    before, owner._mode = owner._mode, value
     try:
         yield
     finally:
-        owner.mode = before
+        owner._mode = before
 
 
 if sys.platform == "win32":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import time
 import unicodedata
+from collections.abc import Mapping
 
-from agentkit.durable.records import Row
+from agentkit.durable.provenance import origin
+from agentkit.durable.records import ASKED, Row
+from agentkit.durable.totals import Totals
 from agentkit.events import Step
-from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price, waits_for_nobody
+from agentkit.observe.lines import GroupLine
+from agentkit.observe.trace import RunState, StepNode, Trace, price, waits_for_nobody
+from agentkit.text import visible as visible
+from agentkit.text import visible_line
 
 GLYPHS = {
     "live": "●",
@@ -27,8 +32,8 @@ GLYPHS = {
 SAYS = {"running": "running…", "waiting": "waiting for you"}
 """In the headline; a row has room for the state's own name only."""
 
-# Terminal escapes, direction overrides, line and paragraph separators and half surrogates: none may reach a screen.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff\ufeff]")
+
+_SOURCE = 80
 
 
 def said(state: str) -> str:
@@ -38,7 +43,7 @@ def said(state: str) -> str:
 def clean(text: str, limit: int) -> str:
     """`text` on one line without control characters, cut to `limit` characters with an ellipsis."""
     head = text[: limit * 4 + 64]
-    line = " ".join(_UNSEEN.sub(_visible, head.replace("\n", " ").replace("\t", " ")).split())
+    line = " ".join(visible_line(head.replace("\n", " ").replace("\t", " ")).split())
     if len(line) <= limit and len(head) == len(text):
         return line
     return line[: max(0, limit - 1)].rstrip() + "…"
@@ -48,20 +53,8 @@ def clean_block(text: str, limit: int, *, lines: int) -> str:
     """The first `lines` lines of `text` without control characters, cut to `limit`; says how much was left out."""
     kept = "\n".join(text[:limit].split("\n")[:lines])
     left = len(text) - len(kept)
-    shown = "\n".join(_UNSEEN.sub(_visible, line.replace("\t", "    ")) for line in kept.split("\n"))
+    shown = "\n".join(visible_line(line.replace("\t", "    ")) for line in kept.split("\n"))
     return f"{shown}… ({left:,} more characters)" if left else shown
-
-
-def visible(text: str) -> str:
-    """All of `text` with its lines and tabs, other control characters made visible."""
-    return _UNSEEN.sub(lambda match: match[0] if match[0] in "\n\t" else _visible(match), text)
-
-
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 def width_of(text: str) -> int:
@@ -134,12 +127,12 @@ def short_name(step: Step) -> str:
     return step.name.split(" @ ")[0].split(":", 1)[-1] if step.kind == "model" else step.name
 
 
-def spent_said(totals: Totals, *, offline: bool) -> str:
+def spent_said(totals: Totals) -> str:
     """What live steps cost; a price that is not known is never written as 0."""
     unpriced = f"{totals.unpriced:,} unpriced"
     if totals.unpriced:
         return f"spent {money(totals.spent)} + {unpriced}" if totals.spent else f"spent: {unpriced}"
-    if totals.spent == 0 and totals.requests and offline:
+    if totals.spent == 0 and totals.requests and totals.offline == totals.requests:
         return "$0 (offline)"
     return f"spent {money(totals.spent)}"
 
@@ -157,17 +150,6 @@ def saved_said(totals: Totals) -> str:
 def saved_explained(totals: Totals) -> str:
     took = duration(totals.saved_seconds)
     return f"when they were live, the replayed steps took {took} and {counted(totals.saved_tokens, 'token')}"
-
-
-def is_offline(trace: Trace) -> bool:
-    """Whether every live model request was answered by the offline model."""
-    asked = [
-        node.step.name
-        for root in trace.roots
-        for node in root.every_step()
-        if node.step.kind == "model" and not node.step.replayed
-    ]
-    return bool(asked) and all(name.startswith("offline") for name in asked)
 
 
 def title(trace: Trace) -> str:
@@ -202,19 +184,14 @@ def states_said(trace: Trace) -> str:
 
 def headline(trace: Trace, now: float) -> list[str]:
     """The facts of a trace in reading order, without the title and state."""
-    steps, *others = sums(trace)
+    steps, *others = sums(trace.totals)
     return [steps, duration(trace.seconds(now)), *others]
 
 
-def sums(trace: Trace) -> list[str]:
-    """What all steps of a trace add up to: their number, tokens, price and what replay saved."""
-    totals = trace.totals
-    facts = [
-        steps_said(totals),
-        counted(totals.tokens, "token"),
-        spent_said(totals, offline=is_offline(trace)),
-        saved_said(totals),
-    ]
+def sums(totals: Totals) -> list[str]:
+    """What steps add up to: their number, tokens, price and what replay saved."""
+    tokens = counted(totals.tokens, "token") + (", estimated" if totals.estimated else "")
+    facts = [steps_said(totals), tokens, spent_said(totals), saved_said(totals)]
     return [fact for fact in facts if fact]
 
 
@@ -236,14 +213,16 @@ def _stale(trace: Trace) -> int:
 
 def tokens_of(node: StepNode) -> str:
     usage = node.step.usage
-    return f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}" if usage else ""
+    if usage is None:
+        return ""
+    return ("≈ " if usage.estimated else "") + f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}"
 
 
 def price_of(node: StepNode) -> str:
     """What a step cost, or would have cost; empty for what has no price of its own."""
     known = price(node.step)
     if known is not None:
-        return money(known)
+        return ("list " if node.step.usage is not None and node.step.usage.list_price else "") + money(known)
     return "unpriced" if node.step.status == "done" and node.step.kind == "model" else ""
 
 
@@ -254,8 +233,23 @@ def remarks(node: StepNode) -> list[str]:
         f"attempt {step.attempt}": step.attempt > 1,
         "shared": step.shared,
         "possibly paid twice": node.paid_twice,
+        clean(origin(step.source), _SOURCE): bool(step.source),
+        "at list price, its tier's is not known": step.usage is not None and step.usage.list_price,
+        "tokens estimated, its server reports none": step.usage is not None and step.usage.estimated,
     }
     return [remark for remark, holds in said_of.items() if holds]
+
+
+def origins(sources: Mapping[str, tuple[int, int]], held: str) -> list[str]:
+    """What a journal holds that this user did not record here, one line for each source."""
+    told = []
+    for source, (steps, decisions) in sorted(sources.items()):
+        more = f", {counted(decisions, 'decision')} among them that will be asked again" if decisions else ""
+        told.append(f"{counted(steps, 'step')} {clean(origin(source), _SOURCE)}{more}")
+    if held:
+        where = clean(origin(held), _SOURCE)
+        told.append(f"sessions here replay and perform nothing (records {where}): `agentkit journal leave` ends that")
+    return told
 
 
 def needs_a_person(step: Step | Row) -> bool:
@@ -290,6 +284,9 @@ def in_short(step: Step) -> str:
     if step.waiting:
         left = "" if step.until is None else f", {duration(step.until - time.time())}"
         return f"{step.waiting}{left}"
+    if step.source and step.kind in ASKED:
+        # Its own words say who decided, and anybody can have written them.
+        return f"decided {clean(origin(step.source), _SOURCE)}"
     if step.kind == "model":
         return step.result or step.request
     return (f"({step.request})" if step.request or step.kind == "tool" else "") + (
@@ -302,6 +299,11 @@ def saved_or_spent(totals: Totals) -> str:
     if totals.spent:
         return money(totals.spent)
     return f"({money(totals.saved)})" if totals.saved else ""
+
+
+def times_said(line: GroupLine) -> str:
+    """How long many runs took."""
+    return f"took {duration(line.shortest)} to {duration(line.longest)}, half of them under {duration(line.median)}"
 
 
 def folded_said(steps: Totals, runs: int) -> str:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentkit.durable.portable import Attached, attach, export, read
+from agentkit.durable.archive import read
+from agentkit.durable.portable import Attached, attach, export
 from agentkit.durable.records import Intent, Node, Outcome, Part, Use
 from agentkit.durable.store import Store
 from agentkit.errors import AgentKitError, JournalCorrupt, JournalError, JournalFormat
@@ -74,7 +75,8 @@ def make_run(store: Store, name: str = "r1", *, body: bytes = b'{"a":1}') -> Non
 
 def shape(store: Store, run: str) -> list[Run | Step]:
     """The trace without what belongs to one journal file."""
-    return [event if isinstance(event, Run) else replace(event, id=0) for event in store.trace(run)]
+    events = [replace(event, source="") for event in store.trace(run)]
+    return [event if isinstance(event, Run) else replace(event, id=0) for event in events]
 
 
 def test_what_is_attached_reads_as_it_did_where_it_was_written(store: Store, reader: Store, tmp_path: Path) -> None:
@@ -83,6 +85,7 @@ def test_what_is_attached_reads_as_it_did_where_it_was_written(store: Store, rea
     assert (written.runs, written.steps) == (1, 2)
     assert attach(written.path, reader) == Attached(runs=1, steps=2, known=0)
     assert shape(reader, "r1") == shape(store, "r1")
+    assert {event.source for event in reader.trace("r1")} == {"first.agentkit"}
     for key in ("k0", "k1"):
         ours, theirs = reader.find(digest(key), 0), store.find(digest(key), 0)
         assert ours and theirs
@@ -144,7 +147,8 @@ def test_only_the_named_runs_travel(store: Store, tmp_path: Path) -> None:
     make_run(store)
     other = Run(id="r2", agent="analyst", status="done", started=20.0)
     store.close_run(other, history=None, output=b"null").result()
-    assert [run.id for run in read(export(store, ["r2"], tmp_path / "x.agentkit", same).path).runs] == ["r2"]
+    with read(export(store, ["r2"], tmp_path / "x.agentkit", same).path) as archive:
+        assert [ended.run.id for ended in archive.runs()] == ["r2"]
 
 
 def test_a_secret_is_scrubbed_wherever_it_stands(store: Store, tmp_path: Path) -> None:
@@ -255,7 +259,7 @@ def test_a_target_in_no_folder_is_a_journal_error(store: Store, tmp_path: Path) 
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentkit.durable.portable._LIMIT", 1 << 20)
+    monkeypatch.setattr("agentkit.durable.archive.LIMIT", 1 << 20)
     packer = zlib.compressobj(9, wbits=31)
     (tmp_path / "bomb").write_bytes(packer.compress(b"0" * (2 << 20)) + packer.flush())
     with pytest.raises(JournalCorrupt, match="unpacks to more than 1 MB"):

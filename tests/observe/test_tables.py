@@ -38,7 +38,7 @@ def test_steps_of_sub_agents_are_in_the_frame_under_their_own_agent() -> None:
 
 def test_runs_with_and_without_their_traces() -> None:
     first, second = run(id="a", continues="b"), run(id="b", ended=None)
-    frame = runs_frame([first, second], {"a": Trace.of(mixed())})
+    frame = runs_frame([first, second], {"a": Trace.of(mixed()).totals})
     assert list(frame["run"]) == ["a", "b"] and frame["continues"][0] == "b"
     assert frame["live"][0] == 2 and pd.isna(frame["live"][1]) and pd.isna(frame["seconds"][1])
     assert frame["seconds"][0] == pytest.approx(1.2)
