@@ -1,11 +1,12 @@
-"""What a tool shows while it works: kept with its step, so that a replay shows it again."""
+"""What a tool shows and prints while it works: kept with its step, so that a replay shows it again."""
 
 from __future__ import annotations
 
 import base64
+import sys
 from typing import Any
 
-from agentkit.durable.frames import record_shown
+from agentkit.durable.frames import record_printed, record_shown
 from agentkit.engine.session import Session
 from agentkit.notebook.display import show
 
@@ -13,6 +14,8 @@ from agentkit.notebook.display import show
 def keep(shell: Any, session: Session) -> None:
     """Let the shell's display go through the journal, and replayed outputs back to the shell."""
     session.show = lambda bundle, source: show(bundle, raw=True)
+    for name in ("stdout", "stderr"):
+        _keep_prints(name, getattr(sys, name))
     publisher = shell.display_pub
     if getattr(publisher.publish, "__module__", "") == __name__:
         return
@@ -24,6 +27,24 @@ def keep(shell: Any, session: Session) -> None:
         return publish(data, *args, **kwargs)
 
     publisher.publish = publish_and_keep
+
+
+def _keep_prints(name: str, stream: Any) -> None:
+    """Let a tool's prints go to its step. A kernel would put those of its thread under whichever cell ran last.
+
+    The method is replaced and not the stream: log handlers hold the stream itself. A terminal's cannot be, and a
+    terminal needs none of it.
+    """
+    write = getattr(stream, "write", None)
+    if not hasattr(stream, "session") or getattr(write, "__module__", "") == __name__:
+        return
+
+    def write_or_keep(text: Any) -> int | None:
+        if isinstance(text, str) and record_printed(name, text):
+            return len(text)
+        return write(text)  # type: ignore[no-any-return,misc]
+
+    stream.write = write_or_keep
 
 
 def plain(value: Any) -> Any:
