@@ -357,6 +357,7 @@ def _event(
         error=row.error,
         shown=in_short(row.shown) if row.kind == "tool" else "",
         within=within,
+        source=row.source if replayed else "",
     )
 
 

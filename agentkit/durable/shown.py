@@ -36,14 +36,15 @@ def in_short(body: bytes | None) -> str:
     except ValueError:
         # Not verified where many steps are listed; `agentkit journal verify` names it.
         return "(what it showed cannot be read)"
-    text = "".join(map(_text, items)).rstrip()
+    # Of somebody else's record nothing is certain but that it is JSON.
+    text = "".join(_text(item) for item in items if isinstance(item, dict)).rstrip()
     left = len(text) - _IN_SHORT_CHARACTERS
     return text if left <= 0 else f"{text[:_IN_SHORT_CHARACTERS]}… ({left:,} more characters)"
 
 
 def _text(item: Item) -> str:
     if "stream" in item:
-        return str(item["text"])
+        return str(item.get("text", ""))
     picture = next((mime for mime in item if mime.startswith("image/")), None)
     if picture is not None:
         return f"[{picture}]\n"
