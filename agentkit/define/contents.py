@@ -66,6 +66,12 @@ def scalar(value: object) -> bytes | None:
     return None
 
 
+def plain(value: object) -> bytes | None:
+    """The content of a value of a class made from a number, a text, a date; None for another one."""
+    base: Any = next((cls for cls in type(value).__mro__ if cls in _SCALARS), None)
+    return None if base is None else _sha(_tagged(base.__name__, base.__repr__(value)))
+
+
 def _tagged(name: str, value: object) -> bytes:
     return f"{name}:{value!r}".encode("utf-8", "backslashreplace")
 
@@ -154,11 +160,24 @@ def _column(pandas: Any, values: Any, cells: Cells) -> bytes:
         return _sha(kind, cells(list(plain)))
 
 
-def pickled(value: object, seconds: float) -> bytes:
-    """The digest of what an object of a library would be saved as; it is never loaded. Raises if it cannot be saved."""
+def pickled(value: object, seconds: float, code: Callable[[Any], bytes | None]) -> bytes:
+    """The digest of what an object of a library would be saved as; it is never loaded. Raises if it cannot be saved.
+
+    `code` gives the digest of a function or class that would be saved as a mere name, or None where a name will do.
+    """
     sink = _Sink(int(BYTES_PER_SECOND * seconds))
-    pickle.Pickler(sink, protocol=5).dump(value)
+    pickler = _Pickler(sink, protocol=5)
+    pickler.code = code
+    pickler.dump(value)
     return sink.digest()
+
+
+class _Pickler(pickle.Pickler):
+    code: Callable[[Any], bytes | None]
+
+    def reducer_override(self, value: Any) -> Any:
+        digest = self.code(value)
+        return NotImplemented if digest is None else (bytes, (digest,))
 
 
 class _Sink:

@@ -8,20 +8,23 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import importlib.metadata
 import inspect
 import logging
 import random
 import re
 import sys
 import types
+import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentkit.define import contents
+from agentkit.define import contents, modules
 from agentkit.define.source import Source, is_library, source_of
 
+VERSION = 2
 _SECONDS = 0.25
 _DEPTH = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -31,9 +34,15 @@ _STATELESS_MODULES = frozenset(
     "threading _thread asyncio multiprocessing contextvars _contextvars concurrent IPython ipykernel ipywidgets".split()
 )
 _CONTAINERS = (list, dict, set, collections.deque, bytearray)
+# What the descriptors of functools were made from.
+_SAID = frozenset({"func", "dispatcher", "args", "keywords"})
+_CACHED = functools.cached_property
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _GENERATED = ("<string>", "<attrs generated")
 _OURS = ("agentkit", "pydantic_ai")
+_FRONT_ENDS = ("IPython", "ipykernel")
+_FRONT_END = frozenset({"display", "get_ipython", "exit", "quit"})
+"""Names that a notebook has and plain Python may not; what they stand for elsewhere is not part of the tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +50,17 @@ class ToolDigest:
     """The digest of a tool, and what it does not cover.
 
     `unhashed` names the values it could not take in and why; `assigns` the globals the tool assigns; `reads` what it
-    reads by name, each with a digest of its own, so that a change can be named.
+    reads by name, each with a digest of its own, so that a change can be named. `older` is the digest that a version of
+    agentkit before this one gave the very same tool, where it was another one. `files` are those behind the connections
+    and open files that it reads.
     """
 
     digest: bytes
     unhashed: tuple[str, ...]
     assigns: tuple[str, ...]
     reads: dict[str, str]
+    older: ToolDigest | None = None
+    files: tuple[str, ...] = ()
 
 
 def tool_digest(
@@ -61,7 +74,11 @@ def tool_digest(
     """
     walk = _Walk(memo=memo, seconds=seconds)
     digest = walk.digest(function, "")
-    return ToolDigest(digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads)
+    older = None
+    if walk.moved and not walk.grown:
+        before = _Walk(memo=memo, seconds=seconds, version=1)
+        older = ToolDigest(before.digest(function, ""), (), (), before.reads)
+    return ToolDigest(digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads, older, tuple(walk.files))
 
 
 def value_digest(value: object, *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS) -> bytes:
@@ -78,20 +95,28 @@ def _sha(tag: str, *pieces: bytes) -> bytes:
 
 @dataclass(kw_only=True)
 class _Walk:
-    """One walk over a function and all it reaches; `path` arguments say by which names a value was reached."""
+    """One walk over a function and all it reaches; `path` arguments say by which names a value was reached.
+
+    `version` 1 walks as the first agentkit did. `moved` says that it would have digested the same content otherwise,
+    `grown` that it would have left some of it out.
+    """
 
     memo: dict[int, bytes] | None
     seconds: float
+    version: int = VERSION
+    moved: bool = False
+    grown: bool = False
     unhashed: dict[str, None] = field(default_factory=dict)
     assigns: dict[str, None] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
+    files: dict[str, None] = field(default_factory=dict)
     _open: list[int] = field(default_factory=list)
     _cells: float = 0.0
 
     def digest(self, value: Any, path: str) -> bytes:
         simple = contents.scalar(value)
         if simple is not None:
-            return _sha("scalar", simple)
+            return self._with_behaviour(_sha("scalar", simple), value, path)
         if isinstance(value, types.ModuleType):
             return self._module(value, path)
         if id(value) in self._open:
@@ -101,7 +126,8 @@ class _Walk:
             return self._leave_out(value, path, f"nested more than {_DEPTH} deep")
         self._open.append(id(value))
         try:
-            return self._known_data(value, path) or self._structured(value, path)
+            known = self._known_data(value, path)
+            return self._structured(value, path) if known is None else self._with_behaviour(known, value, path)
         finally:
             self._open.pop()
 
@@ -123,7 +149,7 @@ class _Walk:
             _remember(self.memo, value, digest)
         return digest
 
-    def _structured(self, value: Any, path: str) -> bytes:
+    def _structured(self, value: Any, path: str) -> bytes:  # noqa: C901 - one case for each kind of value
         match value:
             case types.FunctionType():
                 return self._function(value, path)
@@ -139,13 +165,22 @@ class _Walk:
                 return _sha(type(value).__name__, self.digest(value.__func__, path))
             case property():
                 return _sha("property", *self._each((value.fget, value.fset, value.fdel), path))
+            case functools.cached_property() | functools.singledispatchmethod() | functools.partialmethod():
+                held = vars(value).items()
+                return _sha(
+                    type(value).__name__, *(self.digest(each, path) for name, each in sorted(held) if name in _SAID)
+                )
             case enum.Enum():
-                return _sha("enum", self._named(type(value)), value.name.encode(), self.digest(value.value, path))
+                member = _sha("enum", self._named(type(value)), value.name.encode(), self.digest(value.value, path))
+                return self._with_behaviour(member, value, path)
             case _ if hasattr(value, "__wrapped__") and callable(value):
                 # functools.cache and its kind: what they have cached is not part of the question.
                 return _sha("wrapper", self._named(type(value)), self.digest(value.__wrapped__, path))
             case _:
-                return self._container(value, path) or self._instance(value, path)
+                contained = self._container(value, path)
+                if contained is None:
+                    return self._instance(value, path)
+                return self._with_behaviour(contained, value, path)
 
     def _each(self, values: Iterable[Any], path: str) -> Iterator[bytes]:
         return (self.digest(value, path) for value in values)
@@ -205,10 +240,14 @@ class _Walk:
             self.assigns[name] = None
         pieces = {f"={name}": value for name, value in self._defaults(function, path)}
         pieces |= {name: self._read(function, source, name, path) for name in source.reads}
-        pieces |= {f"import {name}": self._imported(source, name, path) for name in source.imports}
+        pieces |= {f"import {name}": self._imported(function, source, name, path) for name in source.imports}
+        for by in source.blind:
+            self._blind(by, path)
         if hasattr(function, "__wrapped__"):
             pieces["wrapped"] = self.digest(function.__wrapped__, path)
+        pieces |= self._implementations(function, path)
         if not path:
+            pieces |= self._validation(function)
             self.reads |= {name: digest.hex() for name, digest in {"the code": source.digest, **pieces}.items()}
         named = (piece for name in sorted(pieces) for piece in (name.encode(), pieces[name]))
         return _sha("function", source.digest, *named)
@@ -222,20 +261,121 @@ class _Walk:
     def _read(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
         found, value = lookup(function, name)
         label = f"{path} → {name}" if path else name
+        if found and self.version > 1 and _put_there_by_a_front_end(name, value):
+            self.moved, found = True, False
         if not found:
-            return _sha("builtin" if hasattr(builtins, name) else "undefined", name.encode())
+            known = hasattr(builtins, name) or (self.version > 1 and name in _FRONT_END)
+            self.moved |= known and not hasattr(builtins, name)
+            return _sha("builtin" if known else "undefined", name.encode())
         if name in source.rebound or (name in source.changed and isinstance(value, _CONTAINERS)):
             return self._leave_out(value, label, "changed by the tool itself")
         if isinstance(value, types.ModuleType):
-            return self._module(value, label, source.attributes)
+            return self._module(value, label, _Every() if name in source.searched else source.attributes)
         if name in source.changed:
             return self._unchanged(value, source, name, label)
         return self.digest(value, label)
 
-    def _imported(self, source: Source, name: str, path: str) -> bytes:
-        """A module imported inside the function; one not imported yet is known by its name."""
-        module = sys.modules.get(name)
-        return _sha("import", name.encode()) if module is None else self._module(module, path, source.attributes)
+    def _imported(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
+        """A module imported inside the function: a local one by its file, whether or not it was imported yet."""
+        if self.version == 1:
+            module = sys.modules.get(name)
+            return _sha("import", name.encode()) if module is None else self._module(module, path, source.attributes)
+        label = f"{path} → {name}" if path else name
+        found = modules.local(name, function.__globals__.get("__package__"))
+        loaded = sys.modules.get(name)
+        if found is None:
+            self.moved |= loaded is None
+            if loaded is not None:
+                return self._module(loaded, path, source.attributes)
+            known = modules.exists(name)
+            return _sha("module", name.encode(), _version(name)) if known else _sha("import", name.encode())
+        self.moved |= loaded is not None
+        self.grown |= loaded is None
+        for by in found.blind:
+            self._blind(by, label)
+        pieces = [found.digest]
+        for each, text in found.texts.items():
+            module = sys.modules.get(each)
+            if module is not None and not modules.is_as_written(module, text):
+                self.unhashed[f"{label} ({each} is not what its file says: reload it)"] = None
+                pieces += [each.encode(), self._module(module, label)]
+        return _sha("local import", *pieces)
+
+    def _blind(self, by: str, path: str) -> None:
+        self.unhashed[f"what {path or 'it'} reads through {by}"] = None
+
+    def _implementations(self, function: types.FunctionType, path: str) -> dict[str, bytes]:
+        """Of a generic function what it does with each type, besides what it does with any."""
+        registry = getattr(function, "registry", None)
+        if not isinstance(registry, types.MappingProxyType) or not hasattr(function, "dispatch"):
+            return {}
+        named = {f"for {_type_name(kind)}": (kind, each) for kind, each in registry.items() if kind is not object}
+        self.grown |= bool(named)
+        return {name: self.digest(each, f"{path}[{_type_name(kind)}]") for name, (kind, each) in named.items()}
+
+    def _validation(self, function: types.FunctionType) -> dict[str, bytes]:
+        """What the types of its arguments do to what a model sends: validators, methods, what makes a default."""
+        if self.version == 1:
+            return {}
+        try:
+            hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+        except Exception:  # noqa: BLE001 - annotations are code, and one that cannot be read names no type
+            return {}
+        found = {name: self._of_type(kind, f"{function.__name__}({name})") for name, kind in hints.items()}
+        pieces = {f"type of {name}": digest for name, digest in found.items() if digest and name != "return"}
+        self.grown |= bool(pieces)
+        return pieces
+
+    def _of_type(self, kind: Any, path: str) -> bytes | None:
+        """What a type does besides what its schema says; None where it is all said there."""
+        if isinstance(kind, type) and typing.get_origin(kind) is None:
+            pieces = [self._behaviour(kind, path)] if id(kind) not in self._open else []
+            self._open.append(id(kind))
+            fields = getattr(kind, "__pydantic_fields__", {}) if _is_local_class(kind) else {}
+            pieces += [self._of_type(info.annotation, f"{path}.{name}") for name, info in fields.items()]
+            pieces += [self._of_metadata(info.metadata, f"{path}.{name}") for name, info in fields.items()]
+            self._open.pop()
+        else:
+            pieces = [self._of_type(inner, path) for inner in typing.get_args(kind) if inner is not kind]
+            pieces += [self._of_metadata(getattr(kind, "__metadata__", ()), path)]
+        kept = [piece for piece in pieces if piece]
+        return _sha("type", *kept) if kept else None
+
+    def _of_metadata(self, metadata: Iterable[Any], path: str) -> bytes | None:
+        """The functions among what a type is annotated with."""
+        held = [item for each in metadata for item in (each, *_attributes(each).values())]
+        called = [
+            self.digest(item, path) for item in held if _is_local_code(inspect.unwrap(item) if callable(item) else item)
+        ]
+        return _sha("metadata", *called) if called else None
+
+    def _with_behaviour(self, digest: bytes, value: Any, path: str) -> bytes:
+        """The content of a value, and what its class does where that is a local one with code of its own."""
+        kind = type(value)
+        if kind.__module__ == "builtins" or self.version == 1 or not _is_local_class(kind):
+            return digest
+        held = {} if _is_frame(value) else getattr(value, "__dict__", {})
+        does = self._behaviour(kind, path)
+        kept = [piece for name in sorted(held) for piece in (name.encode(), self.digest(held[name], f"{path}.{name}"))]
+        if isinstance(value, enum.Enum) or not kept:
+            return digest if does is None else _sha("of", digest, does)
+        return _sha("of", digest, does or b"", *kept)
+
+    def _behaviour(self, cls: type, path: str) -> bytes | None:
+        """What the local classes of a class say besides fields; None for a plain record."""
+        if id(cls) in self._open:
+            return None
+        self._open.append(id(cls))
+        pieces: list[bytes] = []
+        for each in filter(_is_local_class, cls.__mro__):
+            for name, member in sorted(vars(each).items()):
+                if _is_content(each, name, member) and name not in _fields_of(each):
+                    pieces += [name.encode(), self.digest(member, f"{path}.{name}")]
+            if _is_local_class(type(each)):
+                pieces.append(self.digest(type(each), path))
+        self._open.pop()
+        self.grown |= bool(pieces)
+        return _sha("behaviour", *pieces) if pieces else None
 
     def _builtin(self, value: types.BuiltinFunctionType, path: str) -> bytes:
         owner = value.__self__
@@ -265,6 +405,9 @@ class _Walk:
         members = {name: member for name, member in vars(cls).items() if _is_content(cls, name, member)}
         members |= {f"field {name}": settings for name, settings in _declared_fields(cls)}
         pieces = [self.digest(base, path) for base in cls.__bases__]
+        if self.version > 1 and _is_local_class(type(cls)):
+            self.grown = True
+            pieces.append(_sha("metaclass", self.digest(type(cls), path)))
         for name in sorted(members):
             pieces += [name.encode(), self.digest(members[name], f"{path}.{name}")]
         return _sha("class", cls.__name__.encode(), _annotations(cls).encode(), *pieces)
@@ -316,6 +459,10 @@ class _Walk:
         pieces = [self.digest(type(value), path)]
         for name in sorted(attributes):
             pieces += [name.encode(), self.digest(attributes[name], f"{path}.{name}" if path else name)]
+        plain = contents.plain(value)
+        if plain is not None:
+            self.grown = True
+            pieces += [b"is", plain]
         return _sha("instance", *pieces)
 
     def _foreign(self, value: Any, path: str) -> bytes:
@@ -323,11 +470,19 @@ class _Walk:
         if isinstance(value, random.Random) or type(value).__name__ in ("Generator", "RandomState"):
             return self._leave_out(value, path, "a random generator: it changes with every use")
         try:
-            return _sha("saved", self._named(type(value)), contents.pickled(value, self.seconds))
+            saved = contents.pickled(value, self.seconds, lambda code: self._code_within(code, path))
+            return _sha("saved", self._named(type(value)), saved)
         except contents.TooLarge:
             return self._leave_out(value, path, f"a {type(value).__qualname__} too large to hash")
         except Exception:  # noqa: BLE001 - saving runs the object's own code, and whatever it raises means the same
             return self._leave_out(value, path)
+
+    def _code_within(self, value: Any, path: str) -> bytes | None:
+        """The digest of code of the notebook in an object of a library, which saves it as a mere name."""
+        if self.version == 1 or not _is_local_code(value) or isinstance(value, types.ModuleType):
+            return None
+        self.grown = True
+        return self.digest(value, path)
 
 
 def _plain(value: list[Any] | tuple[Any, ...]) -> bytes | None:
@@ -367,7 +522,12 @@ def _version(module: str) -> bytes:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or top in _OURS:
         return b""
-    return str(getattr(sys.modules.get(top), "__version__", "")).encode()
+    if top in sys.modules:
+        return str(getattr(sys.modules[top], "__version__", "")).encode()
+    try:
+        return importlib.metadata.version(top).encode()
+    except importlib.metadata.PackageNotFoundError:
+        return b""
 
 
 def _stable_module(module: str) -> str:
@@ -414,6 +574,12 @@ def _is_content(cls: type, name: str, member: Any) -> bool:
     return not name.startswith(("__", "_abc_"))
 
 
+def _fields_of(cls: type) -> tuple[str, ...]:
+    """What a named tuple or a dataclass keeps of its fields, which its values have."""
+    named = vars(cls).get("_fields", ()) if issubclass(cls, tuple) else ()
+    return (*named, *(("_fields", "_field_defaults") if named else ()), *getattr(cls, "__dataclass_fields__", ()))
+
+
 def _declared_fields(cls: type) -> Iterator[tuple[str, object]]:
     """The defaults of dataclass and pydantic fields, and the members of an Enum in their order."""
     if dataclasses.is_dataclass(cls):
@@ -439,7 +605,33 @@ def _attributes(value: Any) -> dict[str, Any]:
     declared = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
     names = {name for slots in declared for name in ([slots] if isinstance(slots, str) else slots)}
     slotted = {name: getattr(value, name) for name in names - {"__dict__", "__weakref__"} if hasattr(value, name)}
-    return slotted | getattr(value, "__dict__", {})
+    held = getattr(value, "__dict__", {})
+    # What a cached property has cached is not part of the question.
+    cached = {name for name in held if isinstance(inspect.getattr_static(type(value), name, None), _CACHED)}
+    return slotted | {name: item for name, item in held.items() if name not in cached}
+
+
+def _put_there_by_a_front_end(name: str, value: Any) -> bool:
+    """Whether a notebook's name of Python's own stands for what IPython put there (its `open`, its `exit`)."""
+    if name not in _FRONT_END and not hasattr(builtins, name):
+        return False
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    hidden = getattr(shell, "user_ns_hidden", {})
+    owner = getattr(value, "__globals__", {}).get("__name__", "") or type(value).__module__
+    if isinstance(value, types.MethodType):
+        owner = type(value.__self__).__module__
+    return hidden.get(name) is value if name in hidden else name != "display" and owner.partition(".")[0] in _FRONT_ENDS
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "dtype") or hasattr(value, "dtypes")
+
+
+class _Every(frozenset[str]):
+    """All names but those that a module has for itself."""
+
+    def __contains__(self, name: object) -> bool:
+        return not str(name).startswith("__")
 
 
 def _is_typing(value: Any) -> bool:
