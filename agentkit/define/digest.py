@@ -16,13 +16,13 @@ import re
 import sys
 import types
 import typing
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.define import contents, modules
-from agentkit.define.source import Source, is_library, source_of
+from agentkit.define.source import Source, source_of
+from agentkit.inputs import is_library
 
 VERSION = 2
 _SECONDS = 0.25
@@ -40,6 +40,10 @@ _CACHED = functools.cached_property
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _GENERATED = ("<string>", "<attrs generated")
 _OURS = ("agentkit", "pydantic_ai")
+_READS_BY_ITSELF = frozenset(
+    "polars duckdb pyarrow h5py tables netCDF4 rasterio fiona datafusion deltalake lance cv2 lxml zarr".split()
+)
+"""Libraries that open files in a language of their own, where no audit event of Python tells of it."""
 _FRONT_ENDS = ("IPython", "ipykernel")
 _FRONT_END = frozenset({"display", "get_ipython", "exit", "quit"})
 """Names that a notebook has and plain Python may not; what they stand for elsewhere is not part of the tool."""
@@ -52,7 +56,8 @@ class ToolDigest:
     `unhashed` names the values it could not take in and why; `assigns` the globals the tool assigns; `reads` what it
     reads by name, each with a digest of its own, so that a change can be named. `older` is the digest that a version of
     agentkit before this one gave the very same tool, where it was another one. `files` are those behind the connections
-    and open files that it reads.
+    that it reads. `values` are the digests of all it reads at any depth, each by the names that lead there, with the
+    value itself in a list where it is data.
     """
 
     digest: bytes
@@ -61,29 +66,30 @@ class ToolDigest:
     reads: dict[str, str]
     older: ToolDigest | None = None
     files: tuple[str, ...] = ()
+    values: dict[str, tuple[str, list[Any] | None]] = field(default_factory=dict)
 
 
-def tool_digest(
-    function: Callable[..., Any], *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS
-) -> ToolDigest:
+def tool_digest(function: Callable[..., Any], *, seconds: float = _SECONDS) -> ToolDigest:
     """The digest of what `function` computes with.
 
-    `memo` remembers large arrays and frames by identity, for as long as they live: give one for the length of a run.
-    `seconds` bounds the hashing of each value: of a larger one the shape and a spread sample are hashed, and it is
-    named in `unhashed`.
+    Arrays, frames, and lists and dicts of numbers and texts are hashed whole. `seconds` bounds the hashing of what
+    else a container holds, and of what can only be saved: of a larger one a spread sample is hashed, or its kind, and
+    it is named in `unhashed`.
     """
-    walk = _Walk(memo=memo, seconds=seconds)
+    walk = _Walk(seconds=seconds)
     digest = walk.digest(function, "")
     older = None
     if walk.moved and not walk.grown:
-        before = _Walk(memo=memo, seconds=seconds, version=1)
+        before = _Walk(seconds=seconds, version=1)
         older = ToolDigest(before.digest(function, ""), (), (), before.reads)
-    return ToolDigest(digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads, older, tuple(walk.files))
+    return ToolDigest(
+        digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads, older, tuple(walk.files), walk.values
+    )
 
 
-def value_digest(value: object, *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS) -> bytes:
+def value_digest(value: object, *, seconds: float = _SECONDS) -> bytes:
     """The digest of one value, such as the dependencies of a run."""
-    return _Walk(memo=memo, seconds=seconds).digest(value, "")
+    return _Walk(seconds=seconds).digest(value, "")
 
 
 def _sha(tag: str, *pieces: bytes) -> bytes:
@@ -101,7 +107,6 @@ class _Walk:
     `grown` that it would have left some of it out.
     """
 
-    memo: dict[int, bytes] | None
     seconds: float
     version: int = VERSION
     moved: bool = False
@@ -110,6 +115,7 @@ class _Walk:
     assigns: dict[str, None] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
     files: dict[str, None] = field(default_factory=dict)
+    values: dict[str, tuple[str, list[Any] | None]] = field(default_factory=dict)
     _open: list[int] = field(default_factory=list)
     _cells: float = 0.0
 
@@ -126,7 +132,7 @@ class _Walk:
             return self._leave_out(value, path, f"nested more than {_DEPTH} deep")
         self._open.append(id(value))
         try:
-            known = self._known_data(value, path)
+            known = contents.data(value, lambda cells: self.digest(cells, path))
             return self._structured(value, path) if known is None else self._with_behaviour(known, value, path)
         finally:
             self._open.pop()
@@ -136,20 +142,7 @@ class _Walk:
         self.unhashed[f"{path or 'it'} ({reason or kind})"] = None
         return _sha("unhashed", kind.encode())
 
-    def _known_data(self, value: Any, path: str) -> bytes | None:
-        if self.memo is not None and id(value) in self.memo:
-            return self.memo[id(value)]
-        found = contents.data(value, self.seconds, lambda cells: self.digest(cells, path))
-        if found is None:
-            return None
-        digest, whole = found
-        if not whole:
-            self._leave_out(value, path, "large: only its shape and a sample are hashed")
-        elif self.memo is not None:
-            _remember(self.memo, value, digest)
-        return digest
-
-    def _structured(self, value: Any, path: str) -> bytes:  # noqa: C901 - one case for each kind of value
+    def _structured(self, value: Any, path: str) -> bytes:
         match value:
             case types.FunctionType():
                 return self._function(value, path)
@@ -192,16 +185,16 @@ class _Walk:
         match value:
             case list() | tuple() if (plain := _plain(value)) is not None:
                 # The same for a million numbers in a tenth of the time.
-                return _sha(f"plain {kind}", plain) if len(value) <= self._plain_limit else self._sampled(value, path)
+                return _sha(f"plain {kind}", plain) if len(value) <= self._plain_limit else self._large(value, path)
             case dict() | types.MappingProxyType() | collections.ChainMap():
                 if not self._affordable(len(value)):
-                    return self._sampled(value, path)
+                    return self._large(value, path)
                 factory = getattr(value, "default_factory", None)
                 items = (piece for key, item in value.items() for piece in self._item(key, item, path))
                 return _sha(f"mapping {kind}", self.digest(factory, path), *items)
             case list() | tuple() | collections.deque():
                 if not self._affordable(len(value)):
-                    return self._sampled(value, path)
+                    return self._large(value, path)
                 return _sha(f"sequence {kind}", *(self.digest(item, f"{path}[{i}]") for i, item in enumerate(value)))
             case set() | frozenset():
                 if not self._affordable(len(value)):
@@ -221,8 +214,11 @@ class _Walk:
         self._cells += cells
         return self._cells <= self.seconds * contents.CELLS_PER_SECOND / 12
 
-    def _sampled(self, value: Any, path: str) -> bytes:
+    def _large(self, value: Any, path: str) -> bytes:
         self._cells -= len(value)
+        whole = contents.tree(value) if type(value) in (list, tuple, dict) else None
+        if whole is not None:
+            return whole
         rows = list(value.items() if isinstance(value, Mapping) else value)
         sample = rows[:: max(1, len(rows) // 1_000)] + rows[-1:]
         self._leave_out(value, path, "large: only its length and a sample are hashed")
@@ -238,6 +234,7 @@ class _Walk:
             self.unhashed[f"{path or function.__name__} ({source.note})"] = None
         for name in source.assigns:
             self.assigns[name] = None
+        self.values[path or "the code"] = (source.digest.hex(), None)
         pieces = {f"={name}": value for name, value in self._defaults(function, path)}
         pieces |= {name: self._read(function, source, name, path) for name in source.reads}
         pieces |= {f"import {name}": self._imported(function, source, name, path) for name in source.imports}
@@ -271,9 +268,10 @@ class _Walk:
             return self._leave_out(value, label, "changed by the tool itself")
         if isinstance(value, types.ModuleType):
             return self._module(value, label, _Every() if name in source.searched else source.attributes)
-        if name in source.changed:
-            return self._unchanged(value, source, name, label)
-        return self.digest(value, label)
+        digest = self._unchanged(value, source, name, label) if name in source.changed else self.digest(value, label)
+        if not isinstance(value, types.FunctionType):
+            self.values[label] = (digest.hex(), None if isinstance(value, type) else [value])
+        return digest
 
     def _imported(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
         """A module imported inside the function: a local one by its file, whether or not it was imported yet."""
@@ -281,12 +279,13 @@ class _Walk:
             module = sys.modules.get(name)
             return _sha("import", name.encode()) if module is None else self._module(module, path, source.attributes)
         label = f"{path} → {name}" if path else name
-        found = modules.local(name, function.__globals__.get("__package__"))
+        found = modules.local(name, function.__globals__.get("__package__"), source.attributes)
         loaded = sys.modules.get(name)
         if found is None:
             self.moved |= loaded is None
             if loaded is not None:
                 return self._module(loaded, path, source.attributes)
+            self._see(name)
             known = modules.exists(name)
             return _sha("module", name.encode(), _version(name)) if known else _sha("import", name.encode())
         self.moved |= loaded is not None
@@ -297,9 +296,18 @@ class _Walk:
         for each, text in found.texts.items():
             module = sys.modules.get(each)
             if module is not None and not modules.is_as_written(module, text):
-                self.unhashed[f"{label} ({each} is not what its file says: reload it)"] = None
+                self.unhashed[
+                    f"{label} ({each} was edited since it was imported, or is not what its file says: reload it)"
+                ] = None
                 pieces += [each.encode(), self._module(module, label)]
-        return _sha("local import", *pieces)
+        digest = _sha("local import", *pieces)
+        self.values[label] = (digest.hex(), None)
+        return digest
+
+    def _see(self, module: str) -> None:
+        """Name a library that reads files without Python's knowing."""
+        if module.partition(".")[0] in _READS_BY_ITSELF:
+            self.unhashed[f"what it reads through {module.partition('.')[0]}"] = None
 
     def _blind(self, by: str, path: str) -> None:
         self.unhashed[f"what {path or 'it'} reads through {by}"] = None
@@ -324,6 +332,7 @@ class _Walk:
         found = {name: self._of_type(kind, f"{function.__name__}({name})") for name, kind in hints.items()}
         pieces = {f"type of {name}": digest for name, digest in found.items() if digest and name != "return"}
         self.grown |= bool(pieces)
+        self.values |= {name: (digest.hex(), None) for name, digest in pieces.items()}
         return pieces
 
     def _of_type(self, kind: Any, path: str) -> bytes | None:
@@ -386,6 +395,7 @@ class _Walk:
     def _module(self, module: types.ModuleType, path: str, used: frozenset[str] | None = None) -> bytes:
         """Of a module beside the notebook what is used of it: the objects themselves, for its file may be newer."""
         if not _is_local_code(module):
+            self._see(module.__name__)
             return _sha("module", module.__name__.encode(), _version(module.__name__))
         if id(module) in self._open:
             return _sha("module", module.__name__.encode())
@@ -414,6 +424,8 @@ class _Walk:
 
     def _named(self, value: Any) -> bytes:
         """By module, name and version: code that is installed."""
+        if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+            self._see(value.__module__ or "")
         module = _stable_module(getattr(value, "__module__", None) or "")
         name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
         return _sha("named", f"{module}.{name}".encode(), _version(module))
@@ -467,6 +479,11 @@ class _Walk:
 
     def _foreign(self, value: Any, path: str) -> bytes:
         """An object of a library: a fitted model, a frame of another kind; or a connection, which has no content."""
+        file = _file_behind(value)
+        if file is not None and self.version > 1:
+            # Whether it was read and how it stood then is kept with the step.
+            self.files[file] = None
+            return _sha("unhashed", f"{type(value).__module__}.{type(value).__qualname__}".encode())
         if isinstance(value, random.Random) or type(value).__name__ in ("Generator", "RandomState"):
             return self._leave_out(value, path, "a random generator: it changes with every use")
         try:
@@ -494,14 +511,6 @@ def _plain(value: list[Any] | tuple[Any, ...]) -> bytes | None:
     except ValueError:
         # Beyond 4,300 digits `repr` of an int raises.
         return None
-
-
-def _remember(memo: dict[int, bytes], value: object, digest: bytes) -> None:
-    try:
-        weakref.finalize(value, memo.pop, id(value), None).atexit = False
-    except TypeError:
-        return
-    memo[id(value)] = digest
 
 
 def lookup(function: types.FunctionType, name: str) -> tuple[bool, Any]:
@@ -621,6 +630,21 @@ def _put_there_by_a_front_end(name: str, value: Any) -> bool:
     if isinstance(value, types.MethodType):
         owner = type(value.__self__).__module__
     return hidden.get(name) is value if name in hidden else name != "display" and owner.partition(".")[0] in _FRONT_ENDS
+
+
+def _file_behind(value: Any) -> str | None:
+    """The database file that a connection reads, which is one for each of its sessions."""
+    kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    if kind == "sqlite3.Connection":
+        try:
+            found = [file for _, name, file in value.execute("PRAGMA database_list") if name == "main"]
+        except Exception:  # noqa: BLE001 - it is closed, or of another thread: nobody can say what it reads
+            return None
+        return found[0] or None if found else None
+    if kind == "sqlalchemy.Engine" and value.dialect.name in ("sqlite", "duckdb"):
+        name = value.url.database
+        return name if name and name != ":memory:" else None
+    return None
 
 
 def _is_frame(value: Any) -> bool:

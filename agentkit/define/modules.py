@@ -7,11 +7,12 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import NamedTuple
 
-from agentkit.define.source import Text, is_current, is_library, text_of
+from agentkit.define.source import Text, is_current, text_of
+from agentkit.inputs import is_library
 
 
 class Local(NamedTuple):
@@ -39,13 +40,16 @@ def exists(name: str) -> bool:
     return name in sys.modules or _spec(name) is not None
 
 
-def local(name: str, package: str | None = None) -> Local | None:
-    """The module `name` if it is local code, whether or not it was imported yet; None if it is not."""
+def local(name: str, package: str | None = None, members: Iterable[str] = ()) -> Local | None:
+    """The module `name` if it is local code, whether or not it was imported yet; None if it is not.
+
+    `members` are what is taken from it, which may be modules of a package.
+    """
     top = full_name(name, package)
     if top is None or (_file(top) is None and _folders(top) is None):
         return None
     texts: dict[str, Text] = {}
-    wanted = [top]
+    wanted = [top, *(f"{top}.{member}" for member in members if _folders(top))]
     while wanted:
         here = wanted.pop()
         file = _file(here)

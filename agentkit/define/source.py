@@ -8,14 +8,12 @@ import hashlib
 import inspect
 import linecache
 import os
-import site
-import sysconfig
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -452,24 +450,3 @@ def _look_up(owner: ast.expr, key: ast.expr, found: Lookups) -> None:
 def _texts(key: ast.expr) -> set[str]:
     """The text that a key is, if it is one."""
     return {key.value} if isinstance(key, ast.Constant) and isinstance(key.value, str) else set()
-
-
-# -- whose code it is
-
-
-@cache
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    # Our own package, wherever it was installed from.
-    folders.add(str(Path(__file__).resolve().parent.parent))
-    return tuple(os.path.join(os.path.realpath(folder), "") for folder in sorted(folders))
-
-
-@lru_cache(maxsize=4096)
-def is_library(filename: str) -> bool:
-    """Whether a file belongs to an installed package or to Python: its version stands for its content."""
-    if filename.startswith("<frozen"):
-        return True
-    return os.path.realpath(filename).startswith(_library_folders())

@@ -82,7 +82,8 @@ class Intent:
 class Outcome:
     """How a live step ended. `key` re-keys the row when another member of a fallback chain answered.
 
-    `paid_twice` corrects what was assumed when the step was begun again; None leaves it.
+    `paid_twice` corrects what was assumed when the step was begun again; None leaves it. `evidence` says what the step
+    read from outside, `wrote` names the files it wrote.
     """
 
     step: int
@@ -98,6 +99,8 @@ class Outcome:
     node: Node | None = None
     use: Use | None = None
     paid_twice: bool | None = None
+    evidence: bytes | None = None
+    wrote: tuple[str, ...] = ()
 
     def of(self, row: Row) -> Row:
         """The row it ends, as a person is told of it."""

@@ -49,7 +49,10 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 """
 
 
-_ADDED: Final[dict[str, str]] = {}
+_ADDED: Final[dict[str, str]] = {
+    "input": "CREATE TABLE input (step INTEGER PRIMARY KEY, body BLOB NOT NULL, sum BLOB NOT NULL)",
+    "output": "CREATE TABLE output (path TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (path, step)) WITHOUT ROWID",
+}
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 
 They stand beside the old tables, so an old journal is brought up to date without rewriting a row.

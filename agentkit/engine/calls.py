@@ -44,6 +44,7 @@ from agentkit.durable.keys import model_key, operation_key, tool_key
 from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
+from agentkit.engine.evidence import watched
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
@@ -301,20 +302,21 @@ def tool_call(
 
     `name` is what it is called here; `place` keeps apart what is asked in different cells.
     """
-    digest = _digest(function, frame.digests)
+    digest = _digest(function)
     shared = declared.share is not None
-    key = tool_key(
+    keyed = partial(
+        tool_key,
         name=identity,
         args=args,
-        digest=digest.digest,
         history=None if shared else history,
         call=None if shared else place,
         deps=deps,
-        reads=digest.reads,
         memo=frame.memo,
     )
-    return Call(
-        key=key,
+    older = digest.older
+    call = Call(
+        key=keyed(digest=digest.digest, reads=digest.reads),
+        alternatives=() if older is None else (keyed(digest=older.digest, reads=older.reads).key,),
         kind="tool",
         name=name,
         effects=declared.effects,
@@ -333,10 +335,11 @@ def tool_call(
         outer=function is not None and performs_more(function),
         about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
+    return call if function is None or call.outer else watched(call, frame, declared, digest)
 
 
-def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(stood_for(function), memo=memo)
+def _digest(function: Callable[..., Any] | None) -> ToolDigest:
+    return _FOREIGN if function is None else tool_digest(stood_for(function))
 
 
 def _control(payload: Any) -> str | None:

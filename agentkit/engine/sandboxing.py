@@ -290,9 +290,7 @@ class _Performance:
 
     def _step(self, frame: AgentRunFrame) -> Call:
         script = self._script
-        code = {
-            name: tool_digest(tool.function, memo=frame.digests).digest.hex() for name, tool in script.tools.items()
-        }
+        code = {name: tool_digest(tool.function).digest.hex() for name, tool in script.tools.items()}
         key = tool_key(
             name=NAME,
             args={

@@ -41,7 +41,7 @@ from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel, wording
 from agentkit.observe.trace import Trace
-from agentkit.observe.why import diverged, explain
+from agentkit.observe.why import diverged, summarize
 from agentkit.observe.wording import needs_a_person
 
 
@@ -247,7 +247,7 @@ def why(desk: Desk, line: Line) -> Reply:
     if _is_new(desk, line):
         return _said(_NOTHING)
     run = _run_id(desk, line)
-    reasons = [str(reason) for reason in explain(desk.session.store, run)]
+    reasons = summarize(desk.session.store, run)
     record = desk.session.store.run(run)
     if record is not None and record.walked:
         reasons.append(f"run {run} was walked step by step, though it is on record: {record.walked}")

@@ -1,6 +1,7 @@
-"""What a tool reaches, one line each: the program before an edit, after it, and what `why` must name.
+"""What a tool reaches and reads, one line each: a program, what is edited in it or beside it, what `why` must name.
 
-A program defines `tool`. Files stand beside it: where a case has some, `{}` in texts is the name of its own module.
+A program defines `tool`. Files stand beside it; `M` and `M2` in names and texts stand for names of the case's own.
+`M.sql` is run as a new database `M.db`, and `M.env` holds the variable `M`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def _case(name: str, program: str, old: str, new: str, names: str = "", **files:
         old=old,
         new=new,
         names=names,
-        files={name if name.endswith(".py") else f"{name}.py": text for name, text in files.items()},
+        files={name if "." in name else f"{name}.py": text for name, text in files.items()},
     )
 
 
@@ -111,4 +112,41 @@ CODE = [
           "def tool(x: X | None = None) -> int: return 0", "return 1", "return 2", "type of x"),
     _case("a name that a local one shadows", "rows = [1]\ndef tool() -> int:\n  def other():\n    rows = []\n    rows.append(1)\n    return rows\n"
           "  other()\n  return len(rows)", "rows = [1]", "rows = [1, 2]", "rows"),
+]  # fmt: skip
+
+_CSV = {"M.csv": "a,b\n1,2\n"}
+_SQL = {"M.sql": "create table t (n); insert into t values (1);"}
+
+OUTSIDE = [
+    _case("open", "def tool() -> str:\n  with open('M.csv') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
+    _case("open of another length", "def tool() -> str:\n  with open('M.csv') as f: return f.read()", "1,2", "1,22", ".csv", **_CSV),
+    _case("open in a function it calls", "def g():\n  with open('M.csv') as f: return f.read()\ndef tool() -> str: return g()", "1,2", "1,3",
+          ".csv", **_CSV),
+    _case("Path.read_text", "from pathlib import Path\ndef tool() -> str: return Path('M.csv').read_text()", "1,2", "1,3", ".csv", **_CSV),
+    _case("os.open", "import os\ndef tool() -> str:\n  f = os.open('M.csv', os.O_RDONLY)\n  try: return os.read(f, 99).decode()\n"
+          "  finally: os.close(f)", "1,2", "1,3", ".csv", **_CSV),
+    _case("pandas.read_csv", "import pandas\ndef tool() -> int: return int(pandas.read_csv('M.csv').b.sum())", "1,2", "1,3", ".csv", **_CSV),
+    _case("numpy.loadtxt", "import numpy\ndef tool() -> float: return float(numpy.loadtxt('M.csv', delimiter=',', skiprows=1).sum())",
+          "1,2", "1,3", ".csv", **_CSV),
+    _case("json.load", "import json\ndef tool() -> int:\n  with open('M.json') as f: return json.load(f)['k']", "1", "2", ".json",
+          **{"M.json": '{"k": 1}'}),
+    _case("an async tool", "async def tool() -> str:\n  with open('M.csv') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
+    _case("asyncio.to_thread", "import asyncio, pathlib\nasync def tool() -> str:\n"
+          "  return await asyncio.to_thread(pathlib.Path('M.csv').read_text)", "1,2", "1,3", ".csv", **_CSV),
+    _case("a thread of the tool", "import threading\ndef tool() -> str:\n  found = []\n  def read():\n    with open('M.csv') as f: found.append(f.read())\n"
+          "  t = threading.Thread(target=read)\n  t.start()\n  t.join()\n  return found[0]", "1,2", "1,3", ".csv", **_CSV),
+    _case("a pool of the tool", "from concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\ndef tool() -> str:\n"
+          "  with ThreadPoolExecutor(2) as pool: return list(pool.map(Path.read_text, [Path('M.csv')]))[0]", "1,2", "1,3", ".csv", **_CSV),
+    _case("sqlite3 in the body", "import sqlite3\ndef tool() -> int:\n  db = sqlite3.connect('M.db')\n  try: return db.execute('select n from t').fetchone()[0]\n"
+          "  finally: db.close()", "(1)", "(2)", ".db", **_SQL),
+    _case("a sqlite3 connection", "import sqlite3\ndb = sqlite3.connect('M.db', check_same_thread=False)\n"
+          "def tool() -> int: return db.execute('select n from t').fetchone()[0]", "(1)", "(2)", ".db", **_SQL),
+    _case("os.environ", "import os\ndef tool() -> str: return os.environ['M']", "north", "south", "env:", **{"M.env": "north"}),
+    _case("os.getenv", "import os\ndef tool() -> str: return os.getenv('M', '')", "north", "south", "env:", **{"M.env": "north"}),
+    _case("declared files", "import agentkit, subprocess\n@agentkit.tool(effects='none', reads='M*.csv')\ndef tool() -> str:\n"
+          "  return subprocess.run(['cat', 'M.csv'], capture_output=True, text=True).stdout", "1,2", "1,3", ".csv", **_CSV),
+    _case("a declared variable", "import agentkit, subprocess\n@agentkit.tool(effects='none', reads=['env:M'])\ndef tool() -> str:\n"
+          "  return subprocess.run(['printenv', 'M'], capture_output=True, text=True).stdout", "north", "south", "env:", **{"M.env": "north"}),
+    _case("a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> str:\n"
+          "  with open('M.csv') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
 ]  # fmt: skip

@@ -61,6 +61,7 @@ async def perform(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
+    os.environ |= {file.stem: file.read_text() for file in place.glob("*.env")}
     os.chdir(place)
     sys.path.insert(0, str(place))
     print(json.dumps(asyncio.run(perform(place))))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.cases.staleness.cases import CODE, Case
+from tests.cases.staleness.cases import CODE, OUTSIDE, Case
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("program.py")
+CASES = [*CODE, *OUTSIDE]
 
 
 class Told(NamedTuple):
@@ -40,9 +43,17 @@ def write(folder: Path, cases: Sequence[Case], *, edited: bool) -> None:
             file.parent.mkdir(exist_ok=True)
             if not file.exists() or file.read_text() != filled(text):
                 file.write_text(filled(text))
+                if file.suffix == ".sql":
+                    make_database(file.with_suffix(".db"), filled(text))
         programs[case.name] = filled(case.program)
         assert not edited or case.old in case.program + "".join(case.files.values()), case.name
     (folder / "cases.json").write_text(json.dumps(programs))
+
+
+def make_database(file: Path, script: str) -> None:
+    file.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(script)
 
 
 def run(folder: Path) -> dict[str, Any]:
@@ -58,14 +69,14 @@ def run(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     folder = tmp_path_factory.mktemp("staleness")
-    write(folder, CODE, edited=False)
+    write(folder, CASES, edited=False)
     recorded, again = run(folder), run(folder)
-    write(folder, CODE, edited=True)
+    write(folder, CASES, edited=True)
     return Told(recorded, again, run(folder))
 
 
-@pytest.mark.parametrize("case", CODE, ids=lambda case: case.name)
-def test_what_a_tool_reaches_is_followed(told: Told, case: Case) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_a_tool_reaches_and_reads_is_followed(told: Told, case: Case) -> None:
     first, second = told.recorded[case.name]
     assert "tool" in first["live"]
     assert second["live"] == []
@@ -73,4 +84,5 @@ def test_what_a_tool_reaches_is_followed(told: Told, case: Case) -> None:
     edited, replayed = told.edited[case.name]
     assert "tool" in edited["live"]
     assert replayed["live"] == []
-    assert any("tool" in line and case.names in line for line in edited["why"]), edited["why"]
+    named = case.names.replace("M", f"m_{CASES.index(case)}")
+    assert any("tool" in line and named in line for line in edited["why"]), edited["why"]
