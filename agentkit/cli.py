@@ -292,6 +292,8 @@ def _ls(options: Namespace) -> int:
     with _opened(options) as store:
         runs = store.runs(agent=options.agent, label=options.label, limit=options.limit)
         print(_columns(("run", "began", "took", "agent", "status", "notebook", "prompt"), map(_run_row, runs)))
+        if len(runs) < (count := store.count(agent=options.agent, label=options.label)):
+            print(f"the newest {len(runs):,} of {count:,} runs: -n {count} lists all")
         doubtful = store.in_doubt()
     for row in doubtful:
         print(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
@@ -348,7 +350,7 @@ def _pretty(body: bytes | None) -> str:
 def _verify(options: Namespace) -> int:
     with _opened(options) as store:
         problems = store.verify()
-        runs = len(store.runs(limit=_MANY))
+        runs = store.count()
         path = store.path
     for problem in problems:
         print(problem)

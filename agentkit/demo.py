@@ -16,9 +16,10 @@ from genai_prices import calc_price
 from nbclient import NotebookClient
 
 from agentkit.durable.store import Store
+from agentkit.durable.totals import Totals
 from agentkit.events import Run
 from agentkit.observe import wording
-from agentkit.observe.trace import RunNode, Totals, Trace
+from agentkit.observe.trace import RunNode, Trace
 
 NOTEBOOK = "01_first_agent.ipynb"
 LIST_PRICE_OF = ("openai", "gpt-5")
@@ -112,17 +113,17 @@ def _rows(each: Pass) -> Iterator[tuple[str, ...]]:
     for node in each.trace.roots:
         seconds = max(0.0, (node.run.ended or node.run.started) - node.run.started)
         prompt = wording.clean(node.run.prompt, 44)
-        yield "", wording.clean(node.run.agent, 16), prompt, *_figures(node.totals, Trace(roots=(node,)), seconds)
+        yield "", wording.clean(node.run.agent, 16), prompt, *_figures(node.totals, seconds)
     yield (
         each.name,
         "",
         f"the whole notebook, {each.seconds:.1f} s",
-        *_figures(each.totals, each.trace, each.trace.seconds(0.0)),
+        *_figures(each.totals, each.trace.seconds(0.0)),
     )
 
 
-def _figures(totals: Totals, trace: Trace, seconds: float) -> tuple[str, ...]:
-    spent = wording.spent_said(totals, offline=wording.is_offline(trace))
+def _figures(totals: Totals, seconds: float) -> tuple[str, ...]:
+    spent = wording.spent_said(totals)
     return (
         f"{totals.steps:,}",
         f"{totals.live:,}",

@@ -175,6 +175,16 @@ class ChildFailed(AgentKitError):
     """The process of an isolated call ended without a result; the message says what was asked and used."""
 
 
+class ServerUnreachable(AgentKitError):
+    """An MCP server could not be reached, and what the run needs of it is not on record."""
+
+    def __init__(self, server: str, why: str) -> None:
+        self.server = server
+        super().__init__(
+            f"MCP server {server} cannot be reached: {why}; see that it runs there, or build the agent without it"
+        )
+
+
 class Stopped(AgentKitError):
     """A run ended before its result; nothing recorded is lost and re-running continues."""
 

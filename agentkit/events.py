@@ -17,16 +17,26 @@ Scope: TypeAlias = Literal["project", "user", "shared"]
 StepStatus: TypeAlias = Literal["started", "done", "failed", "cancelled"]
 """`started` has an intent and no recorded end: running, or in doubt when its owner is dead."""
 
-RunStatus: TypeAlias = Literal["running", "done", "failed", "stopped"]
+RunStatus: TypeAlias = Literal["running", "done", "truncated", "filtered", "failed", "stopped"]
+"""`truncated` and `filtered` have an answer that is not whole: its tokens ended, or a content filter ended it."""
+
+FINISHED: frozenset[RunStatus] = frozenset({"done", "truncated", "filtered"})
+"""The statuses of a run that has an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens and money of one model request. `cost` is in USD; None means no price is known (never shown as 0)."""
+    """Tokens and money of one model request. `cost` is in USD; None means no price is known (never shown as 0).
+
+    `estimated`: the server did not say how many tokens it counted, so what was set aside for the request counts.
+    `list_price`: it was asked in a service tier whose price is not known, so `cost` is the standard one.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
+    estimated: bool = False
+    list_price: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -265,7 +265,7 @@ def _install() -> None:
             _hears = True
             sys.addaudithook(_hear)
             if sys.version_info < (3, 12):
-                threading.Thread.start = _started(threading.Thread.start)  # type: ignore[method-assign]
+                threading.Thread.start = _started(threading.Thread.start)  # type: ignore[assignment,method-assign]
             # The object that everybody holds stays; reading from it is told.
             os.environ.__class__ = _Environment
 

@@ -16,6 +16,7 @@ delay, `GET /_ledger` gives every request with its times, `POST /_reset` forgets
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
 import socket
@@ -31,9 +32,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from tests.wire import Answer, Asking, Protocol, parse, stream, whole
+from tests.wire import Answer, Asking, Left, Protocol, parse, stream, whole
 
 Cut = Literal["before", "middle"]
+Packing = Literal["gzip", "chunked", "events"]
 Plan = Callable[[Asking], Answer]
 
 
@@ -43,7 +45,8 @@ class Fault:
 
     `status` other than 200 is answered with an error body, its `code` and `headers`; `cut` closes the connection before
     the answer or in its middle; `delay` waits before the first byte, `slow` before every streamed piece, `first`
-    between the head and the first piece, in seconds; `finish` is the reason the answer says it ended for.
+    between the head and the first piece, in seconds; `finish` is the reason the answer says it ended for, and `without`
+    is what it leaves out. An error body is sent `packed` in each of these ways: `gzip`, `chunked`, as `events`.
     """
 
     match: str = ""
@@ -55,6 +58,8 @@ class Fault:
     first: float = 0.0
     code: str = ""
     finish: str = ""
+    packed: tuple[Packing, ...] = ()
+    without: tuple[Left, ...] = ()
 
 
 OVERFLOW = Fault(status=400, code="context_length_exceeded")
@@ -314,7 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up()
         elif fault.status != 200:
             said = {"message": f"scripted {fault.status}", **({"code": fault.code} if fault.code else {})}
-            self._json(fault.status, {"error": said}, fault.headers)
+            self._complain(fault, json.dumps({"error": said}).encode())
         elif json.loads(raw).get("background"):
             self._begin(asking, entry, fault)
         else:
@@ -334,12 +339,12 @@ class _Handler(BaseHTTPRequestHandler):
         if asking.stream:
             self._head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked", **headers}, entry)
             time.sleep(fault.first)
-            events = (event.encode() for event in stream(protocol, asking, answer, name=str(entry.n)))
+            spoken = stream(protocol, asking, answer, name=str(entry.n), finish=fault.finish, without=fault.without)
+            events = (event.encode() for event in spoken)
             self._pieces([f"{len(data):x}\r\n".encode() + data + b"\r\n" for data in events], entry, fault)
             return
-        body = json.dumps(whole(protocol, asking, answer, name=str(entry.n))).encode()
-        if fault.finish:
-            body = body.replace(b'"finish_reason": "stop"', f'"finish_reason": "{fault.finish}"'.encode())
+        said = whole(protocol, asking, answer, name=str(entry.n), finish=fault.finish, without=fault.without)
+        body = json.dumps(said).encode()
         self._head(200, {"content-type": "application/json", "content-length": str(len(body)), **headers}, entry)
         self._pieces([body[: len(body) // 2], body[len(body) // 2 :]], entry, fault)
 
@@ -371,6 +376,22 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(value).encode()
         shape = {"content-type": "application/json", "content-length": str(len(body))}
         self._head(status, {**shape, **(headers or {})})
+        self.wfile.write(body)
+
+    def _complain(self, fault: Fault, body: bytes) -> None:
+        shape = {"content-type": "text/event-stream" if "events" in fault.packed else "application/json"}
+        if "events" in fault.packed:
+            body = b"data: " + body + b"\n\n"
+        if "gzip" in fault.packed:
+            body = gzip.compress(body)
+            shape["content-encoding"] = "gzip"
+        if "chunked" in fault.packed:
+            halves = (body[: len(body) // 2], body[len(body) // 2 :])
+            body = b"".join(b"%x\r\n%b\r\n" % (len(half), half) for half in halves) + b"0\r\n\r\n"
+            shape["transfer-encoding"] = "chunked"
+        else:
+            shape["content-length"] = str(len(body))
+        self._head(fault.status, {**shape, **fault.headers})
         self.wfile.write(body)
 
     def _hang_up(self) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Protocol = Literal["chat", "responses"]
+Left = Literal["finish", "usage", "done"]
+"""What a stream may leave out: why it ended, its counts, its last event."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,42 @@ def _responses_messages(body: dict[str, Any]) -> Iterator[Said]:
                 yield Said("tool", _text(item["output"]))
 
 
-def whole(protocol: Protocol, asking: Asking, answer: Answer, *, name: str) -> dict[str, Any]:
-    """The reply as one JSON body; `name` is unique for the request and becomes its ids."""
-    return _chat(asking, answer, name=name) if protocol == "chat" else _responses(asking, answer, name=name)
+def whole(
+    protocol: Protocol, asking: Asking, answer: Answer, *, name: str, finish: str = "", without: Collection[Left] = ()
+) -> dict[str, Any]:
+    """The reply as one JSON body; `name` is unique for the request and becomes its ids.
+
+    `finish` is why it ended, where that is not the end of the answer; `refusal` makes the text a refusal.
+    """
+    if protocol == "responses":
+        reply = _responses(asking, answer, name=name, finish=finish)
+    else:
+        reply = _chat(asking, answer, name=name, finish=finish)
+        if "finish" in without:
+            reply["choices"][0]["finish_reason"] = None
+    if "usage" in without:
+        del reply["usage"]
+    return reply
 
 
-def stream(protocol: Protocol, asking: Asking, answer: Answer, *, name: str) -> Iterator[str]:
+def stream(
+    protocol: Protocol, asking: Asking, answer: Answer, *, name: str, finish: str = "", without: Collection[Left] = ()
+) -> Iterator[str]:
     """The reply as server-sent events."""
     if protocol == "chat":
-        yield from (f"data: {json.dumps(chunk)}\n\n" for chunk in _chat_chunks(asking, answer, name=name))
-        yield "data: [DONE]\n\n"
+        for chunk in _chat_chunks(asking, answer, name=name, finish=finish):
+            if "finish" in without and chunk["choices"] and chunk["choices"][0]["finish_reason"]:
+                continue
+            if "usage" not in without or "usage" not in chunk:
+                yield f"data: {json.dumps(chunk)}\n\n"
+        if "done" not in without:
+            yield "data: [DONE]\n\n"
         return
-    for place, event in enumerate(_responses_events(asking, answer, name=name)):
+    for place, event in enumerate(_responses_events(asking, answer, name=name, finish=finish)):
+        if "done" in without and event["type"] in ("response.completed", "response.incomplete"):
+            continue
+        if "usage" in without and "response" in event:
+            event["response"].pop("usage")
         yield f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': place})}\n\n"
 
 
@@ -142,11 +168,12 @@ def _chat_calls(answer: Answer, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _chat(asking: Asking, answer: Answer, *, name: str) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+def _chat(asking: Asking, answer: Answer, *, name: str, finish: str) -> dict[str, Any]:
+    said = "refusal" if finish == "refusal" else "content"
+    message: dict[str, Any] = {"role": "assistant", "content": None, said: answer.text or None}
     if answer.calls:
         message["tool_calls"] = _chat_calls(answer, name)
-    reason = "tool_calls" if answer.calls else "stop"
+    reason = _reason(answer, finish)
     return {
         "id": f"chatcmpl-{name}",
         "object": "chat.completion",
@@ -157,7 +184,12 @@ def _chat(asking: Asking, answer: Answer, *, name: str) -> dict[str, Any]:
     }
 
 
-def _chat_chunks(asking: Asking, answer: Answer, *, name: str) -> Iterator[dict[str, Any]]:
+def _reason(answer: Answer, finish: str) -> str:
+    # A refusal is no reason: such an answer has stopped.
+    return "tool_calls" if answer.calls else finish if finish not in ("", "refusal") else "stop"
+
+
+def _chat_chunks(asking: Asking, answer: Answer, *, name: str, finish: str) -> Iterator[dict[str, Any]]:
     def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
         head = {"id": f"chatcmpl-{name}", "object": "chat.completion.chunk", "created": 1_750_000_000}
@@ -165,13 +197,13 @@ def _chat_chunks(asking: Asking, answer: Answer, *, name: str) -> Iterator[dict[
 
     yield chunk({"role": "assistant", "content": ""})
     for piece in pieces(answer.text):
-        yield chunk({"content": piece})
+        yield chunk({"refusal" if finish == "refusal" else "content": piece})
     for call in _chat_calls(answer, name):
         arguments = call["function"]["arguments"]
         half = len(arguments) // 2
         yield chunk({"tool_calls": [{**call, "function": {**call["function"], "arguments": arguments[:half]}}]})
         yield chunk({"tool_calls": [{"index": call["index"], "function": {"arguments": arguments[half:]}}]})
-    yield chunk({}, "tool_calls" if answer.calls else "stop")
+    yield chunk({}, _reason(answer, finish))
     yield {**chunk({}), "choices": [], "usage": _chat_usage(asking, answer)}
 
 
@@ -190,7 +222,7 @@ def _items(answer: Answer, name: str) -> list[dict[str, Any]]:
     return items
 
 
-def _responses(asking: Asking, answer: Answer, *, name: str, done: bool = True) -> dict[str, Any]:
+def _responses(asking: Asking, answer: Answer, *, name: str, finish: str, done: bool = True) -> dict[str, Any]:
     sent, back = _counts(asking, answer)
     usage = {
         "input_tokens": sent,
@@ -203,7 +235,8 @@ def _responses(asking: Asking, answer: Answer, *, name: str, done: bool = True) 
         "id": f"resp_{name}",
         "object": "response",
         "created_at": 1_750_000_000,
-        "status": "completed" if done else "in_progress",
+        "status": "in_progress" if not done else "incomplete" if finish else "completed",
+        "incomplete_details": {"reason": finish} if done and finish else None,
         "model": asking.model,
         "output": _items(answer, name) if done else [],
         "usage": usage if done else None,
@@ -213,12 +246,13 @@ def _responses(asking: Asking, answer: Answer, *, name: str, done: bool = True) 
     }
 
 
-def _responses_events(asking: Asking, answer: Answer, *, name: str) -> Iterator[dict[str, Any]]:
-    yield {"type": "response.created", "response": _responses(asking, answer, name=name, done=False)}
+def _responses_events(asking: Asking, answer: Answer, *, name: str, finish: str) -> Iterator[dict[str, Any]]:
+    yield {"type": "response.created", "response": _responses(asking, answer, name=name, finish=finish, done=False)}
     for place, item in enumerate(_items(answer, name)):
         events = _message_events if item["type"] == "message" else _call_events
         yield from ({**event, "output_index": place} for event in events(item))
-    yield {"type": "response.completed", "response": _responses(asking, answer, name=name)}
+    ended = "incomplete" if finish else "completed"
+    yield {"type": f"response.{ended}", "response": _responses(asking, answer, name=name, finish=finish)}
 
 
 def _message_events(item: dict[str, Any]) -> Iterator[dict[str, Any]]:

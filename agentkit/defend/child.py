@@ -132,7 +132,11 @@ class Child:
             return Ended(
                 attempt=self._attempt("stopped" if self._stopped else "crashed"), printed="".join(self._printed)
             )
-        told = json.loads(said)
+        try:
+            told = json.loads(said)
+        except (ValueError, RecursionError) as error:
+            attempt = self._attempt("forged", text=f"its reply cannot be read: {type(error).__name__}")
+            return Ended(attempt=attempt, printed="".join(self._printed))
         attempt = self._attempt(told["how"], peak=told["peak"], seconds=told["seconds"], text=told["text"])
         return Ended(attempt=attempt, reply=told["reply"] or {}, printed="".join(self._printed))
 

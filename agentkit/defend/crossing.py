@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentkit.defend.frames import FrameHandle
-from agentkit.defend.parcel import Parcel
+from agentkit.defend.parcel import NOT_DATA, NOTHING, Classes, Forged, Parcel, unpack
 from agentkit.errors import UserError
 
 ROWS = 10_000
@@ -70,7 +70,7 @@ _MISSING: tuple[bool, Any] = (False, None)
 def _container(value: Any, where: str, depth: int) -> tuple[bool, Any]:
     match value:
         case Mapping():
-            return True, {_key(key, where): _enter(item, f"{where}[{key!r}]", depth) for key, item in value.items()}
+            return True, {_key(key, where): _enter(item, _at(where, key), depth) for key, item in value.items()}
         case list():
             return True, [_enter(item, where, depth) for item in value]
         case tuple():
@@ -83,6 +83,11 @@ def _container(value: Any, where: str, depth: int) -> tuple[bool, Any]:
             return True, value
         case _:
             return _MISSING
+
+
+def _at(where: str, key: Any) -> str:
+    # Of another's class the repr is another's code.
+    return f"{where}[{key!r}]" if type(key) in _PLAIN else f"{where}[{type(key).__qualname__}]"
 
 
 def _key(key: Any, where: str) -> Any:
@@ -112,9 +117,9 @@ def _scalar(value: Any, where: str, depth: int) -> tuple[bool, Any]:
 
 
 def _model(value: Any, where: str, depth: int) -> tuple[bool, Any]:
-    dump: Callable[[], Any] | None = getattr(type(value), "model_dump", None) and value.model_dump
-    if dump is not None and not isinstance(value, type):
-        return True, _enter(dump(), where, depth)
+    dump = getattr(type(value), "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        return True, _enter(dump(value), where, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return True, _enter(named, where, depth)
@@ -260,46 +265,57 @@ def _tagged(kind: str, value: Any) -> dict[str, Any]:
     return {_TAG: kind, "v": value}
 
 
-def from_record(kept: Any, *, frames: Mapping[str, FrameHandle] | None = None) -> Any:
-    """The value that was recorded; a frame is made again from the one of that name among `frames`."""
-    match kept:
-        case list():
-            return [from_record(item, frames=frames) for item in kept]
-        case {"$": str(kind), "v": value} if len(kept) == 2 and kind in _READ:
-            return _READ[kind](value, frames or {})
-        case dict():
-            return {key: from_record(item, frames=frames) for key, item in kept.items()}
-        case _:
-            return kept
+def from_record(kept: Any, *, frames: Mapping[str, FrameHandle] | None = None, classes: Classes = NOTHING) -> Any:
+    """The value that was recorded; a frame is made again from the one of that name among `frames`.
+
+    Raises Forged for a record that names a class which is not among `classes`.
+    """
+    try:
+        return _Reader(frames or {}, classes).read(kept)
+    except NOT_DATA as error:
+        raise Forged(f"the record holds what is no value: {type(error).__name__}: {ascii(str(error))[:200]}") from error
 
 
-_Frames = Mapping[str, FrameHandle]
+class _Reader:
+    def __init__(self, frames: Mapping[str, FrameHandle], classes: Classes) -> None:
+        self._frames, self._classes = frames, classes
+
+    def read(self, kept: Any) -> Any:
+        match kept:
+            case list():
+                return self._items(kept)
+            case {"$": str(kind), "v": value} if len(kept) == 2 and (kind in _VALUES or kind in _HOLDING):
+                return _VALUES[kind](value) if kind in _VALUES else self._holding(kind, value)
+            case dict():
+                return {key: self.read(item) for key, item in kept.items()}
+            case _:
+                return kept
+
+    def _holding(self, kind: str, value: Any) -> Any:
+        match kind:
+            case "dict":
+                return {self.read(key): self.read(item) for key, item in value}
+            case "parcel":
+                return unpack(value, self._classes)
+            case "frame":
+                return self._frames[value[0]].again(value[1]).frame
+            case _:
+                return _SEQUENCES[kind](self._items(value))
+
+    def _items(self, kept: list[Any]) -> list[Any]:
+        return [self.read(item) for item in kept]
 
 
-def _items(kind: Callable[[Any], Any]) -> Callable[[Any, _Frames], Any]:
-    return lambda value, frames: kind(from_record(item, frames=frames) for item in value)
-
-
-def _simple(read: Callable[[Any], Any]) -> Callable[[Any, _Frames], Any]:
-    return lambda value, frames: read(value)
-
-
-_READ: dict[str, Callable[[Any, _Frames], Any]] = {
-    "float": _simple(float),
-    "int": _simple(lambda text: int(text, 16)),
-    "tuple": _items(tuple),
-    "set": _items(set),
-    "frozenset": _items(frozenset),
-    "dict": lambda value, frames: {
-        from_record(key, frames=frames): from_record(item, frames=frames) for key, item in value
-    },
-    "parcel": _simple(lambda packed: Parcel(packed).open()),
-    "frame": lambda value, frames: frames[value[0]].again(value[1]).frame,
-    "datetime": _simple(datetime.datetime.fromisoformat),
-    "date": _simple(datetime.date.fromisoformat),
-    "time": _simple(datetime.time.fromisoformat),
-    "timedelta": _simple(lambda parts: datetime.timedelta(*parts)),
-    "Decimal": _simple(decimal.Decimal),
-    "bytes": _simple(base64.b64decode),
-    "complex": _simple(lambda parts: complex(*parts)),
+_SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_HOLDING = {*_SEQUENCES, "dict", "parcel", "frame"}
+_VALUES: dict[str, Callable[[Any], Any]] = {
+    "float": float,
+    "int": lambda text: int(text, 16),
+    "datetime": datetime.datetime.fromisoformat,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.time.fromisoformat,
+    "timedelta": lambda parts: datetime.timedelta(*parts),
+    "Decimal": decimal.Decimal,
+    "bytes": base64.b64decode,
+    "complex": lambda parts: complex(*parts),
 }

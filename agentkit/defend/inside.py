@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import importlib
 import inspect
 import json
@@ -18,13 +19,12 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from agentkit.defend import parcel, walls
+from agentkit.defend.reply import BEGUN, TEXT_CHARACTERS, TRACE_CHARACTERS
 from agentkit.defend.resources import Box
 from agentkit.inputs import Recorder, recording
 from agentkit.values import to_json
 
 _SPARE = 64 << 20
-_TRACE_CHARACTERS = 4_000
-_MESSAGE_CHARACTERS = 2_000
 _FUTURE = 0x1000000  # annotations are not evaluated: what they name may not be here
 
 
@@ -34,7 +34,8 @@ def work(job: Mapping[str, Any], box: Box, writing: int) -> NoReturn:
     try:
         _settle_in(job, box)
     except OSError as error:
-        _reply(writing, _said({"how": "refused", "text": str(error)}))
+        _reply(writing, _said({"how": "refused", "text": (error.strerror or str(error))[:TEXT_CHARACTERS]}))
+    os.write(writing, BEGUN)
     try:
         answer = _said(_perform(job, box))
     except BaseException as error:  # noqa: BLE001 - whatever foreign code raises is told, and this process ends
@@ -56,7 +57,8 @@ def _settle_in(job: Mapping[str, Any], box: Box) -> None:
     if sys.platform == "linux":
         walls.die_with_parent(signal.SIGKILL)
         if box.walls != "none":
-            walls.close(box.walls, scratch=job["scratch"], libraries=walls.library_folders())
+            libraries = walls.library_folders()
+            walls.close(box.walls, scratch=job["scratch"], libraries=libraries, memory=box.memory)
 
 
 def _said(answer: dict[str, Any]) -> memoryview:
@@ -89,7 +91,7 @@ def _out_of_memory(error: BaseException) -> dict[str, Any]:
     if sys.platform == "linux":
         walls.breathe()
     traceback.clear_frames(error.__traceback__)
-    return {"how": "memory", "text": str(error)[:_MESSAGE_CHARACTERS]}
+    return {"how": "memory", "text": str(error)[:TEXT_CHARACTERS]}
 
 
 def _raised(error: BaseException, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,11 +101,11 @@ def _raised(error: BaseException, job: Mapping[str, Any]) -> dict[str, Any]:
     own = [frame.lineno for frame in frames if frame.filename == job.get("file")]
     return {
         "how": "raised",
-        "kind": kind.__name__,
-        "module": kind.__module__,
-        "message": str(error)[:_MESSAGE_CHARACTERS],
+        "kind": kind.__name__[:TEXT_CHARACTERS],
+        "module": str(kind.__module__)[:TEXT_CHARACTERS],
+        "message": str(error)[:TEXT_CHARACTERS],
         "line": own[-1] if own else None,
-        "trace": "".join(lines)[-_TRACE_CHARACTERS:],
+        "trace": "".join(lines)[-TRACE_CHARACTERS:],
     }
 
 
@@ -152,7 +154,7 @@ def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
     for unit in job["units"]:
         _define(unit, space)
     for name, packed in later.items():
-        space[name] = parcel.unpack(packed, space)
+        space[name] = parcel.unpack(packed, _Here(space))
     function = space[job["function"]]
     args = _arguments(function, job["args"])
     walls.limit_memory(box.memory, spare=_spare())
@@ -171,10 +173,38 @@ def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
 def _set(name: str, packed: Any, space: dict[str, Any]) -> bool:
     """False for what is of a class that is not defined yet; what definitions read must be there before them."""
     try:
-        space[name] = parcel.unpack(packed, space)
+        space[name] = parcel.unpack(packed, _Here(space))
     except parcel.NotDefined:
         return False
     return True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Here:
+    """The classes that what the kernel hands over is of: they are imported, those of the notebook are in `space`."""
+
+    space: Mapping[str, Any]
+
+    def find(self, module: str, name: str) -> Any:
+        first, *rest = name.split(".")
+        here = module == "__main__"
+        if here and first not in self.space:
+            raise parcel.NotDefined(
+                f"a value is a {first}, a class of the notebook that is not defined there: pass its fields"
+            )
+        found = self.space[first] if here else getattr(importlib.import_module(module), first)
+        for part in rest:
+            found = getattr(found, part)
+        return found
+
+    def make(self, kind: Any, fields: dict[str, Any]) -> Any:
+        if hasattr(kind, "model_validate"):
+            return kind.model_construct(**fields)
+        given = {field.name for field in dataclasses.fields(kind) if field.init}
+        made = kind(**{name: item for name, item in fields.items() if name in given})
+        for name in fields.keys() - given:
+            object.__setattr__(made, name, fields[name])
+        return made
 
 
 async def _awaited(result: Any) -> Any:
@@ -239,7 +269,7 @@ def _spare() -> int:
 
 def _run(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
     space = vars(_module(parcel.SANDBOX))
-    space |= {name: parcel.unpack(packed, {}) for name, packed in job["inputs"].items()}
+    space |= {name: parcel.unpack(packed, _Here({})) for name, packed in job["inputs"].items()}
     source, file = job["source"], job["file"]
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     walls.limit_memory(box.memory, spare=_spare())
@@ -264,4 +294,4 @@ def _value(value: Any) -> Any:
     try:
         return parcel.pack(value, where="the value")
     except parcel.Unpackable:
-        return parcel.pack(builtins.repr(value)[:_MESSAGE_CHARACTERS], where="the value")
+        return parcel.pack(builtins.repr(value)[:TEXT_CHARACTERS], where="the value")

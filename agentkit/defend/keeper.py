@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from agentkit.defend import inside, walls
+from agentkit.defend.reply import BEGUN, FalseReply, read_reply
 from agentkit.defend.resources import Box, How
 
 _LOOK_MILLISECONDS = 10
@@ -24,6 +26,7 @@ _LOOK_AROUND = 10
 """Every so many looks the processes that the work has started are looked for too."""
 _MOST_PROCESSES = 256
 _REPLY_BYTES = 64 << 20
+_READ_BYTES = 1 << 30
 _CHUNK = 1 << 20
 
 
@@ -39,16 +42,32 @@ def main() -> NoReturn:
                 walls.leave_host()
         elif box.memory is not None or box.walls != "none":
             raise OSError("only Linux can limit the memory of a process and cut off its network")
+        if sys.platform == "linux":
+            # The work runs as the same user, and must not open what this process speaks to the kernel by.
+            walls.hide(True)
     except OSError as error:
-        _say("refused", text=str(error))
+        _say("refused", text=error.strerror or str(error))
     reading, writing = os.pipe()
     began = time.monotonic()
     worker = os.fork()
     if worker == 0:
         os.close(reading)
+        if sys.platform == "linux":
+            walls.hide(False)
         inside.work(job, box, writing)
     os.close(writing)
-    _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel).go_on()
+    _bound_own_memory()
+    watch = _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel)
+    watch.outputs = job.get("outputs")
+    watch.go_on()
+
+
+def _bound_own_memory() -> None:
+    """A reply of three letters for each value takes thirty times its length once it is read."""
+    if sys.platform == "linux":
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = _READ_BYTES if most == resource.RLIM_INFINITY else min(_READ_BYTES, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def _exactly(size: int) -> bytes:
@@ -74,11 +93,12 @@ class _Watch:
     def __init__(self, scratch: str, *, worker: int, reading: int, box: Box, began: float, kernel: int) -> None:
         self._scratch = scratch
         self._worker, self._reading, self._box, self._began, self._kernel = worker, reading, box, began, kernel
+        self.outputs: list[str] | None = None
+        """The names that a cell was asked for."""
         self._reply = bytearray()
         self._looks = 0
         self._others: list[int] = []
-        self._peak = 0
-        self._used = 0
+        self._peak = self._used = self._mapped = 0
 
     def go_on(self) -> NoReturn:
         poll = select.poll()
@@ -111,11 +131,24 @@ class _Watch:
 
     def _look(self) -> None:
         if self._looks % _LOOK_AROUND == 0:
-            self._others = list(_below(self._worker))
+            # Who loses its parent becomes a child of this process, and counts on.
+            self._others = [pid for pid in _below(os.getpid()) if pid != self._worker]
+        pids = (self._worker, *self._others)
+        held = [_held(self._worker)] if not self._others else [_share(pid) for pid in pids]
+        private, shared = (sum(sizes) for sizes in zip(*held, strict=True))
+        if self._box.walls != "none" and self._reply.startswith(BEGUN):
+            # Before it has begun its folders are those of everybody.
+            shared = self._shared(pids, resident=shared)
         self._looks += 1
-        alone = not self._others
-        self._used = _held(self._worker) if alone else sum(map(_share, (self._worker, *self._others)))
+        self._used = private + shared
         self._peak = max(self._peak, self._used)
+
+    def _shared(self, pids: Iterable[int], *, resident: int) -> int:
+        """Memory that is nobody's own: files in memory, and what is shared, whether it is mapped just now or not."""
+        files = sum(_stored(f"/proc/{self._worker}/root{folder}") for folder in walls.IN_MEMORY[self._box.walls])
+        if self._looks % _LOOK_AROUND == 0:
+            self._mapped = _mapped(pids)
+        return files + max(self._mapped, resident - files)
 
     def _enforce(self) -> None:
         box = self._box
@@ -132,7 +165,14 @@ class _Watch:
 
     def _conclude(self, code: int) -> NoReturn:
         self._read_rest()
-        if reply := _understood(self._reply):
+        try:
+            reply = read_reply(bytes(self._reply), outputs=self.outputs)
+        except FalseReply as error:
+            self._finish("forged", str(error))
+        except MemoryError:
+            self._reply.clear()
+            self._finish("flooded")
+        if reply is not None:
             self._peak = max(self._peak, int(reply.pop("peak")))
             self._finish(reply.pop("how"), str(reply.pop("text", "")), reply=reply)
         if code == -signal.SIGKILL:
@@ -147,7 +187,7 @@ class _Watch:
         os.set_blocking(self._reading, False)
         try:
             while len(self._reply) <= _REPLY_BYTES and self._read():
-                pass
+                walls.hide(True)
         except BlockingIOError:
             return
 
@@ -165,20 +205,8 @@ class _Watch:
                 except ProcessLookupError:
                     continue
             while _reap():
-                pass
+                walls.hide(True)
             time.sleep(0.001)
-
-
-def _understood(reply: bytearray) -> dict[str, Any] | None:
-    """What the worker says of itself; None for anything else that was written in its place."""
-    try:
-        said = json.loads(reply)
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) and said.get("how") in _SAID and isinstance(said.get("peak"), int) else None
-
-
-_SAID = ("done", "raised", "memory", "refused")
 
 
 def _reap() -> bool:
@@ -208,20 +236,51 @@ def _below(pid: int) -> Iterator[int]:
             yield from _below(child)
 
 
-def _held(pid: int) -> int:
-    """Bytes that only this process holds: its libraries' files are not its own."""
+def _held(pid: int) -> tuple[int, int]:
+    """Bytes that this process holds, private and shared: its libraries' files are not its own."""
     fields = walls.status(pid)
-    return fields.get("RssAnon", 0) + fields.get("RssShmem", 0)
+    private = ("RssAnon", "VmSwap", "HugetlbPages")
+    return sum(fields.get(name, 0) for name in private), fields.get("RssShmem", 0)
 
 
-def _share(pid: int) -> int:
+def _share(pid: int) -> tuple[int, int]:
     """Its share of what it holds together with others; what a fork has not written to yet is counted once."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
-            sizes = {name: int(size) for name, size, *_ in map(str.split, file) if name.startswith("Pss_")}
+            lines = [line.split() for line in file if line.endswith(" kB\n")]
     except OSError:
         return _held(pid)
-    return (sizes.get("Pss_Anon:", 0) + sizes.get("Pss_Shmem:", 0)) << 10
+    sizes = {name: int(size) << 10 for name, size, *_ in lines}
+    private = ("Pss_Anon:", "SwapPss:", "Private_Hugetlb:")
+    return sum(sizes.get(name, 0) for name in private), sizes.get("Pss_Shmem:", 0)
+
+
+def _stored(folder: str) -> int:
+    """Bytes in the files of a folder in memory."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        # Its walls do not stand yet, or it has ended.
+        return 0
+    return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+
+def _mapped(pids: Iterable[int]) -> int:
+    """Bytes of the shared mappings without a file: who touched a page may have ended, and the page is held on."""
+    found: dict[str, int] = {}
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/maps") as file:
+                lines = [line.split(None, 5) for line in file if _SHARED in line]
+        except OSError:
+            continue
+        for place, _, offset, _, inode, *_ in lines:
+            start, end = (int(edge, 16) for edge in place.split("-"))
+            found[inode] = max(found.get(inode, 0), int(offset, 16) + end - start)
+    return sum(found.values())
+
+
+_SHARED = "/dev/zero (deleted)"
 
 
 if __name__ == "__main__":

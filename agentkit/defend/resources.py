@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias, assert_never
 Walls: TypeAlias = Literal["none", "network", "everything"]
 """What a child is kept from: nothing; the network and writing to files; or all but Python and its libraries."""
 
-How: TypeAlias = Literal["done", "raised", "memory", "timeout", "stopped", "crashed", "refused", "flooded"]
-"""How a child ended. `refused`: it was not begun, for it could not be limited as asked."""
+How: TypeAlias = Literal["done", "raised", "memory", "timeout", "stopped", "crashed", "refused", "flooded", "forged"]
+"""How a child ended. `refused`: it was not begun, for it could not be limited as asked. `forged`: what it answered is
+no answer of a child, so the program wrote it."""
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -59,6 +60,8 @@ def outcome_said(how: How) -> str:
             return "out of time"
         case "flooded":
             return "its result is too large"
+        case "forged":
+            return "its answer is forged"
         case "done" | "raised" | "stopped" | "crashed" | "refused":
             return how
         case _:

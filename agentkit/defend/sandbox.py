@@ -19,6 +19,7 @@ from agentkit.defend import dialect
 from agentkit.defend.awaited import Span, awaited_calls
 from agentkit.defend.fault import PROGRAM, Faults, text_of
 from agentkit.defend.limits import Limits
+from agentkit.defend.parcel import NOTHING, Entered
 from agentkit.defend.statements import Statement, statements
 from agentkit.defend.weight import weight
 from agentkit.defend.worker import Worker
@@ -54,12 +55,16 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A program and all it gets: `inputs` by name, the names of its host `functions`, and the `outputs` asked for."""
+    """A program and all it gets: `inputs` by name, the names of its host `functions`, and the `outputs` asked for.
+
+    `classes` are those whose instances may come back from a process of its own.
+    """
 
     source: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
     functions: frozenset[str] = frozenset()
     outputs: tuple[str, ...] = ()
+    classes: Entered = NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)

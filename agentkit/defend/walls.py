@@ -6,6 +6,7 @@ Called in a process of one thread that runs nothing foreign yet. Each function r
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from agentkit.defend import seccomp
 from agentkit.defend.resources import Walls
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = (
@@ -28,11 +30,15 @@ _AT_FDCWD, _AT_RECURSIVE, _MNT_DETACH = -100, 0x8000, 2
 _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
 _MOUNT_SETATTR = 442
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/localtime", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _WRITABLE = ("/tmp", "/dev/shm")
 _SCRATCH_BYTES = 256 << 20
+_SCRATCH_FILES = 64 << 10
+IN_MEMORY = {"none": (), "network": ("/run", "/dev/shm"), "everything": _WRITABLE}
+"""The folders of a walled process that are memory."""
+_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,6 +67,11 @@ def adopt_orphans() -> None:
     _call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def hide(hidden: bool) -> None:
+    """Keep this process's memory and open files from others of the same user, or show them again."""
+    _call("prctl", _PR_SET_DUMPABLE, 0 if hidden else 1, 0, 0, 0)
+
+
 # -- before the fork
 
 
@@ -69,23 +80,49 @@ def leave_host() -> None:
     user, group = os.getuid(), os.getgid()
     # A user namespace of its own, also for root: without it root could walk back out.
     _call("unshare", _CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC)
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    except OSError as error:
+        needs = "; root needs CAP_SETFCAP for a user namespace" if user == 0 else ""
+        raise OSError(error.errno, f"user namespace: {error.strerror}{needs}") from error
 
 
 # -- after it
 
 
-def close(walls: Walls, *, scratch: str, libraries: Iterable[str]) -> None:
-    """Files are read-only but for `scratch`; with `everything`, there are none but Python's and its `libraries`'."""
+def close(walls: Walls, *, scratch: str, libraries: Iterable[str], memory: int | None) -> None:
+    """Files are read-only but for `scratch`; with `everything`, there are none but Python's and its `libraries`'.
+
+    Folders in memory take no more than `memory`.
+    """
     _call("unshare", _CLONE_NEWNS)
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     if walls == "everything":
-        _narrow(scratch, libraries)
+        _narrow(scratch, libraries, _room(memory))
     else:
-        _read_only(scratch)
+        _read_only(scratch, _room(memory))
+    _leave_keyring()
     _give_up_privileges()
+    if seccomp.is_known():
+        seccomp.refuse_calls()
+
+
+def _room(memory: int | None) -> int:
+    return _SCRATCH_BYTES if memory is None else min(memory, _SCRATCH_BYTES)
+
+
+def _leave_keyring() -> None:
+    """Into a session keyring of its own: the one of the kernel may hold the person's keys."""
+    try:
+        # It answers with a number.
+        if _libc.syscall(_KEYCTL[platform.machine()], _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+            raise OSError(ctypes.get_errno(), "keyctl")
+    except (KeyError, OSError) as error:
+        # Where the system has no keys or lets nobody at them, it does not let the program at them either.
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
@@ -112,20 +149,21 @@ def _attributes(path: str, flags: int, **changed: int) -> None:
     )
 
 
-def _read_only(scratch: str) -> None:
+def _read_only(scratch: str, room: int) -> None:
     _mount(scratch, scratch, None, _MS_BIND)
     _attributes("/", _AT_RECURSIVE, set=_ATTR_RDONLY | _ATTR_NOSUID)
     _attributes(scratch, 0, clear=_ATTR_RDONLY)
     for folder in ("/run", "/dev/shm"):
         # The sockets of the system's services lie in the one, shared memory in the other.
         if os.path.isdir(folder) and not _is_inside(os.getcwd(), folder) and not _is_inside(scratch, folder):
-            _empty(folder)
+            _empty(folder, room)
     _own_processes("/proc")
     os.chdir(os.getcwd())
 
 
-def _empty(folder: str) -> None:
-    _mount("none", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={_SCRATCH_BYTES}")
+def _empty(folder: str, room: int) -> None:
+    # A file without content takes a kilobyte as well.
+    _mount("none", folder, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={room},nr_inodes={_SCRATCH_FILES}")
 
 
 def _is_inside(path: str, folder: str) -> bool:
@@ -142,14 +180,14 @@ def _own_processes(folder: str) -> bool:
     return True
 
 
-def _narrow(scratch: str, libraries: Iterable[str]) -> None:
+def _narrow(scratch: str, libraries: Iterable[str], room: int) -> None:
     root = os.path.join(scratch, "root")
     os.mkdir(root)
-    _empty(root)
+    _empty(root, _SCRATCH_BYTES)
     # Before the libraries: a virtual environment may lie in the temporary folder.
     for folder in _WRITABLE:
         os.makedirs(root + folder)
-        _empty(root + folder)
+        _empty(root + folder, room)
     for path in (*_SYSTEM, *libraries):
         _show(path, root)
     for device in _DEVICES:

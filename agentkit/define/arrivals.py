@@ -12,6 +12,8 @@ from typing import Protocol
 
 import httpx2
 
+from agentkit.define.endings import is_cut
+
 
 class Arrivals(Protocol):
     """Where the answers to the requests of one step are kept until the step is recorded; `request` is a digest."""
@@ -87,7 +89,10 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
 
 
 class Collected(httpx2.AsyncByteStream):
-    """Calls `whole` once with the body, before the piece that completes it is handed on; `lost` when it breaks off."""
+    """Calls `whole` once with the body, before the piece that completes it is handed on; `lost` when it breaks off.
+
+    A server may also end a stream in good order before the answer has ended: that breaks off too.
+    """
 
     def __init__(
         self,
@@ -98,6 +103,7 @@ class Collected(httpx2.AsyncByteStream):
         lost: Callable[[], None],
     ) -> None:
         self._stream = stream
+        self._headers = headers
         self._length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
         self._whole: Callable[[bytes], None] | None = whole
         self._lost = lost
@@ -110,11 +116,11 @@ class Collected(httpx2.AsyncByteStream):
                 if self._is_whole(body):
                     self._end(body)
                 yield piece
+            if self._length is None:
+                self._end(body)
         except httpx2.TransportError:
             self._lost()
             raise
-        if self._length is None:
-            self._end(body)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -128,8 +134,11 @@ class Collected(httpx2.AsyncByteStream):
 
     def _end(self, body: bytearray) -> None:
         whole, self._whole = self._whole, None
-        if whole is not None:
-            whole(bytes(body))
+        if whole is None:
+            return
+        if "text/event-stream" in self._headers.get("content-type", "") and is_cut(_decoded(self._headers, body)):
+            raise httpx2.RemoteProtocolError("the stream ended before the answer did")
+        whole(bytes(body))
 
 
 def _nothing() -> None:
@@ -152,7 +161,11 @@ def digest_of(request: httpx2.Request) -> bytes | None:
 def pack(headers: httpx2.Headers, body: bytes) -> bytes:
     """The decoded body behind one line of the headers that matter for reading it."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-    return json.dumps(kept).encode() + b"\n" + httpx2.Response(200, headers=headers, content=body).content
+    return json.dumps(kept).encode() + b"\n" + _decoded(headers, body)
+
+
+def _decoded(headers: httpx2.Headers, body: bytes | bytearray) -> bytes:
+    return httpx2.Response(200, headers=headers, content=bytes(body)).content
 
 
 def _unpack(answer: bytes, request: httpx2.Request) -> httpx2.Response:

@@ -13,6 +13,25 @@ import httpx2
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
+class ReadErrors(httpx2.AsyncBaseTransport):
+    """Reads what a server complains of as soon as it arrives: whoever closes the response can still say what it was."""
+
+    def __init__(self, wrapped: httpx2.AsyncBaseTransport) -> None:
+        self._wrapped = wrapped
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._wrapped.handle_async_request(request)
+        if response.is_error:
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        return response
+
+    async def aclose(self) -> None:
+        await self._wrapped.aclose()
+
+
 class Connections(httpx2.AsyncBaseTransport):
     """One connection pool per event loop and proxy, because a connection belongs to the loop that opened it.
 
@@ -28,13 +47,7 @@ class Connections(httpx2.AsyncBaseTransport):
         return await self.through(proxy(request.url), request)
 
     async def through(self, proxy: str | None, request: httpx2.Request) -> httpx2.Response:
-        response = await self._pool(proxy).handle_async_request(request)
-        if response.status_code not in TRANSIENT:
-            return response
-        # Read now: a response that is closed unread for a retry could no longer say what the server's complaint was.
-        body = await response.aread()
-        await response.aclose()
-        return httpx2.Response(response.status_code, headers=_plain(response.headers), content=body, request=request)
+        return await self._pool(proxy).handle_async_request(request)
 
     async def aclose(self) -> None:
         for pool in self._pools.pop(asyncio.get_running_loop(), {}).values():
@@ -61,9 +74,3 @@ def proxy(url: httpx2.URL) -> str | None:
 def _trust() -> ssl.SSLContext:
     # Reading the certificates takes 20 ms, too much for every event loop anew.
     return httpx2.create_ssl_context()
-
-
-def _plain(headers: httpx2.Headers) -> list[tuple[str, str]]:
-    """The headers without those that described the body on the wire; it is decoded now."""
-    dropped = {"content-encoding", "transfer-encoding", "content-length"}
-    return [(name, value) for name, value in headers.items() if name.lower() not in dropped]

@@ -108,12 +108,13 @@ async def _open(by: Caller) -> tuple[Line, asyncio.StreamReader, asyncio.StreamW
 async def _response(answer: _Answer, request: httpx2.Request) -> httpx2.Response:
     head = json.loads(await answer.next(b"H"))
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head["headers"]]
-    if "text/event-stream" in httpx2.Headers(headers).get("content-type", ""):
-        return httpx2.Response(head["status"], headers=headers, stream=answer, request=request)
-    # Read now: when the caller dies in its middle, the request can still be made again unseen.
-    body = b"".join([piece async for piece in answer])
-    await answer.aclose()
-    return httpx2.Response(head["status"], headers=headers, stream=Once(body), request=request)
+    reason = {"reason_phrase": head["reason"].encode("latin-1")} if head.get("reason") else {}
+    stream: httpx2.AsyncByteStream = answer
+    if "text/event-stream" not in httpx2.Headers(headers).get("content-type", ""):
+        # Read now: when the caller dies in its middle, the request can still be made again unseen.
+        stream = Once(b"".join([piece async for piece in answer]))
+        await answer.aclose()
+    return httpx2.Response(head["status"], headers=headers, stream=stream, request=request, extensions=reason)
 
 
 class _Answer(httpx2.AsyncByteStream):

@@ -296,9 +296,7 @@ class _Walk:
         for each, text in found.texts.items():
             module = sys.modules.get(each)
             if module is not None and not modules.is_as_written(module, text):
-                self.unhashed[
-                    f"{label} ({each} was edited since it was imported, or is not what its file says: reload it)"
-                ] = None
+                self.unhashed[f"{label} ({each} was edited since it was imported, or changed: reload it)"] = None
                 pieces += [each.encode(), self._module(module, label)]
         digest = _sha("local import", *pieces)
         self.values[label] = (digest.hex(), None)

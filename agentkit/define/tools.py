@@ -6,7 +6,8 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, Literal, TypeVar, cast, get_args, overload
 
 from agentkit.errors import UserError
@@ -101,7 +102,30 @@ def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
 def declaration(function: Callable[..., Any]) -> Declaration:
     """What `function` declares; nothing for a plain function."""
     found = getattr(inspect.unwrap(function), _ATTRIBUTE, None) or getattr(function, _ATTRIBUTE, None)
-    return found if isinstance(found, Declaration) else _PLAIN
+    return _as_now(found, function) if isinstance(found, Declaration) else _PLAIN
+
+
+def _as_now(declared: Declaration, function: Callable[..., Any]) -> Declaration:
+    """With those of its functions that the notebook has defined anew since."""
+    changed: dict[str, Any] = {}
+    for option in ("verify", "approve", "loop_key"):
+        held = getattr(declared, option)
+        if isinstance(held, FunctionType) and (now := _of_notebook(held)) is not held:
+            if not callable(now):
+                name, kind = held.__name__, type(now).__name__
+                raise UserError(
+                    f"{function.__name__}: its {option}={name} is now a {kind}, no function: define it again"
+                )
+            changed[option] = now
+    return replace(declared, **changed) if changed else declared
+
+
+def _of_notebook(held: FunctionType) -> Any:
+    """What the name of a notebook's function means now; a function from anywhere else stays what it is."""
+    names = held.__globals__
+    if held.__qualname__ != held.__name__ or names.get("__name__") != "__main__" or "get_ipython" not in names:
+        return held
+    return names.get(held.__name__, held)
 
 
 def elsewhere(function: F, performed: Callable[..., Any]) -> F:

@@ -8,7 +8,7 @@ from pydantic_ai.retries import AsyncHTTPX2TenacityTransport, RetryConfig, wait_
 from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from agentkit.define.arrivals import KeptAnswers
-from agentkit.define.connections import TRANSIENT
+from agentkit.define.connections import TRANSIENT, ReadErrors
 from agentkit.define.connections import Connections as Connections
 from agentkit.define.connections import proxy as proxy
 from agentkit.define.detached import Detached
@@ -27,7 +27,8 @@ _LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadError, httpx2.Wr
 
 def client(wire: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
     """A client for one provider, usable on any event loop; `wire` stands in for its connections."""
-    return create_async_httpx2_client(transport=patient(Metered(KeptAnswers(wire or Detached(Connections())))))
+    kept = KeptAnswers(wire or Detached(Connections()))
+    return create_async_httpx2_client(transport=patient(Metered(ReadErrors(kept))))
 
 
 def patient(wrapped: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:

@@ -111,6 +111,10 @@ def finish(to: Writing, outcome: Outcome) -> None:
             outcome.paid_twice, outcome.step,
         ),
     )  # fmt: skip
+    usage = outcome.usage
+    if usage is not None and (usage.estimated or usage.list_price):
+        put = "INSERT OR REPLACE INTO unsure (step, tokens, price) VALUES (?, ?, ?)"
+        to.connection.execute(put, (outcome.step, usage.estimated, usage.list_price))
 
 
 _ENDED = ("status", "settled", "reply", "input_tokens", "output_tokens", "cost", "nested", "error", "model")

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from agentkit.durable.flights import Flight
@@ -89,6 +90,51 @@ class Call:
     unchecked: Callable[[], tuple[str, ...]] = tuple
 
 
+class Occurrence(NamedTuple):
+    """The `n`-th request of this key in one execution."""
+
+    key: bytes
+    n: int
+
+
+class Occurrences:
+    """Which of the equal requests of one execution comes next; what an unfinished run took is given out again first."""
+
+    def __init__(self) -> None:
+        self._next: Counter[bytes] = Counter()
+        self._returned: dict[bytes, list[int]] = {}
+        self._resumable: set[Occurrence] = set()
+
+    def take(self, key: bytes) -> int:
+        returned = self._returned.get(key)
+        if returned:
+            return heappop(returned)
+        n = self._next[key]
+        self._next[key] = n + 1
+        return n
+
+    def ahead(self, key: bytes, distance: int = 0) -> int:
+        """What `take` would give after `distance` others; nothing is taken."""
+        returned = sorted(self._returned.get(key, ()))
+        return returned[distance] if distance < len(returned) else self._next[key] + distance - len(returned)
+
+    def give_back(self, taken: Occurrence) -> None:
+        """The run that took it did not finish: the next equal one resumes it."""
+        heappush(self._returned.setdefault(taken.key, []), taken.n)
+        self._resumable.add(taken)
+
+    def resumes(self, taken: Occurrence) -> bool:
+        """Whether a run of this execution took it and did not finish."""
+        return taken in self._resumable
+
+    def copy(self) -> Occurrences:
+        copied = Occurrences()
+        copied._next = Counter(self._next)
+        copied._returned = {key: list(returned) for key, returned in self._returned.items() if returned}
+        copied._resumable = set(self._resumable)
+        return copied
+
+
 @dataclass(kw_only=True)
 class Execution:
     """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
@@ -96,22 +142,16 @@ class Execution:
     cell: str | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     began: float = field(default_factory=time.time)
-    counts: Counter[bytes] = field(default_factory=Counter)
-
-    def take(self, key: bytes) -> int:
-        n = self.counts[key]
-        self.counts[key] = n + 1
-        return n
-
-    def credit(self, nested: dict[str, int]) -> None:
-        """Count the steps that a replayed step performed inside itself when it was live."""
-        for key, times in nested.items():
-            self.counts[bytes.fromhex(key)] += times
+    counts: Occurrences = field(default_factory=Occurrences)
 
 
 @dataclass(kw_only=True)
 class RunFrame:
-    """The run that steps are performed for, while it runs; `sources` are the runs that performed what it replays."""
+    """The run that steps are performed for, while it runs; `sources` are the runs that performed what it replays.
+
+    `taken` is what it and the runs inside it took of their execution's occurrences, `replied` that of the last reply of
+    a model, and `broke` the error that ended its last failed step.
+    """
 
     id: str
     agent: str
@@ -123,6 +163,9 @@ class RunFrame:
     replayed: int = 0
     missing_secrets: tuple[str, ...] = ()
     sources: set[str] = field(default_factory=set)
+    taken: list[Occurrence] = field(default_factory=list)
+    replied: Occurrence | None = None
+    broke: BaseException | None = None
 
     def next_ord(self) -> int:
         self.ord += 1
@@ -198,6 +241,8 @@ def _sum(one: Usage, other: Usage) -> Usage:
         input_tokens=one.input_tokens + other.input_tokens,
         output_tokens=one.output_tokens + other.output_tokens,
         cost=None if one.cost is None or other.cost is None else one.cost + other.cost,
+        estimated=one.estimated or other.estimated,
+        list_price=one.list_price or other.list_price,
     )
 
 

@@ -18,6 +18,7 @@ from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
     Admission,
     Call,
+    Occurrence,
     Payload,
     RunFrame,
     StepFrame,
@@ -85,7 +86,7 @@ class Journal:
         # What is on record needs nobody's turn.
         landings = self._flights.landings
         if (found := self._find(call, n, run)) is not None and self._replays(found, call, run):
-            return self._replay(found.row, call, run, ord=ord, started=started)
+            return _replied(self._replay(found.row, call, run, ord=ord, started=started), call, run, n)
         while True:
             flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
@@ -103,7 +104,7 @@ class Journal:
                 if not flight.handed_over:
                     self._flights.land(flight)
             if performed is not None:
-                return performed
+                return _replied(performed, call, run, n)
 
     async def enter(self, row: Row, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
@@ -194,7 +195,24 @@ class Journal:
         if outer is not None:
             for frame in outer.lineage():
                 frame.nested[key.hex()] += 1
-        return run.execution.take(key)
+        taken = Occurrence(key, run.execution.counts.take(key))
+        run.taken.append(taken)
+        return taken.n
+
+    def resume_later(self, run: RunFrame, *, but: Occurrence | None = None) -> None:
+        """Give back what an unfinished run took, so that the next equal one goes on where it ended.
+
+        `but` is the reply that it ended for: the next one asks for another.
+        """
+        outer = current_step.get()
+        around = () if outer is None else tuple(outer.lineage())
+        for taken in run.taken:
+            if taken == but:
+                continue
+            run.execution.counts.give_back(taken)
+            for frame in around:
+                frame.nested[taken.key.hex()] -= 1
+        run.taken.clear()
 
     def _find(self, call: Call, n: int, run: RunFrame) -> Found | None:
         for key in (call.key.key, *call.alternatives):
@@ -214,7 +232,7 @@ class Journal:
 
         Nothing is counted or noted.
         """
-        found = self._find(call, run.execution.counts[call.key.key] + ahead if call.counted else 0, run)
+        found = self._find(call, run.execution.counts.ahead(call.key.key, ahead) if call.counted else 0, run)
         return found.row if found is not None and self._replays(found, call, run) else None
 
     def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
@@ -223,7 +241,8 @@ class Journal:
             return False
         if found.edited:
             return row.settled == "result"
-        if run.mode == "live" or (run.fresh and call.effects != "once"):
+        anew = run.mode == "live" or (run.fresh and call.effects != "once")
+        if anew and not (row.started >= run.execution.began and run.execution.counts.resumes(_occurrence(call, row))):
             return False
         if run.mode != "replay" and call.stale(row.body):
             return False
@@ -253,6 +272,8 @@ class Journal:
         """Note a recorded step as replayed, in its turn, where nobody needs its answer."""
         if counted:
             self._take(row.key, run)
+        if row.kind == "model":
+            run.replied = Occurrence(row.key, row.n)
         self._note_replayed(row, run, ord=run.next_ord(), started=time.time())
 
     def _note_replayed(
@@ -274,13 +295,10 @@ class Journal:
         )
 
     def _credit(self, row: Row, run: RunFrame) -> None:
-        if not row.nested:
-            return
-        run.execution.credit(row.nested)
-        outer = current_step.get()
-        if outer is not None:
-            for frame in outer.lineage():
-                frame.nested.update(row.nested)
+        """Count the steps that a replayed step performed inside itself when it was live."""
+        for key, times in row.nested.items():
+            for _ in range(times):
+                self._take(bytes.fromhex(key), run)
 
     # -- going live
 
@@ -386,6 +404,7 @@ class Journal:
             self._cancelled(frame, flight)
             raise
         except BaseException as error:
+            frame.run.broke = error
             await self._failed(frame, error)
             raise
         finally:
@@ -510,6 +529,16 @@ class Journal:
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)
         self._emit(live_event(frame, row, status, time.time()))
+
+
+def _replied(performed: Performed, call: Call, run: RunFrame, n: int) -> Performed:
+    if call.kind == "model":
+        run.replied = Occurrence(call.key.key, n)
+    return performed
+
+
+def _occurrence(call: Call, row: Row) -> Occurrence:
+    return Occurrence(call.key.key, row.n)
 
 
 async def _nobody(doubtful: InDoubt) -> bool:

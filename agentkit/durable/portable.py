@@ -175,7 +175,10 @@ def _plain(name: str, value: Any) -> Any:
         return _hex(value)
     if name in _BODIES:
         return _text(value)
-    return asdict(value) if isinstance(value, Usage) else value
+    if isinstance(value, Usage):
+        # What is sure is written as it always was, so that older readers know all of its names.
+        return {name: each for name, each in asdict(value).items() if name not in ("estimated", "list_price") or each}
+    return value
 
 
 def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:

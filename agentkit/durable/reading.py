@@ -133,13 +133,22 @@ def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] 
     return found[2], found[3]
 
 
-def runs(source: Source, *, agent: str | None, label: str | None, limit: int) -> list[Run]:
+_OF = "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (parent IS NULL OR NOT ?3)"
+
+
+def runs(source: Source, *, agent: str | None, label: str | None, top: bool, limit: int) -> list[Run]:
     found = source.connection.execute(
-        f"SELECT {RUN} FROM run WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) "
-        "ORDER BY started DESC, seq DESC LIMIT ?3",
-        (agent, label, limit),
+        f"SELECT {RUN} FROM run {_OF} ORDER BY started DESC, seq DESC LIMIT ?4", (agent, label, top, limit)
     ).fetchall()
     return [_run(source, *values) for values in found]
+
+
+def count(source: Source, *, agent: str | None, label: str | None, top: bool) -> int:
+    return int(source.connection.execute(f"SELECT count(*) FROM run {_OF}", (agent, label, top)).fetchone()[0])
+
+
+def labels(source: Source) -> list[str]:
+    return [label for (label,) in source.connection.execute("SELECT DISTINCT label FROM run ORDER BY label")]
 
 
 def inner_runs(source: Source, parent: str) -> list[Run]:

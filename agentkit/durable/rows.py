@@ -19,10 +19,13 @@ SEALED: Final = (
 )  # fmt: skip
 _OPEN: Final = ("id", "agent", "run", "parent", "attempt", "owner", "started", "ended", "request", "result", "twice")
 
+_UNSURE: Final = "(SELECT unsure.tokens + 2 * unsure.price FROM unsure WHERE unsure.step = step.id)"
+
 ROW: Final = (
     ", ".join(f"step.{name}" for name in SEALED)
     + ", body.body, body.shown, step.sum, "
     + ", ".join(f"step.{name}" for name in _OPEN)
+    + f", {_UNSURE}"
 )
 """The columns `row_of` reads, of `step LEFT JOIN body`; the sealed ones come first, then the bodies and the seal."""
 BODIES: Final = len(SEALED)
@@ -31,7 +34,7 @@ SEAL: Final = BODIES + 2
 USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
-    "step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, input.body"
+    f"step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, {_UNSURE}, input.body"
 )
 RUN: Final = "id, data, owner"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -65,6 +68,7 @@ class UseRow(NamedTuple):
     live_run: str
     live_ord: int
     parent: int | None
+    unsure: int | None
     evidence: bytes | None
 
 
@@ -87,27 +91,37 @@ def row_of(values: Sequence[Any], path: Path) -> Row:
     """The row, once its checksum was seen to hold."""
     if not holds(values[SEAL], values[:BODIES], values[BODIES], values[BODIES + 1]):
         raise faults.corrupt(path, f"step {values[SEAL + 1]} does not match its checksum")
-    (key, n, gen, slot, kind, name, effects, status, settled, history, reply, *costs, nested, error, parts, model) = (
+    (key, n, gen, slot, kind, name, effects, status, settled, history, reply, *spent, nested, error, parts, model) = (
         values[:BODIES]
     )
     try:
         parts, nested = json.loads(parts), json.loads(nested) if nested else {}
     except ValueError as problem:
         raise faults.corrupt(path, f"step {values[SEAL + 1]} cannot be read ({problem})") from problem
-    body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice = values[BODIES:]
+    input_tokens, output_tokens, cost = spent
+    body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, unsure = values[
+        BODIES:
+    ]
     return Row(
         id=id_, key=key, n=n, gen=gen, slot=slot, kind=kind, name=name, effects=effects, agent=agent, run=run,
         parent=parent, status=status, attempt=attempt, owner=owner, started=started, ended=ended,
-        parts=parts, request=request, result=result, history=history, body=body, usage=usage_of(*costs),
+        parts=parts, request=request, result=result, history=history, body=body,
+        usage=usage_of(input_tokens, output_tokens, cost, unsure),
         nested=nested, shown=shown, error=error, settled=settled,
         maybe_paid_twice=bool(twice), model=model, reply=reply,
     )  # fmt: skip
 
 
-def usage_of(input_tokens: int | None, output_tokens: int | None, cost: float | None) -> Usage | None:
+def usage_of(
+    input_tokens: int | None, output_tokens: int | None, cost: float | None, unsure: int | None
+) -> Usage | None:
     if input_tokens is None or output_tokens is None:
         return None
-    return Usage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost)
+    about = unsure or 0
+    return Usage(
+        input_tokens=input_tokens, output_tokens=output_tokens, cost=cost,
+        estimated=bool(about & 1), list_price=bool(about & 2),
+    )  # fmt: skip
 
 
 def columns_of(usage: Usage | None) -> tuple[int | None, int | None, float | None]:
@@ -123,13 +137,13 @@ def step_of(use: UseRow, *, within: int | None = None) -> Step:
     ended = use.ended if replayed or overtaken else use.live_ended
     took = None if use.live_ended is None else use.live_ended - use.live_started
     # Live, the steps inside a tool's step stand beside it with what they cost.
-    counts = replayed or use.kind == "model"
+    counts = not overtaken and (replayed or use.kind == "model")
     return Step(
         run=use.run, ord=use.ord, id=use.step, kind=use.kind, name=use.name,
         status="cancelled" if overtaken else use.status, replayed=replayed, effects=use.effects,
         started=use.started if replayed or overtaken else use.live_started, ended=ended,
         recorded_seconds=None if overtaken else took,
-        usage=usage_of(use.input_tokens, use.output_tokens, use.cost) if not overtaken and counts else None,
+        usage=usage_of(use.input_tokens, use.output_tokens, use.cost, use.unsure) if counts else None,
         attempt=use.attempt or use.newest_attempt,
         # Recorded at this very place and yet replayed: it came from the call cache.
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),

@@ -52,6 +52,8 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 _ADDED: Final[dict[str, str]] = {
     "input": "CREATE TABLE input (step INTEGER PRIMARY KEY, body BLOB NOT NULL, sum BLOB NOT NULL)",
     "output": "CREATE TABLE output (path TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (path, step)) WITHOUT ROWID",
+    # The steps whose tokens no server counted, and those whose price is not that of the tier they were asked in.
+    "unsure": "CREATE TABLE unsure (step INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, price INTEGER NOT NULL)",
 }
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentkit.durable import changes, decisions, faults, files, owner, reading, upkeep
+from agentkit.durable import changes, decisions, faults, files, owner, reading, totals, upkeep
 from agentkit.durable.changes import Settlement, Writing
 from agentkit.durable.inbox import Inbox
 from agentkit.durable.owner import Owner
@@ -22,6 +23,7 @@ from agentkit.durable.place import Place, on_network
 from agentkit.durable.reading import Needed, Source
 from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
 from agentkit.durable.rows import FORGOTTEN
+from agentkit.durable.totals import Totals
 from agentkit.durable.upkeep import Selection
 from agentkit.durable.writer import Urgency, Writer
 from agentkit.errors import JournalError
@@ -151,9 +153,28 @@ class Store:
         contents = self._ask(lambda source: reading.run_contents(source, id))
         return None if contents is None else contents[1]
 
-    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
-        """Newest first."""
-        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, limit=limit))
+    def runs(
+        self, *, agent: str | None = None, label: str | None = None, top: bool = False, limit: int = 100
+    ) -> list[Run]:
+        """Newest first; with `top` only those that no other run contains."""
+        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, top=top, limit=limit))
+
+    def labels(self) -> list[str]:
+        """The notebooks that have runs here."""
+        return self._ask(reading.labels)
+
+    def count(self, *, agent: str | None = None, label: str | None = None, top: bool = False) -> int:
+        """How many runs `runs` would give without a limit."""
+        return self._ask(lambda source: reading.count(source, agent=agent, label=label, top=top))
+
+    def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
+        """What every run of this agent and notebook adds up to, or one run, with the runs inside them."""
+        return self._ask(lambda source: totals.of_all(source, agent=agent, label=label, run=run))
+
+    def totals_by_run(self, runs: Iterable[str]) -> dict[str, Totals]:
+        """What each of these runs adds up to, with the runs inside it."""
+        ids = json.dumps(list(runs))
+        return self._ask(lambda source: totals.of_each(source, ids))
 
     def steps(self, run: str) -> list[Step]:
         return self._ask(lambda source: reading.steps(source, run))

@@ -15,7 +15,7 @@ from agentkit.durable.changes import Writing
 from agentkit.durable.reading import Source
 from agentkit.errors import JournalBusy, JournalCorrupt, UserError
 
-_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run")
+_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "unsure")
 _KEPT_NODES: Final = (
     "WITH RECURSIVE kept (digest) AS (SELECT history FROM step WHERE history IS NOT NULL "
     "UNION SELECT reply FROM step WHERE reply IS NOT NULL UNION SELECT history FROM run WHERE history IS NOT NULL "
@@ -47,7 +47,8 @@ def erase(to: Writing, chosen: Selection) -> int:
     steps = _steps(to.connection, chosen, runs)
     to.connection.executemany("DELETE FROM use WHERE run = ?", [(run,) for run in runs])
     to.connection.executemany("DELETE FROM run WHERE id = ?", [(run,) for run in runs])
-    for table, column in (("body", "step"), ("input", "step"), ("output", "step"), ("use", "step"), ("step", "id")):
+    tables = (*(dict.fromkeys(("body", "input", "output", "use", "unsure"), "step").items()), ("step", "id"))
+    for table, column in tables:
         to.connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(step,) for step in steps])
     _drop_unused(to.connection)
     return len(steps)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +17,7 @@ from pydantic import TypeAdapter
 from pydantic_ai import Agent
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
 from pydantic_ai.capabilities import Instrumentation
+from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
@@ -29,12 +29,13 @@ from agentkit.defend.budget import Budget
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking, breaking, budgeting, guards, said
-from agentkit.engine.answer import Answer
+from agentkit.engine import asking, breaking, budgeting, guards, names, said
+from agentkit.engine.answer import NOT_WHOLE, Answer, finish_reason
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
+from agentkit.engine.names import Names
 from agentkit.engine.sampling import refuse_sampling
 from agentkit.engine.session import Last, Session, current, execution_of
 from agentkit.engine.threads import outside_loops
@@ -71,6 +72,7 @@ class Policy:
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
     budget: Budget | None = None
+    names: Names | None = None
 
 
 run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
@@ -143,6 +145,7 @@ class DurableAgent(Agent[Any, Any]):
 
     @asynccontextmanager
     async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
+        kwargs = dict(names.as_now(self.policy.names, kwargs))
         async with (
             _recorded(self, self.policy, args, kwargs),
             super().iter(*args, **_defaults(self, kwargs)) as run,
@@ -284,7 +287,7 @@ def gate_of(session: Session, agent: Any, args: Sequence[Any], kwargs: Mapping[s
     stepped = current_gate.get()
     if stepped is not None or not session.bench.breakpoints:
         return stepped
-    return session.bench.watching(agent, args, kwargs, Counter(execution_of(session).counts))
+    return session.bench.watching(agent, args, kwargs, execution_of(session).counts.copy())
 
 
 @contextmanager
@@ -355,11 +358,12 @@ def _open(
         gate=gate,
         session=session,
         owner=agent,
-        began=Counter(execution.counts),
+        began=execution.counts.copy(),
         headless=options.headless,
         walk=options.walk,
         breaker=Breaker(thresholds=policy.breaker or session.breaker),
         outer=frame_of_run(),
+        notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = asking.settle_doubt
     guard(session)
@@ -431,9 +435,13 @@ def _keep(session: Session, policy: Policy, recording: _Recording) -> None:
 async def _close(session: Session, recording: _Recording, error: BaseException | None) -> None:
     frame, run = recording.frame, recording.agent_run
     result = None if run is None or error is not None else run.result
+    settle_occurrences(frame, error, finished=result is not None)
+    cut = NOT_WHOLE.get(finish_reason(result.all_messages())) if result else None
+    if cut is not None:
+        frame.notes.append(cut.note)
     ended = replace(
         recording.record,
-        status=_status(error, finished=result is not None),
+        status=_status(error, finished=result is not None) if cut is None else cut.status,
         ended=time.time(),
         output=bounded(session.redactor.scrub(said.output(result.output)), _OUTPUT_CHARACTERS) if result else "",
         error=None if error is None else bounded(session.redactor.scrub(told(error))),
@@ -454,6 +462,26 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         session.last_runs.append((frame.agent, Last(run=frame.id, cell=frame.execution.cell)))
     recording.record = ended
     session.emit(ended)
+
+
+def settle_occurrences(frame: AgentRunFrame, error: BaseException | None, *, finished: bool) -> None:
+    """Let the next equal run be another sample when this one finished, and resume this one when it did not.
+
+    Where the model's last reply is the reason (it fits no output, it asks for a tool that keeps failing) the run is
+    resumed at that request, which is then asked anew: replayed, it would end in the same error for ever.
+    """
+    if finished:
+        if frame.outer is not None and frame.outer.execution is frame.execution:
+            frame.outer.taken += frame.taken
+        return
+    replied = isinstance(error, UnexpectedModelBehavior) and not _comes_of(error, frame.broke)
+    frame.journal.resume_later(frame, but=frame.replied if replied else None)
+
+
+def _comes_of(error: BaseException | None, cause: BaseException | None) -> bool:
+    while error is not None and error is not cause:
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 async def put_down(session: Session, ended: Run, written: Future[None]) -> None:

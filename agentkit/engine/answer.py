@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_ai.messages import FinishReason, ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 
+from agentkit.defend.markdown import harmless
 from agentkit.engine import lastresort
 from agentkit.engine.session import Session
-from agentkit.events import Event, Run
+from agentkit.events import Event, Run, RunStatus
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotWhole:
+    """What a run is called whose answer is not whole, and what a person is told of it."""
+
+    status: RunStatus
+    note: str
+
+
+NOT_WHOLE: Mapping[FinishReason | None, NotWhole] = {
+    "length": NotWhole(
+        status="truncated",
+        note="the answer ends where its tokens ended (finish reason length): raise max_tokens, or ask for less",
+    ),
+    "content_filter": NotWhole(
+        status="filtered",
+        note="the provider's content filter ended the answer, or the model refused (finish reason content_filter)",
+    ),
+    "error": NotWhole(
+        status="truncated", note="the provider failed in the middle of the answer (finish reason error): run again"
+    ),
+}
+"""By the finish reason of the reply that an answer was taken from."""
+
+
+def finish_reason(messages: Sequence[ModelMessage]) -> FinishReason | None:
+    """Return why the last reply among `messages` ended; None where its server did not say."""
+    last = next((message for message in reversed(messages) if isinstance(message, ModelResponse)), None)
+    return None if last is None else last.finish_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +64,25 @@ class Answer:
         return ModelMessagesTypeAdapter.dump_json(list(self.messages)).decode()
 
     @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the reply ended that this answer was taken from: `stop`, `length`, `content_filter`, …"""
+        return finish_reason(self.messages)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the answer ends where its tokens ended, and not where the model would have ended it."""
+        return self._not_whole("truncated")
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter ended the answer, or the model refused."""
+        return self._not_whole("filtered")
+
+    def _not_whole(self, status: RunStatus) -> bool:
+        found = NOT_WHOLE.get(self.finish_reason)
+        return found is not None and found.status == status
+
+    @property
     def stale(self) -> float | None:
         """How old, in seconds, the oldest cached reply is that this answer rests on; None when models answered."""
         return lastresort.oldest(self.messages)
@@ -44,4 +95,4 @@ class Answer:
         return self.text
 
     def _repr_markdown_(self) -> str:
-        return self.text
+        return harmless(self.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,8 @@ from agentkit.defend.approval import (
     needed,
     unattended,
 )
-from agentkit.define.tools import Declaration, declaration
+from agentkit.define.digest import ToolDigest, tool_digest, value_digest
+from agentkit.define.tools import Declaration, declaration, stood_for
 from agentkit.durable import pauses
 from agentkit.durable.frames import Call, current_step
 from agentkit.durable.keys import operation_key
@@ -137,6 +139,17 @@ def function_of(tool: Any) -> Callable[..., Any] | None:
     return getattr(schema, "function", None)
 
 
+def code_of(function: Callable[..., Any]) -> ToolDigest:
+    """The digest of a tool's function; of one that asks an agent, with that of the agent and its tools."""
+    digest = tool_digest(stood_for(function))
+    called = getattr(function, CALLED, None)
+    if called is None:
+        return digest
+    asked = value_digest(called)
+    whole = hashlib.sha256(digest.digest + asked).digest()
+    return replace(digest, digest=whole, reads={**digest.reads, f"agent {called.name}": asked.hex()}, older=None)
+
+
 def declared_of(tool: Any) -> Declaration:
     """What is declared of a toolset's tool: by its function, else by the hints of the server that offers it."""
     if (function := function_of(tool)) is not None:
@@ -227,7 +240,7 @@ async def answers(
         if question.kind == "approve":
             results.approvals[part.tool_call_id] = _approved(frame, decision)
         else:
-            results.calls[part.tool_call_id] = _answered(question, decision)
+            results.calls[part.tool_call_id] = answer_of(question, decision)
     return results if results.approvals or results.calls else None
 
 
@@ -257,7 +270,8 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
             return ToolDenied(f"This call was denied by {whom(decision)}{why}. It was not made.")
 
 
-def _answered(question: Question, decision: Decision) -> Any:
+def answer_of(question: Question, decision: Decision) -> Any:
+    """What was answered; Stopped when the person said stop instead."""
     if decision.verdict == "stop":
         raise Stopped(f"{decision.by} said stop at the question: {question.text}")
     return decision.answer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -158,7 +157,7 @@ def _raised(limits: UsageLimits | None) -> UsageLimits:
 @contextmanager
 def _from_the_beginning(frame: AgentRunFrame) -> Iterator[None]:
     """The same requests again are not further equal ones: all that the run did so far is replayed."""
-    token = current_execution.set(Execution(cell=frame.execution.cell, counts=Counter(frame.began)))
+    token = current_execution.set(Execution(cell=frame.execution.cell, counts=frame.began.copy()))
     try:
         yield
     finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any, Protocol
 
+from agentkit.durable.frames import Occurrences
 from agentkit.engine.breakpoints import Breakpoint
 from agentkit.engine.gate import Gate, Order, Pending
 from agentkit.errors import RunPaused, UserError, nearest
@@ -33,7 +33,7 @@ class Paused:
     agent: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    counts: Counter[bytes]
+    counts: Occurrences
     pending: Pending
     run: str
     since: float = field(default_factory=time.time)
@@ -95,7 +95,7 @@ class Bench:
                 return one
         return None
 
-    def watching(self, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Counter[bytes]) -> Gate:
+    def watching(self, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Occurrences) -> Gate:
         """The gate of a plain run: it does not wait, it ends the run at a breakpoint before a live step."""
 
         def pausing(pending: Pending) -> RunPaused:

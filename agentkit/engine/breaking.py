@@ -25,6 +25,7 @@ from agentkit.engine.asking import ask_all, function_of, question_call
 from agentkit.engine.decided import asked as asked_at
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
+from agentkit.engine.weighing import counted_cost
 from agentkit.errors import ApprovalPending, CircuitPending, Stopped
 
 BREAKER = "breaker"
@@ -78,7 +79,8 @@ def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
     usage = outcome.usage
     if usage is not None:
         window = None if about.model is None else about.model.context_window
-        breaker.replied(cost=usage.cost, input_tokens=usage.input_tokens, window=window, at=time.time())
+        cost = counted_cost(about.model, usage)
+        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.time())
 
 
 # ---- before each model request
@@ -91,7 +93,7 @@ async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: Mo
     _count_refused(frame, request)
     history = frame.chain.digest(request.messages, trusted=frame.trusted)
     key = place_key(BREAKER, history)
-    row = frame.journal.store.find(key.key, frame.execution.counts[key.key])
+    row = frame.journal.store.find(key.key, frame.execution.counts.ahead(key.key))
     if row is not None and (row.status == "done" or row.error == WAITING) and not frame.fresh:
         await _again(frame, ctx, request, _look(frame, key, history), row)
         return

@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from pydantic_ai.models import Model
+
 from agentkit.defend.approval import TYPED, Question
 from agentkit.defend.budget import (
     NANO,
@@ -36,7 +38,7 @@ from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
 from agentkit.engine.raised import Raises
 from agentkit.engine.session import Session
-from agentkit.engine.weighing import Weight, heaviest, weigh
+from agentkit.engine.weighing import Weight, counted_cost, heaviest, weigh
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
 from agentkit.events import Event, Gauge, Step
 
@@ -126,9 +128,10 @@ class Budgets:
         if frame is None or (frame.outer is not None and frame.outer.place == frame.place):
             # An agent that is led on after it got stuck goes over its own steps again: they are counted already.
             return
-        usage = event.usage
+        usage, model = event.usage, getattr(frame.owner, "model", None)
+        cost = counted_cost(model if event.kind == "model" and isinstance(model, Model) else None, usage)
         took = Amounts(
-            usd=nano(usage.cost or 0.0), tokens=usage.input_tokens + usage.output_tokens, requests=event.kind == "model"
+            usd=nano(cost or 0.0), tokens=usage.input_tokens + usage.output_tokens, requests=event.kind == "model"
         )
         self._cells[frame.execution.id] = _plus(self._cells[frame.execution.id], took)
         above: AgentRunFrame | None = frame
@@ -301,10 +304,14 @@ class _Passage:
         usage, held = outcome.usage, self.held
         if outcome.status != "done" or usage is None or held is None:
             return
-        # A reply whose price nobody knows counts as what was set aside for it.
+        # A reply whose price or tokens nobody knows counts as what was set aside for it.
         dollars = held.amounts.usd if usage.cost is None else nano(usage.cost)
-        self.output = usage.output_tokens
-        self.settle(Amounts(usd=dollars, tokens=usage.input_tokens + usage.output_tokens, requests=1))
+        tokens = usage.input_tokens + usage.output_tokens
+        if usage.estimated:
+            dollars, tokens = max(dollars, held.amounts.usd), max(tokens, held.amounts.tokens)
+        else:
+            self.output = usage.output_tokens
+        self.settle(Amounts(usd=dollars, tokens=tokens, requests=1))
 
     def settle(self, took: Amounts | None) -> None:
         if self._settled is None and self.held is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic_ai import Tool
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
-from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset, PrefixedToolset
 
 from agentkit.defend import approval
 from agentkit.defend.breaker import parse_thresholds
@@ -24,6 +24,7 @@ from agentkit.engine.agent import DurableAgent, Policy
 from agentkit.engine.asking import CALLED, ask_user
 from agentkit.engine.budgeting import budgets_of
 from agentkit.engine.coding import code_tool
+from agentkit.engine.servers import OFFERED
 from agentkit.engine.session import current
 from agentkit.errors import MissingExtra, UserError, nearest
 from agentkit.events import Scope
@@ -76,7 +77,7 @@ def build(
             *(_sub_agent(agent) for agent in subagents),
             *_code_tools(code, _patterns("--call", call, named, others=others)),
         ],
-        toolsets=[*toolsets, *(server for place in mcp for server in _mcp_servers(place))],
+        toolsets=[*toolsets, *_mcp_servers(mcp)],
         policy=Policy(
             share=share,
             ttl=ttl,
@@ -167,6 +168,13 @@ def as_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
     return _sub_agent(one) if isinstance(one, AbstractAgent) else _tool(one)
 
 
+def checked_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
+    """As `as_tool`; UserError for what cannot be one."""
+    if not isinstance(one, AbstractAgent):
+        check([one])
+    return as_tool(one)
+
+
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
     if not agent.name:
         raise UserError("a sub-agent needs a name: build it with %%agent build NAME, or Agent(..., name='…')")
@@ -183,7 +191,21 @@ def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
     )
 
 
-def _mcp_servers(place: str) -> list[AbstractToolset[Any]]:
+def _mcp_servers(places: Sequence[str]) -> Iterator[AbstractToolset[Any]]:
+    """The servers that `--mcp` names; each also offers to read its resources and prompts, where it has any."""
+    without_prefix = 0
+    for place in places:
+        for server in _mcp_servers_of(place):
+            if isinstance(server, PrefixedToolset):
+                setattr(server.wrapped, OFFERED, "")
+            else:
+                without_prefix += 1
+                # Two servers that are named by their URL have no prefix to tell their tools apart.
+                setattr(server, OFFERED, "" if without_prefix == 1 else f"_{without_prefix}")
+            yield server
+
+
+def _mcp_servers_of(place: str) -> list[AbstractToolset[Any]]:
     try:
         from pydantic_ai.mcp import MCPToolset, load_mcp_toolsets
     except ImportError as error:

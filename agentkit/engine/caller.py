@@ -165,7 +165,8 @@ class Desk:
         response = await self._connections.through(order["proxy"], request)
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         flight.status = response.status_code
-        waiting = [frame(b"H", {"status": response.status_code, "headers": raw})]
+        reason = response.extensions.get("reason_phrase", b"").decode("latin-1")
+        waiting = [frame(b"H", {"status": response.status_code, "reason": reason, "headers": raw})]
         streamed = "text/event-stream" in response.headers.get("content-type", "")
         stream = response.stream
         assert isinstance(stream, httpx2.AsyncByteStream)

@@ -24,6 +24,7 @@ from pydantic_ai.durable_exec import (
     ToolsetGetToolsId,
     ToolsetValidateToolArgumentsId,
 )
+from pydantic_ai.durable_exec._toolset import DurableMCPToolset
 from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
@@ -32,22 +33,24 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
 from agentkit.define.detached import caller
 from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, loop_identity, performs_more, stood_for
+from agentkit.define.tools import Declaration, loop_identity, performs_more
 from agentkit.durable.frames import Call, Reading, current_run, current_step
 from agentkit.durable.journal import Performed
-from agentkit.durable.keys import model_key, operation_key, tool_key
-from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling
+from agentkit.durable.keys import Key, model_key, operation_key, tool_key
+from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling, weighing
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
 from agentkit.engine.evidence import watched
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
+from agentkit.engine.servers import Server
 from agentkit.engine.stream import LiveModel, forward_deltas
 from agentkit.events import Kind, Usage
 
@@ -211,6 +214,7 @@ def model_call(
     }
     names = {member.model_name: models.identity(member) for member in members}
     tried = chained.begin(frame, key, parameters)
+    asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
     return Call(
         key=key,
         kind="model",
@@ -226,11 +230,11 @@ def model_call(
         ttl=frame.ttl or _SHARED_SECONDS,
         cacheable=_complete,
         sends=in_use is not None and models.tells_when_it_sends(in_use),
-        read=lambda payload: _read_response(payload, tried.answered, names, by_member),
+        read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
         control=lastresort.control,
         as_replayed=as_replayed,
         describe=lambda payload: chained.described(payload, identity, tried.answered, names),
-        about=ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters),
+        about=asked,
     )
 
 
@@ -251,13 +255,17 @@ def _bare(model: object) -> Model:
 
 
 def _read_response(
-    payload: Any, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+    payload: Any, asked: ModelAsked, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
 ) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
+    unreported = weighing.unreported(asked, response)
+    if unreported is not None:
+        response = replace(response, usage=unreported)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
         cost=models.price(response),
+        estimated=unreported is not None,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
@@ -302,21 +310,29 @@ def tool_call(
 
     `name` is what it is called here; `place` keeps apart what is asked in different cells.
     """
-    digest = _digest(function)
     shared = declared.share is not None
-    keyed = partial(
-        tool_key,
-        name=identity,
-        args=args,
-        history=None if shared else history,
-        call=None if shared else place,
-        deps=deps,
-        memo=frame.memo,
-    )
-    older = digest.older
+
+    def keyed(digest: ToolDigest) -> Key:
+        return tool_key(
+            name=identity,
+            args=args,
+            digest=digest.digest,
+            history=None if shared else history,
+            call=None if shared else place,
+            deps=deps,
+            reads=digest.reads,
+            memo=frame.memo,
+        )
+
+    digest = _digest(function)
+    older = [] if digest.older is None else [digest.older]
+    if function is not None and hasattr(function, asking.CALLED):
+        # Journals of before the agent that a tool asks was a part of its code.
+        before = tool_digest(function)
+        older += [before, *([] if before.older is None else [before.older])]
     call = Call(
-        key=keyed(digest=digest.digest, reads=digest.reads),
-        alternatives=() if older is None else (keyed(digest=older.digest, reads=older.reads).key,),
+        key=keyed(digest),
+        alternatives=tuple(keyed(each).key for each in older),
         kind="tool",
         name=name,
         effects=declared.effects,
@@ -339,7 +355,7 @@ def tool_call(
 
 
 def _digest(function: Callable[..., Any] | None) -> ToolDigest:
-    return _FOREIGN if function is None else tool_digest(stood_for(function))
+    return _FOREIGN if function is None else asking.code_of(function)
 
 
 def _control(payload: Any) -> str | None:
@@ -389,6 +405,17 @@ def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] |
     return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
+class _RunServer(DurableMCPToolset[Any]):
+    """An MCP toolset whose runs each hold their own `Server`."""
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        of_run = await super().for_run(ctx)
+        held = getattr(of_run, "_run_held", None)
+        if held is not None:
+            held.toolset = Server(held.toolset)
+        return of_run
+
+
 class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]):
     """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
 
@@ -412,6 +439,13 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
             default_model_id=self.default_model_id,
             config=RoleBasedOperationConfig(model=None, event=None, capability=None, tool=None),
         )
+
+    def _build_mcp_toolset(self, toolset: Any) -> Any:
+        durable = super()._build_mcp_toolset(Server(toolset))
+        # pydantic-ai finds its toolsets again by identity; what a run holds of it is a `Server`.
+        durable.wrapped = toolset
+        durable.__class__ = _RunServer
+        return durable
 
     def _model_stream_event_handler(self) -> Any:
         return forward_deltas

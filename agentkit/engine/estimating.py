@@ -13,7 +13,7 @@ from pydantic_ai.usage import RequestUsage
 from agentkit.define import models
 from agentkit.define.replies import tokens
 from agentkit.engine.session import Session
-from agentkit.events import Event, Run, Step, Usage
+from agentkit.events import FINISHED, Event, Run, Step, Usage
 
 _RUNS = 50
 _FEW = 5
@@ -89,7 +89,7 @@ class _Past:
 def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimate:
     """What one more run of `agent` would take; with a `prompt`, its length is taken into account."""
     name = agent.name or "agent"
-    runs = [run for run in session.runs(agent=name, limit=_RUNS) if run.status == "done"]
+    runs = [run for run in session.runs(agent=name, limit=_RUNS) if run.status in FINISHED]
     past, repeated = _different(_past(session, run) for run in runs)
     if not past:
         return _nothing(agent, name, prompt)
@@ -104,6 +104,9 @@ def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimat
     inputs = [max(0, one.input + longer * len(one.requests)) for one in past]
     costs = [_cost(one, given, model) for one, given in zip(past, inputs, strict=True)]
     how += _priced_by(past, model)
+    unreported = sum(_usage(step).estimated for one in past for step in one.requests)
+    if unreported:
+        how.append(f"{_counted(unreported, 'request')} whose server counted nothing: what was set aside counts")
     known = [cost for cost in costs if cost is not None]
     if len(past) < _FEW:
         how.append("few runs: the range is from the least to the most of them")

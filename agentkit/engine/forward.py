@@ -15,8 +15,8 @@ from pydantic_ai.tools import RunContext
 from pydantic_core import from_json
 
 from agentkit.defend.breaker import OFF
-from agentkit.define.digest import ToolDigest, tool_digest, value_digest
-from agentkit.define.tools import Declaration, stood_for
+from agentkit.define.digest import ToolDigest, value_digest
+from agentkit.define.tools import Declaration
 from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.journal import Performed
 from agentkit.durable.keys import Chain, place_key, restore
@@ -24,7 +24,7 @@ from agentkit.durable.reading import Used
 from agentkit.durable.records import Node, Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
-from agentkit.engine.asking import declared_of, function_of, may_ask
+from agentkit.engine.asking import code_of, declared_of, function_of, may_ask
 from agentkit.engine.breaking import BREAKER
 from agentkit.engine.codec import RESULT_CODEC, as_replayed
 from agentkit.engine.evidence import Watch
@@ -328,7 +328,7 @@ class Forward:
         if name not in self._code:
             function = function_of(tool)
             if function is not None:
-                self._code[name] = tool_digest(stood_for(function))
+                self._code[name] = code_of(function)
             elif is_server(leaf_of(tool, name)[0]):
                 self._code[name] = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
         return self._code.get(name)
@@ -356,7 +356,7 @@ class Forward:
 
     def _in_turn(self, row: Row, seen: Counter[bytes]) -> bool:
         """Whether the count of equal requests in this execution would come to this row."""
-        expected = self.frame.execution.counts[row.key] + seen[row.key]
+        expected = self.frame.execution.counts.ahead(row.key, seen[row.key])
         seen[row.key] += 1
         for key, times in row.nested.items():
             seen[bytes.fromhex(key)] += times

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -14,7 +13,7 @@ from pydantic_ai.tools import RunContext
 from agentkit.defend.approval import Headless
 from agentkit.defend.breaker import Breaker
 from agentkit.defend.budget import USER, Amounts, Node
-from agentkit.durable.frames import CallCacheView, RunFrame, current_run
+from agentkit.durable.frames import CallCacheView, Occurrences, RunFrame, current_run
 from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.keys import Chain, RequestParts
 from agentkit.engine.gate import Gate
@@ -58,7 +57,7 @@ class AgentRunFrame(RunFrame):
     session: Session | None = None
     owner: Any = None
     messages: Callable[[], list[ModelMessage]] = list
-    began: Counter[bytes] = field(default_factory=Counter)
+    began: Occurrences = field(default_factory=Occurrences)
     headless: Headless | None = None
     held: dict[str, Any] = field(default_factory=dict)
     passed: set[str] = field(default_factory=set)

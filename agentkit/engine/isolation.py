@@ -244,13 +244,17 @@ def _judged(ended: Ended, *, record: bool = False) -> Ended:
             return ended
 
 
+_NOT_OF_A_MESSAGE = (UnicodeError, BaseExceptionGroup, StopIteration, StopAsyncIteration)
+"""Errors that are made of more than a message, or that mean something else where they are raised again."""
+
+
 def _rebuilt(reply: Mapping[str, Any]) -> BaseException:
     """The error as the kernel would have seen it, where its type is one of Python's own or pydantic-ai's signals."""
     kind, message = reply["kind"], reply["message"]
     if reply["module"].startswith("pydantic_ai") and kind in ("ModelRetry", "ToolFailed"):
         return ModelRetry(message) if kind == "ModelRetry" else ToolFailed(message)
     found = getattr(builtins, kind, None) if reply["module"] == "builtins" else None
-    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, UnicodeError):
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, _NOT_OF_A_MESSAGE):
         error: Exception = found(message)
     else:
         error = RuntimeError(f"{kind}: {message}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +36,7 @@ async def step(
     execution = execution_of(session)
     recipe = Recipe(
         agent=durable(agent), prompt=prompt, continues=continues, mode=mode, fresh=fresh, deps=deps, on_text=on_text,
-        cell=execution.cell, counts=Counter(execution.counts),
+        cell=execution.cell, counts=execution.counts.copy(),
     )  # fmt: skip
     run = Stepped(name=name or agent.name or "agent", session=session, recipe=recipe, at=at)
     await run.open(until=until)
@@ -50,7 +49,7 @@ async def step_program(program: Script, *, fresh: bool = False, mode: Mode | Non
     execution = execution_of(session)
     recipe = Recipe(
         agent=program, prompt=program.source, mode=mode, fresh=fresh,
-        cell=execution.cell, counts=Counter(execution.counts),
+        cell=execution.cell, counts=execution.counts.copy(),
     )  # fmt: skip
     run = Stepped(name=program.name, session=session, recipe=recipe)
     await run.open()

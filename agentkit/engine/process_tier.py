@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentkit.defend.child import walls_stand
 from agentkit.defend.limits import Limits
-from agentkit.defend.parcel import Parcel
+from agentkit.defend.parcel import Forged, Parcel
 from agentkit.defend.resources import Box, size_said
 from agentkit.defend.sandbox import Ended, Program
 from agentkit.engine.isolation import performed_in_child
@@ -49,8 +49,7 @@ async def run_in_process(
     reply = ended.reply
     match ended.attempt.how:
         case "done":
-            outputs = {name: Parcel(packed) for name, packed in reply["outputs"].items()}
-            return Ended(value=Parcel(reply["value"]), outputs=outputs, calls=0)
+            return _read(reply, program)
         case "raised":
             raise _placed(program, "code", f"{reply['kind']}: {reply['message']}".rstrip(": "), reply["line"])
         case "memory":
@@ -60,10 +59,28 @@ async def run_in_process(
             raise SandboxError("limit", f"more than {limits.time:g} s (time={limits.time:g}s)")
         case "flooded":
             raise SandboxError("limit", "more leaves it than can be handed over: return a summary or fewer rows")
+        case "forged":
+            raise _forged(ended.attempt.text)
         case "stopped":
             raise asyncio.CancelledError
         case _:
             raise SandboxError("crash", f"its process ended: {ended.attempt.text or ended.attempt.how}")
+
+
+def _read(reply: Mapping[str, Any], program: Program) -> Ended:
+    """What the program gave, once it is known that it can be read: what cannot is not recorded either."""
+    outputs = {name: Parcel(packed) for name, packed in reply["outputs"].items()}
+    value = Parcel(reply["value"])
+    for name, parcel in {**outputs, "its value": value}.items():
+        try:
+            parcel.open(program.classes)
+        except Forged as error:
+            raise _forged(f"{name}: {error}") from error
+    return Ended(value=value, outputs=outputs, calls=0)
+
+
+def _forged(why: str) -> SandboxError:
+    return SandboxError("code", f"the program forged its reply, and nothing of it was made: {why}")
 
 
 def _check(program: Program, limits: Limits) -> None:
@@ -88,8 +105,9 @@ def _check(program: Program, limits: Limits) -> None:
 
 def _placed(program: Program, fault: str, message: str, line: int | None) -> SandboxError:
     one_line = " ".join(message.split())
-    if line is None:
+    lines = program.source.splitlines()
+    if line is None or line > len(lines):
         return SandboxError(fault, one_line)
-    text = program.source.splitlines()[line - 1].rstrip()
+    text = lines[line - 1].rstrip()
     indent = len(text) - len(text.lstrip())
     return SandboxError(fault, one_line, line=line, column=indent + 1, width=max(1, len(text) - indent), source=text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.messages import UserPromptPart
 
 from agentkit.define import models
+from agentkit.durable.frames import Occurrences
 from agentkit.durable.keys import RequestParts, restore
 from agentkit.engine.bench import Paused
 from agentkit.engine.edits import Override, Path, What, check, spoken, with_edit
@@ -36,7 +36,7 @@ class Recipe:
     on_text: Callable[[str], None] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     cell: str | None = None
-    counts: Counter[bytes] = field(default_factory=Counter)
+    counts: Occurrences = field(default_factory=Occurrences)
 
     @property
     def depth(self) -> int:
@@ -77,7 +77,7 @@ def restored(
         continues=source.continues,
         deps=deps,
         cell=execution.cell,
-        counts=Counter(execution.counts),
+        counts=execution.counts.copy(),
     )
     return recipe, overrides
 
@@ -127,7 +127,7 @@ def of_paused(session: Session, paused: Paused) -> Recipe:
         deps=paused.kwargs.get("deps"),
         more=more,
         cell=execution_of(session).cell,
-        counts=Counter(paused.counts),
+        counts=paused.counts.copy(),
     )
 
 

@@ -20,7 +20,7 @@ from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messag
 from agentkit.engine.answer import Answer as Answer
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.errors import UserError
-from agentkit.events import Mode, Run
+from agentkit.events import FINISHED, Mode, Run
 
 _UNRECORDED = Run(id="", agent="", status="done", mode="off")
 """Stands for the run of an answer in mode `off`, which leaves no record."""
@@ -92,7 +92,7 @@ def parent_run(session: Session, agent: AbstractAgent[Any, Any], continues: str)
         return before[-1].run
     if recorded is not None:
         return recorded.id
-    earlier = [run for run in session.runs(agent=agent.name, label=session.label) if run.status == "done"]
+    earlier = [run for run in session.runs(agent=agent.name, label=session.label) if run.status in FINISHED]
     if not earlier:
         raise UserError(f"--continue: {agent.name} has no earlier run to continue")
     return earlier[0].id

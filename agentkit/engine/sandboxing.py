@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -20,12 +19,21 @@ from agentkit.defend import sandbox as driver
 from agentkit.defend.breaker import Breaker
 from agentkit.defend.frames import FrameHandle
 from agentkit.defend.limits import Limits
-from agentkit.defend.parcel import Parcel
-from agentkit.define.digest import tool_digest, value_digest
+from agentkit.defend.parcel import NOTHING, Entered, Parcel, declare
+from agentkit.define.digest import value_digest
 from agentkit.durable.frames import Call, bounded, dumps, inside
 from agentkit.durable.keys import Chain, RequestParts, tool_key
 from agentkit.engine import asking, budgeting
-from agentkit.engine.agent import RunOptions, gate_of, guard, inside_nothing, options_of, put_down, run_with
+from agentkit.engine.agent import (
+    RunOptions,
+    gate_of,
+    guard,
+    inside_nothing,
+    options_of,
+    put_down,
+    run_with,
+    settle_occurrences,
+)
 from agentkit.engine.calls import enclosing_step
 from agentkit.engine.edits import Path
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
@@ -75,6 +83,7 @@ class Script:
     approve: approval.Policy
     limits: Limits
     tier: Tier
+    classes: Entered = NOTHING
     on_print: Callable[[str], None] = lambda text: None
     name: str = NAME
 
@@ -88,7 +97,7 @@ async def sandbox(
     source: str,
     *,
     inputs: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] = (),
+    outputs: Sequence[str] | Mapping[str, Any] = (),
     calls: Mapping[str, Any] | Sequence[Any] = (),
     approve: str | Sequence[str] = (),
     limits: Limits | str = "",
@@ -100,7 +109,8 @@ async def sandbox(
 ) -> SandboxResult:
     """Run Python that you do not trust: in a sandbox without files, network, environment or clock.
 
-    Only `inputs` enter and only the variables named in `outputs` leave; `calls` are the functions and agents of yours
+    Only `inputs` enter and only the variables named in `outputs` leave; with `tier="process"` a dict of them says of
+    which class each is, where that did not go in as an input. `calls` are the functions and agents of yours
     that it may call. Each call is a recorded step: run again, what was performed is replayed. `approve` names the calls
     that need a person; `limits` is such as "memory=256MB,time=10s,calls=200". Raises SandboxError when the program
     fails, UserError for what cannot be run, and Stopped when a person has to decide first.
@@ -123,7 +133,7 @@ def script(
     source: str,
     *,
     inputs: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] = (),
+    outputs: Sequence[str] | Mapping[str, Any] = (),
     calls: Mapping[str, Any] | Sequence[Any] = (),
     approve: str | Sequence[str] = (),
     limits: Limits | str = "",
@@ -142,16 +152,29 @@ def script(
     for name in (*(inputs or {}), *outputs):
         if not name.isidentifier():
             raise UserError(f"{name!r} cannot be a variable of the program: use letters, digits and _")
+    entered = {name: _ENTER[tier](value, where=name) for name, value in (inputs or {}).items()}
     return Script(
         source=source,
-        inputs={name: _ENTER[tier](value, where=name) for name, value in (inputs or {}).items()},
+        inputs=entered,
         outputs=tuple(dict.fromkeys(outputs)),
         tools=tools,
         approve=_approvals(approve, tools),
         limits=given,
         tier=tier,
+        classes=_classes(entered, outputs, tier),
         on_print=on_print,
     )
+
+
+def _classes(entered: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, Any], tier: Tier) -> Entered:
+    """The classes whose instances may come back, settled before anything of the program runs."""
+    declared = dict(outputs) if isinstance(outputs, Mapping) else {}
+    if declared and tier != "process":
+        raise UserError("outputs: a class for each is of tier='process'; what leaves the first tier is plain data")
+    known = {
+        name: kind for value in entered.values() if isinstance(value, Parcel) for name, kind in value.classes.items()
+    }
+    return Entered({**known, **declare(declared.values())})
 
 
 def _approvals(approve: str | Sequence[str], tools: Mapping[str, HostTool]) -> approval.Policy:
@@ -197,10 +220,12 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
         with inside(frame), asking.asking_for(script.approve), Agent.using_thread_executor(session.executor):
             yield frame
     except BaseException as error:
+        settle_occurrences(frame, error, finished=False)
         await _closed(session, run, error)
         raise
     finally:
         budgets.leave(frame)
+    settle_occurrences(frame, None, finished=True)
     await _closed(session, run, None)
 
 
@@ -220,7 +245,7 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         gate=gate,
         session=session,
         owner=script,
-        began=Counter(execution.counts),
+        began=execution.counts.copy(),
         headless=options.headless,
         breaker=Breaker(thresholds=session.breaker),
         outer=frame_of_run(),
@@ -290,7 +315,7 @@ class _Performance:
 
     def _step(self, frame: AgentRunFrame) -> Call:
         script = self._script
-        code = {name: tool_digest(tool.function).digest.hex() for name, tool in script.tools.items()}
+        code = {name: asking.code_of(tool.function).digest.hex() for name, tool in script.tools.items()}
         key = tool_key(
             name=NAME,
             args={
@@ -321,6 +346,7 @@ class _Performance:
             inputs=script.inputs,
             functions=frozenset(script.tools),
             outputs=script.outputs,
+            classes=script.classes,
         )
         frame = self._frame
         place = None if frame is None else frame.execution.cell
@@ -347,7 +373,10 @@ class _Performance:
     def _result(self, payload: Any) -> SandboxResult:
         frames = {name: value for name, value in self._script.inputs.items() if isinstance(value, FrameHandle)}
         kept = {**payload["outputs"], "": payload["value"]}
-        read = {name: crossing.from_record(value, frames=frames) for name, value in kept.items()}
+        read = {
+            name: crossing.from_record(value, frames=frames, classes=self._script.classes)
+            for name, value in kept.items()
+        }
         value = read.pop("")
         return SandboxResult(outputs=read, value=value, printed=payload["printed"], run=_UNRECORDED)
 

@@ -22,6 +22,7 @@ from agentkit.durable.journal import Journal
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor, secrets_of
 from agentkit.durable.store import Store
+from agentkit.durable.totals import Totals
 from agentkit.engine import decided
 from agentkit.engine.bench import Bench
 from agentkit.engine.calling import Calling
@@ -160,8 +161,15 @@ class Session:
 
     # -- reading the record
 
-    def runs(self, *, agent: str | None = None, label: str | None = None, limit: int = 100) -> list[Run]:
-        return self.store.runs(agent=agent, label=label, limit=limit)
+    def runs(
+        self, *, agent: str | None = None, label: str | None = None, top: bool = False, limit: int = 100
+    ) -> list[Run]:
+        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
+        return self.store.runs(agent=agent, label=label, top=top, limit=limit)
+
+    def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
+        """What every recorded run of this agent and notebook (`label`) adds up to, or one run."""
+        return self.store.totals(agent=agent, label=label, run=run)
 
     def trace(self, run: str) -> list[Event]:
         return self.store.trace(run)

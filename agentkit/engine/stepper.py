@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
@@ -369,7 +368,7 @@ class Stepped:
     async def _drive(self, gate: Gate) -> Answer | SandboxResult:
         recipe = self.recipe
         current_session.set(self.session)
-        current_execution.set(Execution(cell=recipe.cell, counts=Counter(recipe.counts)))
+        current_execution.set(Execution(cell=recipe.cell, counts=recipe.counts.copy()))
         current_gate.set(gate)
         current_run.set(None)
         current_step.set(None)

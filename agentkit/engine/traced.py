@@ -42,7 +42,7 @@ class TracedJournal(Journal):
         run = current_run.get()
         if run is None or call.outer or call.kind in _OWN_ACTIONS or self.recorded(call, run) is not None:
             return await super().perform(call, body)
-        n = run.execution.counts[call.key.key] if call.counted else 0
+        n = run.execution.counts.ahead(call.key.key) if call.counted else 0
         key = f"{call.key.key.hex()}:{n}"
         begun = await self._begun(call, key)
         performed: list[Performed] = []

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic_ai import BinaryContent
-from pydantic_ai.messages import ImageUrl, ModelMessage
+from pydantic_ai.messages import ImageUrl, ModelMessage, ModelResponse
+from pydantic_ai.models import Model
 from pydantic_ai.usage import RequestUsage
 
 from agentkit.defend.budget import Amounts, nano
 from agentkit.define import models
-from agentkit.define.replies import overhead
+from agentkit.define.replies import estimate, overhead
 from agentkit.engine.guards import ModelAsked
+from agentkit.events import Usage
 
 UNKNOWN_OUTPUT = 500
 """Output tokens expected of an agent that has not answered yet and whose requests have no max_tokens."""
@@ -30,6 +32,7 @@ class Weight:
     member: str
     amounts: Amounts
     priced: bool
+    usage: RequestUsage = field(default_factory=RequestUsage)
 
 
 def weigh(asked: ModelAsked, *, expected_output: int | None) -> tuple[Weight, ...]:
@@ -37,17 +40,44 @@ def weigh(asked: ModelAsked, *, expected_output: int | None) -> tuple[Weight, ..
     tokens_in = _input(asked)
     bound = (asked.settings or {}).get("max_tokens")
     tokens_out = int(bound) if bound else UNKNOWN_OUTPUT if expected_output is None else expected_output
-    if asked.model is None:
-        return (Weight(member="", amounts=Amounts(tokens=tokens_in + tokens_out, requests=1), priced=False),)
     usage = RequestUsage(input_tokens=tokens_in, output_tokens=tokens_out)
+    if asked.model is None:
+        amounts = Amounts(tokens=tokens_in + tokens_out, requests=1)
+        return (Weight(member="", amounts=amounts, priced=False, usage=usage),)
     return tuple(_weight(member, usage) for member in models.answering(asked.model))
+
+
+def unreported(asked: ModelAsked, response: ModelResponse) -> RequestUsage | None:
+    """Return what a reply counts for whose server did not say what it took, None where it did: unknown is not 0.
+
+    What was set aside for the request counts, or the length of the reply where that is more.
+    """
+    usage = response.usage
+    answered = estimate((), response).output_tokens
+    if usage.input_tokens and (usage.output_tokens or not answered):
+        return None
+    (weight, *_) = weigh(asked, expected_output=None)
+    return replace(
+        usage,
+        input_tokens=usage.input_tokens or weight.usage.input_tokens,
+        output_tokens=usage.output_tokens or max(answered, weight.usage.output_tokens),
+    )
+
+
+def counted_cost(model: Model | None, usage: Usage) -> float | None:
+    """Return the price of a request, or where nobody knows it the dearest list price of those that may answer."""
+    if usage.cost is not None or model is None:
+        return usage.cost
+    counted = RequestUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+    prices = [models.list_price(member, counted) for member in models.answering(model)]
+    return max((price for price in prices if price is not None), default=None)
 
 
 def _weight(member: Any, usage: RequestUsage) -> Weight:
     dollars = models.list_price(member, usage)
     tokens = usage.input_tokens + usage.output_tokens
     amounts = Amounts(usd=0 if dollars is None else nano(dollars), tokens=tokens, requests=1)
-    return Weight(member=models.identity(member), amounts=amounts, priced=dollars is not None)
+    return Weight(member=models.identity(member), amounts=amounts, priced=dollars is not None, usage=usage)
 
 
 def heaviest(weights: Sequence[Weight]) -> Amounts:

@@ -120,7 +120,7 @@ def _engine_values(takes: Takes, names: Mapping[str, Any]) -> list[str]:
 
 def _runs() -> list[str]:
     session = sys.modules["agentkit.engine.session"].current() if "agentkit.engine.session" in sys.modules else None
-    return [] if session is None else [run.id for run in session.runs(limit=20)]
+    return [] if session is None else [run.id for run in session.runs(label=session.label, limit=20)]
 
 
 def _own(names: Mapping[str, Any]) -> list[str]:

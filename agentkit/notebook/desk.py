@@ -21,10 +21,14 @@ BODY_LINE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """`value` is what `x = %agent …` gets and `_` holds; `show` draws it under the cell."""
+    """`value` is what `x = %agent …` gets and `_` holds; `show` draws it under the cell.
+
+    `remark` is said in both cases.
+    """
 
     value: Any = None
     show: Callable[[], object] = field(default=lambda: None)
+    remark: str = ""
 
 
 @dataclass(kw_only=True)

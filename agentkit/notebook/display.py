@@ -11,7 +11,7 @@ from typing import Any
 
 from IPython import display as ipython
 
-from agentkit.notebook.markdown import harmless
+from agentkit.defend.markdown import harmless
 from agentkit.values import text as writable
 
 INTERVAL = 0.1

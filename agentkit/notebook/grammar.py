@@ -160,6 +160,12 @@ _SANDBOX = {
 
 _BUDGET = {"at-limit": _BUILD["at-limit"]}
 
+_LISTED = {
+    "limit": Option(value="N", help="how many runs are listed, 100 unless said; the sums are over all of them"),
+    "notebook": Option(value="NAME", help="those of another notebook of this folder"),
+    "all": Option(help="those of every notebook of this folder"),
+}
+
 _EXPORT = {
     "target": Option(
         value="TARGET", one_of=("flyte", "script"), help="flyte (default) or script, a plain asyncio program"
@@ -293,16 +299,16 @@ VERBS: dict[str, Verb] = {
         words="[RUN]",
         most=1,
         takes="run",
-        options={},
-        help="a DataFrame of what each step cost and saved, of this notebook's runs or of RUN",
+        options=_LISTED,
+        help="a DataFrame of what each step cost and saved, of this notebook's runs or of RUN, and what all add up to",
     ),
     "runs": Verb(
         where="line",
         words="[AGENT]",
         most=1,
         takes="agent",
-        options={},
-        help="a DataFrame of the runs in the journal, newest first",
+        options=_LISTED,
+        help="a DataFrame of this notebook's runs, newest first, and what all add up to",
     ),
     "why": Verb(
         where="line",

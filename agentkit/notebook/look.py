@@ -13,6 +13,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
+from agentkit.engine.names import Unbound
 from agentkit.errors import UserError, nearest
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?$")
@@ -37,10 +38,38 @@ def agent(name: str, names: Mapping[str, Any]) -> AbstractAgent[Any, Any]:
 
 def tools(text: str, names: Mapping[str, Any]) -> list[Any]:
     """What `--tools a, b.c` names."""
-    return [_tool(name, names) for name in re.split(r"[,\s]+", text) if name]
+    return [tool(name, names) for name in tool_names(text)]
 
 
-def _tool(name: str, names: Mapping[str, Any]) -> Any:
+def tool_names(text: str) -> list[str]:
+    return [name for name in re.split(r"[,\s]+", text) if name]
+
+
+def name_of(value: Any) -> str:
+    """What a model calls a function or an agent by."""
+    return str(value.name) if isinstance(value, AbstractAgent) else getattr(value, "__name__", "")
+
+
+def now(name: str, names: Mapping[str, Any], find: Callable[[str, Mapping[str, Any]], Any]) -> Any:
+    """What a name means now; Unbound where the notebook has none of it."""
+    if (first := name.partition(".")[0]) not in names:
+        raise Unbound(first)
+    return find(name, names)
+
+
+def output_now(text: str, names: Mapping[str, Any]) -> Any:
+    """As `output`; Unbound where a name in it is gone."""
+    try:
+        found = output(text, names)
+    except UserError as error:
+        if isinstance(error.__cause__, NameError):
+            raise Unbound(error.__cause__.name) from error
+        raise
+    check_output(text, found)
+    return found
+
+
+def tool(name: str, names: Mapping[str, Any]) -> Any:
     first, *attributes = name.split(".")
     if first not in names:
         raise UserError(f"--tools: no tool is called {name}{nearest(first, callables(names))}")

@@ -67,7 +67,10 @@ class Notebook:
 
     async def value(self, text: str) -> Any:
         """`x = %agent …`."""
-        return (await self._performed(text, None)).value
+        reply = await self._performed(text, None)
+        if reply.remark:
+            display.say(reply.remark)
+        return reply.value
 
     def blocking_cell(self, text: str, body: str) -> None:
         """`%%agent` where awaiting is impossible: under another cell magic, in code that is exec'd."""
@@ -91,6 +94,8 @@ class Notebook:
     async def _shown(self, text: str, body: str | None) -> None:
         reply = await self._performed(text, body)
         reply.show()
+        if reply.remark:
+            display.say(reply.remark)
         if reply.value is not None:
             # The result is on show already: `_` and Out get it without its being printed again.
             self.shell.displayhook.update_user_ns(reply.value)

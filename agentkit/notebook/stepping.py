@@ -24,7 +24,7 @@ from agentkit.engine.sandboxing import SandboxResult
 from agentkit.engine.stepper import Stepped
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Event
-from agentkit.notebook import cells, grammar, look, prompt
+from agentkit.notebook import cells, grammar, listing, look, prompt
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, sent
 from agentkit.notebook.display import Output, answer_bundle, say, show, watched
 from agentkit.notebook.line import Line
@@ -407,13 +407,7 @@ def _run_named(desk: Desk, word: str) -> Any:
     stepped = session.bench.find(word) if word else None
     if stepped is not None and word == stepped.name and session.store.run(stepped.furthest) is not None:
         return session.store.run(stepped.furthest)
-    found = session.store.run(word) if word else None
-    if found is None:
-        found = next(iter(session.runs(agent=word or None, limit=1)), None)
-    if found is None:
-        known = [run.id for run in session.runs(limit=50)] + [run.agent for run in session.runs(limit=50)]
-        raise UserError(f"no run or agent {word} is recorded{nearest(word, known)}; %agent runs lists them")
-    return found
+    return listing.run_meant(desk, word)
 
 
 _MOVES: dict[str, Callable[[Any, Line, str | None], Awaitable[Reply]]] = {

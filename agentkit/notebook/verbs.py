@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +12,11 @@ from agentkit.defend.approval import parse_headless
 from agentkit.define import models
 from agentkit.define.spec import Spec
 from agentkit.engine import decided
-from agentkit.engine.agent import durable
+from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.build import build as build_agent
+from agentkit.engine.build import checked_tool
 from agentkit.engine.lastresort import aged
+from agentkit.engine.names import Bound, Names, follow
 from agentkit.engine.run import Answer, ask
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Mode, Scope
@@ -27,6 +29,7 @@ from agentkit.notebook import (
     doctoring,
     failure,
     grammar,
+    listing,
     look,
     manual,
     prompt,
@@ -37,9 +40,9 @@ from agentkit.notebook import (
 from agentkit.notebook.caller import caller as calling
 from agentkit.notebook.desk import BODY_LINE, Desk, Reply, mode_of, one_of, sent
 from agentkit.notebook.desk import mode as read_mode
-from agentkit.notebook.display import AnswerOutput, Output, say, show, watched
+from agentkit.notebook.display import AnswerOutput, Output, say, watched
 from agentkit.notebook.line import Line
-from agentkit.observe import panel, wording
+from agentkit.observe import panel
 from agentkit.observe.trace import Trace
 from agentkit.observe.why import diverged, summarize
 from agentkit.observe.wording import needs_a_person
@@ -74,7 +77,9 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
         raise SpecError("the body is empty: write the agent's instructions under the %%agent build line")
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
-    agent = build_agent(spec, name=name, **_build_options(desk, line))
+    options = _build_options(desk, line)
+    agent = build_agent(spec, name=name, **options)
+    _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:
         desk.deps[name] = line.options["deps"]
     else:
@@ -84,6 +89,27 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
+
+
+def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
+    """Let the agent see, each time it runs, what the names on its line mean then."""
+    given = line.options
+    made = agent._function_toolset.tools
+    bound = {
+        name: Bound(held=held, tool=made.get(look.name_of(held)))
+        for name, held in zip(look.tool_names(given.get("tools", "")), tools, strict=True)
+    }
+    agent.policy.names = Names(
+        agent=agent,
+        tools=bound,
+        output=given.get("output"),
+        deps=given.get("deps"),
+        find_tool=lambda name: look.now(name, desk.names, look.tool),
+        find_output=lambda text: look.output_now(text, desk.names),
+        find_deps=lambda name: look.now(name, desk.names, lambda name, names: names[name]),
+        make=checked_tool,
+    )
+    follow(agent.policy.names)
 
 
 def _is_agent(value: Any) -> bool:
@@ -183,8 +209,10 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
 def glance(desk: Desk, line: Line) -> Reply:
     session = desk.session
     agents = ", ".join(look.agents(desk.names)) or "none yet: %%agent build NAME"
-    newest = session.runs(limit=1)
-    last = panel.text(Trace.of(session.trace(newest[0].id)), now=time.time()).splitlines()[0] if newest else "none yet"
+    newest = listing.last_run(desk)
+    last = "none yet"
+    if newest is not None:
+        last = panel.text(Trace.of(session.trace(newest.id)), now=time.time()).splitlines()[0]
     rows = [
         ("session", f"{session.label} · mode {session.mode} · model {models.spoken(session.model)}"),
         ("journal", str(session.path)),
@@ -202,51 +230,18 @@ def glance(desk: Desk, line: Line) -> Reply:
 
 
 def trace(desk: Desk, line: Line) -> Reply:
-    if _is_new(desk, line):
-        return _said(_NOTHING)
-    run = _run_id(desk, line)
+    if not line.word and listing.last_run(desk) is None:
+        return _said(listing.nothing(desk))
+    run = listing.run_meant(desk, line.word).id
     folded = Trace.of(desk.session.trace(run))
     bundle = panel.bundle(folded, now=time.time(), open=True)
     return Reply(show=lambda: Output(live=False).finish(bundle, metadata=panel.metadata(folded)))
 
 
-def cost(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.tables import at_a_glance, cost_frame
-
-    session = desk.session
-    ids = [_run_id(desk, line)] if line.word else [run.id for run in reversed(session.runs(label=session.label))]
-    events = [event for run in ids for event in session.trace(run)]
-    frame = cost_frame(events)
-    if frame.empty:
-        return Reply(value=frame, show=lambda: say(_NOTHING))
-    told = " · ".join(wording.sums(Trace.of(events)))
-
-    def shown() -> None:
-        twice = ["maybe_paid_twice"] if frame["maybe_paid_twice"].any() else []
-        show(at_a_glance(frame[[*_COST_AT_A_GLANCE, *twice]]))
-        say(told)
-
-    return Reply(value=frame, show=shown)
-
-
-def runs(desk: Desk, line: Line) -> Reply:
-    from agentkit.observe.tables import at_a_glance, runs_frame
-
-    found = desk.session.runs(agent=line.word or None)
-    if line.word and not found:
-        known = sorted({run.agent for run in desk.session.runs()})
-        raise UserError(f"no run of {line.word} is recorded{nearest(line.word, known)}")
-    traces = {run.id: Trace.of(desk.session.trace(run.id)) for run in found}
-    frame = runs_frame(found, traces)
-    if frame.empty:
-        return Reply(value=frame, show=lambda: say(_NOTHING))
-    return Reply(value=frame, show=lambda: show(at_a_glance(frame[[name for name in _AT_A_GLANCE if name in frame]])))
-
-
 def why(desk: Desk, line: Line) -> Reply:
-    if _is_new(desk, line):
-        return _said(_NOTHING)
-    run = _run_id(desk, line)
+    if not line.word and listing.last_run(desk) is None:
+        return _said(listing.nothing(desk))
+    run = listing.run_meant(desk, line.word).id
     reasons = summarize(desk.session.store, run)
     record = desk.session.store.run(run)
     if record is not None and record.walked:
@@ -319,7 +314,7 @@ def journal(desk: Desk, line: Line) -> Reply:
     store = desk.session.store
     match line.words:
         case ():
-            return _said(f"{desk.session.path} · {_counted(len(desk.session.runs(limit=1_000_000)), 'run')}")
+            return _said(f"{desk.session.path} · {_counted(store.count(), 'run')}")
         case ("verify",):
             problems = store.verify()
             return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
@@ -340,24 +335,6 @@ def help_on(line: Line) -> Reply:
     return _said(manual.details(line.word) if line.word else manual.overview())
 
 
-def _run_id(desk: Desk, line: Line) -> str:
-    """The run a line names: its id, the last one of the agent it names, or the last of all."""
-    if line.word and desk.session.store.run(line.word) is not None:
-        return line.word
-    found = desk.session.runs(agent=line.word or None, limit=1)
-    if found:
-        return found[0].id
-    if line.word:
-        known = [run.id for run in desk.session.runs(limit=50)] + [run.agent for run in desk.session.runs(limit=50)]
-        raise UserError(f"no run or agent {line.word} is recorded{nearest(line.word, known)}; %agent runs lists them")
-    raise UserError(_NOTHING)
-
-
-def _is_new(desk: Desk, line: Line) -> bool:
-    """Whether the line means the last run, and there is none yet."""
-    return not line.word and not desk.session.runs(limit=1)
-
-
 def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
@@ -365,35 +342,6 @@ def _counted(number: int, thing: str) -> str:
 def _said(text: str) -> Reply:
     return Reply(show=lambda: say(text))
 
-
-_NOTHING = "nothing has run yet: %%agent run AGENT"
-_COST_AT_A_GLANCE = (
-    "run",
-    "agent",
-    "step",
-    "kind",
-    "name",
-    "state",
-    "seconds",
-    "input_tokens",
-    "output_tokens",
-    "spent",
-    "saved",
-)
-_AT_A_GLANCE = (
-    "run",
-    "agent",
-    "status",
-    "prompt",
-    "continues",
-    "started",
-    "seconds",
-    "live",
-    "replayed",
-    "spent",
-    "saved",
-)
-"""What `%agent runs` shows of a frame that has everything."""
 
 _MODES: dict[Mode, str] = {
     "auto": "what is recorded is replayed, the rest is live",
@@ -405,8 +353,8 @@ _MODES: dict[Mode, str] = {
 _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "": glance,
     "trace": trace,
-    "cost": cost,
-    "runs": runs,
+    "cost": listing.cost,
+    "runs": listing.runs,
     "why": why,
     "forget": forget,
     "settle": settle,

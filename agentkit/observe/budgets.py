@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from agentkit.defend.budget import NANO, Limit, Node, about
 from agentkit.defend.ledger import Standing
+from agentkit.durable.totals import Totals
 from agentkit.events import Gauge
 from agentkit.observe import wording
-from agentkit.observe.trace import Totals, Trace
+from agentkit.observe.trace import Trace
 
 BLUE, AMBER, RED = "#347acf", "#b06805", "#d4484f"
 _TIGHT, _FULL = 0.8, 0.999

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from agentkit.durable.totals import Totals
 from agentkit.events import Event, Run, Step
 from agentkit.observe import wording
 from agentkit.observe.panel import AMBER, BLUE, GREEN
-from agentkit.observe.trace import Totals, Trace
+from agentkit.observe.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,7 +164,7 @@ def _said(step: Step | None) -> str:
 def _cost(totals: Totals) -> str:
     """What its steps cost whenever they were live: a branch that shares steps did not pay for them again."""
     saved = wording.saved_said(totals)
-    return wording.spent_said(totals, offline=totals.spent == 0) + (f", {saved}" if saved else "")
+    return wording.spent_said(totals) + (f", {saved}" if saved else "")
 
 
 def _row(row: dict[str, object], left: str, right: str) -> str:

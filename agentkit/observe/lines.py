@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from agentkit.observe.trace import RunNode, StepNode, StepState, Totals, Trace, end_of, totals
+from agentkit.durable.totals import Totals
+from agentkit.observe.trace import RunNode, StepNode, StepState, Trace, end_of, totals
 
 MOST = 60
 FIRST = 24

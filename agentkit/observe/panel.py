@@ -28,6 +28,8 @@ COLOURS = {
     "failed": RED,
     "cancelled": GREY,
     "stopped": AMBER,
+    "truncated": AMBER,
+    "filtered": AMBER,
     "stale": AMBER,
     "in doubt": AMBER,
 }

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
+from agentkit.durable.totals import Totals
 from agentkit.events import Event, Run
-from agentkit.observe.trace import Totals, Trace, is_unpriced, price
+from agentkit.observe.panel import COLOURS
+from agentkit.observe.trace import Trace, is_unpriced, price
+from agentkit.observe.wording import GLYPHS
 
 _TIME = "datetime64[ns, UTC]"
 _COST = {
-    "run": "string", "agent": "category", "step": "Int64", "kind": "category", "name": "category",
+    "run": "string", "agent": "category", "notebook": "category", "step": "Int64", "kind": "category",
+    "name": "category",
     "state": "category", "replayed": "boolean", "started": _TIME, "seconds": "Float64", "recorded_seconds": "Float64",
     "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "priced": "boolean",
     "maybe_paid_twice": "boolean",
 }  # fmt: skip
 _RUNS = {
-    "run": "string", "agent": "category", "status": "category", "label": "category", "cell": "string",
-    "prompt": "string", "output": "string", "continues": "string", "model": "category", "mode": "category",
-    "started": _TIME, "seconds": "Float64", "steps": "Int64", "live": "Int64", "replayed": "Int64",
+    "run": "string", "agent": "category", "notebook": "category", "status": "category", "cell": "string",
+    "prompt": "string", "output": "string", "within": "string", "continues": "string", "model": "category",
+    "mode": "category", "started": _TIME, "seconds": "Float64", "steps": "Int64", "live": "Int64", "replayed": "Int64",
     "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "unpriced": "Int64",
     "error": "string",
 }  # fmt: skip
@@ -28,14 +34,15 @@ _RUNS = {
 def cost_frame(events: Iterable[Event]) -> pd.DataFrame:
     """One row for each step. A price that is not known is NA in `spent` and `saved`, never 0."""
     trace = Trace.of(events)
-    agents = {event.id: event.agent for event in trace.events() if isinstance(event, Run)}
+    runs = {event.id: event for event in trace.events() if isinstance(event, Run)}
     rows = []
     for node in (node for root in trace.roots for node in root.every_step()):
-        step, cost = node.step, price(node.step)
+        step, cost, run = node.step, price(node.step), runs.get(node.step.run)
         rows.append(
             {
                 "run": step.run,
-                "agent": agents.get(step.run),
+                "agent": None if run is None else run.agent,
+                "notebook": None if run is None else run.label,
                 "step": step.id,
                 "kind": step.kind,
                 "name": step.name,
@@ -55,27 +62,31 @@ def cost_frame(events: Iterable[Event]) -> pd.DataFrame:
     return _typed(rows, _COST)
 
 
-def runs_frame(runs: Iterable[Run], traces: Mapping[str, Trace] | None = None) -> pd.DataFrame:
-    """One row for each run in the order given; `traces` by run id fill the counts, which are NA without one."""
-    known = traces or {}
+def runs_frame(runs: Iterable[Run], totals: Mapping[str, Totals] | None = None) -> pd.DataFrame:
+    """One row for each run in the order given; `totals` by run id fill the counts, which are NA without them.
+
+    A run's counts include those of the runs inside it, which name it in `within`: sums are over rows without one.
+    """
+    known = totals or {}
     return _typed([_run_row(run, known.get(run.id)) for run in runs], _RUNS)
 
 
-def _run_row(run: Run, trace: Trace | None) -> dict[str, object]:
+def _run_row(run: Run, totals: Totals | None) -> dict[str, object]:
     return {
         "run": run.id,
         "agent": run.agent,
+        "notebook": run.label,
         "status": run.status,
-        "label": run.label,
         "cell": run.cell,
         "prompt": run.prompt,
         "output": run.output,
+        "within": run.parent_run,
         "continues": run.continues,
         "model": run.model,
         "mode": run.mode,
         "started": _moment(run.started),
         "seconds": _between(run.started, run.ended),
-        **({} if trace is None else _counts(trace.totals)),
+        **({} if totals is None else _counts(totals)),
         "error": run.error,
     }
 
@@ -116,3 +127,26 @@ def at_a_glance(frame: pd.DataFrame) -> pd.DataFrame:
     if "seconds" in shown:
         shown["seconds"] = shown["seconds"].round(3)
     return shown.astype(object).where(shown.notna(), "")
+
+
+_MARKED = re.compile("\ue000(.*?)\ue001")
+
+
+@dataclass(frozen=True)
+class Coloured:
+    """A frame as a notebook shows it, with each `status` in the colour that the panel gives it."""
+
+    frame: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        # Markup in a cell would be escaped like everything else: the places are marked, and coloured afterwards.
+        marked = self.frame.assign(status=[f"\ue000{status}\ue001" for status in self.frame["status"]])
+        return _MARKED.sub(_coloured, str(marked._repr_html_()))
+
+    def __repr__(self) -> str:
+        return repr(self.frame)
+
+
+def _coloured(found: re.Match[str]) -> str:
+    status = found[1]
+    return f'<span style="color:{COLOURS.get(status, "inherit")}">{GLYPHS.get(status, "")} {status}</span>'

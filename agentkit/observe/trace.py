@@ -10,43 +10,13 @@ from typing import Literal, TypeAlias, assert_never
 
 from agentkit.durable.decisions import ASKED, WAITING
 from agentkit.durable.records import CONTROL_ERROR, STALE
-from agentkit.events import Event, Run, RunStatus, Step
+from agentkit.durable.totals import OFFLINE, Totals
+from agentkit.events import FINISHED, Event, Run, RunStatus, Step
 
 StepState: TypeAlias = Literal["live", "replayed", "running", "waiting", "failed", "cancelled", "in doubt", "stale"]
-RunState: TypeAlias = Literal["running", "waiting", "done", "failed", "stopped", "in doubt"]
+RunState: TypeAlias = Literal[RunStatus, "waiting", "in doubt"]
 
 UNFINISHED: frozenset[StepState] = frozenset({"running", "waiting", "in doubt"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Totals:
-    """Sums over steps: tokens and `spent` are of live steps only, what replay avoided is `saved`.
-
-    `unpriced` counts finished live model requests without a known price, `saved_unpriced` replayed ones; neither is
-    ever counted as 0 dollars.
-    """
-
-    steps: int = 0
-    live: int = 0
-    replayed: int = 0
-    unfinished: int = 0
-    in_doubt: int = 0
-    failed: int = 0
-    requests: int = 0
-    tools: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    saved_tokens: int = 0
-    saved_seconds: float = 0.0
-    spent: float = 0.0
-    saved: float = 0.0
-    unpriced: int = 0
-    saved_unpriced: int = 0
-    paid_twice: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,11 +140,13 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
     step, usage = node.step, node.step.usage
     counts["live"] += 1
     counts["requests"] += step.kind == "model"
+    counts["offline"] += step.kind == "model" and step.name.startswith(OFFLINE)
     counts["tools"] += step.kind == "tool"
     counts["input_tokens"] += usage.input_tokens if usage else 0
     counts["output_tokens"] += usage.output_tokens if usage else 0
     counts["spent"] += price(step) or 0.0
     counts["unpriced"] += is_unpriced(step)
+    counts["estimated"] += usage is not None and usage.estimated
 
 
 def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:
@@ -319,7 +291,7 @@ def _step_state(step: Step, *, running: bool) -> StepState:
 def _run_state(run: Run, steps: tuple[StepNode, ...]) -> RunState:
     states = {node.state for node in steps}
     status: RunStatus = run.status
-    if "in doubt" in states and status != "done":
+    if "in doubt" in states and status not in FINISHED:
         return "in doubt"
     if status in ("running", "stopped") and "waiting" in states and "running" not in states:
         return "waiting"

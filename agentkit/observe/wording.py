@@ -7,8 +7,9 @@ import time
 import unicodedata
 
 from agentkit.durable.records import Row
+from agentkit.durable.totals import Totals
 from agentkit.events import Step
-from agentkit.observe.trace import RunState, StepNode, Totals, Trace, price, waits_for_nobody
+from agentkit.observe.trace import RunState, StepNode, Trace, price, waits_for_nobody
 
 GLYPHS = {
     "live": "●",
@@ -16,6 +17,8 @@ GLYPHS = {
     "running": "◐",
     "waiting": "◇",
     "done": "✓",
+    "truncated": "◔",
+    "filtered": "⊘",
     "failed": "✕",
     "cancelled": "–",
     "stopped": "■",
@@ -132,12 +135,12 @@ def short_name(step: Step) -> str:
     return step.name.split(" @ ")[0].split(":", 1)[-1] if step.kind == "model" else step.name
 
 
-def spent_said(totals: Totals, *, offline: bool) -> str:
+def spent_said(totals: Totals) -> str:
     """What live steps cost; a price that is not known is never written as 0."""
     unpriced = f"{totals.unpriced:,} unpriced"
     if totals.unpriced:
         return f"spent {money(totals.spent)} + {unpriced}" if totals.spent else f"spent: {unpriced}"
-    if totals.spent == 0 and totals.requests and offline:
+    if totals.spent == 0 and totals.requests and totals.offline == totals.requests:
         return "$0 (offline)"
     return f"spent {money(totals.spent)}"
 
@@ -157,17 +160,6 @@ def saved_explained(totals: Totals) -> str:
     return f"when they were live, the replayed steps took {took} and {counted(totals.saved_tokens, 'token')}"
 
 
-def is_offline(trace: Trace) -> bool:
-    """Whether every live model request was answered by the offline model."""
-    asked = [
-        node.step.name
-        for root in trace.roots
-        for node in root.every_step()
-        if node.step.kind == "model" and not node.step.replayed
-    ]
-    return bool(asked) and all(name.startswith("offline") for name in asked)
-
-
 def title(trace: Trace) -> str:
     """Whose trace this is: the agent, or how many runs of which agents."""
     if len(trace.roots) == 1:
@@ -177,7 +169,9 @@ def title(trace: Trace) -> str:
     return f"{len(trace.roots):,} runs of {listed}" if names else "nothing has run"
 
 
-_BY_WEIGHT: tuple[RunState, ...] = ("waiting", "running", "in doubt", "failed", "stopped", "done")
+_BY_WEIGHT: tuple[RunState, ...] = (
+    "waiting", "running", "in doubt", "failed", "stopped", "filtered", "truncated", "done",
+)  # fmt: skip
 
 
 def state_of(trace: Trace) -> RunState:
@@ -198,19 +192,14 @@ def states_said(trace: Trace) -> str:
 
 def headline(trace: Trace, now: float) -> list[str]:
     """The facts of a trace in reading order, without the title and state."""
-    steps, *others = sums(trace)
+    steps, *others = sums(trace.totals)
     return [steps, duration(trace.seconds(now)), *others]
 
 
-def sums(trace: Trace) -> list[str]:
-    """What all steps of a trace add up to: their number, tokens, price and what replay saved."""
-    totals = trace.totals
-    facts = [
-        steps_said(totals),
-        counted(totals.tokens, "token"),
-        spent_said(totals, offline=is_offline(trace)),
-        saved_said(totals),
-    ]
+def sums(totals: Totals) -> list[str]:
+    """What steps add up to: their number, tokens, price and what replay saved."""
+    tokens = counted(totals.tokens, "token") + (", estimated" if totals.estimated else "")
+    facts = [steps_said(totals), tokens, spent_said(totals), saved_said(totals)]
     return [fact for fact in facts if fact]
 
 
@@ -232,7 +221,9 @@ def _stale(trace: Trace) -> int:
 
 def tokens_of(node: StepNode) -> str:
     usage = node.step.usage
-    return f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}" if usage else ""
+    if usage is None:
+        return ""
+    return ("≈ " if usage.estimated else "") + f"{amount(usage.input_tokens)} → {amount(usage.output_tokens)}"
 
 
 def price_of(node: StepNode) -> str:
@@ -250,6 +241,7 @@ def remarks(node: StepNode) -> list[str]:
         f"attempt {step.attempt}": step.attempt > 1,
         "shared": step.shared,
         "possibly paid twice": node.paid_twice,
+        "tokens estimated, its server reports none": step.usage is not None and step.usage.estimated,
     }
     return [remark for remark, holds in said_of.items() if holds]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -75,6 +76,151 @@ def test_more_memory_than_it_has_ends_it_however_it_is_taken(source: str) -> Non
     assert ended.attempt.how == "memory", ended
     assert ended.attempt.peak < 512 * MB
     assert time.monotonic() - began < 15
+
+
+BESIDES = {
+    "files in memory": """
+with open("/tmp/x", "wb") as one, open("/dev/shm/y", "wb") as other:
+    for _ in range(100):
+        one.write(b"1" * MB)
+        other.write(b"1" * MB)
+    time.sleep(1)
+""",
+    "a file that has no name any more": """
+f = open("/dev/shm/x", "wb")
+os.unlink("/dev/shm/x")
+for _ in range(126): f.write(b"1" * MB)
+f.flush()
+x = b"1" * (30 * MB)
+time.sleep(1)
+""",
+    "shared memory whose writer has ended": """
+import mmap
+m = mmap.mmap(-1, 300 * MB)
+for part in range(6):
+    if os.fork() == 0:
+        for place in range(part * 50 * MB, (part + 1) * 50 * MB, 4096): m[place] = 1
+        os._exit(0)
+    os.wait()
+time.sleep(1)
+""",
+}
+ORPHAN = """
+if os.fork() == 0:
+    if os.fork() == 0:
+        x = [bytearray(b"1" * MB) for _ in range(300)]
+        time.sleep(5)
+    os._exit(0)
+os.wait()
+time.sleep(5)
+"""
+HELD = "import os, time\nMB = 1 << 20\n"
+
+
+@pytest.mark.parametrize("source", BESIDES.values(), ids=BESIDES)
+def test_memory_that_no_page_of_a_process_shows_counts_behind_walls(source: str) -> None:
+    ended = run(HELD + source, walls="everything", memory=128 * MB)
+    assert ended.attempt.how == "memory", ended
+    assert 128 * MB < ended.attempt.peak < 450 * MB
+
+
+@pytest.mark.parametrize("box", ALL)
+def test_an_orphan_s_memory_counts(box: Walls) -> None:
+    ended = run(HELD + ORPHAN, walls=box, memory=128 * MB)
+    assert ended.attempt.how == "memory", ended
+    assert ended.attempt.seconds < 5
+
+
+FILES = """
+try:
+    for n in range(100_000): open(f"/tmp/{n}", "x").close()
+except OSError as error:
+    pass
+n
+"""
+
+
+def test_a_folder_in_memory_is_no_larger_than_the_limit() -> None:
+    source = "import os\n[os.statvfs(f).f_blocks * os.statvfs(f).f_frsize >> 20 for f in ('/tmp', '/dev/shm')]"
+    assert value(run(source, walls="everything", memory=48 * MB)) == [48, 48]
+    # What has no content takes memory of the system's all the same.
+    assert 60_000 < value(run(FILES, walls="everything")) < 70_000
+
+
+def test_a_file_in_memory_is_measured_once_when_it_is_mapped_too() -> None:
+    source = """
+import mmap
+f = open("/dev/shm/x", "w+b")
+f.truncate(80 * MB)
+m = mmap.mmap(f.fileno(), 80 * MB)
+for place in range(0, 80 * MB, 4096): m[place] = 1
+time.sleep(0.4)
+1
+"""
+    ended = run(HELD + source, walls="everything", memory=128 * MB)
+    assert value(ended) == 1 and 80 * MB < ended.attempt.peak < 110 * MB
+
+
+CALLS = {
+    "memfd": "l.memfd_create(b'x', 0)",
+    "System V shared memory": "l.shmget(0, 4096, 0o1600)",
+    "System V messages": "l.msgget(0, 0o1600)",
+    "the session's keys": "l.syscall(KEYCTL, 0, -3, 0)",
+    "the user's keys": "l.syscall(KEYCTL, 0, -4, 0)",
+    "io_uring": "l.syscall(425, 1, ctypes.create_string_buffer(200))",
+    "another process's memory": "l.ptrace(16, os.getppid(), 0, 0)",
+    "a world of its own": "l.unshare(0x10000000)",
+    "a fork in a world of its own": "l.syscall(CLONE, 0x10000011, 0, 0, 0, 0)",
+    "a mount": "l.mount(b'none', b'/tmp', b'tmpfs', 0, None)",
+}
+
+
+@pytest.mark.parametrize("box", ["network", "everything"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_calls_that_no_limit_would_count_are_refused_behind_walls(call: str, box: Walls) -> None:
+    numbers = "KEYCTL, CLONE = (219, 220) if os.uname().machine == 'aarch64' else (250, 56)\n"
+    source = f"import ctypes, os\n{numbers}l = ctypes.CDLL(None, use_errno=True)\n[{call}, ctypes.get_errno()]"
+    result, number = value(run(source, walls=box))
+    assert result == -1
+    assert number in (errno.EPERM, errno.ENOSYS)
+
+
+@pytest.mark.parametrize("box", ["network", "everything"])
+def test_a_socket_that_no_network_world_holds_is_refused(box: Walls) -> None:
+    source = """
+import socket
+refused = []
+for family in range(1, 46):
+    try:
+        socket.socket(family, socket.SOCK_STREAM).close()
+    except OSError as error:
+        if error.errno == 97: refused.append(family)
+[socket.AF_VSOCK in refused, socket.AF_INET in refused, socket.AF_UNIX in refused]
+"""
+    assert value(run(source, walls=box)) == [True, False, False]
+
+
+def test_behind_walls_threads_processes_and_loops_work_as_ever() -> None:
+    source = """
+import asyncio, multiprocessing, subprocess, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import shared_memory
+import numpy as np
+block = shared_memory.SharedMemory(create=True, size=1 << 20)
+np.ndarray((1 << 17,), buffer=block.buf)[:] = 2.0
+def fill(place): block.buf[place] = 7
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    pool.map(fill, range(8))
+async def echoed():
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "print(6)", stdout=subprocess.PIPE)
+    return (await process.communicate())[0]
+with ThreadPoolExecutor(2) as threads:
+    total = sum(threads.map(int, ["1", "2"]))
+done = [total, asyncio.run(echoed()), block.buf[3]]
+block.close(); block.unlink()
+done
+"""
+    assert value(run(source, walls="everything")) == [3, {"$": "bytes", "of": "Ngo="}, 7]
 
 
 def test_an_allocation_that_fits_is_measured() -> None:
@@ -196,17 +342,29 @@ time.sleep(30)
     assert ended.attempt.seconds < 10
 
 
-def test_a_false_reply_is_no_reply() -> None:
-    source = """
+FALSE_REPLIES = {
+    "cut": """b'{"how": "done"'""",
+    "another kind of end": """b'{"how": "timeout", "peak": 1}'""",
+    "nested": "b'[' * 500_000",
+    "text": "b'done'",
+}
+
+
+@pytest.mark.parametrize("reply", FALSE_REPLIES.values(), ids=FALSE_REPLIES)
+@pytest.mark.parametrize("end", ["os._exit(0)", "1"])
+def test_a_false_reply_is_called_one(reply: str, end: str) -> None:
+    source = f"""
 import os
 for number in range(3, 32):
     try:
-        os.write(number, b'{"how": "done"')
+        os.write(number, {reply})
     except OSError:
         pass
-os._exit(0)
+{end}
 """
-    assert run(source).attempt.how == "crashed"
+    ended = run(source)
+    assert (ended.attempt.how, ended.reply) == ("forged", {})
+    assert ended.attempt.said.startswith("its answer is forged: used ")
 
 
 def test_prints_are_heard_while_it_runs_and_bounded() -> None:

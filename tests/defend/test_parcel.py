@@ -10,16 +10,19 @@ import enum
 import json
 import math
 import pathlib
+import sys
+import time
 import uuid
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.defend.parcel import SANDBOX, NotDefined, Parcel, Unpackable, pack, unpack
+from agentkit.defend.parcel import NOTHING, SANDBOX, Entered, Forged, Parcel, Unpackable, declare, pack, unpack
 
 
 class Colour(enum.Enum):
@@ -33,8 +36,102 @@ class Config:
     made: int = dataclasses.field(init=False, default=7)
 
 
-def there_and_back(value: Any, space: dict[str, Any] | None = None) -> Any:
-    return unpack(json.loads(json.dumps(pack(value, where="it"), allow_nan=False)), space or {})
+@dataclasses.dataclass
+class Order:
+    parts: list[Config]
+    colours: dict[str, Colour | None]
+    again: Order | None = None
+
+
+@dataclasses.dataclass
+class Touching:
+    path: str
+
+    def __post_init__(self) -> None:
+        pathlib.Path(self.path).touch()
+
+
+class TouchingModel(pydantic.BaseModel):
+    path: str
+
+    def model_post_init(self, context: Any) -> None:
+        pathlib.Path(self.path).touch()
+
+
+@dataclasses.dataclass(init=False)
+class TouchingInit:
+    path: str
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        pathlib.Path(path).touch()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        pathlib.Path(self.path).touch()
+
+
+class Priced(pydantic.BaseModel):
+    net: int
+    _factor: int = pydantic.PrivateAttr(default=2)
+
+    def with_tax(self) -> int:
+        return self.net * self._factor
+
+
+class Hostile:
+    """Everything that could be asked of it leaves a file."""
+
+    def __init__(self, ran: pathlib.Path) -> None:
+        object.__setattr__(self, "ran", ran)
+
+    def _touch(self, *args: Any) -> Any:
+        object.__getattribute__(self, "ran").touch()
+        raise AssertionError("something of it was called")
+
+    __repr__ = __str__ = __eq__ = __reduce__ = __reduce_ex__ = __getstate__ = __iter__ = __len__ = _touch
+    __getattr__ = __getattribute__ = __array__ = __format__ = __bool__ = __float__ = __index__ = _touch
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Keyed:
+    x: int
+
+    def __repr__(self) -> str:
+        raise AssertionError("its repr was asked for")
+
+
+@dataclasses.dataclass(init=False)
+class Computed:
+    name: str = ""
+
+
+def _compute(self: Any) -> str:
+    raise AssertionError("it was computed")
+
+
+setattr(Computed, "name", property(_compute))  # noqa: B010 - a dataclass would take it for the default
+
+
+class Reduced:
+    def __reduce__(self) -> Any:
+        raise AssertionError("it was reduced")
+
+    def __setstate__(self, state: Any) -> None:
+        raise AssertionError("its state was set")
+
+
+FORM = ["$", "of", "as", "module", "name", "names", "index", "columns", "values", "dtype", "data", "shape", "scalar"]
+TAGS = """dict tuple set deque float complex timedelta range enum object array NA moment span series index frame
+datetime decimal fraction bytes path""".split()
+WAYS = ["range", "levels", "plain", "array", "category", "zoned", "items"]
+
+
+def there_and_back(value: Any) -> Any:
+    parcel = Parcel.of(value, where="it")
+    return unpack(json.loads(json.dumps(parcel.packed, allow_nan=False)), Entered(parcel.classes))
 
 
 SCALARS = st.one_of(
@@ -160,14 +257,145 @@ def test_classes_of_a_sandbox_program_do_not_leave_it() -> None:
         pack(made(1), where="it")
 
 
-def test_a_class_that_is_not_defined_there_is_named() -> None:
-    made = dataclasses.make_dataclass("Made", ["x"])
-    made.__module__ = "__main__"
-    packed = pack(made(1), where="it")
-    assert unpack(packed, {"Made": made}) == made(1)
-    with pytest.raises(NotDefined, match="Made"):
-        unpack(packed, {})
+def test_a_class_comes_back_only_where_it_went_in_or_was_declared() -> None:
+    parcel = Parcel.of(Config(3, datetime.date(2024, 1, 2)), where="it")
+    with pytest.raises(
+        Forged, match=r"names 'tests.defend.test_parcel.Config', which neither went in nor was declared"
+    ):
+        parcel.open(NOTHING)
+    assert parcel.open(Entered(declare([list[Order]]))) == Config(3, datetime.date(2024, 1, 2))
+
+
+def test_what_a_field_is_declared_to_hold_is_declared_too() -> None:
+    names = {name for _, name in declare([Order])}
+    assert names == {"Order", "Config", "Colour"}
 
 
 def test_a_parcel_opens_to_its_value() -> None:
-    assert Parcel.of((1, {2}), where="it").open() == (1, {2})
+    assert Parcel.of((1, {2}), where="it").open(NOTHING) == (1, {2})
+
+
+# ---- values of the notebook that would like to run something
+
+
+def test_packing_calls_nothing_of_a_value(tmp_path: pathlib.Path) -> None:
+    for hostile in (Hostile(tmp_path / "ran"), [Hostile(tmp_path / "ran")], {Hostile(tmp_path / "ran"): 1}):
+        with pytest.raises(Unpackable, match=r"is a .*Hostile, which cannot be handed"):
+            pack(hostile, where="it")
+    with pytest.raises(Unpackable, match=r"it.name is a property"):
+        pack(Computed(), where="it")
+    keyed = {Keyed(1): float, 2: 3}
+    with pytest.raises(Unpackable, match=r"it\[Keyed\] is a type"):
+        pack(keyed, where="it")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- packed values that nobody packed
+
+NAMED = [
+    {"$": "object", "module": "os", "name": "system", "of": {"command": "touch ran"}},
+    {"$": "object", "module": "builtins", "name": "eval", "of": {}},
+    {"$": "object", "module": "builtins", "name": "object.__subclasses__", "of": {}},
+    {"$": "enum", "module": "os", "name": "environ", "of": "PATH"},
+    {"$": "enum", "module": "sys", "name": "modules", "of": "os"},
+    {"$": "object", "module": "this", "name": "s", "of": {}},
+    {"$": "object", "module": "subprocess", "name": "Popen", "of": {"args": "touch ran"}},
+    {"$": "object", "module": "tests.defend.test_parcel", "name": "Config.__init__.__globals__", "of": {}},
+    {"$": "object", "module": "tests.defend.test_parcel", "name": "Reduced", "of": {}},
+]
+
+
+@pytest.mark.parametrize("packed", NAMED, ids=lambda packed: packed["name"])
+def test_a_name_that_did_not_go_in_is_neither_imported_nor_looked_up(packed: Any) -> None:
+    known = Entered({**Parcel.of(Config(1, datetime.date(2024, 1, 2)), where="it").classes})
+    imported = set(sys.modules)
+    for hidden in (packed, [packed], {"$": "set", "of": [packed]}, {"$": "dict", "of": [[packed, 1]]}):
+        with pytest.raises(Forged, match="neither went in nor was declared"):
+            unpack(hidden, known)
+    assert set(sys.modules) == imported
+
+
+def test_no_code_of_a_class_that_went_in_runs_on_what_comes_back(tmp_path: pathlib.Path) -> None:
+    ran = tmp_path / "ran"
+    for kind in (Touching, TouchingModel):
+        packed = {"$": "object", "module": __name__, "name": kind.__name__, "of": {"path": str(ran)}}
+        with pytest.raises(Forged, match=f"holds a {kind.__name__}, whose own .*post_init.* would have to run here"):
+            unpack(packed, Entered(declare([kind])))
+    own = {"$": "object", "module": __name__, "name": "TouchingInit", "of": {"path": str(ran)}}
+    assert unpack(own, Entered(declare([TouchingInit]))).path == str(ran)
+    assert not ran.exists()
+
+
+def test_a_model_comes_back_with_its_private_defaults() -> None:
+    back = there_and_back(Priced(net=2))
+    assert back == Priced(net=2) and back.with_tax() == 4
+
+
+FALSE = {
+    "other fields": {"$": "object", "module": __name__, "name": "Config", "of": {"__class__": 1}},
+    "a member made": {"$": "object", "module": __name__, "name": "Colour", "of": {}},
+    "no such member": {"$": "enum", "module": __name__, "name": "Colour", "of": "__class__"},
+    "a list for a name": {"$": "enum", "module": [], "name": "Colour", "of": "RED"},
+    "a list for a kind": {"$": [], "of": 1},
+    "an unknown kind": {"$": "pickle", "of": "gASV"},
+    "nothing of it": {"$": "tuple"},
+    "a number for a text": {"$": "datetime", "of": 5},
+    "a fraction of a billion digits": {"$": "fraction", "of": "1e999999999"},
+    "a set of lists": {"$": "set", "of": [[1]]},
+    "a signalling NaN in a set": {"$": "set", "of": [{"$": "decimal", "of": "sNaN"}]},
+    "objects in raw bytes": {"$": "array", "dtype": "|O", "shape": [1], "scalar": False, "data": "AAAAAAAAAAA="},
+    "a structured dtype": {"$": "array", "dtype": "i4,O", "shape": [1], "scalar": False, "data": "AAAAAAAAAAA="},
+    "another shape": {"$": "array", "dtype": "<i8", "shape": [1 << 40], "scalar": False, "data": "AAAAAAAAAAA="},
+    "a zone that is a file": {"$": "moment", "of": "2024-01-01T00:00:00+00:00", "zone": "dateutil//etc/passwd"},
+    "a zone above": {"$": "moment", "of": "2024-01-01T00:00:00+00:00", "zone": "../../etc/passwd"},
+    "another library's dtype": {
+        "$": "series",
+        "name": None,
+        "index": {"$": "index", "as": "range", "of": [0, 0, 1], "names": [None]},
+        "values": {"as": "items", "dtype": "geometry", "of": []},
+    },
+    "one value for a trillion rows": {
+        "$": "frame",
+        "names": {"$": "index", "as": "range", "of": [0, 1, 1], "names": [None]},
+        "index": {"$": "index", "as": "range", "of": [0, 10**12, 1], "names": [None]},
+        "columns": [{"as": "array", "of": {"$": "array", "dtype": "|u1", "shape": [], "scalar": True, "data": "AA=="}}],
+    },
+    "keys of one hash": {"$": "set", "of": [n * (2**61 - 1) for n in range(100_000)]},
+    "too many frames": [{"$": "deque", "of": []}] * 60_000,
+}
+
+
+@pytest.mark.parametrize("packed", FALSE.values(), ids=FALSE)
+def test_what_no_packing_makes_is_refused_in_its_words_and_at_once(packed: Any) -> None:
+    began = time.monotonic()
+    with pytest.raises(Forged, match=r"^it "):
+        unpack(packed, Entered(declare([Config, Colour])))
+    assert time.monotonic() - began < 2
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    for wrap in (lambda deep: [deep], lambda deep: {"a": deep}, lambda deep: {"$": "tuple", "of": [deep]}):
+        deep: Any = 1
+        for _ in range(5_000):
+            deep = wrap(deep)
+        with pytest.raises(Forged, match="nested more than 100 deep"):
+            unpack(deep, NOTHING)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["os", "system", "Config", "i4", "UTC"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(FORM), inner, max_size=6)
+            | st.fixed_dictionaries({"$": st.sampled_from(TAGS), "of": inner, "as": st.sampled_from(WAYS)})
+        ),
+        max_leaves=15,
+    )
+)
+def test_whatever_is_written_it_is_a_value_or_refused(packed: Any) -> None:
+    try:
+        unpack(packed, Entered(declare([Config, Colour])))
+    except Forged:
+        return

@@ -20,3 +20,9 @@ def ended() -> Iterator[None]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path:
     monkeypatch.setenv("AGENTKIT_CALLER", "on")
     return tmp_path
+
+
+@pytest.fixture(params=["off", "on"], ids=["direct", "caller"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, ended: None) -> None:
+    """Everything twice: what a server says must reach a run in the same words, whoever makes the call."""
+    monkeypatch.setenv("AGENTKIT_CALLER", request.param)

@@ -17,9 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic_ai.exceptions import ModelHTTPError
 
 import agentkit
+from agentkit.defend.health import Health, Rules
+from agentkit.defend.throttle import Throttle
 from agentkit.define.spec import Spec
+from agentkit.define.transport import ATTEMPTS
+from agentkit.engine import throttling
 from agentkit.engine.build import build
 from agentkit.engine.calling import NOTE
 from agentkit.engine.run import ask
@@ -27,7 +32,7 @@ from agentkit.engine.session import Session, session
 from agentkit.errors import JournalError
 from tests.callers import callers, gone
 from tests.engine.outliving import again, answer, begun, killed, pid_of, pointer
-from tests.serving import Fault, Serving, serving
+from tests.serving import Fault, Packing, Serving, serving
 from tests.wire import Answer
 
 
@@ -81,6 +86,53 @@ def test_a_streamed_answer_that_is_cut_is_an_error_and_asked_again_by_the_next_r
             assert asyncio.run(streamed(server)) == "You said: hello"
             assert len(opened.store.maybe_paid_twice()) == 1
         assert len(server.ledger()) == 2
+
+
+@pytest.fixture
+def patience(tmp_path: Path) -> Iterator[None]:
+    """A server may fail as often as it likes, and is asked again."""
+    health = Health(tmp_path / "providers.db", rules=Rules(failures=10_000))
+    throttling.use(throttling.Turnstile(throttle=Throttle(), health=health))
+    yield
+    throttling.use(None)
+
+
+COMPLAINTS = (400, 401, 403, 404, 408, 409, 413, 422, 425, 429, 451, 500, 501, 502, 503, 504, 529, 599)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    "packed",
+    [(), ("gzip",), ("chunked",), ("chunked", "gzip"), ("events",), ("events", "chunked", "gzip")],
+    ids=lambda packed: "+".join(packed) or "plain",
+)
+def test_what_a_server_complains_of_is_said_as_without_the_caller(
+    folder: Path, packed: tuple[Packing, ...], streams: bool, patience: None
+) -> None:
+    """Also after the last attempt, which has closed the response before anybody could read it."""
+
+    async def complaints(opened: Session, server: Serving) -> list[tuple[object, ...]]:
+        agent = build(Spec(instructions="Answer."), name="one", model=server.model())
+        heard: list[tuple[object, ...]] = []
+        for status in COMPLAINTS:
+            fault = Fault(match=f"case {status}.", status=status, packed=packed, headers={"retry-after-ms": "1"})
+            server.script(*[fault] * ATTEMPTS)
+            with pytest.raises(ModelHTTPError) as error:
+                await ask(agent, f"case {status}.", on_text=(lambda text: None) if streams else None)
+            heard.append((type(error.value), error.value.status_code, error.value.body))
+            server.reset()
+        return heard
+
+    said = []
+    with serving() as server:
+        for turn in ("on", "off"):
+            with session(turn, folder=folder / turn) as opened:
+                if turn == "off":
+                    opened.calling.turn_off()
+                said.append(asyncio.run(complaints(opened, server)))
+    assert said[0] == said[1]
+    assert [status for _, status, _ in said[0]] == list(COMPLAINTS)
+    assert all(f"scripted {status}" in str(body) for _, status, body in said[0])
 
 
 def test_a_server_that_asks_to_wait_is_waited_for(folder: Path) -> None:

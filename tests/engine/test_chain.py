@@ -22,6 +22,8 @@ from agentkit.observe import panel
 from agentkit.observe.trace import Trace
 from tests.serving import FILTERED, OVERFLOW, Fault, Serving, serving
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 @pytest.fixture
 def server() -> Iterator[Serving]:

@@ -82,7 +82,10 @@ class Kernel:
                 continue
             if reply["parent_header"].get("msg_id") == ident and not _add(done, reply):
                 break
-        done.status = self.client.get_shell_msg(timeout=10)["content"]["status"]
+        # A slow start is asked more than once whether it is ready: its late answers are no cell's.
+        while (answer := self.client.get_shell_msg(timeout=10))["parent_header"].get("msg_id") != ident:
+            pass
+        done.status = answer["content"]["status"]
         done.seconds = time.monotonic() - begun
         return done
 

@@ -253,7 +253,13 @@ def test_every_state_has_a_colour_and_a_sign_of_its_own() -> None:
 def test_metadata_is_the_trace_for_machines_and_bounded() -> None:
     kept = panel.metadata(Trace.of(mixed()))["agentkit"]
     assert (kept["totals"]["live"], kept["totals"]["replayed"], kept["omitted_steps"]) == (2, 3, 0)
-    assert kept["steps"][4]["usage"] == {"input_tokens": 812, "output_tokens": 64, "cost": 0.0012}
+    assert kept["steps"][4]["usage"] == {
+        "input_tokens": 812,
+        "output_tokens": 64,
+        "cost": 0.0012,
+        "estimated": False,
+        "list_price": False,
+    }
     assert Run(**{**kept["runs"][0], "notes": ()}).id == "run-analyst"
     assert Step(**{"replayed": False, **kept["steps"][4], "usage": None}).name == "openai:gpt-5"
     many = panel.metadata(Trace.of(long(700)))["agentkit"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from agentkit.observe.tables import cost_frame, runs_frame
+from agentkit.observe.panel import AMBER
+from agentkit.observe.tables import Coloured, at_a_glance, cost_frame, runs_frame
 from agentkit.observe.trace import Trace
 from tests.observe.samples import SAMPLES, mixed, nested, run, unpriced
 
@@ -37,7 +38,7 @@ def test_steps_of_sub_agents_are_in_the_frame_under_their_own_agent() -> None:
 
 def test_runs_with_and_without_their_traces() -> None:
     first, second = run(id="a", continues="b"), run(id="b", ended=None)
-    frame = runs_frame([first, second], {"a": Trace.of(mixed())})
+    frame = runs_frame([first, second], {"a": Trace.of(mixed()).totals})
     assert list(frame["run"]) == ["a", "b"] and frame["continues"][0] == "b"
     assert frame["live"][0] == 2 and pd.isna(frame["live"][1]) and pd.isna(frame["seconds"][1])
     assert frame["seconds"][0] == pytest.approx(1.2)
@@ -47,3 +48,11 @@ def test_runs_with_and_without_their_traces() -> None:
 def test_every_sample_makes_a_frame(name: str) -> None:
     trace = Trace.of(SAMPLES[name]())
     assert len(cost_frame(trace.events())) == trace.totals.steps
+
+
+def test_a_status_has_the_colour_that_the_panel_gives_it_and_a_prompt_has_none() -> None:
+    runs = [run(id="a", status="truncated", prompt="<b>truncated</b>"), run(id="b", status="done")]
+    seen = Coloured(at_a_glance(runs_frame(runs)))
+    assert f'<td><span style="color:{AMBER}">◔ truncated</span></td>' in seen._repr_html_()
+    assert seen._repr_html_().count(f"color:{AMBER}") == 1 and "<b>truncated</b>" not in seen._repr_html_()
+    assert repr(seen) == repr(seen.frame)
