@@ -246,6 +246,11 @@ def remarks(node: StepNode) -> list[str]:
     return [remark for remark, holds in said_of.items() if holds]
 
 
+def unchecked_said(step: Step) -> str:
+    """What a step that was answered from the record reads in ways that nobody could see; empty where there is none."""
+    return f"not checked: {'; '.join(step.unchecked)}" if step.replayed and step.unchecked else ""
+
+
 def needs_a_person(step: Step | Row) -> bool:
     """Whether a step without a recorded end must be decided about before it can be gone on with."""
     return step.kind != "model" and step.effects in ("once", "undeclared")
