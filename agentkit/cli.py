@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.durable import portable
+from agentkit.durable.provenance import origin
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
 from agentkit.errors import AgentKitError, JournalError, MissingExtra, UserError
@@ -31,7 +32,8 @@ _MANY = 1_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; an error of agentkit is one line on standard error and exit status 1."""
     understood = parser()
-    options = understood.parse_args(arguments)
+    given, further = _for_jupyterlab(sys.argv[1:] if arguments is None else arguments)
+    options = understood.parse_args(given, Namespace(further=further))
     if "do" not in options:
         understood.print_help(sys.stderr)
         return 2
@@ -55,6 +57,7 @@ def parser() -> ArgumentParser:
     demo.set_defaults(do=_demo)
     lab = commands.add_parser("lab", help="open JupyterLab on the notebooks")
     lab.add_argument("folder", nargs="?", type=Path, help="another folder to open")
+    lab.add_argument("jupyterlab", nargs="*", metavar="OPTION", help="what else to give to JupyterLab, as it spells it")
     lab.set_defaults(do=_lab)
     _add_export(commands.add_parser("export", help="a notebook as one Python program, proved to be the same program"))
     _add_run(commands.add_parser("run", help="execute a notebook with parameters, resumable"))
@@ -146,6 +149,12 @@ def _add_journal(parser: ArgumentParser) -> None:
     verify = verbs.add_parser("verify", parents=[where], help="check every record; exit status 1 if one is damaged")
     verify.set_defaults(do=_verify)
 
+    adopt = verbs.add_parser("adopt", parents=[where], help="take records from elsewhere for your own, decisions not")
+    adopt.set_defaults(do=_adopt)
+
+    leave = verbs.add_parser("leave", parents=[where], help="go live where records from elsewhere are only replayed")
+    leave.set_defaults(do=_leave)
+
     erase = verbs.add_parser("erase", parents=[where], help="really delete records, the file is compacted")
     chosen = erase.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--run", metavar="RUN", help="one run")
@@ -196,7 +205,27 @@ def _lab(options: Namespace) -> int:
     folder = options.folder or _own_notebooks()
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the one with your notebooks")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder)])
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *options.further, *_as_root(options.further)]
+    os.execv(sys.executable, command)
+
+
+def _for_jupyterlab(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What agentkit reads of a command line, and what of `agentkit lab` is for JupyterLab."""
+    given = list(arguments)
+    if given[:1] != ["lab"] or not {"-h", "--help"}.isdisjoint(given):
+        return given, []
+    own = 2 if len(given) > 1 and not given[1].startswith("-") else 1
+    return given[:own], [option for option in given[own:] if option != "--"]
+
+
+_OPENS = ("ip", "token", "password", "allow_root", "allow-root", "allow_unauthenticated_access", "config")
+"""What may open the server to others, or says itself what is to hold for root."""
+
+
+def _as_root(further: Sequence[str]) -> list[str]:
+    """JupyterLab refuses to run as root. In a container that is everybody: on loopback, behind its token, it may."""
+    named = {option.lstrip("-").partition("=")[0].rpartition(".")[2] for option in further}
+    return ["--allow-root", "--ip=127.0.0.1"] if os.geteuid() == 0 and named.isdisjoint(_OPENS) else []
 
 
 def _own_notebooks() -> Path:
@@ -259,7 +288,7 @@ def _decide(options: Namespace) -> int:
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     with _opened(options, read_only=False) as store:
         for id_ in options.ids:
-            one = decided.find(store, id_)
+            one = decided.find_open(store, id_)
             if one.decision is not None:
                 raise UserError(f"question {id_} is decided already: {asked.decided_text(one.decision)}")
             typed = decided.typed(one.question, given, usage="`agentkit approvals decide --help`")
@@ -291,7 +320,11 @@ def _budget(options: Namespace) -> int:
 def _ls(options: Namespace) -> int:
     with _opened(options) as store:
         runs = store.runs(agent=options.agent, label=options.label, limit=options.limit)
-        print(_columns(("run", "began", "took", "agent", "status", "notebook", "prompt"), map(_run_row, runs)))
+        head: tuple[str, ...] = ("run", "began", "took", "agent", "status", "notebook", "prompt", "from")
+        rows = list(map(_run_row, runs))
+        if not any(run.source for run in runs):
+            head, rows = head[:-1], [row[:-1] for row in rows]
+        print(_columns(head, rows))
         if len(runs) < (count := store.count(agent=options.agent, label=options.label)):
             print(f"the newest {len(runs):,} of {count:,} runs: -n {count} lists all")
         doubtful = store.in_doubt()
@@ -304,7 +337,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
     began = datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M:%S")
     took = "" if run.ended is None else wording.duration(run.ended - run.started)
     words = (wording.clean(text, most) for text, most in ((run.label, 24), (run.prompt, 60)))
-    return (run.id[:12], began, took, wording.clean(run.agent, 20), run.status, *words)
+    return (run.id[:12], began, took, wording.clean(run.agent, 20), run.status, *words, wording.clean(run.source, 24))
 
 
 def _show(options: Namespace) -> int:
@@ -332,6 +365,7 @@ def _step_text(store: Store, number: int) -> str:
     facts = {
         "step": f"{row.id} {row.kind} {row.name}",
         "status": row.status + (f", settled by a person: {row.settled}" if row.settled else ""),
+        "recorded": f"{origin(row.source)}, not by you here" if row.source else "",
         "effects": row.effects,
         "attempt": row.attempt,
         "possibly paid twice": row.maybe_paid_twice,
@@ -352,11 +386,32 @@ def _verify(options: Namespace) -> int:
         problems = store.verify()
         runs = store.count()
         path = store.path
+        sources = {} if problems else store.sources()
+        held = store.held
     for problem in problems:
         print(problem)
     if not problems:
         print(f"{path}: whole; every record of {wording.counted(runs, 'run')} matches its checksum")
+    for line in wording.origins(sources, held):
+        print(line)
     return 1 if problems else 0
+
+
+def _adopt(options: Namespace) -> int:
+    with _opened(options, read_only=False, there=True) as store:
+        print(f"{wording.counted(store.adopt(), 'step')} taken for your own; what was decided elsewhere is asked again")
+    return 0
+
+
+def _leave(options: Namespace) -> int:
+    with _opened(options, read_only=False, there=True) as store:
+        held = store.held
+        store.leave()
+    if held:
+        print(f"sessions here go live again; records {wording.clean(origin(held), 160)} are not replayed by them")
+    else:
+        print("nothing to leave: the records here are your own")
+    return 0
 
 
 def _erase(options: Namespace) -> int:
@@ -392,6 +447,7 @@ def _attach(options: Namespace) -> int:
     with _opened(options, folder=options.file.parent, read_only=False) as store:
         attached = portable.attach(options.file, store)
     print(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
+    print("sessions here replay and perform nothing from now on: `agentkit journal leave` ends that")
     return 0
 
 
@@ -431,13 +487,15 @@ def _run(store: Store, prefix: str) -> Run:
 
 
 @contextmanager
-def _opened(options: Namespace, *, folder: Path | None = None, read_only: bool = True) -> Iterator[Store]:
-    """The journal that a session in `folder` would open."""
+def _opened(
+    options: Namespace, *, folder: Path | None = None, read_only: bool = True, there: bool = False
+) -> Iterator[Store]:
+    """The journal that a session in `folder` would open; `there`: one that is to be written must exist, too."""
     # Imported here: `agentkit --help` must not wait for the engine.
     from agentkit.engine.session import journal_path
 
     path = journal_path(folder, options.journal)
-    if read_only and not path.exists():
+    if (read_only or there) and not path.exists():
         raise JournalError(path, "there is no journal", "run an agent in this folder first, or name one with --journal")
     with Store.open(path, read_only=read_only) as store:
         yield store

@@ -63,7 +63,8 @@ class Step:
     `request` and `result` are bounded, redacted texts for showing. `within` is the `ord` of the step of the same run
     that it was made in, such as the code of an agent that calls its tools. `waiting` is what a step that is not under
     way yet waits for (its `id` is 0: it is not on disk), and `until` when that is expected to be over. `unchecked`
-    names what it reads in ways that nobody can see, so that a replay of it may be out of date.
+    names what it reads in ways that nobody can see, so that a replay of it may be out of date. `source` is where a
+    record is from that this user did not make: a file's name, or `elsewhere`.
     """
 
     run: str
@@ -88,6 +89,7 @@ class Step:
     waiting: str = ""
     until: float | None = None
     unchecked: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def numbered(self) -> bool:
@@ -102,7 +104,7 @@ class Run:
     A sub-agent's run names the step it ran inside by `parent_run` and `parent_ord`. `continues` is the id of the run
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
     `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
-    `gauges` are the budgets it was held to.
+    `gauges` are the budgets it was held to. `source` is where its record is from, if this user did not make it.
     """
 
     id: str
@@ -123,6 +125,7 @@ class Run:
     notes: tuple[str, ...] = field(default=())
     walked: str = ""
     gauges: tuple[Gauge, ...] = field(default=())
+    source: str = ""
 
 
 Event: TypeAlias = Run | Step

@@ -194,7 +194,7 @@ def _wait_for_decision(notebook: Path) -> None:
     path = journal_path(notebook.resolve().parent, None)
     said = ""
     with Store.open(path, read_only=True) as store:
-        while waiting := sorted(one.id for one in decided.everything(store) if one.decision is None):
+        while waiting := sorted(one.id for one in decided.everything(store) if one.waits):
             text = f"waits for {', '.join(waiting)}: agentkit approvals decide ID --journal {path}"
             if text != said:
                 _tell(text)

@@ -50,7 +50,7 @@ class Question:
 
     `id` is that of the step it is recorded as. `schema` is the JSON schema of the tool's arguments; `check` knows more
     than the schema and says what is wrong with changed arguments, or None. `before` is what ran before, oldest first.
-    `lasting`: Always may be chosen.
+    `lasting`: Always may be chosen. `code` is the digest of the tool, where its code is here.
     """
 
     id: str = ""
@@ -66,11 +66,12 @@ class Question:
     before: tuple[str, ...] = ()
     agent: str = ""
     lasting: bool = False
+    code: str = ""
     check: Callable[[Any], str | None] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """What is kept of it, so that it can be answered from anywhere."""
-        names = ("kind", "tool", "arguments", "text", "form", "default", "reason", "agent", "lasting")
+        names = ("kind", "tool", "arguments", "text", "form", "default", "reason", "agent", "lasting", "code")
         kept = {name: getattr(self, name) for name in names}
         return {**kept, "choices": list(self.choices), "before": list(self.before), "schema": dict(self.schema)}
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Literal
 
+from agentkit.durable import faults
+from agentkit.durable import provenance as origins
+from agentkit.durable.provenance import Of, Provenance, decides
 from agentkit.durable.records import PAUSED, Claim, Intent, Node, Outcome, Part, Row, Use
 from agentkit.durable.rows import (
     BODIES,
@@ -18,6 +21,7 @@ from agentkit.durable.rows import (
     SEALED,
     columns_of,
     compact,
+    holds,
     row_of,
     run_to_json,
     seal,
@@ -49,6 +53,7 @@ class Writing:
     owner: str
     alive: Callable[[str], bool]
     unsent: Callable[[Row], bool]
+    provenance: Provenance
 
     def read(self, step: int) -> list[Any]:
         found = self.connection.execute(_BY_ID, (step,)).fetchone()
@@ -57,7 +62,15 @@ class Writing:
         return list(found)
 
     def row(self, step: int) -> Row:
-        return row_of(self.read(step), self.path)
+        return self.row_of(self.read(step))
+
+    def row_of(self, values: Sequence[Any]) -> Row:
+        return row_of(values, self.path, self.connection, self.provenance)
+
+    def signed(self, values: Sequence[Any], body: bytes | None, shown: bytes | None) -> bytes:
+        """The checksum of a step made here, with its signature."""
+        digest = seal(values[:BODIES], body, shown)
+        return self.provenance.sign("step", digest, decides=decides(values[_AT["kind"]], values[_AT["settled"]]))
 
 
 # ---- a step: intent, result
@@ -65,17 +78,22 @@ class Writing:
 
 def begin(to: Writing, intent: Intent) -> Claim:
     """The row to run under, or the one that somebody else runs or has finished."""
-    put_nodes(to.connection, intent.nodes)
-    put_parts(to.connection, intent.bodies)
+    put_nodes(to, intent.nodes, source=intent.source)
+    put_parts(to, intent.bodies, source=intent.source)
     found = to.connection.execute(_NEWEST, (intent.key, intent.n)).fetchone()
     if found is None:
         return _insert(to, intent, gen=1)
     if found[_AT["settled"]] == FORGOTTEN:
         return _insert(to, intent, gen=found[_AT["gen"]] + 1)
-    row = row_of(found, to.path)
+    row = to.row_of(found)
     if row.status == "started" and to.alive(row.owner) and not (intent.abandoned and row.owner == to.owner):
         return Claim(row, False)
     again = intent.fresh or intent.redo
+    if intent.source and not again and (row.status != "started" or not row.source):
+        return Claim(row, False)
+    if row.source and (again or row.status != "done"):
+        # What is from elsewhere stays as it is: nothing of it becomes a record made here.
+        return _insert(to, intent, gen=row.gen + 1)
     if row.status == "done" and again:
         return _insert(to, intent, gen=row.gen + 1)
     if row.status == "done" or (row.settled == "stop" and not again):
@@ -93,7 +111,7 @@ def finish(to: Writing, outcome: Outcome) -> None:
         raise JournalError(
             to.path, f"step {outcome.step} ({name}) already has its result, this second one was not kept", "run again"
         )
-    put_nodes(to.connection, () if outcome.node is None else (outcome.node,))
+    put_nodes(to, () if outcome.node is None else (outcome.node,), source=outcome.source)
     _rekey(to.connection, values, outcome)
     ended = _put_end(values, outcome)
     _put_bodies(to.connection, outcome.step, outcome.body, outcome.shown)
@@ -107,8 +125,10 @@ def finish(to: Writing, outcome: Outcome) -> None:
     to.connection.execute(
         _FINISH,
         (
-            *ended, seal(values[:BODIES], outcome.body, outcome.shown), started, stopped, text(outcome.result),
-            outcome.paid_twice, outcome.step,
+            *ended,
+            seal(values[:BODIES], outcome.body, outcome.shown) if outcome.source
+            else to.signed(values, outcome.body, outcome.shown),
+            started, stopped, text(outcome.result), outcome.paid_twice, outcome.step,
         ),
     )  # fmt: skip
     usage = outcome.usage
@@ -160,18 +180,20 @@ def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
     cursor = to.connection.execute(
         _INSERT,
         (
-            *sealed, seal(sealed, None, None), text(intent.agent), intent.run, intent.ord, intent.parent, 1,
-            to.owner, now, text(intent.request), "",
+            *sealed, seal(sealed, None, None) if intent.source else to.signed(sealed, None, None), text(intent.agent),
+            intent.run, intent.ord, intent.parent, 1, to.owner, now, text(intent.request), "",
         ),
     )  # fmt: skip
     id_ = int(cursor.lastrowid or 0)
+    if intent.source:
+        to.provenance.bring(to.connection, "step", id_, intent.source)
     _put_live_use(to.connection, intent, id_, attempt=1, now=now)
     return Claim(
         Row(
             id=id_, key=intent.key, n=intent.n, gen=gen, slot=intent.slot, kind=intent.kind, name=intent.name,
             effects=intent.effects, agent=intent.agent, run=intent.run, parent=intent.parent, status="started",
             attempt=1, owner=to.owner, started=now, parts=dict(intent.parts), request=intent.request,
-            history=intent.history, model=intent.model,
+            history=intent.history, model=intent.model, source=intent.source,
         ),
         True,
     )  # fmt: skip
@@ -184,10 +206,11 @@ def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
     twice = row.maybe_paid_twice or intent.paid_before or sent
     to.connection.execute(
         "UPDATE step SET status = 'started', settled = NULL, error = NULL, attempt = ?, owner = ?, started = ?, "
-        "ended = NULL, twice = ?, agent = ?, run = ?, ord = ?, parent = ?, request = ?, result = '' WHERE id = ?",
+        "ended = NULL, twice = ?, agent = ?, run = ?, ord = ?, parent = ?, request = ?, parts = ?, result = '' "
+        "WHERE id = ?",
         (
             row.attempt + 1, to.owner, now, twice, text(intent.agent), intent.run, intent.ord, intent.parent,
-            text(intent.request), row.id,
+            text(intent.request), compact(intent.parts), row.id,
         ),
     )  # fmt: skip
     _drop_contents(to.connection, row.id)
@@ -287,10 +310,12 @@ def steps_of(connection: Connection, runs: Iterable[str], step: int | None, agen
 
 
 def reseal(to: Writing, step: int) -> None:
+    """What a step says now is said here, by this user."""
     values = to.read(step)
     to.connection.execute(
-        "UPDATE step SET sum = ? WHERE id = ?", (seal(values[:BODIES], values[BODIES], values[BODIES + 1]), step)
+        "UPDATE step SET sum = ? WHERE id = ?", (to.signed(values, values[BODIES], values[BODIES + 1]), step)
     )
+    origins.drop(to.connection, "step", step)
 
 
 # ---- runs, uses, messages, parts
@@ -298,6 +323,9 @@ def reseal(to: Writing, step: int) -> None:
 
 def put_run(to: Writing, run: Run, *, history: bytes | None, output: bytes | None) -> None:
     data = text(run_to_json(run))
+    digest = seal((run.id, data, history), output)
+    if run.source:
+        to.provenance.bring(to.connection, "run", run.id, run.source)
     to.connection.execute(
         "INSERT INTO run (id, agent, label, started, parent, owner, data, history, sum, output) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET agent = excluded.agent, "
@@ -305,14 +333,27 @@ def put_run(to: Writing, run: Run, *, history: bytes | None, output: bytes | Non
         "data = excluded.data, history = excluded.history, sum = excluded.sum, output = excluded.output",
         (
             run.id, text(run.agent), text(run.label), run.started, run.parent_run, to.owner, data, history,
-            seal((run.id, data, history), output), output,
+            digest if run.source else to.provenance.sign("run", digest), output,
         ),
     )  # fmt: skip
 
 
 def reseal_run(to: Writing, run: str) -> None:
-    values = to.connection.execute("SELECT id, data, history, output FROM run WHERE id = ?", (run,)).fetchone()
-    to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (seal(values[:3], values[3]), run))
+    """After something was taken out of it; where it is from stays."""
+    values = to.connection.execute("SELECT id, data, history, output, sum FROM run WHERE id = ?", (run,)).fetchone()
+    digest = seal(values[:3], values[3])
+    sum = to.provenance.sign("run", digest) if to.provenance.made_here("run", values[4]) else digest
+    to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (sum, run))
+
+
+def adopt_run(to: Writing, run: str) -> None:
+    """It is this user's own from now on."""
+    values = to.connection.execute("SELECT id, data, history, output, sum FROM run WHERE id = ?", (run,)).fetchone()
+    if not holds(values[4], values[:3], values[3]):
+        raise faults.corrupt(to.path, f"run {run} does not match its checksum")
+    sum = to.provenance.sign("run", seal(values[:3], values[3]))
+    to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (sum, run))
+    origins.drop(to.connection, "run", run)
 
 
 def put_uses(connection: Connection, uses: Iterable[Use]) -> None:
@@ -322,21 +363,36 @@ def put_uses(connection: Connection, uses: Iterable[Use]) -> None:
     )
 
 
-def put_nodes(connection: Connection, nodes: Iterable[Node]) -> None:
+def put_nodes(to: Writing, nodes: Iterable[Node], *, source: str = "") -> None:
+    """Messages said here take the place of what somebody else put under their digests, and never the other way."""
     for node in nodes:
-        connection.execute(
-            "INSERT OR IGNORE INTO node (digest, parent, body, sum) VALUES (?, ?, ?, ?)",
-            (*node, seal(node[:2], node.body)),
+        digest = seal(node[:2], node.body)
+        values = (*node, digest if source else to.provenance.sign("node", digest))
+        added = to.connection.execute(f"INSERT OR IGNORE {_PUT_NODE}", values).rowcount
+        if not added and not source and not _is_ours(to, "node", node.digest):
+            to.connection.execute(f"INSERT OR REPLACE {_PUT_NODE}", values)
+
+
+def put_parts(to: Writing, parts: Iterable[Part], *, source: str = "") -> None:
+    for part in parts:
+        # Nearly always there already: to ask costs less than the checksum.
+        known = _is_ours(to, "part", part.digest)
+        if known or (known is not None and source):
+            continue
+        digest = seal(part[:1], part.body)
+        to.connection.execute(
+            "INSERT OR REPLACE INTO part (digest, body, sum) VALUES (?, ?, ?)",
+            (*part, digest if source else to.provenance.sign("part", digest)),
         )
 
 
-def put_parts(connection: Connection, parts: Iterable[Part]) -> None:
-    for part in parts:
-        # Nearly always there already: to ask costs less than the checksum.
-        if connection.execute("SELECT 1 FROM part WHERE digest = ?", (part.digest,)).fetchone() is None:
-            connection.execute(
-                "INSERT INTO part (digest, body, sum) VALUES (?, ?, ?)", (*part, seal(part[:1], part.body))
-            )
+_PUT_NODE = "INTO node (digest, parent, body, sum) VALUES (?, ?, ?, ?)"
+
+
+def _is_ours(to: Writing, of: Of, digest: bytes) -> bool | None:
+    """Whether this user recorded what lies under `digest`; None where nothing does."""
+    found = to.connection.execute(f"SELECT sum FROM {of} WHERE digest = ?", (digest,)).fetchone()
+    return None if found is None else to.provenance.made_here(of, found[0])
 
 
 def _put_live_use(connection: Connection, intent: Intent, step: int, *, attempt: int, now: float) -> None:

@@ -6,13 +6,10 @@ import json
 import time
 
 from agentkit.durable.changes import Writing, reseal
-from agentkit.durable.records import Row
+from agentkit.durable.provenance import origin
+from agentkit.durable.records import ASKED, Row
 from agentkit.durable.rows import FORGOTTEN, text
 from agentkit.errors import UserError
-from agentkit.events import Kind
-
-ASKED: tuple[Kind, ...] = ("approval", "question")
-"""The kinds of steps that a person performs."""
 
 WAITING = "nobody has decided yet"
 """Ends the attempt of a question that was left open."""
@@ -21,6 +18,8 @@ WAITING = "nobody has decided yet"
 def decide(to: Writing, step: int, *, body: bytes, said: str) -> Row:
     """Put the decision on a question that is open, whether or not somebody waits for it now."""
     row = _question(to, step)
+    if row.source:
+        raise UserError(f"step {step} ({row.name}) was asked {origin(row.source)}: run it again to be asked here")
     if row.status == "done" or row.settled == FORGOTTEN:
         raise UserError(f"step {step} ({row.name}) is decided already: {row.result or 'forgotten'}")
     to.connection.execute(
@@ -33,8 +32,10 @@ def decide(to: Writing, step: int, *, body: bytes, said: str) -> Row:
 
 
 def reopen(to: Writing, step: int) -> Row:
-    """What was decided cannot be done: the question is open again."""
-    _question(to, step)
+    """What was decided cannot be done: the question is open again. One from elsewhere stays as it is."""
+    row = _question(to, step)
+    if row.source:
+        return row
     to.connection.execute(
         "UPDATE step SET status = 'cancelled', error = ?, result = '' WHERE id = ?",
         (WAITING, step),
@@ -48,7 +49,7 @@ def withdraw(to: Writing, step: int) -> Row:
     """The decision holds for its own step only from now on."""
     row = _question(to, step)
     decision = {} if row.body is None else json.loads(row.body)
-    if row.status != "done" or not decision.pop("always", False):
+    if row.source or row.status != "done" or not decision.pop("always", False):
         raise UserError(f"step {step} ({row.name}) is no standing approval: %agent approvals lists those")
     body = json.dumps(decision, ensure_ascii=False, separators=(",", ":")).encode()
     to.connection.execute("UPDATE body SET body = ? WHERE step = ?", (body, step))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agentkit.durable.frames import StepFrame
+from agentkit.durable.provenance import origin
 from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Row
 from agentkit.events import Effects
 
@@ -34,6 +35,8 @@ def doubt(found: Found, effects: Effects) -> str | None:
             return "was stopped while it ran and may have taken effect"
         case "started":
             return "was started and has no recorded end"
+        case "done" if row.source:
+            return f"was performed before, {origin(row.source)}"
         case "done":
             return None
 

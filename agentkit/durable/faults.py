@@ -7,10 +7,15 @@ import os
 import resource
 import sqlite3
 from pathlib import Path
+from pwd import getpwuid
 
 from agentkit.errors import JournalBusy, JournalCorrupt, JournalError, JournalFormat, JournalFull, JournalReadOnly
 
 _ROOM = "free some space and run again; every recorded step is kept"
+_ANOTHERS = (
+    "set AGENTKIT_HOME to a folder of your own; for the steps recorded here, ask {owner} for `agentkit journal export` "
+    "and take its file in with `agentkit journal attach`"
+)
 _WRITABLE = "make it writable, set AGENTKIT_HOME to a folder that is, or read it with --mode replay"
 
 
@@ -33,7 +38,30 @@ def newer(path: Path, found: int, known: int) -> JournalFormat:
 
 
 def read_only(path: Path) -> JournalReadOnly:
+    if (owner := shut_out(path)) is not None:
+        return JournalReadOnly(
+            path, f"belongs to {owner} alone, and you are another user", _ANOTHERS.format(owner=owner)
+        )
     return JournalReadOnly(path, "cannot be written, so no live call is made", _WRITABLE)
+
+
+def shut_out(path: Path) -> str | None:
+    """Who owns the journal, when this user may not even look into it."""
+    folder = path.parent
+    try:
+        status = folder.stat()
+        if os.access(folder, os.X_OK, effective_ids=True):
+            status = path.stat()
+            if os.access(path, os.R_OK, effective_ids=True):
+                return None
+    except OSError:
+        return None
+    if status.st_uid == os.geteuid():
+        return None
+    try:
+        return getpwuid(status.st_uid).pw_name
+    except KeyError:
+        return f"user {status.st_uid}"
 
 
 def no_space(path: Path) -> JournalFull:

@@ -51,6 +51,8 @@ def second(place: Place) -> sqlite3.Connection:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
+    if faults.shut_out(path) is not None:
+        raise faults.read_only(path)
     if not path.exists():
         raise JournalError(path, "does not exist", "check the folder, or run something in it first")
     if path.stat().st_size == 0:

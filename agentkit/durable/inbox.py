@@ -156,6 +156,12 @@ class Inbox:
         """Whether no request of this step has left; false where a power cut may have brought its mark back."""
         return since_boot(row.owner) and (self._folder / f"{_name(row)}.{_WAITING}").exists()
 
+    def clear(self) -> None:
+        """Remove everything: what lies in a folder that came from elsewhere has not arrived here."""
+        if self._folder.is_dir():
+            for file in self._folder.iterdir():
+                file.unlink(missing_ok=True)
+
     def sweep(self, find: Callable[[bytes, int], Row | None]) -> None:
         """Remove what no step waits for: it was recorded, forgotten or erased since."""
         if not self._folder.is_dir():

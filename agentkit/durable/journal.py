@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
-from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.decisions import WAITING
 from agentkit.durable.doubt import Found, doubt, paid_twice
 from agentkit.durable.flights import Flight, Flights
 from agentkit.durable.frames import (
@@ -33,7 +33,8 @@ from agentkit.durable.frames import (
     step_event,
 )
 from agentkit.durable.intents import intent_of, missing
-from agentkit.durable.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
+from agentkit.durable.provenance import holding
+from agentkit.durable.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.rows import unchecked_of
 from agentkit.durable.store import Store
@@ -61,7 +62,7 @@ class Journal:
         *,
         redactor: Redactor,
         emit: Callable[[Event], None],
-        show: Callable[[dict[str, Any]], None] = lambda bundle: None,
+        show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None,
     ) -> None:
         self.store = store
         self.redactor = redactor
@@ -227,6 +228,11 @@ class Journal:
                 return Found(row, edited=True)
         return None
 
+    def decided_elsewhere(self, call: Call, run: RunFrame) -> Row | None:
+        """What is on record of the question `call`, where it was answered by somebody else or in another place."""
+        found = self._find(call, run.execution.counts.ahead(call.key.key) if call.counted else 0, run)
+        return None if found is None or trusted(found.row, run) or found.row.status != "done" else found.row
+
     def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
         """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
 
@@ -237,7 +243,7 @@ class Journal:
 
     def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
         row = found.row
-        if row.status != "done" or row.body is None or row.settled in ("redo", "stop"):
+        if row.status != "done" or row.body is None or row.settled in ("redo", "stop") or not trusted(row, run):
             return False
         if found.edited:
             return row.settled == "result"
@@ -282,7 +288,7 @@ class Journal:
         self._credit(row, run)
         absorb(current_step.get(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
-            self._show(bundle)
+            self._show(bundle, row.source)
         run.replayed += 1
         run.sources.add(row.run)
         ended = time.time()
@@ -307,7 +313,9 @@ class Journal:
         if run.mode == "replay":
             own = None if found is None else found.row
             changed = None if own is None or own.status != "done" else self.outdated(own, call)
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=changed or missing(self.store, call, run, own))
+            held = f"; {holding(self.store.held)}" if self.store.held else ""
+            detail = changed or missing(self.store, call, run, own)
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:
@@ -315,7 +323,8 @@ class Journal:
         row = found.row
         if row.settled == "stop":
             raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
-        if row.settled == "redo" or (row.status == "done" and not found.edited):
+        done = row.status == "done" and not found.edited
+        if (row.settled == "redo" and not row.source) or (done and not (row.source and call.effects == "once")):
             return True
         if (reason := doubt(found, call.effects)) is None:
             return False
@@ -529,6 +538,11 @@ class Journal:
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error)
         self._emit(live_event(frame, row, status, time.time()))
+
+
+def trusted(row: Row, run: RunFrame) -> bool:
+    """Whether a record may stand for a step of this run: one from elsewhere only where nothing is performed."""
+    return not row.source or run.mode == "replay"
 
 
 def _replied(performed: Performed, call: Call, run: RunFrame, n: int) -> Performed:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agentkit.durable import faults
-from agentkit.durable.records import Intent, Node, Outcome, Part, Row, Use
+from agentkit.durable.records import ASKED, Intent, Node, Outcome, Part, Row, Use
 from agentkit.durable.store import Store
 from agentkit.errors import JournalCorrupt, JournalError, JournalFormat
 from agentkit.events import Run, Step, Usage
@@ -83,9 +83,12 @@ def export(store: Store, runs: Iterable[str], target: Path, scrub: Callable[[str
 
 
 def attach(path: Path, store: Store) -> Attached:
-    """Take the records of the file at `path` into `store`. Steps that `store` has already stay its own."""
+    """Take the records of the file at `path` into `store`, which only replays from then on (`Store.leave` ends that).
+
+    Steps that `store` has already stay its own.
+    """
     contents = read(path)
-    steps = _add_steps(contents, store)
+    steps = _add_steps(contents, store, source=path.name)
     new = [run for run in contents.runs if store.run(run.id) is None]
     ids = {run.id for run in new}
     store.note([use._replace(step=steps.places[use.step]) for use in contents.uses if use.run in ids])
@@ -93,10 +96,13 @@ def attach(path: Path, store: Store) -> Attached:
     waiting = []
     for run in new:
         history, output = contents.ends[run.id]
-        waiting.append(store.close_run(run, history=history, output=output, nodes=nodes))
+        brought = replace(run, source=path.name)
+        waiting.append(store.close_run(brought, history=history, output=output, nodes=nodes))
         nodes = ()
     for each in waiting:
         each.result()
+    if steps.added or new:
+        store.hold(path.name)
     return Attached(len(new), steps.added, len(contents.rows) - steps.added)
 
 
@@ -159,8 +165,9 @@ def _records(contents: Contents) -> Iterator[dict[str, Any]]:
     yield {"agentkit": _KIND, "format": FORMAT}
     for run in sorted(contents.runs, key=lambda run: (run.started, run.id)):
         history, output = contents.ends[run.id]
-        yield {"run": asdict(run), "history": _hex(history), "output": _text(output)}
-    for row in contents.rows:
+        told = {name: value for name, value in asdict(run).items() if name != "source"}
+        yield {"run": told, "history": _hex(history), "output": _text(output)}
+    for row in map(_without_always, contents.rows):
         yield {"step": {name: _plain(name, getattr(row, name)) for name in _ROW}}
     for use in contents.uses:
         yield {"use": use._asdict()}
@@ -168,6 +175,16 @@ def _records(contents: Contents) -> Iterator[dict[str, Any]]:
         yield {"node": {name: _plain(name, value) for name, value in node._asdict().items()}}
     for part in contents.parts:
         yield {"part": {name: _plain(name, value) for name, value in part._asdict().items()}}
+
+
+def _without_always(row: Row) -> Row:
+    """A standing approval does not travel: what is left of it is the decision about one call."""
+    if row.kind not in ASKED or row.body is None or b'"always"' not in row.body:
+        return row
+    decision = json.loads(row.body)
+    decision.pop("always", None)
+    body = json.dumps(decision, ensure_ascii=False, separators=(",", ":")).encode()
+    return replace(row, body=body, result=row.result.removesuffix(", always"))
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -286,9 +303,9 @@ class _Steps(NamedTuple):
     added: int
 
 
-def _add_steps(contents: Contents, store: Store) -> _Steps:
+def _add_steps(contents: Contents, store: Store, *, source: str) -> _Steps:
     """Through the doors every step goes: an intent, then its result. Gives the new id of each step."""
-    carrier = _Carrier(contents)
+    carrier = _Carrier(contents, source)
     places: dict[int, int] = {}
     ours: set[tuple[bytes, int]] = set()
     added = 0
@@ -321,7 +338,8 @@ def _generations(rows: Iterable[Row]) -> list[list[Row]]:
 class _Carrier:
     """Says each step again as the intent and the outcome it was."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, source: str) -> None:
+        self._source = source
         self._parts = {part.digest.hex(): part for part in contents.parts}
         self._nodes = {node.digest: node for node in contents.nodes}
         self._first = {use.step: use for use in reversed(contents.uses)}
@@ -332,6 +350,7 @@ class _Carrier:
             key=row.key, n=row.n, slot=row.slot, kind=row.kind, name=row.name, effects=row.effects, agent=row.agent,
             run=use.run, ord=use.ord, parts=row.parts, request=row.request, history=row.history, model=row.model,
             bodies=tuple(self._parts[digest] for digest in row.parts.values() if digest in self._parts), fresh=fresh,
+            source=self._source,
         )  # fmt: skip
 
     def outcome(self, row: Row, step: int) -> Outcome:
@@ -339,5 +358,5 @@ class _Carrier:
         return Outcome(
             step=step, status=row.status, body=row.body, usage=row.usage, nested=row.nested, shown=row.shown,
             error=row.error, result=row.result, model=row.model, node=self._nodes.get(row.reply or b""),
-            use=Use(use.run, use.ord, step, False, row.started, row.ended),
+            use=Use(use.run, use.ord, step, False, row.started, row.ended), source=self._source,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from agentkit.durable import faults
+from agentkit.durable.provenance import ELSEWHERE, Provenance, decides
 from agentkit.durable.records import Node, Part, Row
 from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, holds, row_of, run_of, step_of
 from agentkit.events import Event, Kind, Run, Step
@@ -53,11 +54,15 @@ _STEPS = (
 
 
 class Source(NamedTuple):
-    """What is read from: a connection, the file's name for errors, and who lives."""
+    """What is read from: a connection, the file's name for errors, who lives, and what tells own records."""
 
     connection: Connection
     path: Path
     alive: Callable[[str], bool]
+    provenance: Provenance
+
+    def row(self, values: Sequence[Any]) -> Row:
+        return row_of(values, self.path, self.connection, self.provenance)
 
 
 class Needed(NamedTuple):
@@ -69,18 +74,22 @@ class Needed(NamedTuple):
 
 
 class Used(NamedTuple):
-    """A row as a run used it. A model request has the message it ended with, said after a reply to `answers`."""
+    """A row as a run used it. A model request has the message it ended with, said after a reply to `answers`.
+
+    `source` is where that message is from, if this user did not record it.
+    """
 
     row: Row
     ord: int
     superseded: bool
     answers: bytes | None
     request: Node | None
+    source: str | None = None
 
 
 def one(source: Source, query: str, values: Sequence[Any]) -> Row | None:
     found = source.connection.execute(query, values).fetchone()
-    return None if found is None else row_of(found, source.path)
+    return None if found is None else source.row(found)
 
 
 def has_message(source: Source, digest: bytes) -> bool:
@@ -160,7 +169,12 @@ def steps(source: Source, run_id: str) -> list[Step]:
     found = source.connection.execute(_STEPS, (run_id,)).fetchall()
     uses = [UseRow._make(values) for values in found]
     tools = {use.step: use.ord for use in uses if use.kind == "tool"}
-    return [step_of(use, within=tools.get(use.parent or 0)) for use in uses]
+    return [step_of(use, source=_source(source, use), within=tools.get(use.parent or 0)) for use in uses]
+
+
+def _source(source: Source, use: UseRow) -> str:
+    deciding = decides(use.kind, use.settled)
+    return source.provenance.source(source.connection, "step", use.step, use.sum, decides=deciding)
 
 
 def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used]:
@@ -168,11 +182,12 @@ def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used
     found = source.connection.execute(_USED, (run_id, since, limit)).fetchall()
     return [
         Used(
-            row_of(values[:-7], source.path),
+            source.row(values[:-7]),
             values[-7],
             bool(values[-6]),
             values[-5],
             None if values[-4] is None else node_of(source, values[-4:]),
+            None if values[-4] is None or source.provenance.made_here("node", values[-1]) else ELSEWHERE,
         )
         for values in found
     ]
@@ -285,7 +300,7 @@ def _trace(source: Source, root: Run, above: frozenset[str]) -> list[Event]:
 
 
 def _rows(source: Source, query: str, values: Sequence[Any]) -> list[Row]:
-    return [row_of(found, source.path) for found in source.connection.execute(query, values).fetchall()]
+    return [source.row(found) for found in source.connection.execute(query, values).fetchall()]
 
 
 def _nodes(source: Source, ends: Iterable[bytes | None]) -> list[Node]:
@@ -330,8 +345,8 @@ def part_of(source: Source, values: Sequence[Any]) -> Part:
     return Part(*values[:2])
 
 
-def _run(source: Source, id_: str, data: str, owner: str) -> Run:
-    found = run_of(id_, data)
+def _run(source: Source, id_: str, data: str, owner: str, sum: bytes) -> Run:
+    found = run_of(id_, data, source=source.provenance.source(source.connection, "run", id_, sum))
     if found.status == "running" and not source.alive(owner):
         return replace(found, status="stopped", error="its process ended before the run did; run again to continue")
     return found

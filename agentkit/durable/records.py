@@ -18,6 +18,9 @@ UNPERFORMED = f"{CONTROL_ERROR}stopped before it was performed"
 PAUSED = "paused inside it, for a person"
 """Marks a step that was waiting when it ended: it is as if it had raised an error of its own there."""
 
+ASKED: tuple[Kind, ...] = ("approval", "question")
+"""The kinds of steps that a person performs."""
+
 LOST = "; the connection broke, so it may have been paid"
 """Ends the error of a model request that was sent and got no whole answer."""
 
@@ -54,6 +57,7 @@ class Intent:
 
     `abandoned`: a started row of this very owner is known to be performed by nobody, and may be taken over.
     `paid_before`: an earlier attempt, whose end is recorded, may have been paid without giving an answer.
+    `source`: the file it is brought from, where it is not performed here.
     """
 
     key: bytes
@@ -76,6 +80,7 @@ class Intent:
     redo: bool = False
     abandoned: bool = False
     paid_before: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +88,7 @@ class Outcome:
     """How a live step ended. `key` re-keys the row when another member of a fallback chain answered.
 
     `paid_twice` corrects what was assumed when the step was begun again; None leaves it. `evidence` says what the step
-    read from outside, `wrote` names the files it wrote.
+    read from outside, `wrote` names the files it wrote. `source` as in the intent.
     """
 
     step: int
@@ -101,6 +106,7 @@ class Outcome:
     paid_twice: bool | None = None
     evidence: bytes | None = None
     wrote: tuple[str, ...] = ()
+    source: str = ""
 
     def of(self, row: Row) -> Row:
         """The row it ends, as a person is told of it."""
@@ -115,7 +121,10 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One step as it stands on disk. `body` is verified against its checksum before it is handed out."""
+    """One step as it stands on disk. `body` is verified against its checksum before it is handed out.
+
+    `source` is empty for what this user recorded (and, of decisions, made here), else where it is from.
+    """
 
     id: int
     key: bytes
@@ -146,6 +155,7 @@ class Row:
     maybe_paid_twice: bool = False
     model: str | None = None
     reply: bytes | None = None
+    source: str = ""
 
 
 class Claim(NamedTuple):

@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any, Final, NamedTuple
 
 from agentkit.durable import faults
+from agentkit.durable.provenance import DIGEST, Provenance, decides
 from agentkit.durable.records import Row
 from agentkit.events import Gauge, Run, Step, Usage
 
@@ -34,9 +36,10 @@ SEAL: Final = BODIES + 2
 USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
-    f"step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, {_UNSURE}, input.body"
+    "step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, step.settled, step.sum, "
+    f"{_UNSURE}, input.body"
 )
-RUN: Final = "id, data, owner"
+RUN: Final = "id, data, owner, sum"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 FORGOTTEN: Final = "forgotten"
 
@@ -68,6 +71,8 @@ class UseRow(NamedTuple):
     live_run: str
     live_ord: int
     parent: int | None
+    settled: str | None
+    sum: bytes
     unsure: int | None
     evidence: bytes | None
 
@@ -84,11 +89,14 @@ def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
 
 
 def holds(sum: object, values: Sequence[object], *blobs: object) -> bool:
-    return all(blob is None or isinstance(blob, bytes) for blob in blobs) and seal(values, *blobs) == sum  # type: ignore[arg-type]
+    """Whether it is the checksum of these; who signed it is another question."""
+    if not isinstance(sum, bytes) or not all(blob is None or isinstance(blob, bytes) for blob in blobs):
+        return False
+    return seal(values, *blobs) == sum[:DIGEST]  # type: ignore[arg-type]
 
 
-def row_of(values: Sequence[Any], path: Path) -> Row:
-    """The row, once its checksum was seen to hold."""
+def row_of(values: Sequence[Any], path: Path, connection: Connection, provenance: Provenance) -> Row:
+    """The row, once its checksum was seen to hold, and where it is from."""
     if not holds(values[SEAL], values[:BODIES], values[BODIES], values[BODIES + 1]):
         raise faults.corrupt(path, f"step {values[SEAL + 1]} does not match its checksum")
     (key, n, gen, slot, kind, name, effects, status, settled, history, reply, *spent, nested, error, parts, model) = (
@@ -99,16 +107,17 @@ def row_of(values: Sequence[Any], path: Path) -> Row:
     except ValueError as problem:
         raise faults.corrupt(path, f"step {values[SEAL + 1]} cannot be read ({problem})") from problem
     input_tokens, output_tokens, cost = spent
-    body, shown, _, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, unsure = values[
+    body, shown, sum, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, unsure = values[
         BODIES:
     ]
+    source = provenance.source(connection, "step", id_, sum, decides=decides(kind, settled))
     return Row(
         id=id_, key=key, n=n, gen=gen, slot=slot, kind=kind, name=name, effects=effects, agent=agent, run=run,
         parent=parent, status=status, attempt=attempt, owner=owner, started=started, ended=ended,
         parts=parts, request=request, result=result, history=history, body=body,
         usage=usage_of(input_tokens, output_tokens, cost, unsure),
         nested=nested, shown=shown, error=error, settled=settled,
-        maybe_paid_twice=bool(twice), model=model, reply=reply,
+        maybe_paid_twice=bool(twice), model=model, reply=reply, source=source,
     )  # fmt: skip
 
 
@@ -130,7 +139,7 @@ def columns_of(usage: Usage | None) -> tuple[int | None, int | None, float | Non
     return usage.input_tokens, usage.output_tokens, None if usage.cost is None else float(usage.cost)
 
 
-def step_of(use: UseRow, *, within: int | None = None) -> Step:
+def step_of(use: UseRow, *, source: str, within: int | None = None) -> Step:
     """What stood at one place of one run. A live use whose attempt was taken over counts for nothing there."""
     replayed = bool(use.replayed)
     overtaken = not replayed and use.attempt is not None and use.attempt < use.newest_attempt
@@ -149,7 +158,7 @@ def step_of(use: UseRow, *, within: int | None = None) -> Step:
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),
         maybe_paid_twice=bool(use.twice), request=use.request, result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
-        within=within, unchecked=unchecked_of(use.evidence),
+        within=within, source=source, unchecked=unchecked_of(use.evidence),
     )  # fmt: skip
 
 
@@ -164,13 +173,13 @@ def unchecked_of(evidence: bytes | None) -> tuple[str, ...]:
 
 
 def run_to_json(run: Run) -> str:
-    return compact({name: value for name, value in asdict(run).items() if name != "id"})
+    return compact({name: value for name, value in asdict(run).items() if name not in ("id", "source")})
 
 
-def run_of(id_: str, data: str) -> Run:
+def run_of(id_: str, data: str, *, source: str = "") -> Run:
     fields = json.loads(data)
     gauges = tuple(Gauge(**gauge) for gauge in fields.get("gauges", ()))
-    return Run(id=id_, **{**fields, "notes": tuple(fields["notes"]), "gauges": gauges})
+    return Run(id=id_, **{**fields, "notes": tuple(fields["notes"]), "gauges": gauges, "source": source})
 
 
 def compact(value: object) -> str:

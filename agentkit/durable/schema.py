@@ -52,6 +52,11 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 _ADDED: Final[dict[str, str]] = {
     "input": "CREATE TABLE input (step INTEGER PRIMARY KEY, body BLOB NOT NULL, sum BLOB NOT NULL)",
     "output": "CREATE TABLE output (path TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (path, step)) WITHOUT ROWID",
+    # Records that were brought from elsewhere (`step 3`, `run a1b2`): from where, and who noted it.
+    "origin": "CREATE TABLE origin (record TEXT PRIMARY KEY, source TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
+    # What this journal is called for each user, and the folder it was seen in.
+    "home": "CREATE TABLE home (identity BLOB PRIMARY KEY, place BLOB NOT NULL, seen TEXT NOT NULL, "
+    "held TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
     # The steps whose tokens no server counted, and those whose price is not that of the tier they were asked in.
     "unsure": "CREATE TABLE unsure (step INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, price INTEGER NOT NULL)",
 }

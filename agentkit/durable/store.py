@@ -11,15 +11,18 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentkit.durable import changes, decisions, faults, files, owner, reading, totals, upkeep
+from agentkit.durable import changes, decisions, faults, files, owner, provenance, reading, totals, upkeep
 from agentkit.durable.changes import Settlement, Writing
+from agentkit.durable.identity import identity
 from agentkit.durable.inbox import Inbox
 from agentkit.durable.owner import Owner
 from agentkit.durable.place import Place, on_network
+from agentkit.durable.provenance import Provenance
 from agentkit.durable.reading import Needed, Source
 from agentkit.durable.records import Claim, Intent, Node, Outcome, Row, Use
 from agentkit.durable.rows import FORGOTTEN
@@ -44,6 +47,7 @@ class Store:
         self._closed = False
         self._owner: Owner | None = None
         self._reader: sqlite3.Connection | None = None
+        self._provenance = Provenance(identity=identity())
         self._new_locks()
 
     def _new_locks(self) -> None:
@@ -71,10 +75,14 @@ class Store:
     def _start(self) -> None:
         if self.read_only:
             self._reader = files.open_to_read(self.path)
+            self._provenance = provenance.settle(self._reader, self.path, writable=False)
             return
         self._reader = files.open_to_write(self._place, exclusive=self._exclusive)
+        self._provenance = provenance.settle(self._reader, self.path, writable=True)
         owner.sweep(self._place.owners)
         self._owner = Owner(self._place.owners)
+        if self._provenance.arrived:
+            self.inbox.clear()
         self.inbox.sweep(self.find)
 
     def close(self) -> None:
@@ -109,6 +117,41 @@ class Store:
 
     def alive(self, owner_id: str) -> bool:
         return owner.alive(self._place.owners, owner_id)
+
+    # ---- where records come from
+
+    @property
+    def held(self) -> str:
+        """What the records here were brought from, while they are to be replayed only; empty when not."""
+        return self._provenance.held
+
+    @property
+    def notice(self) -> str:
+        """What this opening found out about where the records come from, if a person should know."""
+        return self._provenance.notice
+
+    def hold(self, source: str) -> None:
+        """Sessions replay and perform nothing from now on, at every opening, because records are from `source`."""
+        self._hold(source)
+
+    def leave(self) -> None:
+        """Go live here again; what is from elsewhere is not replayed then."""
+        self._hold("")
+
+    def adopt(self) -> int:
+        """Take all records here for this user's own, but for what was decided; says how many steps."""
+        count = self._tell(upkeep.adopt).result()
+        self._hold("")
+        return count
+
+    def sources(self) -> dict[str, tuple[int, int]]:
+        """By source, how many steps are from elsewhere, and how many of them are decisions."""
+        return self._ask(lambda source: provenance.count(source.connection, source.provenance))
+
+    def _hold(self, source: str) -> None:
+        changed = replace(self._provenance, held=source, notice="")
+        self._tell(lambda to: provenance.put(to.connection, to.path, changed)).result()
+        self._provenance = changed
 
     # ---- reads
 
@@ -266,7 +309,7 @@ class Store:
         self, run: Run, *, history: bytes | None, output: bytes | None, nodes: tuple[Node, ...] = ()
     ) -> Future[None]:
         def work(to: Writing) -> None:
-            changes.put_nodes(to.connection, nodes)
+            changes.put_nodes(to, nodes, source=run.source)
             changes.put_run(to, run, history=history, output=output)
 
         return self._tell(work, "result")
@@ -322,7 +365,7 @@ class Store:
     def _ask(self, question: Callable[[Source], T]) -> T:
         with self._gate:
             try:
-                return question(Source(self._connection(), self.path, self.alive))
+                return question(Source(self._connection(), self.path, self.alive, self._provenance))
             except sqlite3.Error as error:
                 raise faults.translated(error, self.path) from error
 
@@ -349,8 +392,9 @@ class Store:
     def _writing(self) -> Writing:
         connection = self._connection() if self._exclusive else files.second(self._place)
         return Writing(
-            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent
-        )
+            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent,
+            provenance=self._provenance,
+        )  # fmt: skip
 
     def _rest(self) -> int:
         """Close the connections and end the writer's thread; the next use starts them again."""

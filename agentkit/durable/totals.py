@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.decisions import WAITING
 from agentkit.durable.reading import Source
-from agentkit.durable.records import CONTROL_ERROR, STALE
+from agentkit.durable.records import ASKED, CONTROL_ERROR, STALE
 
 OFFLINE = "offline"
 """What the name of a model begins with that costs nothing."""

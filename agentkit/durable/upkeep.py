@@ -10,12 +10,12 @@ from functools import partial
 from sqlite3 import Connection
 from typing import Any, Final
 
-from agentkit.durable import changes, reading
+from agentkit.durable import changes, provenance, reading
 from agentkit.durable.changes import Writing
 from agentkit.durable.reading import Source
 from agentkit.errors import JournalBusy, JournalCorrupt, UserError
 
-_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "unsure")
+_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "origin", "unsure")
 _KEPT_NODES: Final = (
     "WITH RECURSIVE kept (digest) AS (SELECT history FROM step WHERE history IS NOT NULL "
     "UNION SELECT reply FROM step WHERE reply IS NOT NULL UNION SELECT history FROM run WHERE history IS NOT NULL "
@@ -50,6 +50,8 @@ def erase(to: Writing, chosen: Selection) -> int:
     tables = (*(dict.fromkeys(("body", "input", "output", "use", "unsure"), "step").items()), ("step", "id"))
     for table, column in tables:
         to.connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(step,) for step in steps])
+    gone = [*(f"step {step}" for step in steps), *(f"run {run}" for run in runs)]
+    to.connection.executemany("DELETE FROM origin WHERE record = ?", [(record,) for record in gone])
     _drop_unused(to.connection)
     return len(steps)
 
@@ -68,7 +70,8 @@ def compact(connection: Connection, path: object) -> None:
 
 def problems(source: Source) -> list[str]:
     """Everything that is wrong with the file, one line each."""
-    return [line for check in (_structure, _rows, _contents, _chains) for line in _reported(check, source)]
+    checks = (_structure, _rows, _contents, _chains, _origins)
+    return [line for check in checks for line in _reported(check, source)]
 
 
 def _reported(check: Callable[[Source], Iterator[str]], source: Source) -> Iterator[str]:
@@ -109,11 +112,35 @@ def _chains(source: Source) -> Iterator[str]:
         yield f"{source.path}: {broken} messages have no predecessor, so their conversations are not whole"
 
 
+def _origins(source: Source) -> Iterator[str]:
+    for record in provenance.forged(source.connection, source.provenance.identity):
+        yield f"{source.path}: where {record} is from was not noted by this user, or was changed"
+
+
 def _failing(read: Callable[[], object]) -> Iterator[str]:
     try:
         read()
     except JournalCorrupt as error:
         yield f"{error.path}: {error.problem}"
+
+
+def adopt(to: Writing) -> int:
+    """Sign as this user's own what is from elsewhere, and say how many steps; what was decided is asked again."""
+    count = 0
+    for (id_,) in to.connection.execute("SELECT id FROM step ORDER BY id").fetchall():
+        values = to.read(id_)
+        row = to.row_of(values)
+        if row.source and not provenance.decides(row.kind, row.settled):
+            changes.reseal(to, id_)
+            count += 1
+    for (id_,) in to.connection.execute("SELECT id FROM run").fetchall():
+        changes.adopt_run(to, id_)
+    source = Source(to.connection, to.path, to.alive, to.provenance)
+    nodes = to.connection.execute("SELECT digest, parent, body, sum FROM node").fetchall()
+    changes.put_nodes(to, [reading.node_of(source, values) for values in nodes])
+    parts = to.connection.execute("SELECT digest, body, sum FROM part").fetchall()
+    changes.put_parts(to, [reading.part_of(source, values) for values in parts])
+    return count
 
 
 def _runs(connection: Connection, chosen: Selection) -> list[str]:

@@ -61,11 +61,13 @@ def ask_user(
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """A call that waits: the step it will be, and what is known about its tool."""
+    """A call that waits: the step it will be with these arguments or others, and what is known about its tool."""
 
     call: Call
+    changed: Callable[[Any], Call | None]
     need: Need
     schema: Mapping[str, Any]
+    code: str
     check: Callable[[Any], str | None]
 
 
@@ -93,16 +95,16 @@ async def hold(
     ctx: RunContext[Any],
     tool: Any,
     *,
-    call: Callable[[], Call],
+    call: Callable[[Any], Call],
 ) -> None:
     """Let the call pass, or raise what makes pydantic-ai put it aside until the others of its turn are done."""
     id_, function = ctx.tool_call_id or "", function_of(tool)
     if ctx.tool_call_approved:
         if id_ in frame.passed:
-            _check_still_recorded(frame, call())
+            _check_still_recorded(frame, call(args))
         return
     if function is ask_user:
-        frame.held[id_] = _held(call(), Need(lasting=False), tool, ctx)
+        frame.held[id_] = _held(frame, args, Need(lasting=False), tool, ctx, call=call)
         raise CallDeferred()
     need = await needed(
         name,
@@ -112,13 +114,13 @@ async def hold(
         policies=_policies(frame),
     )
     if need is not None:
-        frame.held[id_] = _held(call(), need, tool, ctx)
+        frame.held[id_] = _held(frame, args, need, tool, ctx, call=call)
         raise ApprovalRequired()
 
 
 async def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
     """Outside a session nobody can be asked and no decision is kept: a call that needs one is not made."""
-    tool = None if ctx.tool_manager is None or ctx.tool_manager.tools is None else ctx.tool_manager.tools.get(name)
+    tool = _offered(ctx, name)
     function = function_of(tool)
     need = await needed(
         name,
@@ -173,14 +175,35 @@ def _policies(frame: AgentRunFrame) -> tuple[Policy, ...]:
     return (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
 
 
-def _held(call: Call, need: Need, tool: Any, ctx: RunContext[Any]) -> Held:
+def _held(
+    frame: AgentRunFrame,
+    args: Mapping[str, Any],
+    need: Need,
+    tool: Any,
+    ctx: RunContext[Any],
+    *,
+    call: Callable[[Any], Call],
+) -> Held:
+    def changed(arguments: Any) -> Call | None:
+        try:
+            return call(tool.args_validator.validate_python(arguments, context=ctx.validation_context))
+        except ValidationError:
+            return None
+
     definition = getattr(tool, "tool_def", None)
     return Held(
-        call=call,
+        call=call(args),
+        changed=changed,
         need=need,
         schema=getattr(definition, "parameters_json_schema", None) or {},
+        code=about_code(frame, function_of(tool)),
         check=lambda changed: _misfit(tool, ctx, changed),
     )
+
+
+def about_code(frame: AgentRunFrame, function: Callable[..., Any] | None) -> str:
+    """The code that a person decides about, by its digest; empty where it is somewhere else."""
+    return "" if function is None else code_of(function, memo=frame.digests).digest.hex()
 
 
 def _misfit(tool: Any, ctx: RunContext[Any], changed: Any) -> str | None:
@@ -224,12 +247,14 @@ async def answers(
             continue
         question = _approval(frame, ctx, part, held)
         call = _question_call(frame, ctx, "approval", question)
-        if held is not None and frame.journal.recorded(call, frame) is None and _on_record(frame, held, seen):
-            # It needed no approval when it ran, and now it only replays. The count goes on as if it had been asked.
-            frame.journal.count(call, frame)
-            frame.passed.add(part.tool_call_id)
-            results.approvals[part.tool_call_id] = True
-            continue
+        if held is not None and frame.journal.recorded(call, frame) is None:
+            passes = _only_replays(frame, held, call, seen)
+            if passes is not None:
+                # The count goes on as if it had been asked.
+                frame.journal.count(call, frame)
+                frame.passed.add(part.tool_call_id)
+                results.approvals[part.tool_call_id] = passes
+                continue
         asked.append((part, question, call))
     for part in requests.calls:
         if part.tool_call_id in frame.held:
@@ -250,11 +275,35 @@ def _left_to_caller(ctx: RunContext[Any]) -> bool:
     return output is DeferredToolRequests or (isinstance(output, Sequence) and DeferredToolRequests in output)
 
 
-def _on_record(frame: AgentRunFrame, held: Held, seen: list[bytes]) -> bool:
-    key = held.call.key.key
+def _only_replays(frame: AgentRunFrame, held: Held, asked: Call, seen: list[bytes]) -> Any:
+    """How a call may pass that nobody here decided about, because its own result is on record; None when it is not.
+
+    It needed no approval when it ran, or the decision is somebody else's.
+    """
+    if _on_record(frame, held.call, seen):
+        return True
+    arguments = arguments_elsewhere(frame, asked)
+    changed = None if arguments is None else held.changed(arguments)
+    if changed is not None and _on_record(frame, changed, seen):
+        return ToolApproved(override_args=arguments)
+    return None
+
+
+def arguments_elsewhere(frame: AgentRunFrame, asked: Call) -> Any:
+    """What somebody else, or this user in another place, changed the arguments to; None when nobody did."""
+    row = frame.journal.decided_elsewhere(asked, frame)
+    decision = None if row is None or row.body is None else Decision.from_json(json.loads(row.body))
+    if decision is None or decision.verdict != "edit":
+        return None
+    arguments, missing = frame.journal.redactor.restore(decision.arguments)
+    return None if missing else arguments
+
+
+def _on_record(frame: AgentRunFrame, call: Call, seen: list[bytes]) -> bool:
+    key = call.key.key
     ahead = seen.count(key)
     seen.append(key)
-    return frame.journal.recorded(held.call, frame, ahead=ahead) is not None
+    return frame.journal.recorded(call, frame, ahead=ahead) is not None
 
 
 def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
@@ -297,8 +346,13 @@ def _approval(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart, he
         before=tuple(frame.ran[-_BEFORE:]),
         agent=frame.agent,
         lasting=held is None or held.need.lasting,
+        code=held.code if held is not None else about_code(frame, function_of(_offered(ctx, part.tool_name))),
         check=None if held is None else held.check,
     )
+
+
+def _offered(ctx: RunContext[Any], name: str) -> Any:
+    return None if ctx.tool_manager is None or ctx.tool_manager.tools is None else ctx.tool_manager.tools.get(name)
 
 
 def _asked_by_agent(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart) -> Question:
@@ -341,8 +395,16 @@ def _question_call(frame: AgentRunFrame, ctx: RunContext[Any], kind: Kind, quest
 def question_call(
     frame: AgentRunFrame, kind: Kind, question: Question, *, payload: Mapping[str, Any], history: bytes | None
 ) -> Call:
-    """The step that a question is. What is shown with it is kept beside its key and is not part of it."""
-    key = operation_key(name=f"{kind}:{question.kind}", payload=payload, history=history, memo=frame.memo)
+    """The step that a question is. What is shown with it is kept beside its key and is not part of it.
+
+    The digest of the tool is: about an edited tool nothing is decided yet. Older journals have keys without it.
+    """
+    name = f"{kind}:{question.kind}"
+    key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
+    older = (key.key,) if question.code else ()
+    if question.code:
+        payload = {**payload, "code": question.code}
+        key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
     shown = frame.memo.part(question.to_json())
     key = replace(key, parts={**key.parts, "question": shown.digest.hex()}, bodies=(*key.bodies, shown))
     return Call(
@@ -354,6 +416,7 @@ def question_call(
         history=history,
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
+        alternatives=older,
         describe=lambda payload: Decision.from_json(payload).said,
     )
 

@@ -17,10 +17,11 @@ from pydantic_ai.tools import RunContext
 from agentkit.defend.approval import TYPED, Decision, Question
 from agentkit.defend.breaker import OFF, Breaker, Finding, same_call
 from agentkit.define.tools import Declaration, declaration, loop_identity
-from agentkit.durable.decisions import ASKED, WAITING
+from agentkit.durable.decisions import WAITING
 from agentkit.durable.frames import Call, Payload, Told, dumps
+from agentkit.durable.journal import trusted
 from agentkit.durable.keys import Key, place_key
-from agentkit.durable.records import Outcome, Row
+from agentkit.durable.records import ASKED, Outcome, Row
 from agentkit.engine.asking import ask_all, function_of, question_call
 from agentkit.engine.decided import asked as asked_at
 from agentkit.engine.frame import AgentRunFrame
@@ -94,7 +95,8 @@ async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: Mo
     history = frame.chain.digest(request.messages, trusted=frame.trusted)
     key = place_key(BREAKER, history)
     row = frame.journal.store.find(key.key, frame.execution.counts.ahead(key.key))
-    if row is not None and (row.status == "done" or row.error == WAITING) and not frame.fresh:
+    spoke = row is not None and (row.status == "done" or row.error == WAITING) and trusted(row, frame)
+    if row is not None and spoke and not frame.fresh:
         await _again(frame, ctx, request, _look(frame, key, history), row)
         return
     finding = frame.breaker.due()

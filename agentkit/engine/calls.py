@@ -106,7 +106,11 @@ class JournalBackend(JournalCallableOperationBackend[None]):
 
 async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
-    await asking.hold(frame, tool_name, args, ctx, tool, call=lambda: _call(frame, operation_id, name, cache_key))
+
+    def call(arguments: Any) -> Call:
+        return _call(frame, operation_id, name, (tool_name, arguments, ctx, tool))
+
+    await asking.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
@@ -261,11 +265,13 @@ def _read_response(
     unreported = weighing.unreported(asked, response)
     if unreported is not None:
         response = replace(response, usage=unreported)
+    price = models.priced(response, asked.settings)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
-        cost=models.price(response),
+        cost=None if price is None else price.dollars,
         estimated=unreported is not None,
+        list_price=price is not None and price.listed,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))

@@ -9,6 +9,7 @@ from typing import Any
 
 from agentkit.defend.approval import Decision, Question, check_applies, checked
 from agentkit.durable.frames import bounded, dumps
+from agentkit.durable.provenance import origin
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
@@ -26,6 +27,16 @@ class Asked:
     question: Question
     decision: Decision | None
     row: Row
+
+    @property
+    def source(self) -> str:
+        """Where it was asked and decided, if not here by this user: such a decision lets nothing go live."""
+        return self.row.source
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can be decided here."""
+        return self.decision is None and not self.source
 
     @property
     def id(self) -> str:
@@ -52,8 +63,16 @@ def find(store: Store, id_: str) -> Asked:
     row = store.step(int(id_)) if id_.isdecimal() and len(id_) < 10 else None
     found = None if row is None else asked(store, row)
     if found is None:
-        waiting = ", ".join(one.id for one in everything(store) if one.decision is None)
+        waiting = ", ".join(one.id for one in everything(store) if one.waits)
         raise UserError(f"no question {id_}: {f'waiting are {waiting}' if waiting else 'nothing waits for a decision'}")
+    return found
+
+
+def find_open(store: Store, id_: str) -> Asked:
+    """One question that can be decided here, or that has been; UserError for one that was asked elsewhere."""
+    found = find(store, id_)
+    if found.source:
+        raise UserError(f"question {id_} was asked {origin(found.source)}: run it again to be asked here")
     return found
 
 
@@ -65,7 +84,7 @@ def decide(store: Store, redactor: Redactor, question: Question, decision: Decis
         row = store.decide(int(question.id), dumps(kept), said=Decision.from_json(kept).said).result()
     except UserError:
         row = find(store, question.id).row
-        if row.status != "done":
+        if row.status != "done" or row.source:
             raise
     return Decision.from_json(json.loads(row.body or b"{}"))
 
@@ -83,11 +102,16 @@ def held_to(store: Store, redactor: Redactor, question: Question, decision: Deci
 
 
 def standing(store: Store, question: Question, *, label: str) -> Decision | None:
-    """The approval that an earlier Always gives: for this very tool and these very arguments, in this session."""
+    """The approval that an earlier Always gives: for this very tool and these very arguments, in this session.
+
+    It was given here, by this user: an Always does not travel.
+    """
     if question.kind != "approve" or not question.lasting:
         return None
     for one in everything(store):
         if one.decision is None or not one.decision.always or _asks(one.question) != _asks(question):
+            continue
+        if one.source:
             continue
         run = store.run(one.row.run)
         if run is not None and run.label == label:
@@ -95,8 +119,8 @@ def standing(store: Store, question: Question, *, label: str) -> Decision | None
     return None
 
 
-def _asks(question: Question) -> tuple[str, Any]:
-    return question.tool, question.arguments
+def _asks(question: Question) -> tuple[str, str, Any]:
+    return question.tool, question.code, question.arguments
 
 
 # ---- typed, in a cell or in a shell

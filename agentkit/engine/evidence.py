@@ -69,6 +69,9 @@ class Watch:
         """Which of what was read is not as it was; None where all is, or this conversation itself changed it."""
         self._gone.clear()
         for one in evidence.get("inputs", ()):
+            # A pattern is looked for only where the tool itself declares it: a record from elsewhere may name any.
+            if "files" in one and one["files"] not in self._declared.reads:
+                continue
             recorded = _resolved(one)
             found = inputs.now(recorded)
             if inputs.is_same(recorded, found):

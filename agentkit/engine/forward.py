@@ -18,7 +18,7 @@ from agentkit.defend.breaker import OFF
 from agentkit.define.digest import ToolDigest, value_digest
 from agentkit.define.tools import Declaration
 from agentkit.durable.frames import bounded, dumps
-from agentkit.durable.journal import Performed
+from agentkit.durable.journal import Performed, trusted
 from agentkit.durable.keys import Chain, place_key, restore
 from agentkit.durable.reading import Used
 from agentkit.durable.records import Node, Row
@@ -280,6 +280,8 @@ class Forward:
         """Whether the loop would come to this step and be answered from this very row."""
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
+            return False
+        if not trusted(row, self.frame) or (used.source and self.frame.mode != "replay"):
             return False
         if not _PARTS.issuperset(row.parts):
             return False

@@ -247,10 +247,15 @@ async def _allowed(
     question = _question(frame, tool, arguments, call, need)
     payload = {"tool": tool.name, "arguments": question.arguments, "place": place}
     asked = asking.question_call(frame, "approval", question, payload=payload, history=None)
-    if frame.journal.recorded(asked, frame) is None and _on_record(frame, tool, arguments, place):
-        # It needed no approval when it ran, and now it only replays. The count goes on as if it had been asked.
-        frame.journal.count(asked, frame)
-        return arguments
+    if frame.journal.recorded(asked, frame) is None:
+        # It needed no approval when it ran, or somebody else gave it: now it only replays.
+        changed = asking.arguments_elsewhere(frame, asked)
+        if changed is not None and tool.misfit(changed) is None and _on_record(frame, tool, tool.valid(changed), place):
+            arguments = tool.valid(changed)
+        if _on_record(frame, tool, arguments, place):
+            # The count goes on as if it had been asked.
+            frame.journal.count(asked, frame)
+            return arguments
     (decision,) = await asking.ask_all(frame, [(question, asked)])
     match decision.verdict:
         case "approve":
@@ -281,5 +286,6 @@ def _question(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], c
         before=tuple(frame.ran[-_BEFORE:]),
         agent=frame.agent,
         lasting=need.lasting,
+        code=asking.about_code(frame, tool.function),
         check=tool.misfit,
     )

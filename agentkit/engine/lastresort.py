@@ -13,6 +13,7 @@ from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import RequestUsage
 from pydantic_core import from_json
 
+from agentkit.durable.journal import trusted
 from agentkit.durable.keys import Key
 from agentkit.durable.records import STALE, Row
 from agentkit.engine.codec import RESULT_CODEC
@@ -26,7 +27,7 @@ def find(frame: AgentRunFrame, key: Key, parameters: ModelRequestParameters, age
     writing = [tool.name for tool in parameters.function_tools if not _only_reads(tool)]
     if writing:
         return f"a cached reply is not given where tools may write ({', '.join(writing[:3])})"
-    rows = frame.journal.store.answers(key.slot, since=time.time() - age)
+    rows = [row for row in frame.journal.store.answers(key.slot, since=time.time() - age) if trusted(row, frame)]
     for row in sorted(rows, key=lambda row: (row.key != key.key, -(row.ended or 0))):
         found = _response(frame, row)
         if found is not None:

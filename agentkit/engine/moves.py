@@ -62,9 +62,12 @@ class MoveLog:
     cursor: int = 0
 
     @classmethod
-    def read(cls, store: Store, redactor: Redactor, agent: str, identity: bytes) -> MoveLog:
+    def read(cls, store: Store, redactor: Redactor, agent: str, identity: bytes, *, others: bool = False) -> MoveLog:
+        """The moves made by this user; those of `others` too, where nothing is performed."""
         log = cls(store=store, redactor=redactor, agent=agent, identity=identity)
         while (row := store.find(log._key(len(log.entries)), 0)) is not None and row.body is not None:
+            if row.source and not others:
+                break
             log.entries.append(Entry.of_json(redactor.restore(json.loads(row.body))[0]))
         return log
 

@@ -41,7 +41,7 @@ class Raises:
 
     def _raise(self, row: Row) -> Raise | None:
         about = self._store.part(bytes.fromhex(row.parts["payload"]))
-        if row.status != "done" or row.body is None or about is None:
+        if row.status != "done" or row.body is None or about is None or row.source:
             return None
         decision, asked = Decision.from_json(from_json(row.body)), from_json(about)
         if decision.verdict != "raise" or not decision.answer:

@@ -108,7 +108,8 @@ def _overrides(session: Session, steps: Sequence[Step], source: Run) -> tuple[Ov
     """The edits that made this run, when it was a branch itself; those inside a call are kept with the call."""
     store, given = session.store, []
     for row in (store.step(step.id) for step in steps if step.run == source.id):
-        if row is None:
+        # What somebody else put in the place of a step is no edit of this user's.
+        if row is None or (row.source and session.mode != "replay"):
             continue
         if row.kind == "question" and row.name.startswith("edit ") and row.body is not None:
             given.append(json.loads(row.body))

@@ -77,11 +77,13 @@ class Session:
     Use it as a context manager (`with agentkit.session("name"):`); agents run inside it are journaled.
     """
 
-    def __init__(self, label: str | None = None, *, path: Path, mode: Mode = "auto", read_only: bool = False) -> None:
+    def __init__(
+        self, label: str | None = None, *, path: Path, mode: Mode | None = None, read_only: bool = False
+    ) -> None:
         self.label = label or label_from_environment()
         self.folder = path.parent
         self.path = path
-        self.mode: Mode = mode
+        self._mode = mode
         self.model = os.environ.get("AGENTKIT_MODEL") or "offline"
         self.execution = Execution()
         self.last_runs: list[tuple[str, Last]] = []
@@ -95,11 +97,30 @@ class Session:
         self.asker: Asker | None = None
         self.guards: tuple[Any, ...] = ()
         self.breaker = Thresholds()
-        self.show: Callable[[dict[str, Any]], None] = lambda bundle: None
+        self.show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None
 
     @cached_property
     def store(self) -> Store:
-        return Store.open(self.path, read_only=self._read_only)
+        opened = Store.open(self.path, read_only=self._read_only)
+        if opened.notice:
+            self.remark(opened.notice)
+        return opened
+
+    @property
+    def mode(self) -> Mode:
+        """How runs are made that do not say it themselves. Where the records are from elsewhere: replay."""
+        if self._mode is None:
+            return "replay" if self.store.held else "auto"
+        return self._mode
+
+    @mode.setter
+    def mode(self, value: Mode) -> None:
+        self._mode = value
+
+    def leave_replay(self) -> None:
+        """Go live although records here are from elsewhere, from now on and in later sessions."""
+        if self.store.held and not self.store.read_only:
+            self.store.leave()
 
     @cached_property
     def redactor(self) -> Redactor:
@@ -111,7 +132,7 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda bundle: self.show(bundle))
+        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda *shown: self.show(*shown))
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""
@@ -190,7 +211,7 @@ class Session:
         return decided.decide(self.store, self.redactor, question, decision)
 
     def standing(self, question: Question) -> Decision | None:
-        """The approval that an earlier Always gives this call."""
+        """The approval that an earlier Always, given by this user here, gives this call."""
         return decided.standing(self.store, question, label=self.label)
 
     def settle(self, step: int, action: SettleAction, result: object = None) -> str:
@@ -271,11 +292,12 @@ def session(
     *,
     folder: Path | str | None = None,
     journal: Path | str | None = None,
-    mode: Mode = "auto",
+    mode: Mode | None = None,
     read_only: bool = False,
 ) -> Session:
     """A durable container for a script: `with agentkit.session("name"):` journals every agent run inside.
 
+    Without a `mode` it is auto, or replay where the records are from elsewhere (`agentkit journal attach`).
     The journal is `.agentkit/journal.db` in `folder` (default: the working folder), or `journal`, or $AGENTKIT_HOME.
     """
     return Session(name, path=journal_path(folder, journal), mode=mode, read_only=read_only)
@@ -317,11 +339,11 @@ def mode(value: Mode) -> Iterator[None]:
     owner = current()
     if owner is None:
         raise UserError("no session is open: use `with agentkit.session(...)` or %load_ext agentkit")
-    before, owner.mode = owner.mode, value
+    before, owner._mode = owner._mode, value
     try:
         yield
     finally:
-        owner.mode = before
+        owner._mode = before
 
 
 if sys.platform == "win32":

@@ -247,7 +247,8 @@ class Stepped:
         if self.log is None:
             identity = self.recipe.identity([one.as_json() for one in self.overrides], self.at)
             session = self.session
-            self.log = MoveLog.read(session.store, session.redactor, self.recipe.agent.name or "agent", identity)
+            name, others = self.recipe.agent.name or "agent", (self.recipe.mode or session.mode) == "replay"
+            self.log = MoveLog.read(session.store, session.redactor, name, identity, others=others)
         return self.log
 
     # -- forward

@@ -137,6 +137,6 @@ class TracedSession(Session):
             self.store,
             redactor=self.redactor,
             emit=self.emit,
-            show=lambda bundle: self.show(bundle),
+            show=lambda *shown: self.show(*shown),
             trace=self._trace,
         )

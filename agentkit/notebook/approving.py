@@ -19,7 +19,7 @@ def approve(session: Session, line: Line) -> str:
     """`%agent approve ID …`: decide, whoever asked and wherever they wait."""
     told = []
     for id_ in line.words:
-        one = decided.find(session.store, id_)
+        one = decided.find_open(session.store, id_)
         if one.decision is not None:
             raise UserError(f"question {id_} is decided already: {asked.decided_text(one.decision)}")
         wanted = decided.typed(one.question, line.options, usage=grammar.usage("approve"))

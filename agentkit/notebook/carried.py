@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agentkit.durable import portable
 from agentkit.durable.portable import Attached
+from agentkit.durable.provenance import origin
 from agentkit.engine.session import Session
 
 
@@ -17,7 +18,6 @@ def beside(session: Session, notebook: Path) -> str | None:
     added = portable.attach(file, session.store)
     if not added.steps:
         return None
-    session.mode = "replay"
     return f"{file.name}: {said(added)}; {held(session)}"
 
 
@@ -36,3 +36,10 @@ def said(added: Attached) -> str:
 
 def held(session: Session) -> str:
     return f"mode {session.mode}: nothing is performed (%agent mode auto goes live)"
+
+
+def because(session: Session) -> str:
+    """Why the session only replays, where that is because of where its records come from."""
+    if session.mode != "replay" or not session.store.held:
+        return ""
+    return f", records {origin(session.store.held)} (%agent mode auto goes live)"

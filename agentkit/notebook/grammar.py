@@ -419,11 +419,11 @@ VERBS: dict[str, Verb] = {
     ),
     "journal": Verb(
         where="line",
-        words="[verify | attach FILE]",
+        words="[verify | attach FILE | adopt]",
         most=2,
-        one_of=("verify", "attach"),
+        one_of=("verify", "attach", "adopt"),
         options={},
-        help="where the records are; verify them; read a recording made elsewhere",
+        help="where the records are; verify them; replay a recording made elsewhere; take such records for your own",
     ),
     "export": Verb(
         where="line",

@@ -39,6 +39,7 @@ _RUNS_AT_A_GLANCE = (
     "replayed",
     "spent",
     "saved",
+    "source",
 )
 """What is shown of a frame that has everything."""
 
@@ -109,7 +110,8 @@ def runs(desk: Desk, line: Line) -> Reply:
     if frame.empty:
         return Reply(value=frame, show=lambda: say(nothing(desk)))
     count = session.store.count(agent=agent, label=label)
-    seen = at_a_glance(frame[[name for name in _RUNS_AT_A_GLANCE if name in frame]])
+    names = [name for name in _RUNS_AT_A_GLANCE if name in frame and (name != "source" or frame.source.notna().any())]
+    seen = at_a_glance(frame[names])
     facts = wording.sums(session.totals(agent=agent, label=label))
     return Reply(
         value=frame,

@@ -12,7 +12,7 @@ from agentkit.notebook.display import show
 
 def keep(shell: Any, session: Session) -> None:
     """Let the shell's display go through the journal, and replayed outputs back to the shell."""
-    session.show = lambda bundle: show(bundle, raw=True)
+    session.show = lambda bundle, source: show(bundle, raw=True)
     publisher = shell.display_pub
     if getattr(publisher.publish, "__module__", "") == __name__:
         return

@@ -45,7 +45,7 @@ from agentkit.notebook.line import Line
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
 from agentkit.observe.why import diverged, summarize
-from agentkit.observe.wording import needs_a_person
+from agentkit.observe.wording import needs_a_person, origins
 
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
@@ -213,13 +213,14 @@ def glance(desk: Desk, line: Line) -> Reply:
     last = "none yet"
     if newest is not None:
         last = panel.text(Trace.of(session.trace(newest.id)), now=time.time()).splitlines()[0]
+    mode = f"mode {session.mode}{carried.because(session)}"
     rows = [
-        ("session", f"{session.label} · mode {session.mode} · model {models.spoken(session.model)}"),
+        ("session", f"{session.label} · {mode} · model {models.spoken(session.model)}"),
         ("journal", str(session.path)),
         ("agents", agents),
         ("last run", last),
     ]
-    waiting = [one.id for one in decided.everything(session.store) if one.decision is None]
+    waiting = [one.id for one in decided.everything(session.store) if one.waits]
     rows += [("waiting", f"{_counted(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
     open_ = [row for row in session.in_doubt() if str(row.id) not in waiting]
     doubt = [row for row in open_ if needs_a_person(row)]
@@ -307,7 +308,10 @@ def model(desk: Desk, line: Line) -> Reply:
 def mode(desk: Desk, line: Line) -> Reply:
     if line.word:
         desk.session.mode = read_mode(line.word)
-    return _said(f"mode {desk.session.mode}: {_MODES[desk.session.mode]}")
+        if desk.session.mode in ("auto", "live"):
+            desk.session.leave_replay()
+    mode = desk.session.mode
+    return _said(f"mode {mode}{carried.because(desk.session)}: {_MODES[mode]}")
 
 
 def journal(desk: Desk, line: Line) -> Reply:
@@ -316,8 +320,12 @@ def journal(desk: Desk, line: Line) -> Reply:
         case ():
             return _said(f"{desk.session.path} · {_counted(store.count(), 'run')}")
         case ("verify",):
-            problems = store.verify()
-            return _said("\n".join(problems) or f"{desk.session.path}: whole, every checksum matches")
+            whole = f"{desk.session.path}: whole, every checksum matches"
+            return _said("\n".join([*(store.verify() or [whole]), *origins(store.sources(), store.held)]))
+        case ("adopt",):
+            adopted = _counted(store.adopt(), "step")
+            desk.session.mode = "auto"
+            return _said(f"{adopted} taken for your own; what was decided elsewhere is asked again")
         case ("attach", file):
             added = carried.take(desk.session, Path(file).expanduser())
             return _said(f"{carried.said(added)}; {carried.held(desk.session)}")

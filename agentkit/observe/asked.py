@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from agentkit.defend.approval import TYPED, Decision, Question
+from agentkit.durable.provenance import origin
 from agentkit.engine.decided import Asked
 from agentkit.observe import wording
 from agentkit.observe.panel import AMBER, GREEN, RED
@@ -133,24 +134,35 @@ def when(at: float) -> str:
 
 def line(one: Asked) -> str:
     """One question of a list."""
-    state = (
-        "waiting" if one.decision is None else f"{wording.clean(one.decision.said, _ONE_LINE)}, {when(one.decision.at)}"
-    )
+    state = "waiting"
+    if one.source:
+        state = f"decided {wording.clean(origin(one.source), _ONE_LINE)}: asks again"
+        if one.decision is None:
+            state = f"asked {wording.clean(origin(one.source), _ONE_LINE)}: run it again to be asked here"
+    elif one.decision is not None:
+        state = f"{wording.clean(one.decision.said, _ONE_LINE)}, {when(one.decision.at)}"
     return f"{one.id}  {title(one.question)}: {wording.clean(_asked(one.question), _ONE_LINE)} · {state}"
 
 
 def listed(questions: Sequence[Asked]) -> str:
     """What waits, what Always holds, and what was decided lately."""
-    waiting = [one for one in questions if one.decision is None]
-    standing = [one for one in questions if one.decision is not None and one.decision.always]
-    rest = [one for one in questions if one.decision is not None and not one.decision.always]
+    here = [one for one in questions if not one.source]
+    waiting = [one for one in here if one.decision is None]
+    standing = [one for one in here if one.decision is not None and one.decision.always]
+    rest = [one for one in here if one.decision is not None and not one.decision.always]
+    others = [one for one in questions if one.source]
     parts = {
         "waiting for a decision": waiting,
         "standing (Always)": standing,
-        f"decided{f', the last {_LISTED} of {len(rest)}' if len(rest) > _LISTED else ''}": rest[:_LISTED],
+        f"decided{_last(rest)}": rest[:_LISTED],
+        f"not decided by you here{_last(others)}": others[:_LISTED],
     }
     told = ["\n".join([f"{name}:", *(f"  {line(one)}" for one in some)]) for name, some in parts.items() if some]
     return "\n".join(told) or "nobody has been asked anything yet"
+
+
+def _last(questions: Sequence[Asked]) -> str:
+    return f", the last {_LISTED} of {len(questions)}" if len(questions) > _LISTED else ""
 
 
 def _asked(question: Question) -> str:

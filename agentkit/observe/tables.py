@@ -27,7 +27,7 @@ _RUNS = {
     "prompt": "string", "output": "string", "within": "string", "continues": "string", "model": "category",
     "mode": "category", "started": _TIME, "seconds": "Float64", "steps": "Int64", "live": "Int64", "replayed": "Int64",
     "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "unpriced": "Int64",
-    "error": "string",
+    "error": "string", "source": "category",
 }  # fmt: skip
 
 
@@ -88,6 +88,7 @@ def _run_row(run: Run, totals: Totals | None) -> dict[str, object]:
         "seconds": _between(run.started, run.ended),
         **({} if totals is None else _counts(totals)),
         "error": run.error,
+        **({"source": run.source} if run.source else {}),
     }
 
 

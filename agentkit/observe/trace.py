@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, assert_never
 
-from agentkit.durable.decisions import ASKED, WAITING
-from agentkit.durable.records import CONTROL_ERROR, STALE
+from agentkit.durable.decisions import WAITING
+from agentkit.durable.records import ASKED, CONTROL_ERROR, STALE
 from agentkit.durable.totals import OFFLINE, Totals
 from agentkit.events import FINISHED, Event, Run, RunStatus, Step
 

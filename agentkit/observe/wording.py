@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from collections.abc import Mapping
 
-from agentkit.durable.records import Row
+from agentkit.durable.provenance import origin
+from agentkit.durable.records import ASKED, Row
 from agentkit.durable.totals import Totals
 from agentkit.events import Step
 from agentkit.observe.trace import RunState, StepNode, Trace, price, waits_for_nobody
@@ -30,6 +32,9 @@ SAYS = {"running": "running…", "waiting": "waiting for you"}
 
 # Terminal escapes, direction overrides, line and paragraph separators and half surrogates: none may reach a screen.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff\ufeff]")
+
+
+_SOURCE = 80
 
 
 def said(state: str) -> str:
@@ -230,7 +235,7 @@ def price_of(node: StepNode) -> str:
     """What a step cost, or would have cost; empty for what has no price of its own."""
     known = price(node.step)
     if known is not None:
-        return money(known)
+        return ("list " if node.step.usage is not None and node.step.usage.list_price else "") + money(known)
     return "unpriced" if node.step.status == "done" and node.step.kind == "model" else ""
 
 
@@ -241,6 +246,8 @@ def remarks(node: StepNode) -> list[str]:
         f"attempt {step.attempt}": step.attempt > 1,
         "shared": step.shared,
         "possibly paid twice": node.paid_twice,
+        clean(origin(step.source), _SOURCE): bool(step.source),
+        "at list price, its tier's is not known": step.usage is not None and step.usage.list_price,
         "tokens estimated, its server reports none": step.usage is not None and step.usage.estimated,
     }
     return [remark for remark, holds in said_of.items() if holds]
@@ -249,6 +256,18 @@ def remarks(node: StepNode) -> list[str]:
 def unchecked_said(step: Step) -> str:
     """What a step that was answered from the record reads in ways that nobody could see; empty where there is none."""
     return f"not checked: {'; '.join(step.unchecked)}" if step.replayed and step.unchecked else ""
+
+
+def origins(sources: Mapping[str, tuple[int, int]], held: str) -> list[str]:
+    """What a journal holds that this user did not record here, one line for each source."""
+    told = []
+    for source, (steps, decisions) in sorted(sources.items()):
+        more = f", {counted(decisions, 'decision')} among them that will be asked again" if decisions else ""
+        told.append(f"{counted(steps, 'step')} {clean(origin(source), _SOURCE)}{more}")
+    if held:
+        where = clean(origin(held), _SOURCE)
+        told.append(f"sessions here replay and perform nothing (records {where}): `agentkit journal leave` ends that")
+    return told
 
 
 def needs_a_person(step: Step | Row) -> bool:
@@ -283,6 +302,9 @@ def in_short(step: Step) -> str:
     if step.waiting:
         left = "" if step.until is None else f", {duration(step.until - time.time())}"
         return f"{step.waiting}{left}"
+    if step.source and step.kind in ASKED:
+        # Its own words say who decided, and anybody can have written them.
+        return f"decided {clean(origin(step.source), _SOURCE)}"
     if step.kind == "model":
         return step.result or step.request
     return (f"({step.request})" if step.request or step.kind == "tool" else "") + (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from agentkit.errors import UserError
+from agentkit.pipeline import surroundings
 from agentkit.pipeline.cells import Contents, Item, LeftOut
 from agentkit.pipeline.graph import SHOWS, Graph, check
 from agentkit.pipeline.items import (
@@ -71,6 +72,7 @@ def plan(notebook: Notebook, contents: Contents, *, everything: bool = False) ->
     _check_agents(notebook, contents)
     kept = graph.needed(everything=everything)
     check(graph, kept, notebook.live)
+    surroundings.check(contents, kept)
     return _Planner(notebook, contents, graph, kept).plan()
 
 

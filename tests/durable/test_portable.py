@@ -74,7 +74,8 @@ def make_run(store: Store, name: str = "r1", *, body: bytes = b'{"a":1}') -> Non
 
 def shape(store: Store, run: str) -> list[Run | Step]:
     """The trace without what belongs to one journal file."""
-    return [event if isinstance(event, Run) else replace(event, id=0) for event in store.trace(run)]
+    events = [replace(event, source="") for event in store.trace(run)]
+    return [event if isinstance(event, Run) else replace(event, id=0) for event in events]
 
 
 def test_what_is_attached_reads_as_it_did_where_it_was_written(store: Store, reader: Store, tmp_path: Path) -> None:
@@ -83,6 +84,7 @@ def test_what_is_attached_reads_as_it_did_where_it_was_written(store: Store, rea
     assert (written.runs, written.steps) == (1, 2)
     assert attach(written.path, reader) == Attached(runs=1, steps=2, known=0)
     assert shape(reader, "r1") == shape(store, "r1")
+    assert {event.source for event in reader.trace("r1")} == {"first.agentkit"}
     for key in ("k0", "k1"):
         ours, theirs = reader.find(digest(key), 0), store.find(digest(key), 0)
         assert ours and theirs
