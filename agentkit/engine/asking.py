@@ -203,7 +203,7 @@ def _held(
 
 def about_code(frame: AgentRunFrame, function: Callable[..., Any] | None) -> str:
     """The code that a person decides about, by its digest; empty where it is somewhere else."""
-    return "" if function is None else code_of(function, memo=frame.digests).digest.hex()
+    return "" if function is None else code_of(function).digest.hex()
 
 
 def _misfit(tool: Any, ctx: RunContext[Any], changed: Any) -> str | None:

@@ -63,7 +63,7 @@ def _where() -> str:
 
 def _name(key: object) -> str:
     """What a key is called in what is recorded."""
-    return next(iter(from_json(to_json_bytes({key: None}, fallback=str))))
+    return str(next(iter(from_json(to_json_bytes({key: None}, fallback=str)))))
 
 
 def _result(value: Any, where: str) -> Any:
