@@ -29,6 +29,7 @@ HASHED_BYTES: Final = 64 << 20
 MOST: Final = 500
 """How many inputs of one call are kept; a call that reads more says so."""
 _ENVIRONMENT: Final = 40
+_NAME: Final = 4_096
 _CHUNK: Final = 1 << 20
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib", "/run/", "/var/lib/")
@@ -128,6 +129,29 @@ def is_absent(found: Input) -> bool:
 
 def name_of(one: Input) -> str:
     return str(one.get("path") or (f"env:{one['env']}" if "env" in one else one.get("files")))
+
+
+_FORM: Final = {"path": str, "env": str, "files": str, "sum": str, "size": int, "mtime": int, "count": int}
+
+
+def is_heard(value: object) -> bool:
+    """Whether it has the form of what `Recorder.conclude` gives: it may come from a process that is not trusted."""
+    if not isinstance(value, dict) or value.keys() != {"inputs", "wrote", "unseen"}:
+        return False
+    if not all(isinstance(each, list) and len(each) <= 2 * MOST for each in value.values()):
+        return False
+    named = all(_is_input(one) for name in ("inputs", "wrote") for one in value[name])
+    return named and all(isinstance(text, str) and len(text) < _NAME for text in value["unseen"])
+
+
+def _is_input(one: object) -> bool:
+    if not isinstance(one, dict) or len(one.keys() & {"path", "env", "files"}) != 1:
+        return False
+    return all(
+        type(each) is _FORM.get(name) and (not isinstance(each, str) or len(each) < _NAME)
+        for name, each in one.items()
+        if not (name == "sum" and each is None)
+    )
 
 
 # ---- what is heard while a call runs

@@ -68,6 +68,8 @@ class Watch:
     def outdated(self, row: Row, evidence: Mapping[str, Any]) -> str | None:
         """Which of what was read is not as it was; None where all is, or this conversation itself changed it."""
         self._gone.clear()
+        if not inputs.is_heard({"inputs": evidence.get("inputs", []), "wrote": [], "unseen": []}):
+            return f"what step {row.id} read is not written as agentkit writes it"
         for one in evidence.get("inputs", ()):
             # A pattern is looked for only where the tool itself declares it: a record from elsewhere may name any.
             if "files" in one and one["files"] not in self._declared.reads:
