@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "agentkit"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "values", "liveness", "inputs"),
+    ("errors", "events", "text", "values", "liveness", "inputs"),
     ("define", "durable", "defend"),
     ("engine",),
     ("observe",),
@@ -28,6 +28,7 @@ GROUND_ALLOWED = {
     "errors": set[str](),
     "events": set[str](),
     "inputs": set[str](),
+    "text": set[str](),
     "liveness": set[str](),
     "values": {"errors"},
 }

@@ -345,6 +345,7 @@ def _event(
         error=row.error,
         within=within,
         unchecked=unchecked,
+        source=row.source if replayed else "",
     )
 
 
