@@ -63,7 +63,8 @@ class Step:
     `request`, `result` and `shown` (what a tool printed and displayed) are bounded, redacted texts for showing.
     `within` is the `ord` of the step of the same run that it was made in, such as the code of an agent that calls its
     tools. `waiting` is what a step that is not under way yet waits for (its `id` is 0: it is not on disk), and `until`
-    when that is expected to be over. `source` is where a record is from that this user did not make: a file's name, or
+    when that is expected to be over. `unchecked` names what it reads in ways that nobody can see, so that a replay of
+    it may be out of date. `source` is where a record is from that this user did not make: a file's name, or
     `elsewhere`.
     """
 
@@ -89,6 +90,7 @@ class Step:
     within: int | None = None
     waiting: str = ""
     until: float | None = None
+    unchecked: tuple[str, ...] = ()
     source: str = ""
 
     @property
