@@ -23,7 +23,8 @@ READY_SECONDS = 3.0
 POLL_SECONDS = 0.3
 """How often to look whether somebody decided elsewhere."""
 
-_FIELDS = ("verdict", "arguments", "answer", "reason", "always")
+FIELDS = ("verdict", "arguments", "answer", "reason", "always")
+"""What a click may say of a decision."""
 _AGAIN = "run the cell again to continue"
 
 Then = Callable[[], Coroutine[Any, Any, None]]
@@ -134,7 +135,7 @@ class Asking:
         if question is None or content.get("type") != "decide":
             return
         try:
-            decision = Decision(**{name: content[name] for name in _FIELDS if name in content})
+            decision = Decision(**{name: content[name] for name in FIELDS if name in content})
             self._settled(id_, self._session.decide(question, decision))
         except AgentKitError as error:
             self._widget.send({"type": "refused", "id": id_, "text": str(error)})
