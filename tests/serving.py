@@ -46,7 +46,8 @@ class Fault:
     `status` other than 200 is answered with an error body, its `code` and `headers`; `cut` closes the connection before
     the answer or in its middle; `delay` waits before the first byte, `slow` before every streamed piece, `first`
     between the head and the first piece, in seconds; `finish` is the reason the answer says it ended for, and `without`
-    is what it leaves out. An error body is sent `packed` in each of these ways: `gzip`, `chunked`, as `events`.
+    is what it leaves out, `more` what a whole one says beside it. An error body is sent `packed` in each of these ways:
+    `gzip`, `chunked`, as `events`.
     """
 
     match: str = ""
@@ -60,6 +61,7 @@ class Fault:
     finish: str = ""
     packed: tuple[Packing, ...] = ()
     without: tuple[Left, ...] = ()
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 OVERFLOW = Fault(status=400, code="context_length_exceeded")
@@ -344,7 +346,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._pieces([f"{len(data):x}\r\n".encode() + data + b"\r\n" for data in events], entry, fault)
             return
         said = whole(protocol, asking, answer, name=str(entry.n), finish=fault.finish, without=fault.without)
-        body = json.dumps(said).encode()
+        body = json.dumps({**said, **fault.more}).encode()
         self._head(200, {"content-type": "application/json", "content-length": str(len(body)), **headers}, entry)
         self._pieces([body[: len(body) // 2], body[len(body) // 2 :]], entry, fault)
 

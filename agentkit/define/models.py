@@ -22,8 +22,10 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 from pydantic_ai.usage import RequestUsage
 
+from agentkit.define import pricing
 from agentkit.define.chain import FIRST_TOKEN, KNOWS_FIRST_TOKEN, CachedReply, Chain, Member, parse_age, parse_link
 from agentkit.define.offline import OfflineModel
+from agentkit.define.pricing import Price
 from agentkit.define.transport import client
 from agentkit.errors import MissingExtra, UserError
 
@@ -251,14 +253,28 @@ def _bare(url: SplitResult) -> str:
 
 def price(response: ModelResponse) -> float | None:
     """What a reply costs in USD at list price, 0.0 for `offline`, None where no price is known."""
+    found = priced(response)
+    return None if found is None else found.dollars
+
+
+def priced(response: ModelResponse, settings: Mapping[str, Any] | None = None) -> Price | None:
+    """The price of a reply in the tier that it says it was answered in, or that `settings` asked for."""
     if response.usage.cost is not None:
-        return _believed(float(response.usage.cost))
-    if not response.model_name:
+        dollars = _believed(float(response.usage.cost))
+        return None if dollars is None else Price(dollars=dollars)
+    # Older releases do not say it of a reply that its server counted nothing for.
+    if not response.model_name or int(getattr(response.usage, "unmeasured_requests", False)):
         return None
-    try:
-        return _believed(float(response.cost().total_price))
-    except (LookupError, ValueError, ArithmeticError):
-        return None
+    answered = pricing.tier_of(response.provider_details)
+    found = pricing.price_of(
+        response.usage,
+        model=response.model_name,
+        provider=response.provider_name,
+        url=response.provider_url,
+        at=response.timestamp,
+        tier=pricing.tier_asked(settings) if answered is None else answered,
+    )
+    return None if found is None or _believed(found.dollars) is None else found
 
 
 def _believed(dollars: float) -> float | None:
@@ -271,8 +287,9 @@ def tokens(counted: int) -> int:
     return min(max(counted, 0), _MOST_TOKENS)
 
 
-def list_price(model: Model, usage: RequestUsage) -> float | None:
-    """What a reply of this model would cost in USD, known before it is asked; None where no price is known."""
+def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | None = None) -> float | None:
+    """The most that a reply of this model would cost in USD, known before it is asked; None where no price is known."""
+    settings = {**(getattr(model, "settings", None) or {}), **(settings or {})}
     while isinstance(model, WrapperModel):
         model = model.wrapped
     if isinstance(model, OfflineModel):
@@ -280,7 +297,9 @@ def list_price(model: Model, usage: RequestUsage) -> float | None:
     fixed = getattr(model, "cost_of_reply", None)
     if fixed is not None:
         return float(fixed)
-    return price(ModelResponse(parts=[], usage=usage, model_name=model.model_name, provider_name=model.system))
+    tier = pricing.tier_asked(settings)
+    dollars = pricing.dearest(usage, model=model.model_name, provider=model.system, tier=tier)
+    return None if dollars is None else _believed(dollars)
 
 
 def explain(error: ModelAPIError) -> str:

@@ -208,13 +208,15 @@ def model_call(
     in_use = _model_in_use(model_id, ctx)
     members = models.answering(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
-    key = model_key(model=identity, history=history, settings=settings, params=parameters, memo=frame.memo)
-    by_member = {
-        models.identity(member): model_key(
-            model=models.identity(member), history=history, settings=settings, params=parameters, memo=frame.memo
-        ).key
-        for member in members[1:]
-    }
+
+    def keyed(model: str) -> Key:
+        shared = frame.share is not None
+        return model_key(
+            model=model, history=history, settings=settings, params=parameters, memo=frame.memo, shared=shared
+        )
+
+    key = keyed(identity)
+    by_member = {models.identity(member): keyed(models.identity(member)).key for member in members[1:]}
     names = {member.model_name: models.identity(member) for member in members}
     tried = chained.begin(frame, key, parameters)
     asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
@@ -264,11 +266,13 @@ def _read_response(
     unreported = weighing.unreported(asked, response)
     if unreported is not None:
         response = replace(response, usage=unreported)
+    price = models.priced(response, asked.settings)
     usage = Usage(
         input_tokens=models.tokens(response.usage.input_tokens),
         output_tokens=models.tokens(response.usage.output_tokens),
-        cost=models.price(response),
+        cost=None if price is None else price.dollars,
         estimated=unreported is not None,
+        list_price=price is not None and price.listed,
     )
     answered = member or names.get(response.model_name or "")
     return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))

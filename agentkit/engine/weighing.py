@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai import BinaryContent
 from pydantic_ai.messages import ImageUrl, ModelMessage, ModelResponse
 from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RequestUsage
 
 from agentkit.defend.budget import Amounts, nano
@@ -44,7 +45,7 @@ def weigh(asked: ModelAsked, *, expected_output: int | None) -> tuple[Weight, ..
     if asked.model is None:
         amounts = Amounts(tokens=tokens_in + tokens_out, requests=1)
         return (Weight(member="", amounts=amounts, priced=False, usage=usage),)
-    return tuple(_weight(member, usage) for member in models.answering(asked.model))
+    return tuple(_weight(member, usage, asked.settings) for member in models.answering(asked.model))
 
 
 def unreported(asked: ModelAsked, response: ModelResponse) -> RequestUsage | None:
@@ -57,8 +58,8 @@ def unreported(asked: ModelAsked, response: ModelResponse) -> RequestUsage | Non
     if usage.input_tokens and (usage.output_tokens or not answered):
         return None
     (weight, *_) = weigh(asked, expected_output=None)
-    return replace(
-        usage,
+    # A new one: the reply's own says that a request was not measured, for which there is no price.
+    return RequestUsage(
         input_tokens=usage.input_tokens or weight.usage.input_tokens,
         output_tokens=usage.output_tokens or max(answered, weight.usage.output_tokens),
     )
@@ -73,8 +74,8 @@ def counted_cost(model: Model | None, usage: Usage) -> float | None:
     return max((price for price in prices if price is not None), default=None)
 
 
-def _weight(member: Any, usage: RequestUsage) -> Weight:
-    dollars = models.list_price(member, usage)
+def _weight(member: Any, usage: RequestUsage, settings: ModelSettings | None) -> Weight:
+    dollars = models.list_price(member, usage, settings)
     tokens = usage.input_tokens + usage.output_tokens
     amounts = Amounts(usd=0 if dollars is None else nano(dollars), tokens=tokens, requests=1)
     return Weight(member=models.identity(member), amounts=amounts, priced=dollars is not None, usage=usage)

@@ -116,6 +116,27 @@ def test_a_portable_journal_keeps_that_they_are_estimated(tmp_path: Path, server
     assert step.replayed and step.usage is not None and step.usage.estimated
 
 
+@pytest.mark.parametrize(
+    ("asked", "answered", "times", "listed"),
+    [("flex", {}, 0.5, False), ("priority", {"service_tier": "default"}, 1, False), ("scale", {}, 1, True)],
+)
+def test_a_service_tier_has_its_own_price_or_the_figure_is_marked(
+    tmp_path: Path, asked: str, answered: dict[str, Any], times: float, listed: bool
+) -> None:
+    spec = Spec.parse(f"---\nmodel_settings:\n  openai_service_tier: {asked}\n---\nGo.")
+    counted = {"prompt_tokens": 1_000_000, "completion_tokens": 1, "total_tokens": 1_000_001}
+    with serving() as server:
+        server.script(Fault(more={**answered, "usage": counted}))
+        agent = agentkit.build(spec, name="looker", model=server.model("gpt-5"))
+        for _ in range(2):
+            with agentkit.session(folder=tmp_path):
+                answer = asyncio.run(agentkit.ask(agent, "hello"))
+            (step,) = [event for event in answer.events() if isinstance(event, Step)]
+            assert step.usage is not None and step.usage.list_price == listed
+            assert step.usage.cost == pytest.approx(1.25 * times, rel=1e-3)
+            assert ("at list price" in panel.text(Trace.of(answer.events()), now=time.time())) == listed
+
+
 def test_what_a_server_reports_is_what_counts(tmp_path: Path) -> None:
     with serving() as server:
         answer = run(tmp_path, server, prompt="hello")
