@@ -103,6 +103,7 @@ class Run:
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
     `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
     `gauges` are the budgets it was held to. `source` is where its record is from, if this user did not make it.
+    `caller` and `thread` say for whom it ran, where a session was told.
     """
 
     id: str
@@ -124,6 +125,8 @@ class Run:
     walked: str = ""
     gauges: tuple[Gauge, ...] = field(default=())
     source: str = ""
+    caller: str = ""
+    thread: str = ""
 
 
 Event: TypeAlias = Run | Step

@@ -14,7 +14,7 @@ from agentkit.errors import UserError, nearest
 Measure: TypeAlias = Literal["usd", "tokens", "requests", "seconds"]
 Window: TypeAlias = Literal["minute", "run", "cell", "day", "month", "total"]
 AtLimit: TypeAlias = Literal["ask", "wait", "fallback", "stop"]
-Level: TypeAlias = Literal["user", "project", "notebook", "eval", "agent"]
+Level: TypeAlias = Literal["user", "project", "notebook", "eval", "agent", "caller"]
 
 AT_LIMIT: tuple[AtLimit, ...] = get_args(AtLimit)
 NANO = 1_000_000_000
@@ -105,7 +105,7 @@ class Node(str):
 
     @property
     def said(self) -> str:
-        return self.name or self.level if self.level in ("agent", "eval") else f"the {self.level}"
+        return self.name or self.level if self.level in ("agent", "eval", "caller") else f"the {self.level}"
 
     @property
     def depth(self) -> int:

@@ -8,14 +8,15 @@ import warnings
 
 from agentkit.defend import differences, loading, unsupported
 from agentkit.defend.problem import Problem, located
-from agentkit.defend.rewriting import Prepared, prepare
+from agentkit.defend.rewriting import Prepared, kept_iterators, prepare
 from agentkit.defend.runtime import installed, modules
 
-__all__ = ["REFUSED", "Prepared", "Problem", "check", "guide", "hint", "modules", "prepare", "problems"]
+__all__ = ["REFUSED", "Prepared", "Problem", "check", "guide", "hint", "modules", "notes", "prepare", "problems"]
 
 REFUSED = "the sandbox"
 """What every error says that a shim raises where it could not be exact."""
 _DEEPEST = 15
+_SHOWN = 60
 _MOST_NODES = 100_000
 
 
@@ -44,6 +45,19 @@ def problems(source: str, *, calls: frozenset[str] = frozenset(), given: frozens
         *differences.problems(tree, calls=calls),
     ]
     return sorted({located(problem, lines) for problem in found})
+
+
+def notes(source: str) -> tuple[str, ...]:
+    """What in `source`, which has been checked, the sandbox does otherwise than Python where nobody may notice."""
+    kept = sorted((node.lineno, node.col_offset, ast.unparse(node)) for node in kept_iterators(ast.parse(source)))
+    return tuple(
+        f"line {line}: the sandbox works out {_shortened(text)} whole, where it stands; Python as far as it is read"
+        for line, _, text in kept
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _parsed(source: str) -> ast.Module | Problem:

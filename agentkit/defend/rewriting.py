@@ -181,6 +181,28 @@ def _iterators(tree: ast.AST, parents: dict[ast.AST, ast.AST]) -> Iterator[Edit]
                 yield from _around(node, "iter(")
 
 
+def kept_iterators(tree: ast.AST) -> list[ast.expr]:
+    """Iterators that are not used up where they stand, and such as call a function of the program until one fits."""
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found = []
+    for node in ast.walk(tree):
+        lazy = isinstance(node, ast.GeneratorExp) or (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _LAZY - own
+        )
+        if lazy and isinstance(node, ast.expr) and (not _used_up(node, parents) or _may_stop(node, parents, own)):
+            found.append(node)
+    return found
+
+
+def _may_stop(node: ast.expr, parents: dict[ast.AST, ast.AST], own: set[str]) -> bool:
+    match parents[node]:
+        case ast.Call(func=ast.Name(id="any" | "all")):
+            return any(isinstance(inner, ast.Name) and inner.id in own for inner in ast.walk(node))
+        case _:
+            return False
+
+
 def _is_bare(node: ast.GeneratorExp, parents: dict[ast.AST, ast.AST]) -> bool:
     """Whether its parentheses are its own, not those of the call it is the only argument of."""
     parent = parents[node]

@@ -154,6 +154,9 @@ _INSTEAD = {
     "collections.abc": "leave the annotation out",
 }
 _NAMES_INSTEAD = {
+    ("sys", "platform"): "leave the question out: the sandbox is the same on every machine",
+    ("sys", "argv"): "hand the values in by name (--in)",
+    ("sys", "executable"): "leave it out: no program can be started",
     ("collections", "OrderedDict"): "dict, which keeps its order",
     ("collections", "ChainMap"): "{**second, **first}",
     ("collections", "UserDict"): "dict",
@@ -200,7 +203,11 @@ def _imported(node: ast.AST, runtime: Runtime) -> Iterator[Problem]:
 
 
 def _lacks(module: str, name: str, runtime: Runtime) -> bool:
-    return runtime.lacks(module, name)
+    return runtime.lacks(module, name) or (module, name) in _NOT_OF_HERE
+
+
+_NOT_OF_HERE = frozenset({("sys", "platform"), ("sys", "argv"), ("sys", "executable")})
+"""What the sandbox says of itself, where a program asks for the machine."""
 
 
 def _module(at: ast.AST, name: str, runtime: Runtime) -> Iterator[Problem]:

@@ -239,12 +239,16 @@ class Key:
 
 
 class RequestParts:
-    """The digests of what else a request consists of, remembered for as long as it does not change."""
+    """The digests of what else a request consists of, remembered for as long as it does not change.
+
+    `identity` says for whom it is made, where that is known: a part of whatever is not shared.
+    """
 
     LIMIT = 64
 
-    def __init__(self, redactor: Redactor | None = None) -> None:
+    def __init__(self, redactor: Redactor | None = None, *, identity: Mapping[str, str] | None = None) -> None:
         self._scrub = _as_is if redactor is None else redactor.scrub
+        self.identity = {name: self.part(value) for name, value in (identity or {}).items()}
         self._memo: dict[tuple[object, ...], Part] = {}
         self._last: tuple[tuple[str, bytes], dict[str, Part]] | None = None
 
@@ -322,9 +326,11 @@ def model_key(
     settings: Mapping[str, Any] | None,
     params: ModelRequestParameters,
     memo: RequestParts,
+    shared: bool = False,
 ) -> Key:
-    """The identity of a request to `model`; the slot is the same question to any model."""
-    return _key("model", memo.request(model, settings, params), history=history, apart="model")
+    """The identity of a request to `model`; the slot is the same question to any model. `shared`: by anybody."""
+    named = memo.request(model, settings, params)
+    return _key("model", named if shared else {**named, **memo.identity}, history=history, apart="model")
 
 
 def tool_key(
@@ -344,6 +350,8 @@ def tool_key(
     """
     memo = memo or RequestParts()
     named = {"name": memo.part(name), "args": memo.part(args)}
+    if history is not None:
+        named |= memo.identity
     if call is not None:
         named["call"] = memo.part(call)
     if deps is not None:
@@ -355,14 +363,16 @@ def tool_key(
 def operation_key(*, name: str, payload: object, history: bytes | None, memo: RequestParts | None = None) -> Key:
     """The identity of any other operation: discovery, validation, what a capability does."""
     memo = memo or RequestParts()
-    named = {"name": memo.part(name), "payload": memo.part(payload)}
+    named = {"name": memo.part(name), "payload": memo.part(payload), **memo.identity}
     return _key("operation", named, history=history, apart=None)
 
 
-def place_key(name: str, history: bytes) -> Key:
+def place_key(name: str, history: bytes, memo: RequestParts) -> Key:
     """The identity of what may stand at a place of a conversation, whatever it turns out to say."""
-    found = hashlib.sha256(b"%s %d %s" % (name.encode(), VERSION, history)).digest()
-    return Key(found, found, {"history": history.hex()}, ())
+    whose = b"".join(part.digest for _, part in sorted(memo.identity.items()))
+    found = hashlib.sha256(b"%s %d %s%s" % (name.encode(), VERSION, history, whose)).digest()
+    named = {name: part.digest.hex() for name, part in memo.identity.items()}
+    return Key(found, found, {"history": history.hex(), **named}, tuple(memo.identity.values()))
 
 
 def _key(kind: str, named: Mapping[str, Part], *, history: bytes | None, apart: str | None) -> Key:

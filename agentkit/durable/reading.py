@@ -123,9 +123,20 @@ def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] 
 _OF = "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (parent IS NULL OR NOT ?3)"
 
 
-def runs(source: Source, *, agent: str | None, label: str | None, top: bool, limit: int) -> list[Run]:
+def runs(
+    source: Source,
+    *,
+    agent: str | None,
+    label: str | None,
+    top: bool,
+    limit: int,
+    caller: str | None = None,
+    thread: str | None = None,
+) -> list[Run]:
     found = source.connection.execute(
-        f"SELECT {RUN} FROM run {_OF} ORDER BY started DESC, seq DESC LIMIT ?4", (agent, label, top, limit)
+        f"SELECT {RUN} FROM run {_OF} AND (?5 IS NULL OR json_extract(data, '$.caller') = ?5) "
+        "AND (?6 IS NULL OR json_extract(data, '$.thread') = ?6) ORDER BY started DESC, seq DESC LIMIT ?4",
+        (agent, label, top, limit, caller, thread),
     ).fetchall()
     return [_run(source, *values) for values in found]
 

@@ -162,7 +162,10 @@ def step_of(use: UseRow, *, source: str, within: int | None = None) -> Step:
 
 
 def run_to_json(run: Run) -> str:
-    return compact({name: value for name, value in asdict(run).items() if name not in ("id", "source")})
+    kept = asdict(run)
+    # Only where it is known: other runs are as an older agentkit reads them.
+    unknown = {name for name in ("caller", "thread") if not kept[name]}
+    return compact({name: value for name, value in kept.items() if name not in {"id", "source"} | unknown})
 
 
 def run_of(id_: str, data: str, *, source: str = "") -> Run:

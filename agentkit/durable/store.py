@@ -148,6 +148,10 @@ class Store:
         """By source, how many steps are from elsewhere, and how many of them are decisions."""
         return self._ask(lambda source: provenance.count(source.connection, source.provenance))
 
+    def bring(self, nodes: Sequence[Node], source: str) -> Future[None]:
+        """Put messages from `source` where there are none yet."""
+        return self._tell(lambda to: changes.put_nodes(to, nodes, source=source))
+
     def _hold(self, source: str) -> None:
         changed = replace(self._provenance, held=source, notice="")
         self._tell(lambda to: provenance.put(to.connection, to.path, changed)).result()
@@ -189,10 +193,21 @@ class Store:
         return None if contents is None else contents[1]
 
     def runs(
-        self, *, agent: str | None = None, label: str | None = None, top: bool = False, limit: int = 100
+        self,
+        *,
+        agent: str | None = None,
+        label: str | None = None,
+        top: bool = False,
+        limit: int = 100,
+        caller: str | None = None,
+        thread: str | None = None,
     ) -> list[Run]:
         """Newest first; with `top` only those that no other run contains."""
-        return self._ask(lambda source: reading.runs(source, agent=agent, label=label, top=top, limit=limit))
+        return self._ask(
+            lambda source: reading.runs(
+                source, agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread
+            )
+        )
 
     def labels(self) -> list[str]:
         """The notebooks that have runs here."""

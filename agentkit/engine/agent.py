@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from opentelemetry import trace
 from pydantic import TypeAdapter
-from pydantic_ai import Agent
+from pydantic_ai import Agent, InstrumentationSettings
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
 from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.exceptions import UnexpectedModelBehavior
@@ -37,7 +37,7 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Gate, current_gate
 from agentkit.engine.names import Names
 from agentkit.engine.sampling import refuse_sampling
-from agentkit.engine.session import Last, Session, current, execution_of
+from agentkit.engine.session import Last, Session, current, execution_of, identity_of
 from agentkit.engine.threads import outside_loops
 from agentkit.errors import Interrupted, JournalError, Stopped, told
 from agentkit.events import Mode, Run, Scope
@@ -200,7 +200,9 @@ def _defaults(agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> dict
     if given.get("usage_limits") is None:
         given["usage_limits"] = UsageLimits(request_limit=None)
     if _spans_wanted(agent):
-        given["capabilities"] = [*(given.get("capabilities") or ()), Instrumentation()]
+        # What was said may hold secrets: who wants it in spans instruments the agent.
+        spans = Instrumentation(InstrumentationSettings(include_content=False, include_binary_content=False))
+        given["capabilities"] = [*(given.get("capabilities") or ()), spans]
     return given
 
 
@@ -338,7 +340,8 @@ def _open(
 ) -> _Recording:
     prompt, model = _prompt(args, kwargs), kwargs.get("model") or agent.model
     added = kwargs.get("capabilities") or ()
-    execution = execution_of(session)
+    execution, outer = execution_of(session), frame_of_run()
+    whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret(models.keys(model) if isinstance(model, Model) else ())
     frame = AgentRunFrame(
         id=uuid.uuid4().hex[:8],
@@ -348,7 +351,8 @@ def _open(
         fresh=options.fresh,
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
-        memo=RequestParts(redactor=session.redactor),
+        memo=RequestParts(redactor=session.redactor, identity=whose.parts),
+        whose=whose,
         trusted=bool(_untouched.get())
         and not _may_edit_messages((*agent.root_capability.capabilities, *added))
         and not (gate is not None and gate.edits_messages),
@@ -362,7 +366,7 @@ def _open(
         headless=options.headless,
         walk=options.walk,
         breaker=Breaker(thresholds=policy.breaker or session.breaker),
-        outer=frame_of_run(),
+        outer=outer,
         notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = asking.settle_doubt
@@ -396,6 +400,8 @@ def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prom
         continues=options.continues,
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
+        caller=session.redactor.scrub(frame.whose.caller or ""),
+        thread=session.redactor.scrub(frame.whose.thread or ""),
     )
 
 

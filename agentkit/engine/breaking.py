@@ -93,7 +93,7 @@ async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: Mo
         return
     _count_refused(frame, request)
     history = frame.chain.digest(request.messages, trusted=frame.trusted)
-    key = place_key(BREAKER, history)
+    key = place_key(BREAKER, history, frame.memo)
     row = frame.journal.store.find(key.key, frame.execution.counts.ahead(key.key))
     spoke = row is not None and (row.status == "done" or row.error == WAITING) and trusted(row, frame)
     if row is not None and spoke and not frame.fresh:

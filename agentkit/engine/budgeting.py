@@ -100,6 +100,8 @@ class Budgets:
         outer = frame.outer
         if outer is None:
             frame.place = self.node(frame.agent)
+            if (caller := frame.whose.caller) is not None:
+                frame.place = frame.place.child("caller", self._session.redactor.scrub(caller))
         else:
             frame.place = outer.place.child("agent", frame.agent) if within else outer.place
         self._runs[frame.id] = frame
@@ -108,12 +110,14 @@ class Budgets:
             await asyncio.wrap_future(book.later(partial(self._begin, book, frame, budget)))
 
     def _begin(self, book: Ledger, frame: AgentRunFrame, budget: Budget | None) -> None:
-        if budget is not None and self._built.get(frame.place) is not budget:
-            if book.set_at(frame.place) > self._since.get(frame.agent, self._began):
+        # An agent's own limits are those of all its callers together.
+        place = self.node(frame.agent) if frame.outer is None else frame.place
+        if budget is not None and self._built.get(place) is not budget:
+            if book.set_at(place) > self._since.get(frame.agent, self._began):
                 # What was typed since it was built holds, also where its first run is inside another agent's.
-                self._built[frame.place] = budget
+                self._built[place] = budget
             else:
-                self._take_over(book, frame.place, budget)
+                self._take_over(book, place, budget)
         frame.gauges = _gauges(book, frame)
 
     def leave(self, frame: AgentRunFrame) -> None:

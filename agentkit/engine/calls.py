@@ -208,13 +208,15 @@ def model_call(
     in_use = _model_in_use(model_id, ctx)
     members = models.answering(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else models.identity(members[0] if members else in_use)
-    key = model_key(model=identity, history=history, settings=settings, params=parameters, memo=frame.memo)
-    by_member = {
-        models.identity(member): model_key(
-            model=models.identity(member), history=history, settings=settings, params=parameters, memo=frame.memo
-        ).key
-        for member in members[1:]
-    }
+
+    def keyed(model: str) -> Key:
+        shared = frame.share is not None
+        return model_key(
+            model=model, history=history, settings=settings, params=parameters, memo=frame.memo, shared=shared
+        )
+
+    key = keyed(identity)
+    by_member = {models.identity(member): keyed(models.identity(member)).key for member in members[1:]}
     names = {member.model_name: models.identity(member) for member in members}
     tried = chained.begin(frame, key, parameters)
     asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)

@@ -101,8 +101,8 @@ def held_to(store: Store, redactor: Redactor, question: Question, decision: Deci
     return decision
 
 
-def standing(store: Store, question: Question, *, label: str) -> Decision | None:
-    """The approval that an earlier Always gives: for this very tool and these very arguments, in this session.
+def standing(store: Store, question: Question, *, label: str, caller: str = "") -> Decision | None:
+    """The approval that an earlier Always gives: for this very tool, arguments and caller, in this session.
 
     It was given here, by this user: an Always does not travel.
     """
@@ -114,7 +114,7 @@ def standing(store: Store, question: Question, *, label: str) -> Decision | None
         if one.source:
             continue
         run = store.run(one.row.run)
-        if run is not None and run.label == label:
+        if run is not None and run.label == label and run.caller == caller:
             return replace(one.decision, by=f"Always of step {one.id}", always=False, reason="")
     return None
 

@@ -30,7 +30,8 @@ from agentkit.engine.codec import RESULT_CODEC, as_replayed
 from agentkit.engine.obstacles import is_early, is_server, leaf_of, obstacle, servers
 from agentkit.errors import JournalError
 
-_SAME_QUESTION = ("model", "settings", "tools", "output", "instructions")
+_WHOSE = ("caller", "thread")
+_SAME_QUESTION = ("model", "settings", "tools", "output", "instructions", *_WHOSE)
 # A part beside these (the edits of a branch) makes it another call than the loop would make.
 _PARTS = frozenset({*_SAME_QUESTION, "name", "args", "code", "deps", "history", "payload"})
 _ONE_LINE = 200
@@ -294,7 +295,7 @@ class Forward:
                 return self._same_tool(row, stands, present)
             case "discovery":
                 said = present.discoveries.get((row.parts["name"], row.parts["payload"]))
-                same = row.settled is None and row.body == said and row.history == stands.asked
+                same = row.settled is None and row.body == said and row.history == stands.asked and self._own(row)
                 return same and self._in_turn(row, present.seen)
             case _:
                 # Decisions, edits and what capabilities do have their own rules, which walking keeps.
@@ -313,7 +314,14 @@ class Forward:
             return False
         if declared.share is not None:
             return row.n == 0
-        return row.history == stands.said and self._in_turn(row, present.seen)
+        return row.history == stands.said and self._own(row) and self._in_turn(row, present.seen)
+
+    def _own(self, row: Row) -> bool:
+        """Whether it was made for the caller and the thread of this run."""
+        identity = self.frame.memo.identity
+        return all(
+            row.parts.get(name) == (identity[name].digest.hex() if name in identity else None) for name in _WHOSE
+        )
 
     def _fitting(self, name: str, offered: _Tool | None) -> Declaration | None:
         """What a tool declares whose calls need nobody; None for another one."""
@@ -353,7 +361,7 @@ class Forward:
         """Those before the first request that something was said at by the breaker, in whichever run."""
         if self.frame.breaker.thresholds is OFF:
             return turns
-        places = [place_key(BREAKER, turn.reply.row.history or b"").key for turn in turns]
+        places = [place_key(BREAKER, turn.reply.row.history or b"", self.frame.memo).key for turn in turns]
         spoke = self.frame.journal.store.any_of(places)
         return turns[: next((at for at, place in enumerate(places) if place in spoke), len(turns))]
 

@@ -17,7 +17,7 @@ from agentkit.durable.frames import CallCacheView, Occurrences, RunFrame, curren
 from agentkit.durable.journal import Journal, Performed
 from agentkit.durable.keys import Chain, RequestParts
 from agentkit.engine.gate import Gate
-from agentkit.engine.session import Session
+from agentkit.engine.session import Identity, Session
 from agentkit.events import Gauge, Scope
 
 
@@ -41,9 +41,10 @@ class AgentRunFrame(RunFrame):
     they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
     how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
     pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`. `asked_live`:
-    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `place`
-    where it stands in the tree of budgets, `replayed_amounts` what its replayed steps took when they were live, and
-    `gauges` how its limits stood; `restate` tells those who listen when they changed.
+    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it,
+    `whose` says for whom it is made, `place` where it stands in the tree of budgets, `replayed_amounts` what its
+    replayed steps took when they were live, and `gauges` how its limits stood; `restate` tells those who listen when
+    they changed.
     """
 
     journal: Journal
@@ -70,6 +71,7 @@ class AgentRunFrame(RunFrame):
     asked_live: bool = False
     notes: list[str] = field(default_factory=list)
     outer: AgentRunFrame | None = None
+    whose: Identity = field(default_factory=Identity)
     place: Node = USER
     opened: float = field(default_factory=time.time)
     replayed_amounts: Amounts = field(default_factory=Amounts)

@@ -40,10 +40,11 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.hostcalls import Before, HostTool, host_tools, perform_call
 from agentkit.engine.process_tier import run_in_process
-from agentkit.engine.session import Session, current, execution_of
+from agentkit.engine.session import Session, current, execution_of, identity_of
 from agentkit.engine.steady import TOLD_CALLS, steady_world
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
 from agentkit.events import Event, Mode, Run
+from agentkit.text import visible
 
 NAME = "sandbox"
 Tier: TypeAlias = Literal["monty", "process"]
@@ -230,7 +231,8 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
 
 
 def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> AgentRunFrame:
-    execution = execution_of(session)
+    execution, outer = execution_of(session), frame_of_run()
+    whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret()
     return AgentRunFrame(
         id=uuid.uuid4().hex[:8],
@@ -240,7 +242,8 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         fresh=options.fresh,
         journal=session.journal,
         chain=Chain(redactor=session.redactor),
-        memo=RequestParts(redactor=session.redactor),
+        memo=RequestParts(redactor=session.redactor, identity=whose.parts),
+        whose=whose,
         cache=session.cache,
         gate=gate,
         session=session,
@@ -248,7 +251,7 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         began=execution.counts.copy(),
         headless=options.headless,
         breaker=Breaker(thresholds=session.breaker),
-        outer=frame_of_run(),
+        outer=outer,
     )
 
 
@@ -265,6 +268,8 @@ def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
         started=time.time(),
         parent_run=outer[0] if outer else None,
         parent_ord=outer[1] if outer else None,
+        caller=session.redactor.scrub(frame.whose.caller or ""),
+        thread=session.redactor.scrub(frame.whose.thread or ""),
     )
     if not session.store.read_only:
         session.store.open_run(run)
@@ -380,7 +385,7 @@ class _Performance:
             for name, value in kept.items()
         }
         value = read.pop("")
-        return SandboxResult(outputs=read, value=value, printed=payload["printed"], run=_UNRECORDED)
+        return SandboxResult(outputs=read, value=value, printed=visible(payload["printed"]), run=_UNRECORDED)
 
     @property
     def _stepped(self) -> bool:
@@ -392,7 +397,7 @@ class _Performance:
         frame, line = self._frame, stop.statement.line
         assert frame is not None and frame.gate is not None
         shown = (
-            ("printed", "".join(self._printed[self._told :])),
+            ("printed", visible("".join(self._printed[self._told :]))),
             ("changed", "\n".join(f"{name} = {text}" for name, text in stop.changed.items())),
             (f"line {line}", stop.statement.text),
         )
@@ -406,7 +411,7 @@ class _Performance:
         self._printed.append(text)
         if not self._stepped:
             # Gone through step by step, it is shown at the next stop: the cell that began it has ended.
-            self._script.on_print(text)
+            self._script.on_print(visible(text))
 
     async def _call(self, call: driver.HostCall) -> Any:
         frame, tool = self._frame, self._script.tools[call.name]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -31,6 +32,7 @@ from agentkit.errors import UserError
 from agentkit.events import Event, Mode, Run, Scope
 
 JOURNAL_FILE = "journal.db"
+_LONGEST_NAME = 200
 Asker: TypeAlias = Callable[[tuple[Question, ...]], Awaitable[tuple[Decision, ...] | None]]
 """Asks a person; None when it turns out that there is nobody."""
 SettleAction = Literal["redo", "result", "stop"]
@@ -71,6 +73,19 @@ class Last:
     cell: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """For whom a run is made: its answers are nobody else's. A part of each key where it is known."""
+
+    caller: str | None = None
+    thread: str | None = None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        given = {"caller": self.caller, "thread": self.thread}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 class Session:
     """An open journal with its policy: mode, listeners, the current top-level execution.
 
@@ -78,8 +93,17 @@ class Session:
     """
 
     def __init__(
-        self, label: str | None = None, *, path: Path, mode: Mode | None = None, read_only: bool = False
+        self,
+        label: str | None = None,
+        *,
+        path: Path,
+        mode: Mode | None = None,
+        read_only: bool = False,
+        whose: Identity | None = None,
+        served: bool = False,
     ) -> None:
+        self.whose = whose or Identity()
+        self.served = served
         self.label = label or label_from_environment()
         self.folder = path.parent
         self.path = path
@@ -176,6 +200,22 @@ class Session:
         current_execution.set(self.execution)
         return self.execution
 
+    @contextmanager
+    def identity(self, caller: str | None = None, thread: str | None = None) -> Iterator[Identity]:
+        """One request of a server: runs inside are for `caller`, in `thread`, and answer nobody else.
+
+        A thread of its own where none is given. The same request of the same caller in the same thread is answered from
+        the record.
+        """
+        _check_identity(caller, thread)
+        whose = Identity(caller=caller or self.whose.caller, thread=thread or _unique())
+        tokens = _identity.set(whose), current_execution.set(Execution(cell=execution_of(self).cell))
+        try:
+            yield whose
+        finally:
+            _identity.reset(tokens[0])
+            current_execution.reset(tokens[1])
+
     def continue_cell(self, cell: str | None) -> None:
         """In this context, equal requests are counted from 0 again as those of a cell that has ended."""
         current_execution.set(Execution(cell=cell))
@@ -183,10 +223,17 @@ class Session:
     # -- reading the record
 
     def runs(
-        self, *, agent: str | None = None, label: str | None = None, top: bool = False, limit: int = 100
+        self,
+        *,
+        agent: str | None = None,
+        label: str | None = None,
+        top: bool = False,
+        limit: int = 100,
+        caller: str | None = None,
+        thread: str | None = None,
     ) -> list[Run]:
         """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
-        return self.store.runs(agent=agent, label=label, top=top, limit=limit)
+        return self.store.runs(agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread)
 
     def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
         """What every recorded run of this agent and notebook (`label`) adds up to, or one run."""
@@ -212,7 +259,8 @@ class Session:
 
     def standing(self, question: Question) -> Decision | None:
         """The approval that an earlier Always, given by this user here, gives this call."""
-        return decided.standing(self.store, question, label=self.label)
+        caller = self.redactor.scrub(identity_of(self).caller or "")
+        return decided.standing(self.store, question, label=self.label, caller=caller)
 
     def settle(self, step: int, action: SettleAction, result: object = None) -> str:
         """Decide on a step that must not be repeated unasked: redo it, give its result, or stop there for good."""
@@ -278,6 +326,7 @@ class Session:
 
 
 current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
+_identity: ContextVar[Identity | None] = ContextVar("agentkit_identity", default=None)
 current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
 entered: list[Callable[[], object]] = []
 """Told when a session is entered: a notebook looks after those that its own cells open, too."""
@@ -294,13 +343,39 @@ def session(
     journal: Path | str | None = None,
     mode: Mode | None = None,
     read_only: bool = False,
+    caller: str | None = None,
+    thread: str | None = None,
+    served: bool = False,
 ) -> Session:
     """A durable container for a script: `with agentkit.session("name"):` journals every agent run inside.
 
     Without a `mode` it is auto, or replay where the records are from elsewhere (`agentkit journal attach`).
     The journal is `.agentkit/journal.db` in `folder` (default: the working folder), or `journal`, or $AGENTKIT_HOME.
+    What is recorded for a `caller` or in a `thread` answers that one only, unless a tool or an agent says `share=`.
+    `served`: each run is somebody else's request, and has a thread of its own where none is given.
     """
-    return Session(name, path=journal_path(folder, journal), mode=mode, read_only=read_only)
+    _check_identity(caller, thread)
+    whose = Identity(caller=caller, thread=thread)
+    path = journal_path(folder, journal)
+    return Session(name, path=path, mode=mode, read_only=read_only, whose=whose, served=served)
+
+
+def identity_of(owner: Session) -> Identity:
+    """For whom a run that begins now is made."""
+    whose = _identity.get() or owner.whose
+    return replace(whose, thread=_unique()) if owner.served and whose.thread is None else whose
+
+
+def _unique() -> str:
+    return uuid.uuid4().hex
+
+
+def _check_identity(caller: object, thread: object) -> None:
+    for name, value in (("caller", caller), ("thread", thread)):
+        if value is not None and not (
+            isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+        ):
+            raise UserError(f"{name}={value!r:.40}: a line of 1 to {_LONGEST_NAME} characters says whose run it is")
 
 
 def open_ambient(label: str | None = None, folder: Path | str | None = None) -> Session:

@@ -28,6 +28,7 @@ _COST_AT_A_GLANCE = (
 )
 _RUNS_AT_A_GLANCE = (
     "run",
+    "caller",
     "agent",
     "notebook",
     "status",

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pydantic_ai.agent import AbstractAgent
 
+from agentkit.defend import dialect
 from agentkit.defend.approval import parse_headless
 from agentkit.engine import opening, sandboxing
 from agentkit.engine.sandboxing import SandboxResult, Script, Tier
@@ -32,7 +33,8 @@ async def perform(desk: Desk, line: Line, body: str) -> Reply:
         mode=mode_of(line),
         headless=parse_headless(line.options["headless"]) if line.has("headless") else None,
     )
-    desk.remark(tuple(desk.session.remarks))
+    told = dialect.notes(body) if options["tier"] == "monty" else ()
+    desk.remark((*desk.session.remarks, *told))
     return came_out(desk, result)
 
 

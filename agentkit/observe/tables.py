@@ -22,6 +22,7 @@ _COST = {
     "input_tokens": "Int64", "output_tokens": "Int64", "spent": "Float64", "saved": "Float64", "priced": "boolean",
     "maybe_paid_twice": "boolean",
 }  # fmt: skip
+_WHOSE = {"caller": "category", "thread": "string"}
 _RUNS = {
     "run": "string", "agent": "category", "notebook": "category", "status": "category", "cell": "string",
     "prompt": "string", "output": "string", "within": "string", "continues": "string", "model": "category",
@@ -88,6 +89,8 @@ def _run_row(run: Run, totals: Totals | None) -> dict[str, object]:
         "seconds": _between(run.started, run.ended),
         **({} if totals is None else _counts(totals)),
         "error": run.error,
+        "caller": run.caller,
+        "thread": run.thread,
         **({"source": run.source} if run.source else {}),
     }
 

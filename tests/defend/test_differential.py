@@ -6,8 +6,11 @@ import ast
 import contextlib
 import math
 import re
+import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pydantic_monty
@@ -110,6 +113,74 @@ def reason(program: str, here: Answer, there: Answer) -> str | None:
         if re.search(known, program):
             return known if not known.startswith(r"math") or near(here.what, there.what) else None
     return None
+
+
+LOGGED = """log = []
+def f(x):
+    log.append(x)
+    return x
+"""
+
+STAYS = {
+    "kept in a variable": (f"{LOGGED}g = (f(x) for x in [1, 2])\nlog.append('made')\nlist(g)\nlog",
+                           "[1, 2, 'made']", "['made', 1, 2]"),
+    "`map`": (f"{LOGGED}g = map(f, [1, 2])\nlog.append('made')\nlist(g)\nlog", "[1, 2, 'made']", "['made', 1, 2]"),
+    "`zip`": (f"{LOGGED}g = zip(map(f, [1, 2]), [3])\nlog.append('made')\nlist(g)\nlog",
+              "[1, 2, 'made']", "['made', 1, 2]"),
+    "an error is raised then": ("r = []\ntry:\n    g = (1 // x for x in [1, 0])\n    r.append('made')\n"
+                                "    for y in g: r.append(y)\nexcept ZeroDivisionError: r.append('no')\nr",
+                                "['no']", "['made', 1, 'no']"),
+    "later changes are not seen": ("k = 2\ng = (x * k for x in [1, 2])\nk = 10\nlist(g)", "[2, 4]", "[10, 20]"),
+    "`any(f(x) for …)`": (f"{LOGGED}any(f(x) for x in [0, 1, 2])\nlog", "[0, 1, 2]", "[0, 1]"),
+    "`all(…)`": (f"{LOGGED}all(f(x) for x in [1, 0, 2])\nlog", "[1, 0, 2]", "[1, 0]"),
+    "`next(…)`": (f"{LOGGED}next(f(x) for x in [1, 2])\nlog", "[1, 2]", "[1]"),
+    "`type(…).__name__`": ("type(x for x in [1]).__name__", "'list_iterator'", "'generator'"),
+    "`map`, `zip`, …": ("[type(map(str, [])).__name__, type(zip([])).__name__]",
+                       "['list_iterator', 'list_iterator']", "['map', 'zip']"),
+    "a set's order: its `repr`": ("repr({3, 1, 2})", "'{3, 1, 2}'", "'{1, 2, 3}'"),
+    "`list(…)`, a loop": ("[list({3, 1}), [x for x in {3, 1}]]", "[[3, 1], [3, 1]]", "[[1, 3], [1, 3]]"),
+    "`pop()`": ("{3, 1, 2}.pop()", "2", "1"),
+    "Python 3.14": ("import sys\n[sys.version_info[:2] == (3, 14), '(Monty)' in sys.version]",
+                    "[True, True]", str([sys.version_info[:2] == (3, 14), False])),
+    "`/main.py`": ("[__name__, __file__]", "['__main__', '/main.py']", None),
+}  # fmt: skip
+"""What stays otherwise than in Python: words of docs/sandbox.md, a program, and what it gives here and there."""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("words", STAYS)
+def test_what_stays_otherwise_than_in_python_is_in_the_docs(words: str, sandbox: Sandbox) -> None:
+    program, here, there = STAYS[words]
+    *before, last = program.split("\n")
+    asked = "\n".join([*before, f"repr({last})"])
+    assert sandbox.answer(asked) == Answer("value", here)
+    assert there is None or python(asked) == Answer("value", there)
+    docs = Path(__file__).parents[2] / "docs" / "sandbox.md"
+    assert words in docs.read_text(encoding="utf-8").partition("## Otherwise than Python")[2].partition("## Errors")[0]
+
+
+def test_what_asks_for_the_machine_is_refused() -> None:
+    for name, instead in (("platform", "leave"), ("argv", "--in"), ("executable", "leave")):
+        for program in (f"import sys\nsys.{name}", f"from sys import {name}\n{name}", f"import sys as s\nx = s.{name}"):
+            [found] = dialect.problems(program)
+            assert found.message == f"sys has no {name}" and instead in found.substitute
+
+
+def test_an_iterator_that_is_kept_is_told() -> None:
+    told = dialect.notes(
+        f"{LOGGED}g = (f(x) for x in [1])\nfor y in map(str, [1]): pass\nh = map(f, sum(x for x in g))"
+    )
+    assert [note.split(": ")[0] for note in told] == ["line 5", "line 7"]
+    assert "works out (f(x) for x in [1]) whole, where it stands" in told[0]
+    assert dialect.notes(
+        f"{LOGGED}any(f(x) for x in [1])\nany(x for x in [1])\nlist(zip([1]))\nsorted(x for x in [1])"
+    ) == ("line 5: the sandbox works out (f(x) for x in [1]) whole, where it stands; Python as far as it is read",)
 
 
 def test_the_sandbox_answers_as_python_does_or_not_at_all() -> None:

@@ -340,3 +340,10 @@ def test_an_agent_s_code_is_parked_and_goes_on_in_another_kernel(tmp_path: Path)
 
 def _waiting(running: Kernel) -> int:
     return int(running.value("get_ipython().agentkit.session().store.questions(limit=1)[0].id"))
+
+
+def test_what_the_sandbox_does_earlier_than_python_is_told_once(notebook: Kernel) -> None:
+    cell = "%%agent sandbox\nlog = []\nkept = (x for x in [1, 2])\nlist(kept)"
+    said = "note: line 2: the sandbox works out (x for x in [1, 2]) whole, where it stands"
+    assert said in notebook.run(cell).text
+    assert said not in notebook.run(cell).text
