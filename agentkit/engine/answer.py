@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,13 +115,23 @@ class Answer:
 
     def __repr__(self) -> str:
         left = len(self.text) - _REPR_CHARACTERS
-        return (
-            self.text
-            if left <= 0
-            else f"{self.text[:_REPR_CHARACTERS]}… ({left:,} more characters: print(answer.text))"
-        )
+        if left <= 0:
+            return self.text
+        return f"{self.text[:_REPR_CHARACTERS]}… ({left:,} more characters: print(answer.text))"
+
+    def _mime_(self) -> tuple[str, str]:
+        # What marimo shows of it; agentkit.notebook.marimo puts the panel below.
+        return shown_as.get("marimo", _as_markdown)(self)
 
     def _repr_markdown_(self) -> str:
         left = len(self.text) - _SHOWN_CHARACTERS
         more = f"\n\n… ({left:,} more characters: `answer.text`)" if left > 0 else ""
         return harmless(self.text[:_SHOWN_CHARACTERS]) + more
+
+
+def _as_markdown(answer: Answer) -> tuple[str, str]:
+    return "text/markdown", answer._repr_markdown_()
+
+
+shown_as: dict[str, Callable[[Answer], tuple[str, str]]] = {}
+"""How a front end that asks the answer itself shows it, by its name: mime type and data."""
