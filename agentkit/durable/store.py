@@ -148,6 +148,10 @@ class Store:
         """By source, how many steps are from elsewhere, and how many of them are decisions."""
         return self._ask(lambda source: provenance.count(source.connection, source.provenance))
 
+    def bring(self, nodes: Sequence[Node], source: str) -> Future[None]:
+        """Put messages from `source` where there are none yet."""
+        return self._tell(lambda to: changes.put_nodes(to, nodes, source=source))
+
     def _hold(self, source: str) -> None:
         changed = replace(self._provenance, held=source, notice="")
         self._tell(lambda to: provenance.put(to.connection, to.path, changed)).result()
@@ -176,6 +180,14 @@ class Store:
 
     def part(self, digest: bytes) -> bytes | None:
         return self._ask(lambda source: reading.part(source, digest))
+
+    def evidence(self, step: int) -> bytes | None:
+        """What a step read from outside, as it was written; None where nothing was."""
+        return self._ask(lambda source: reading.evidence(source, step))
+
+    def writers(self, path: str) -> list[tuple[int, str]]:
+        """The newest steps that wrote the file at `path`, each with the run that performed it."""
+        return self._ask(lambda source: reading.writers(source, path))
 
     def run(self, id: str) -> Run | None:
         return self._ask(lambda source: reading.run(source, id))
