@@ -56,7 +56,7 @@ def test_a_price_that_is_none_buys_nothing(tmp_path: Path, cost: float) -> None:
     assert model.requests == []
 
 
-@pytest.mark.parametrize("cost", [-5.0, 1e300])
+@pytest.mark.parametrize("cost", [float("nan"), float("inf"), -5.0, 1e300])
 def test_a_price_that_is_none_is_not_recorded_as_one(tmp_path: Path, cost: float) -> None:
     model = ScriptedModel.by(lambda messages: "x", cost=cost)
     free = agentkit.build(Spec.parse("Go."), name="b", model=model)
