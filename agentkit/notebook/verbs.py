@@ -44,7 +44,7 @@ from agentkit.notebook.display import AnswerOutput, Output, say, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
-from agentkit.observe.why import diverged, explain
+from agentkit.observe.why import diverged, summarize
 from agentkit.observe.wording import needs_a_person, origins
 
 
@@ -243,7 +243,7 @@ def why(desk: Desk, line: Line) -> Reply:
     if not line.word and listing.last_run(desk) is None:
         return _said(listing.nothing(desk))
     run = listing.run_meant(desk, line.word).id
-    reasons = [str(reason) for reason in explain(desk.session.store, run)]
+    reasons = summarize(desk.session.store, run)
     record = desk.session.store.run(run)
     if record is not None and record.walked:
         reasons.append(f"run {run} was walked step by step, though it is on record: {record.walked}")
