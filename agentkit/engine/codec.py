@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
+from pydantic_ai.exceptions import UserError as LibraryUserError
 
 from agentkit.durable.frames import current_step
 from agentkit.values import DEPTH, text, to_json, too_deep
@@ -59,6 +62,15 @@ def _where() -> str:
 
 
 def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
+    if isinstance(value, ToolReturn) and depth < DEPTH:
+        raise LibraryUserError(
+            f"The return value of tool {where.rpartition(' ')[2]!r} contains invalid nested `ToolReturn` objects. "
+            "`ToolReturn` should be used directly."
+        )
+    if isinstance(value, bytes | bytearray):
+        # The model gets bytes as text where they are text.
+        with suppress(UnicodeDecodeError):
+            return value.decode()
     if not isinstance(value, Mapping | list | tuple):
         return value if type(value).__module__.partition(".")[0] == "pydantic_ai" else to_json(value, where=where)
     if depth == 0:
