@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from agentkit.durable import portable
 from agentkit.durable.provenance import origin
@@ -25,6 +25,7 @@ from agentkit.errors import AgentKitError, JournalError, MissingExtra, UserError
 from agentkit.events import Run
 from agentkit.observe import panel, wording
 from agentkit.observe.trace import Trace
+from agentkit.text import visible
 
 _MANY = 1_000_000
 
@@ -40,12 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.do(options))
     except AgentKitError as error:
-        print(f"agentkit: {error}", file=sys.stderr)
+        _say(f"agentkit: {error}", to=sys.stderr)
         return 1
     except BrokenPipeError:
         # Somebody looked at the head of a list and left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _say(text: str, *, to: TextIO | None = None) -> None:
+    """Print lines of which no part steers the terminal: names, prompts and answers in them are anybody's."""
+    print(visible(text), file=to)
 
 
 def parser() -> ArgumentParser:
@@ -183,7 +189,7 @@ def _caller(options: Namespace) -> int:
     from agentkit.engine.calling import steer
     from agentkit.engine.session import journal_path
 
-    print(steer(journal_path(None, options.journal).parent, options.what))
+    _say(steer(journal_path(None, options.journal).parent, options.what))
     return 0
 
 
@@ -255,7 +261,7 @@ def _export_notebook(options: Namespace) -> int:
         cron=options.cron,
         force=options.force,
     )
-    print("\n".join(exporting.export_file(options.notebook, wish, journal=options.journal)))
+    _say("\n".join(exporting.export_file(options.notebook, wish, journal=options.journal)))
     return 0
 
 
@@ -276,7 +282,7 @@ def _approvals(options: Namespace) -> int:
     from agentkit.observe import asked
 
     with _opened(options) as store:
-        print(asked.listed(decided.everything(store)))
+        _say(asked.listed(decided.everything(store)))
     return 0
 
 
@@ -294,7 +300,7 @@ def _decide(options: Namespace) -> int:
             typed = decided.typed(one.question, given, usage="`agentkit approvals decide --help`")
             wanted = replace(typed, by="you on the command line")
             decision = decided.decide(store, Redactor.from_environ(os.environ), one.question, wanted)
-            print(f"{asked.title(one.question)} ({id_}): {asked.decided_text(decision)}")
+            _say(f"{asked.title(one.question)} ({id_}): {asked.decided_text(decision)}")
     return 0
 
 
@@ -307,10 +313,10 @@ def _budget(options: Namespace) -> int:
     if options.scope and (options.limits or options.at_limit):
         node = limiting.node(options.scope, project=project)
         option = f"agentkit budget {options.scope}"
-        print(limiting.change(node, " ".join(options.limits), option=option, at_limit=options.at_limit))
+        _say(limiting.change(node, " ".join(options.limits), option=option, at_limit=options.at_limit))
         return 0
     standings = limiting.standings(None if options.scope is None else limiting.node(options.scope, project=project))
-    print(budgets.plain(budgets.tree(standings)) or "nothing is limited yet: agentkit budget user 5usd/day")
+    _say(budgets.plain(budgets.tree(standings)) or "nothing is limited yet: agentkit budget user 5usd/day")
     return 0
 
 
@@ -324,12 +330,12 @@ def _ls(options: Namespace) -> int:
         rows = list(map(_run_row, runs))
         if not any(run.source for run in runs):
             head, rows = head[:-1], [row[:-1] for row in rows]
-        print(_columns(head, rows))
+        _say(_columns(head, rows))
         if len(runs) < (count := store.count(agent=options.agent, label=options.label)):
-            print(f"the newest {len(runs):,} of {count:,} runs: -n {count} lists all")
+            _say(f"the newest {len(runs):,} of {count:,} runs: -n {count} lists all")
         doubtful = store.in_doubt()
     for row in doubtful:
-        print(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
+        _say(f"in doubt: step {row.id} ({row.name}) was started and has no recorded end")
     return 0
 
 
@@ -342,7 +348,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
 
 def _show(options: Namespace) -> int:
     with _opened(options) as store:
-        print(_step_text(store, int(options.what)) if _is_step(options.what) else _run_text(store, options.what))
+        _say(_step_text(store, int(options.what)) if _is_step(options.what) else _run_text(store, options.what))
     return 0
 
 
@@ -354,7 +360,7 @@ def _run_text(store: Store, prefix: str) -> str:
     run = _run(store, prefix)
     width = shutil.get_terminal_size((120, 40)).columns
     drawn = panel.text(Trace.of(store.trace(run.id)), now=time.time(), width=width)
-    prompt, output = wording.visible(run.prompt), wording.visible(run.output)
+    prompt, output = visible(run.prompt), visible(run.output)
     return "\n".join([f"run {run.id}", f"prompt: {prompt}", drawn, f"output: {output}"])
 
 
@@ -374,7 +380,7 @@ def _step_text(store: Store, number: int) -> str:
         "result": _pretty(row.body),
         **{f"key, {name}": digest for name, digest in row.parts.items()},
     }
-    return "\n".join(f"{name}: {wording.visible(str(value))}" for name, value in facts.items() if value)
+    return "\n".join(f"{name}: {visible(str(value))}" for name, value in facts.items() if value)
 
 
 def _pretty(body: bytes | None) -> str:
@@ -389,17 +395,17 @@ def _verify(options: Namespace) -> int:
         sources = {} if problems else store.sources()
         held = store.held
     for problem in problems:
-        print(problem)
+        _say(problem)
     if not problems:
-        print(f"{path}: whole; every record of {wording.counted(runs, 'run')} matches its checksum")
+        _say(f"{path}: whole; every record of {wording.counted(runs, 'run')} matches its checksum")
     for line in wording.origins(sources, held):
-        print(line)
+        _say(line)
     return 1 if problems else 0
 
 
 def _adopt(options: Namespace) -> int:
     with _opened(options, read_only=False, there=True) as store:
-        print(f"{wording.counted(store.adopt(), 'step')} taken for your own; what was decided elsewhere is asked again")
+        _say(f"{wording.counted(store.adopt(), 'step')} taken for your own; what was decided elsewhere is asked again")
     return 0
 
 
@@ -408,9 +414,9 @@ def _leave(options: Namespace) -> int:
         held = store.held
         store.leave()
     if held:
-        print(f"sessions here go live again; records {wording.clean(origin(held), 160)} are not replayed by them")
+        _say(f"sessions here go live again; records {wording.clean(origin(held), 160)} are not replayed by them")
     else:
-        print("nothing to leave: the records here are your own")
+        _say("nothing to leave: the records here are your own")
     return 0
 
 
@@ -425,9 +431,9 @@ def _erase(options: Namespace) -> int:
         }
         what = ", ".join(f"{name} {value}" for name, value in chosen.items() if value)
         if not options.yes and input(f"Erase {what} from {store.path} for good? [y/N] ").strip().lower() != "y":
-            print("nothing was erased")
+            _say("nothing was erased")
             return 1
-        print(f"erased {wording.counted(store.erase(**chosen), 'step')}")
+        _say(f"erased {wording.counted(store.erase(**chosen), 'step')}")
     return 0
 
 
@@ -438,16 +444,16 @@ def _export(options: Namespace) -> int:
     target = options.output or notebook.with_suffix(portable.SUFFIX)
     with _opened(options, folder=notebook.parent) as store:
         runs = _runs_of(notebook, store)
-        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub)
-    print(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
+        written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub_again)
+    _say(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
     return 0
 
 
 def _attach(options: Namespace) -> int:
     with _opened(options, folder=options.file.parent, read_only=False) as store:
         attached = portable.attach(options.file, store)
-    print(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
-    print("sessions here replay and perform nothing from now on: `agentkit journal leave` ends that")
+    _say(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
+    _say("sessions here replay and perform nothing from now on: `agentkit journal leave` ends that")
     return 0
 
 

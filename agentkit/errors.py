@@ -113,7 +113,10 @@ class SecretMissing(UserError):
 
     def __init__(self, name: str, step: str) -> None:
         self.name = name
-        super().__init__(f"{step} would receive the placeholder of secret {name}: set the environment variable {name}")
+        # A variable's name has no hyphen; what was known by its form only was never anywhere but in a text.
+        found = "it was in a text and is not recorded: ask anew with --fresh"
+        what = found if "-" in name else f"set the environment variable {name}"
+        super().__init__(f"{step} would receive the placeholder of secret {name}: {what}")
 
 
 class SandboxError(AgentKitError):

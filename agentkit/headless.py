@@ -15,7 +15,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from agentkit import errors
-from agentkit.durable.redact import Redactor
+from agentkit.durable.redact import Redactor, named_like_a_secret
+from agentkit.durable.secret_formats import found_in
 from agentkit.durable.store import Store
 from agentkit.engine import decided
 from agentkit.engine.session import journal_path
@@ -40,33 +41,36 @@ def run(
     Run again, it continues: what is recorded is replayed. With `wait` it stays while a question waits.
     """
     content = _read(notebook)
-    _give(content, _parsed(parameters, content))
+    given = _parsed(parameters, content)
+    secrets = {_variable(name): text for name, text in _texts(parameters).items() if _is_secret(name, text)}
+    _give(content, given, secrets)
+    redactor = Redactor.from_environ({**os.environ, **secrets})
     target = output or notebook.with_name(f"{notebook.stem}.out.ipynb")
     _check_output(target, notebook)
+    for name in given:
+        if _variable(name) in secrets:
+            _tell(f"{name} is taken for a secret: the notebook reads it from {_variable(name)}, no record holds it")
     while True:
-        status, said = _execute(content, notebook, timeout)
-        _hide_secrets(content)
+        status, said = _execute(content, notebook, timeout, secrets)
+        _hide_secrets(content, redactor)
         nbformat.write(content, target)
         if status != WAITS or not wait:
             break
-        _tell(said)
+        _tell(redactor.scrub_again(said))
         _wait_for_decision(notebook)
-    _tell(f"{said}; {target}" if said else f"done: {target}")
+    _tell(f"{redactor.scrub_again(said)}; {target}" if said else f"done: {target}")
     return status
 
 
-def _hide_secrets(content: Any) -> None:
-    """An error of a plain cell shows what it was raised with; what is written here is passed on."""
-    scrub = Redactor.from_environ(os.environ).scrub
+def _hide_secrets(content: Any, redactor: Redactor) -> None:
+    """What a cell shows, and what an error was raised with, is passed on with the notebook."""
     for cell in content.cells:
-        for output in cell.get("outputs", ()):
-            if output.output_type == "error":
-                output.evalue = scrub(output.evalue)
-                output.traceback = [scrub(line) for line in output.traceback]
+        if cell.get("outputs"):
+            cell.outputs = [nbformat.from_dict(redactor.scrub_json_again(output)) for output in cell.outputs]
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"{wording.visible(Redactor.from_environ(os.environ).scrub(text))}\n")
+    sys.stderr.write(f"{wording.visible(Redactor.from_environ(os.environ).scrub_again(text))}\n")
     sys.stderr.flush()
 
 
@@ -88,6 +92,19 @@ def _check_output(target: Path, notebook: Path) -> None:
 
 
 # ---- parameters
+
+
+def _texts(parameters: Sequence[str]) -> dict[str, str]:
+    return {name: text for name, _, text in (parameter.partition("=") for parameter in parameters)}
+
+
+def _is_secret(name: str, text: str) -> bool:
+    return bool(text) and (named_like_a_secret(name) or bool(found_in(text)))
+
+
+def _variable(name: str) -> str:
+    """The variable of the kernel that holds a secret parameter: named so that every session there keeps it secret."""
+    return f"PARAMETER_{name.upper()}" if named_like_a_secret(name) else f"PARAMETER_{name.upper()}_SECRET"
 
 
 def _parsed(parameters: Sequence[str], content: Any) -> dict[str, Any]:
@@ -128,21 +145,32 @@ def _names(content: Any) -> Iterator[str]:
                     yield name
 
 
-def _give(content: Any, values: Mapping[str, Any]) -> None:
+def _give(content: Any, values: Mapping[str, Any], secrets: Mapping[str, str]) -> None:
     """A cell after the parameters that gives them other values, as papermill does it."""
     content.cells = [cell for cell in content.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if not values:
         return
-    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    source = "\n".join(f"{name} = {_written(name, value, secrets)}" for name, value in values.items())
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
     last = max(number for number, each in enumerate(content.cells) if each in list(_tagged(content)))
     content.cells.insert(last + 1, cell)
 
 
+def _written(name: str, value: Any, secrets: Mapping[str, str]) -> str:
+    if _variable(name) not in secrets:
+        return repr(value)
+    read = f'__import__("os").environ["{_variable(name)}"]'
+    return (
+        read
+        if isinstance(value, str) and value == secrets[_variable(name)]
+        else f'__import__("ast").literal_eval({read})'
+    )
+
+
 # ---- executing
 
 
-def _execute(content: Any, notebook: Path, timeout: float | None) -> tuple[int, str]:
+def _execute(content: Any, notebook: Path, timeout: float | None, secrets: Mapping[str, str]) -> tuple[int, str]:
     total = sum(cell.cell_type == "code" for cell in content.cells)
     done = 0
 
@@ -160,7 +188,7 @@ def _execute(content: Any, notebook: Path, timeout: float | None) -> tuple[int, 
         on_cell_executed=cell_done,
     )
     try:
-        client.execute(env={**os.environ, "AGENTKIT_NOTEBOOK": str(notebook.resolve())})
+        client.execute(env={**os.environ, **secrets, "AGENTKIT_NOTEBOOK": str(notebook.resolve())})
     except CellExecutionError as error:
         return _status(error.ename), f"{error.ename}: {error.evalue}"
     except (CellTimeoutError, DeadKernelError) as error:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "agentkit"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "events", "values", "liveness"),
+    ("errors", "events", "text", "values", "liveness"),
     ("define", "durable", "defend"),
     ("engine",),
     ("observe",),
@@ -24,7 +24,13 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up. What stands on one level are siblings: a folder may import itself, never a sibling."""
 
-GROUND_ALLOWED = {"errors": set[str](), "events": set[str](), "liveness": set[str](), "values": {"errors"}}
+GROUND_ALLOWED = {
+    "errors": set[str](),
+    "events": set[str](),
+    "text": set[str](),
+    "liveness": set[str](),
+    "values": {"errors"},
+}
 """The ground floor imports the standard library only; `values` may raise our own errors."""
 
 JUPYTER = {"IPython", "ipykernel", "ipywidgets", "anywidget", "traitlets", "nbclient", "nbformat", "jupyter_client"}

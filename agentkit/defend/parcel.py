@@ -363,23 +363,24 @@ class _Reader:
         self._large = 0
 
     def read(self, packed: JSON, depth: int) -> Any:
-        if not isinstance(packed, list | dict):
+        kind = type(packed)
+        if kind is not dict and kind is not list:
             return packed
         if depth == 0:
             raise Forged(f"it is nested more than {_DEPTH} deep")
-        if isinstance(packed, list):
+        if kind is list:
             return [self.read(item, depth - 1) for item in packed]
         if _TAG not in packed:
             return {key: self.read(item, depth - 1) for key, item in packed.items()}
-        return self._value(_string(packed[_TAG]), packed, depth)
+        tag = packed[_TAG]
+        text = _TEXTS.get(tag)
+        return self._value(_string(tag), packed, depth) if text is None else text[2](_string(packed["of"]))
 
     def _value(self, tag: str, packed: dict[str, Any], depth: int) -> Any:
         # A queue takes 700 bytes, a frame some thousand, and twenty letters can ask for one.
         self._large += tag in ("deque", "series", "index", "frame")
         if self._large > _MOST_LARGE:
             raise Forged(f"it holds more than {_MOST_LARGE:,} frames, series and queues")
-        if tag in _TEXTS:
-            return _TEXTS[tag][2](_string(packed["of"]))
         if tag in _PARTS:
             return _PARTS[tag](packed["of"])
         if tag in _SEQUENCES:

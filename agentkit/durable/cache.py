@@ -72,6 +72,11 @@ class CallCache:
             secret = os.environ.get(SECRET_VARIABLE, "").encode()
         path = folder / _FILE
         _check_folder(folder, scope=scope, signed=bool(secret))
+        if scope == "shared" and not secret:
+            report(
+                f"{folder}: everybody who can write there can forge answers that your agents take for a model's or a "
+                f"tool's: have the team set {SECRET_VARIABLE} to one secret"
+            )
         # Imported at first use: no scope beyond the project, no diskcache.
         disk = import_module("agentkit.durable.bytes_disk")
         cache: Any = None

@@ -335,6 +335,7 @@ def _event(
         result=row.result,
         error=row.error,
         within=within,
+        source=row.source if replayed else "",
     )
 
 

@@ -372,7 +372,7 @@ class Journal:
             paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
         if call.kind == "model":
-            frame.arrivals = self.store.inbox.of(row, clean=lambda text: self.redactor.scrub(text) == text)
+            frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
         if call.encode is not None:
             encode = call.encode
 
@@ -461,7 +461,9 @@ class Journal:
         )
 
     def _body(self, payload: Payload) -> bytes:
-        return dumps(self.redactor.scrub_json(payload) if self.redactor.names else payload)
+        body = dumps(payload)
+        # Nearly every answer holds no secret, and is read through once instead of being made anew.
+        return body if self.redactor.clean(body.decode()) else dumps(self.redactor.scrub_json(payload))
 
     def _finish_in_thread(self, frame: StepFrame, call: Call, payload: Payload) -> None:
         """Record a tool's result from the thread that did the work, whether or not anybody still waits for it."""

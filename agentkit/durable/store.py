@@ -148,6 +148,10 @@ class Store:
         """By source, how many steps are from elsewhere, and how many of them are decisions."""
         return self._ask(lambda source: provenance.count(source.connection, source.provenance))
 
+    def bring(self, nodes: Sequence[Node], source: str) -> Future[None]:
+        """Put messages from `source` where there are none yet."""
+        return self._tell(lambda to: changes.put_nodes(to, nodes, source=source))
+
     def _hold(self, source: str) -> None:
         changed = replace(self._provenance, held=source, notice="")
         self._tell(lambda to: provenance.put(to.connection, to.path, changed)).result()

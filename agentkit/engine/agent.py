@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from opentelemetry import trace
 from pydantic import TypeAdapter
-from pydantic_ai import Agent
+from pydantic_ai import Agent, InstrumentationSettings
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
 from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.exceptions import UnexpectedModelBehavior
@@ -200,7 +200,9 @@ def _defaults(agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> dict
     if given.get("usage_limits") is None:
         given["usage_limits"] = UsageLimits(request_limit=None)
     if _spans_wanted(agent):
-        given["capabilities"] = [*(given.get("capabilities") or ()), Instrumentation()]
+        # What was said may hold secrets: who wants it in spans instruments the agent.
+        spans = Instrumentation(InstrumentationSettings(include_content=False, include_binary_content=False))
+        given["capabilities"] = [*(given.get("capabilities") or ()), spans]
     return given
 
 

@@ -187,7 +187,7 @@ class Desk:
 
     def _keep(self, flight: Flight, file: Path, answer: bytes) -> None:
         text = answer.decode("utf-8", "replace")
-        flight.written = self._redactor.scrub(text) == text and write_answer(file, answer)
+        flight.written = self._redactor.clean(text) and write_answer(file, answer)
 
     def done(self) -> bool:
         """Whether nobody is left and nothing is under way, nor kept only here."""

@@ -49,7 +49,8 @@ async def run_in_process(
     reply = ended.reply
     match ended.attempt.how:
         case "done":
-            return _read(reply, program)
+            # What was handed over may be large, and the loop is the kernel's.
+            return await asyncio.to_thread(_read, reply, program)
         case "raised":
             raise _placed(program, "code", f"{reply['kind']}: {reply['message']}".rstrip(": "), reply["line"])
         case "memory":

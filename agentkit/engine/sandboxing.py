@@ -44,6 +44,7 @@ from agentkit.engine.session import Session, current, execution_of, identity_of
 from agentkit.engine.steady import TOLD_CALLS, steady_world
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
 from agentkit.events import Event, Mode, Run
+from agentkit.text import visible
 
 NAME = "sandbox"
 Tier: TypeAlias = Literal["monty", "process"]
@@ -384,7 +385,7 @@ class _Performance:
             for name, value in kept.items()
         }
         value = read.pop("")
-        return SandboxResult(outputs=read, value=value, printed=payload["printed"], run=_UNRECORDED)
+        return SandboxResult(outputs=read, value=value, printed=visible(payload["printed"]), run=_UNRECORDED)
 
     @property
     def _stepped(self) -> bool:
@@ -396,7 +397,7 @@ class _Performance:
         frame, line = self._frame, stop.statement.line
         assert frame is not None and frame.gate is not None
         shown = (
-            ("printed", "".join(self._printed[self._told :])),
+            ("printed", visible("".join(self._printed[self._told :]))),
             ("changed", "\n".join(f"{name} = {text}" for name, text in stop.changed.items())),
             (f"line {line}", stop.statement.text),
         )
@@ -410,7 +411,7 @@ class _Performance:
         self._printed.append(text)
         if not self._stepped:
             # Gone through step by step, it is shown at the next stop: the cell that began it has ended.
-            self._script.on_print(text)
+            self._script.on_print(visible(text))
 
     async def _call(self, call: driver.HostCall) -> Any:
         frame, tool = self._frame, self._script.tools[call.name]

@@ -12,6 +12,7 @@ from typing import Any
 from IPython import display as ipython
 
 from agentkit.defend.markdown import harmless
+from agentkit.text import visible
 from agentkit.values import text as writable
 
 INTERVAL = 0.1
@@ -28,9 +29,6 @@ def say(text: str) -> None:
 
 def seen(text: str) -> str:
     """`text` without what steers a terminal: names in it may be a server's, and an answer is a model's."""
-    # Loading the extension draws nothing and is to be instant.
-    from agentkit.observe.wording import visible
-
     return visible(text)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html as markup
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from agentkit.durable.provenance import origin
 from agentkit.engine.decided import Asked
 from agentkit.observe import wording
 from agentkit.observe.panel import AMBER, GREEN, RED
+from agentkit.text import reveal
 
 EDITABLE = 20_000
 """Characters of arguments up to which they can be changed in the widget; longer ones are shown cut."""
@@ -25,16 +25,12 @@ _LISTED = 10
 _TEXT = 4_000
 _ONE_LINE = 160
 _NEGATIVE = frozenset({"deny", "stop"})
-# What a screen does not show, or shows in another order than it is: written as JSON writes it.
-_HIDDEN = re.compile(
-    "[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
 
 
 def title(question: Question) -> str:
     """What is asked, in one line."""
-    agent = wording.clean(question.agent, 60) or "the agent"
-    tool = wording.clean(question.tool, 80)
+    agent = wording.clean(reveal(question.agent), 60) or "the agent"
+    tool = wording.clean(reveal(question.tool), 80)
     match question.kind:
         case "approve":
             return f"{agent} wants to call {tool}"
@@ -55,7 +51,7 @@ def json_text(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     if isinstance(value, dict) and value:
         text = "{\n" + ",\n".join(f"  {_pair(name, item)}" for name, item in value.items()) + "\n}"
-    return _HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return reveal(text)
 
 
 def _pair(name: object, value: Any) -> str:
@@ -73,10 +69,10 @@ def card(question: Question) -> dict[str, Any]:
         "id": question.id,
         "kind": question.kind,
         "title": title(question),
-        "text": wording.clean_block(question.text, _TEXT, lines=_LINES),
+        "text": wording.clean_block(reveal(question.text), _TEXT, lines=_LINES),
         "arguments": text if editable else wording.clean_block(text, _TEXT, lines=_LINES),
         "editable": editable,
-        "reason": wording.clean_block(question.reason, _TEXT, lines=_LINES),
+        "reason": wording.clean_block(reveal(question.reason), _TEXT, lines=_LINES),
         "before": "\n".join(wording.clean(line, 2 * _ONE_LINE) for line in question.before),
         "form": question.form,
         "choices": [wording.clean(choice, _ONE_LINE) for choice in question.choices],
@@ -167,8 +163,8 @@ def _last(questions: Sequence[Asked]) -> str:
 
 def _asked(question: Question) -> str:
     if question.kind == "approve":
-        return json.dumps(question.arguments, ensure_ascii=False)
-    return question.text
+        return reveal(json.dumps(question.arguments, ensure_ascii=False))
+    return reveal(question.text)
 
 
 def _typed(question: Question) -> str:

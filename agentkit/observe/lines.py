@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from agentkit.durable.totals import Totals
@@ -13,6 +14,14 @@ MOST = 60
 FIRST = 24
 LAST = 14
 TROUBLED = 16
+FEWEST = 6
+MANY = 24
+"""More sibling runs of one agent than this stand on one line, with those that a person wants to see below it."""
+SLOWEST = 3
+FAILED = 3
+ASKING = 8
+BINS = 16
+KINDS = 3
 
 _TROUBLE: frozenset[StepState] = frozenset({"running", "waiting", "in doubt", "failed"})
 
@@ -42,10 +51,13 @@ class Axis(NamedTuple):
 
 
 class RunLine(NamedTuple):
+    """`remark` is why it stands here, where most of its siblings do not."""
+
     node: RunNode
     depth: int
     bar: Bar
     seconds: float
+    remark: str = ""
 
 
 class StepLine(NamedTuple):
@@ -65,59 +77,138 @@ class FoldedLine(NamedTuple):
     seconds: float
 
 
-Line: TypeAlias = RunLine | StepLine | FoldedLine
+class GroupLine(NamedTuple):
+    """Many runs of one agent: `histogram` counts them by the time they took, from the shortest to the longest.
+
+    `errors` are the most frequent, each with how many runs ended so; `others` are runs with yet other errors.
+    """
+
+    nodes: tuple[RunNode, ...]
+    totals: Totals
+    depth: int
+    bar: Bar
+    seconds: float
+    shortest: float
+    median: float
+    longest: float
+    histogram: tuple[int, ...]
+    errors: tuple[tuple[str, int], ...]
+    others: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Placed:
-    line: RunLine | StepLine
-    root: RunNode
+Line: TypeAlias = RunLine | StepLine | FoldedLine | GroupLine
+_Shown: TypeAlias = RunLine | StepLine | GroupLine
+
+
+def fitting(draw: Callable[[int], str], bytes: int) -> str:
+    """What `draw` makes of as many lines as fit into so many bytes."""
+    most, drawn = MOST, draw(MOST)
+    while (size := len(drawn.encode())) > bytes and most > FEWEST:
+        most = max(FEWEST, min(most - 1, most * bytes // size))
+        drawn = draw(most)
+    return drawn
 
 
 def lines(trace: Trace, *, now: float, most: int = MOST) -> list[Line]:
     """At most about `most` lines: all of them, else the first, the last and those in trouble, and what is folded."""
     axes = _root_axes(trace, now)
-    several = len(trace.roots) > 1
-    placed = [
-        _Placed(line=line, root=root)
-        for root, axis in zip(trace.roots, axes, strict=True)
-        for line in (_run_lines(root, axis, 0, now) if several else _step_lines(root, axis, 0, now))
-    ]
-    if len(placed) > most and several:
-        placed = [item for item in placed if _stays_beside_others(item)]
-    if len(placed) <= most:
-        return [item.line for item in placed]
-    return list(_folded([item.line for item in placed], most))
+    if len(trace.roots) == 1:
+        shown = list(_step_lines(trace.roots[0], axes[trace.roots[0].run.id], 0, now))
+    else:
+        shown = list(_sibling_lines(trace.roots, axes, 0, now))
+        if len(shown) > most:
+            shown = [line for line in shown if _stays_beside_others(line)]
+    return list(shown) if len(shown) <= most else list(_folded(shown, most))
 
 
-def _stays_beside_others(item: _Placed) -> bool:
-    return item.line.depth == 0 or (isinstance(item.line, StepLine) and item.line.node.state in _TROUBLE)
+def _stays_beside_others(line: _Shown) -> bool:
+    if isinstance(line, StepLine):
+        return line.depth == 0 or line.node.state in _TROUBLE
+    return line.depth == 0 or isinstance(line, GroupLine) or bool(line.remark)
 
 
-def _root_axes(trace: Trace, now: float) -> list[Axis]:
+def _root_axes(trace: Trace, now: float) -> dict[str, Axis]:
     """One axis for all, so that what ran together is seen together; its own for each where they lie far apart."""
-    own = [Axis(root.run.started, end_of(root, now)) for root in trace.roots]
+    own = {root.run.id: Axis(root.run.started, end_of(root, now)) for root in trace.roots}
     if not own:
-        return []
-    common = Axis(min(axis.start for axis in own), max(axis.end for axis in own))
+        return {}
+    common = Axis(min(axis.start for axis in own.values()), max(axis.end for axis in own.values()))
     busy = trace.seconds(now)
-    return own if busy < 0.15 * (common.end - common.start) else [common] * len(own)
+    return own if busy < 0.15 * (common.end - common.start) else dict.fromkeys(own, common)
 
 
-def _run_lines(node: RunNode, axis: Axis, depth: int, now: float) -> Iterator[RunLine | StepLine]:
+def _sibling_lines(runs: Sequence[RunNode], axes: Mapping[str, Axis], depth: int, now: float) -> Iterator[_Shown]:
+    """Runs beside each other; many of one agent on one line, where the first of them would stand."""
+    groups: dict[str, list[RunNode]] = {}
+    for node in runs:
+        groups.setdefault(node.run.agent, []).append(node)
+    for node in runs:
+        group = groups[node.run.agent]
+        if len(group) <= MANY:
+            yield from _run_lines(node, axes[node.run.id], depth, now)
+        elif node is group[0]:
+            yield from _group_lines(group, axes, depth, now)
+
+
+def _group_lines(group: Sequence[RunNode], axes: Mapping[str, Axis], depth: int, now: float) -> Iterator[_Shown]:
+    """One line for all, then those that wait for a person, some that failed and the slowest, each with why."""
+    took = {node.run.id: end_of(node, now) - node.run.started for node in group}
+    yield _group_line(group, took, axes, depth, now)
+    asking = [node for node in group if node.state in ("waiting", "in doubt")][:ASKING]
+    failed = [node for node in group if node.state == "failed"][:FAILED]
+    slowest = sorted(group, key=lambda node: took[node.run.id], reverse=True)[:SLOWEST]
+    listed: dict[str, tuple[RunNode, str]] = {node.run.id: (node, node.state) for node in (*asking, *failed)}
+    for node in slowest:
+        listed.setdefault(node.run.id, (node, "slowest"))
+    for node, remark in listed.values():
+        axis = axes[node.run.id]
+        lines_of_it = _run_lines(node, axis, depth + 1, now)
+        first = next(lines_of_it)
+        assert isinstance(first, RunLine)
+        yield first._replace(remark=remark)
+        if node.state in ("waiting", "in doubt"):
+            yield from (line for line in lines_of_it if isinstance(line, StepLine) and line.node.state in _TROUBLE)
+
+
+def _group_line(
+    group: Sequence[RunNode], took: Mapping[str, float], axes: Mapping[str, Axis], depth: int, now: float
+) -> GroupLine:
+    start, end = min(node.run.started for node in group), max(end_of(node, now) for node in group)
+    shortest, longest = min(took.values()), max(took.values())
+    bins = [0] * BINS
+    for seconds in took.values():
+        bins[min(BINS - 1, int((seconds - shortest) / (longest - shortest) * BINS)) if longest > shortest else 0] += 1
+    errors = Counter(node.run.error for node in group if node.run.error)
+    frequent = tuple((error, count) for error, count in errors.most_common(KINDS))
+    return GroupLine(
+        nodes=tuple(group),
+        totals=totals(step for node in group for step in node.every_step()),
+        depth=depth,
+        bar=axes[group[0].run.id].bar(start, end),
+        seconds=end - start,
+        shortest=shortest,
+        median=statistics.median(took.values()),
+        longest=longest,
+        histogram=tuple(bins),
+        errors=frequent,
+        others=errors.total() - sum(count for _, count in frequent),
+    )
+
+
+def _run_lines(node: RunNode, axis: Axis, depth: int, now: float) -> Iterator[_Shown]:
     end = end_of(node, now)
     yield RunLine(node, depth, axis.bar(node.run.started, end), end - node.run.started)
     yield from _step_lines(node, axis, depth + 1, now)
 
 
-def _step_lines(node: RunNode, axis: Axis, depth: int, now: float) -> Iterator[StepLine | RunLine]:
+def _step_lines(node: RunNode, axis: Axis, depth: int, now: float) -> Iterator[_Shown]:
     inset = _insets(node)
     for step in node.steps:
         start, end, place = step.step.started, _step_end(step, node, now), depth + inset[step.step.ord]
         yield StepLine(step, place, axis.bar(start, end), end - start)
-        for inner in step.runs:
-            own = Axis(inner.run.started, end_of(inner, now))
-            yield from _run_lines(inner, axis if axis.holds(own) else own, place + 1, now)
+        own = {inner.run.id: Axis(inner.run.started, end_of(inner, now)) for inner in step.runs}
+        axes = {run: axis if axis.holds(each) else each for run, each in own.items()}
+        yield from _sibling_lines(step.runs, axes, place + 1, now)
 
 
 def _insets(node: RunNode) -> dict[int, int]:
@@ -138,16 +229,17 @@ def _step_end(node: StepNode, run: RunNode, now: float) -> float:
     return run.run.ended if run.run.ended is not None else node.step.started
 
 
-def _folded(all_lines: Sequence[RunLine | StepLine], most: int) -> Iterator[Line]:
+def _folded(all_lines: Sequence[_Shown], most: int) -> Iterator[Line]:
     first = FIRST * most // MOST
     last = len(all_lines) - LAST * most // MOST
     trouble = [
         place
         for place, line in enumerate(all_lines)
-        if first <= place < last and isinstance(line, StepLine) and line.node.state in _TROUBLE
+        if first <= place < last
+        and (isinstance(line, GroupLine) or (isinstance(line, StepLine) and line.node.state in _TROUBLE))
     ]
     shown = {*range(first), *trouble[: TROUBLED * most // MOST], *range(last, len(all_lines))}
-    gap: list[RunLine | StepLine] = []
+    gap: list[_Shown] = []
     for place, line in enumerate(all_lines):
         if place not in shown:
             gap.append(line)
@@ -158,13 +250,14 @@ def _folded(all_lines: Sequence[RunLine | StepLine], most: int) -> Iterator[Line
         yield line
 
 
-def _fold(gap: Sequence[RunLine | StepLine]) -> FoldedLine:
+def _fold(gap: Sequence[_Shown]) -> FoldedLine:
     start = min(line.bar.offset for line in gap)
     end = max(line.bar.offset + line.bar.width for line in gap)
     steps = [line.node for line in gap if isinstance(line, StepLine)]
+    grouped = [node for line in gap if isinstance(line, GroupLine) for node in line.nodes]
     return FoldedLine(
-        steps=totals(steps),
-        runs=len(gap) - len(steps),
+        steps=totals([*steps, *(step for node in grouped for step in node.every_step())]),
+        runs=sum(isinstance(line, RunLine) for line in gap) + len(grouped),
         depth=min(line.depth for line in gap),
         bar=Bar(start, end - start),
         seconds=sum(line.seconds for line in gap if isinstance(line, StepLine)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as markup
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias, assert_never
 
 from agentkit.events import Event, Run, Step
 from agentkit.observe import budgets, wording
-from agentkit.observe.lines import Bar, FoldedLine, Line, RunLine, StepLine, lines
+from agentkit.observe.lines import Bar, FoldedLine, GroupLine, Line, RunLine, StepLine, fitting, lines
 from agentkit.observe.plain import text
 from agentkit.observe.trace import UNFINISHED, StepNode, Trace, error_shown_below
 
@@ -41,7 +42,9 @@ _MUTED = "opacity:0.75"
 _MUTED_STYLE = f'style="{_MUTED}"'
 _OPENED = "font-size:11px;white-space:pre-wrap;word-break:normal;margin:0 14px 4px"
 _MARKER = "13px"
-"""As wide as the triangle of a row that opens."""
+"""Room on the left for the triangle of a row that opens."""
+# Some front ends (nbclassic) make it a block, which has no triangle.
+_OPENS = "display:list-item"
 
 _TITLE_TEXT = 80
 _SHORT_ENOUGH = 42
@@ -49,8 +52,10 @@ _DETAIL_TEXT = 400
 _ERROR_TEXT = 300
 _DETAIL_LINES = 12
 _NOTES = 8
-_METADATA_STEPS = 300
-_METADATA_TEXT = 200
+_METADATA_TEXT = 80
+_HTML_BYTES = 23_000
+_METADATA_BYTES = 8_000
+"""With the plain text, what a cell keeps of a panel stays under 40 KB, whatever ran."""
 METADATA_KEY = "agentkit"
 
 _Remark: TypeAlias = tuple[str, str, str]
@@ -67,7 +72,11 @@ def bundle(trace: Trace, *, now: float, open: bool = True) -> dict[str, str]:
 
 def html(trace: Trace, *, now: float, open: bool = True) -> str:
     """The panel as one `<details>` with inline styles only: it survives saving, reopening and untrusted notebooks."""
-    rows = "".join(_row(line) for line in lines(trace, now=now))
+    return fitting(lambda most: _page(trace, now, open, most), _HTML_BYTES)
+
+
+def _page(trace: Trace, now: float, open: bool, most: int) -> str:
+    rows = "".join(_row(line) for line in lines(trace, now=now, most=most))
     return (
         f'<details{" open" if open else ""} class="{_NO_MATH}" style="border:{_RULE};border-radius:6px;'
         f'padding:5px 10px;margin:2px 0;font-size:12px;line-height:1.5;white-space:nowrap">'
@@ -82,79 +91,144 @@ def _summary(trace: Trace, now: float) -> str:
         facts[-1] = f'<b title="{wording.saved_explained(trace.totals)}" style="color:{GREEN}">{saved}</b>'
     flags = "".join(f' · <b style="color:{COLOURS[kind]}">{words}</b>' for kind, words in wording.flags(trace))
     return (
-        f'<summary style="white-space:normal"><b>{_isolated(wording.title(trace))}</b> · '
+        f'<summary style="{_OPENS};white-space:normal"><b>{_isolated(wording.title(trace))}</b> · '
         f'<b style="color:{COLOURS[state]}">{wording.GLYPHS[state]} {wording.states_said(trace)}</b> · '
         f"{' · '.join(facts)}{flags}</summary>"
     )
 
 
 def _head(trace: Trace, now: float) -> str:
-    words = ("step", "", f"time, {wording.duration(trace.seconds(now))}", "took", "tokens", "price")
-    columns = "".join(_column(place, word, ";overflow:hidden") for place, word in enumerate(words))
-    return f'<div style="opacity:0.65">{_line_of(columns, inset=True)}</div>'
+    words = ("step", "", f"time, {wording.duration(trace.seconds(now))}", "took")
+    columns = "".join(_column(place, word) for place, word in enumerate(words))
+    columns += _figure(4, "tokens") + _figure(5, "price")
+    return f'<div style="opacity:0.65;padding-left:{_MARKER}">{_line_of(columns)}</div>'
 
 
-# Where room is scarce the bars give way first, down to a stump, then the names; the figures never do.
-_WIDTHS = (
-    "flex:1 14em",
-    "min-width:6.2em",
-    "flex:0 99 18%;min-width:2em",
-    *(f"min-width:{width}" for width in ("4em", "8em", "5.4em")),
+# The same in every row, whatever is in it, so that columns stand under each other. Where room is scarce the bars give
+# way first, then the price, then the tokens, each whole: a figure that is cut would be read as another one. The name
+# stays, and what it took.
+_WHOLE = "overflow:hidden;white-space:normal;height:1.5em"
+_COLUMNS = (
+    "flex:1 0 10em;overflow:hidden;text-overflow:ellipsis",
+    f"flex:0 1 6.2em;{_WHOLE}",
+    "flex:0 99999 18%;overflow:hidden",
+    "flex:0 0 4em;text-align:right",
+    f"flex:0 9 8em;{_WHOLE};text-align:right",
+    f"flex:0 999 5.4em;{_WHOLE};text-align:right",
 )
+# Nothing, and then a place to break: what does not fit goes to a second line, which is not seen. Figures are as wide as
+# their column, so that a narrow one is not left standing where the others are gone.
+_GIVES_WAY = "\u200b"
+_AS_WIDE_AS = {4: 11, 5: 7}
+_FILLER, _NO_BREAK = "\u2007", "\u00a0"
 
 
 def _column(place: int, inner: str, style: str = "") -> str:
     """One cell of a row; a space follows, so that without styles a row still reads as a sentence."""
-    side = ";text-align:right" if place > 2 else ""
-    return f'<span style="{_WIDTHS[place]}{side}{style}">{inner}</span> '
+    return f'<span style="{_COLUMNS[place]}{style}">{inner}</span> '
 
 
-def _line_of(columns: str, *, inset: bool) -> str:
-    style = f"display:inline-flex;gap:6px;width:97%{f';margin-left:{_MARKER}' if inset else ''}"
-    return f'<span style="{style}">{columns}</span>'
+def _figure(place: int, words: str, *, saved: bool = False) -> str:
+    """A cell of the last two columns."""
+    if not words:
+        return _column(place, "")
+    whole = words.replace(" ", _NO_BREAK).rjust(_AS_WIDE_AS[place], _FILLER)
+    return _column(
+        place, _GIVES_WAY + (f'<span title="saved" style="color:{GREEN}">{whole}</span>' if saved else whole)
+    )
+
+
+def _line_of(columns: str) -> str:
+    return f'<span style="display:inline-flex;gap:6px;width:100%">{columns}</span>'
 
 
 def _row(line: Line) -> str:
     match line:
         case RunLine(node=node, depth=depth):
-            error = [] if error_shown_below(node) else _error(node.run.error)
+            # Beside many others, how it went wrong is counted above.
+            error = [] if line.remark or error_shown_below(node) else _error(node.run.error)
             return _run_row(line) + _below([*error, *_notes(node.run)], depth)
         case StepLine(node=node, depth=depth):
             return _step_row(line) + _below([*_to_do(node), *_error(node.step.error)], depth)
+        case GroupLine(errors=errors, others=others, depth=depth):
+            failed: list[_Remark] = [(RED, f"✕ {count:,} ×", error) for error, count in errors]
+            more = [("", "·", f"{wording.counted(others, 'run')} with other errors")] if others else []
+            return _group_row(line) + _below([("", "·", wording.times_said(line)), *failed, *more], depth)
         case FoldedLine():
             return _folded_row(line)
         case _:
             assert_never(line)
 
 
-def _cells(line: Line, name: str, state: str, bar: str, *, took: str, tokens: str, price: str, opened: str = "") -> str:
-    # Inside the column: what is added to its width would move the columns after it.
-    indent = f'<span style="padding-left:{18 * min(line.depth, 8)}px"></span>' if line.depth else ""
+def _cells(
+    line: Line,
+    name: str,
+    state: str,
+    bar: str,
+    *,
+    took: str,
+    tokens: str,
+    price: str,
+    saved: bool = False,
+    opened: str = "",
+) -> str:
+    # Inside the column: what is added to its width would move the columns after it. A share, so that the name stays.
+    indent = f'<span style="padding-left:{4 * min(line.depth, 10)}%"></span>' if line.depth else ""
     columns = (
-        _column(0, indent + name, ";overflow:hidden;text-overflow:ellipsis")
+        _column(0, indent + name)
         + _column(1, f"{wording.GLYPHS[state]} {state}" if state else "", f";color:{COLOURS[state]}" if state else "")
         + _column(2, bar)
-        + "".join(_column(place, inner) for place, inner in enumerate((took, tokens, price), start=3))
+        + _column(3, took)
+        + _figure(4, tokens)
+        + _figure(5, price, saved=saved)
     )
     if not opened:
-        return f'<div style="border-top:{_RULE}">{_line_of(columns, inset=True)}</div>'
-    line_itself = _line_of(columns, inset=False)
-    return f'<details style="border-top:{_RULE}"><summary>{line_itself}</summary>{opened}</details>'
+        return f'<div style="border-top:{_RULE};padding-left:{_MARKER}">{_line_of(columns)}</div>'
+    summary = f'<summary style="{_OPENS};list-style-position:outside;margin-left:{_MARKER}">'
+    return f'<details style="border-top:{_RULE}">{summary}{_line_of(columns)}</summary>{opened}</details>'
 
 
 def _run_row(line: RunLine) -> str:
     node = line.node
     facts = " · ".join(_isolated(fact) for fact in (wording.shares_said(node.totals), _prompt(node.run)) if fact)
-    price = wording.saved_or_spent(node.totals)
+    name = f"<b>{_isolated(wording.clean(node.run.agent, 60))}</b> {_muted(facts)}"
     return _cells(
         line,
-        f"<b>{_isolated(wording.clean(node.run.agent, 60))}</b> {_muted(facts)}",
+        f"{line.remark}: {_muted(_isolated(_prompt(node.run)))}" if line.remark else name,
         node.state,
         _bar(line.bar, GREY),
         took=wording.duration(line.seconds),
         tokens=wording.amount(node.totals.tokens) if node.totals.tokens else "",
-        price=price if node.totals.spent else _saved(price),
+        price=wording.saved_or_spent(node.totals),
+        saved=not node.totals.spent,
     )
+
+
+def _group_row(line: GroupLine) -> str:
+    sums, many = line.totals, Trace(roots=line.nodes)
+    name = f"<b>{_isolated(wording.clean(line.nodes[0].run.agent, 60))}</b> × {len(line.nodes):,}"
+    return _cells(
+        line,
+        f"{name} {_muted(f'{wording.states_said(many)} · {wording.shares_said(sums)}')}",
+        wording.state_of(many),
+        _histogram(line),
+        took=wording.duration(line.seconds),
+        tokens=wording.amount(sums.tokens) if sums.tokens else "",
+        price=wording.saved_or_spent(sums),
+        saved=not sums.spent,
+    )
+
+
+def _histogram(line: GroupLine) -> str:
+    """How many runs took how long, the shortest on the left."""
+    highest = max(line.histogram)
+    bars = "".join(
+        f'<span style="flex:1;height:{max(1, round(14 * count / highest))}px;'
+        f'background:{GREY if count else "#7f7f7f38"}"></span>'
+        for count in line.histogram
+    )
+    style = "display:flex;align-items:flex-end;gap:1px;height:16px"
+    return f'<span title="{wording.times_said(line)}" style="{style}">{bars}</span>'
 
 
 def _prompt(run: Run) -> str:
@@ -171,7 +245,8 @@ def _step_row(line: StepLine) -> str:
         _bar(line.bar, COLOURS[node.state], fading=node.state in UNFINISHED),
         took=wording.took(node, line.seconds),
         tokens=wording.tokens_of(node),
-        price=_saved(f"({price})") if price and node.step.replayed else price,
+        price=f"({price})" if price and node.step.replayed else price,
+        saved=node.step.replayed,
         opened=_opened(node.step),
     )
 
@@ -277,10 +352,6 @@ def _muted(markup: str) -> str:
     return f'<span style="{_MUTED}">{markup}</span>'
 
 
-def _saved(words: str) -> str:
-    return f'<span title="saved" style="color:{GREEN}">{words}</span>' if words else ""
-
-
 def _isolated(words: str) -> str:
     """Foreign text: escaped, and kept from turning the direction of what stands beside it."""
     escaped = markup.escape(words, quote=False)
@@ -293,16 +364,32 @@ def _isolated(words: str) -> str:
 def metadata(trace: Trace) -> dict[str, Any]:
     """The trace for machines, to be kept in the metadata of the output: totals, runs and steps, bounded."""
     events = trace.events()
+    runs = [event for event in events if isinstance(event, Run)]
     steps = [event for event in events if isinstance(event, Step)]
+    kept_runs = _within(runs, _METADATA_BYTES // 2)
+    kept_steps = _within(steps, _METADATA_BYTES - len(json.dumps(kept_runs)))
     return {
         METADATA_KEY: {
             "version": 1,
             "totals": asdict(trace.totals),
-            "runs": [_plain(event) for event in events if isinstance(event, Run)][:_METADATA_STEPS],
-            "steps": [_plain(step) for step in steps[:_METADATA_STEPS]],
-            "omitted_steps": max(0, len(steps) - _METADATA_STEPS),
+            "runs": kept_runs,
+            "steps": kept_steps,
+            "omitted_runs": len(runs) - len(kept_runs),
+            "omitted_steps": len(steps) - len(kept_steps),
         }
     }
+
+
+def _within(events: Sequence[Event], bytes: int) -> list[dict[str, Any]]:
+    """As many of them as fit, the first ones."""
+    kept: list[dict[str, Any]] = []
+    for event in events:
+        plain = _plain(event)
+        bytes -= len(json.dumps(plain))
+        if bytes < 0:
+            break
+        kept.append(plain)
+    return kept
 
 
 def _plain(event: Event) -> dict[str, Any]:

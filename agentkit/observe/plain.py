@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import assert_never
 
 from agentkit.observe import budgets, wording
-from agentkit.observe.lines import Bar, FoldedLine, Line, RunLine, StepLine, lines
+from agentkit.observe.lines import Bar, FoldedLine, GroupLine, Line, RunLine, StepLine, fitting, lines
 from agentkit.observe.trace import RunNode, StepNode, Trace, error_shown_below
 
 _BAR_CELLS = 12
+_HEIGHTS = " ▁▂▃▄▅▆▇█"
+_BYTES = 5_000
 _NOTES = 8
 _LEFT = 44
 """Cells taken by the columns that stand before the name."""
@@ -18,10 +20,14 @@ def text(trace: Trace, *, now: float, width: int = 100) -> str:
     """The headline, then one line for each step."""
     flags = [words for _, words in wording.flags(trace)]
     head = " · ".join([wording.title(trace), wording.states_said(trace), *wording.headline(trace, now), *flags])
-    rows = [row for line in lines(trace, now=now) for row in _rows(line, width)]
     foot = _run_remarks(trace.roots[0], 0, width) if len(trace.roots) == 1 else []
     bars = [f"budget of {bar.scope} {budgets.bar_text(bar.share)} {bar.said}" for bar in budgets.of_trace(trace)]
-    return "\n".join([head, *rows, *bars, *foot])
+
+    def draw(most: int) -> str:
+        rows = (row for line in lines(trace, now=now, most=most) for row in _rows(line, width))
+        return "\n".join([head, *rows, *bars, *foot])
+
+    return fitting(draw, _BYTES)
 
 
 def _rows(line: Line, width: int) -> list[str]:
@@ -32,15 +38,30 @@ def _rows(line: Line, width: int) -> list[str]:
                 wording.shares_said(node.totals),
                 wording.clean(node.run.prompt, 120),
             )
-            name = " · ".join(fact for fact in facts if fact)
+            name = f"{line.remark}: {facts[-1]}" if line.remark else " · ".join(fact for fact in facts if fact)
             row = _row(line, node.state, wording.saved_or_spent(node.totals), name, width)
-            return [row, *_run_remarks(node, depth, width)]
+            return [row] if line.remark else [row, *_run_remarks(node, depth, width)]
         case StepLine(node=node, depth=depth):
             return [_row(line, node.state, _money(node), _name(node), width), *_step_remarks(node, depth, width)]
+        case GroupLine(errors=errors, others=others, depth=depth):
+            more = [_below("·", f"{wording.counted(others, 'run')} with other errors", depth, width)] if others else []
+            failed = [_below(f"✕ {count:,} ×", error, depth, width) for error, count in errors]
+            return [_group_row(line, width), *failed, *more]
         case FoldedLine(steps=steps, runs=runs, depth=depth):
             return [" " * (_LEFT + 2 * depth) + wording.folded_said(steps, runs)]
         case _:
             assert_never(line)
+
+
+def _group_row(line: GroupLine, width: int) -> str:
+    many = Trace(roots=line.nodes)
+    highest = max(line.histogram)
+    bars = "".join(_HEIGHTS[min(8, -(-8 * count // highest))] for count in line.histogram)
+    said = f"{wording.states_said(many)} · {wording.times_said(line)}"
+    name = f"{wording.clean(line.nodes[0].run.agent, 40)} × {len(line.nodes):,} {bars} {said}"
+    state, money = wording.state_of(many), wording.saved_or_spent(line.totals)
+    columns = f"{wording.GLYPHS[state]} {state:<9} {wording.duration(line.seconds):>8} {money:>10} {_bar(line.bar)} "
+    return wording.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", max(width, 160)).rstrip()
 
 
 def _row(line: RunLine | StepLine, state: str, money: str, name: str, width: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import unicodedata
 from collections.abc import Mapping
@@ -11,7 +10,10 @@ from agentkit.durable.provenance import origin
 from agentkit.durable.records import ASKED, Row
 from agentkit.durable.totals import Totals
 from agentkit.events import Step
+from agentkit.observe.lines import GroupLine
 from agentkit.observe.trace import RunState, StepNode, Trace, price, waits_for_nobody
+from agentkit.text import visible as visible
+from agentkit.text import visible_line
 
 GLYPHS = {
     "live": "●",
@@ -30,9 +32,6 @@ GLYPHS = {
 SAYS = {"running": "running…", "waiting": "waiting for you"}
 """In the headline; a row has room for the state's own name only."""
 
-# Terminal escapes, direction overrides, line and paragraph separators and half surrogates: none may reach a screen.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff\ufeff]")
-
 
 _SOURCE = 80
 
@@ -44,7 +43,7 @@ def said(state: str) -> str:
 def clean(text: str, limit: int) -> str:
     """`text` on one line without control characters, cut to `limit` characters with an ellipsis."""
     head = text[: limit * 4 + 64]
-    line = " ".join(_UNSEEN.sub(_visible, head.replace("\n", " ").replace("\t", " ")).split())
+    line = " ".join(visible_line(head.replace("\n", " ").replace("\t", " ")).split())
     if len(line) <= limit and len(head) == len(text):
         return line
     return line[: max(0, limit - 1)].rstrip() + "…"
@@ -54,20 +53,8 @@ def clean_block(text: str, limit: int, *, lines: int) -> str:
     """The first `lines` lines of `text` without control characters, cut to `limit`; says how much was left out."""
     kept = "\n".join(text[:limit].split("\n")[:lines])
     left = len(text) - len(kept)
-    shown = "\n".join(_UNSEEN.sub(_visible, line.replace("\t", "    ")) for line in kept.split("\n"))
+    shown = "\n".join(visible_line(line.replace("\t", "    ")) for line in kept.split("\n"))
     return f"{shown}… ({left:,} more characters)" if left else shown
-
-
-def visible(text: str) -> str:
-    """All of `text` with its lines and tabs, other control characters made visible."""
-    return _UNSEEN.sub(lambda match: match[0] if match[0] in "\n\t" else _visible(match), text)
-
-
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 def width_of(text: str) -> int:
@@ -312,6 +299,11 @@ def saved_or_spent(totals: Totals) -> str:
     if totals.spent:
         return money(totals.spent)
     return f"({money(totals.saved)})" if totals.saved else ""
+
+
+def times_said(line: GroupLine) -> str:
+    """How long many runs took."""
+    return f"took {duration(line.shortest)} to {duration(line.longest)}, half of them under {duration(line.median)}"
 
 
 def folded_said(steps: Totals, runs: int) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from agentkit.durable.redact import Redactor, secrets_of
+from agentkit.durable.secret_formats import found_in
 from agentkit.errors import UserError
 from agentkit.pipeline.notebook import Cell
 
@@ -58,3 +59,9 @@ def refuse(body: str, cells: Sequence[Cell], known: Redactor) -> None:
                 f"{held}: {'the value of ' if name != _ADDRESS else ''}{name} stands there as it is, and would in the "
                 "program: read it from os.environ in a cell of its own, and use that name"
             )
+    for one in found_in(body):
+        held = ", ".join(str(cell) for cell in cells if one.value in cell.source) or "the notebook"
+        raise UserError(
+            f"{held}: what looks like a secret ({one.name.rpartition('-')[0]}) stands there as it is, and would in the "
+            "program: read it from os.environ in a cell of its own, and use that name"
+        )

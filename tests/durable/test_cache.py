@@ -356,3 +356,15 @@ def test_without_diskcache_the_error_gives_the_pip_line(
 def test_diskcache_is_imported_only_when_a_cache_is_opened() -> None:
     code = "import sys, agentkit.durable.cache; sys.exit('diskcache' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_shared_cache_without_a_secret_says_at_once_that_its_members_can_forge_answers(
+    tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGENTKIT_SHARED_KEY", raising=False)
+    CallCache.open(tmp_path, scope="shared", report=reports.append)
+    assert len(reports) == 1 and "can forge answers" in reports[0] and "AGENTKIT_SHARED_KEY" in reports[0]
+    reports.clear()
+    CallCache.open(tmp_path, scope="shared", secret=b"team", report=reports.append)
+    CallCache.open(tmp_path / "own", report=reports.append)
+    assert reports == []

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentkit.durable.portable import Attached, attach, export, read
+from agentkit.durable.archive import read
+from agentkit.durable.portable import Attached, attach, export
 from agentkit.durable.records import Intent, Node, Outcome, Part, Use
 from agentkit.durable.store import Store
 from agentkit.errors import AgentKitError, JournalCorrupt, JournalError, JournalFormat
@@ -146,7 +147,8 @@ def test_only_the_named_runs_travel(store: Store, tmp_path: Path) -> None:
     make_run(store)
     other = Run(id="r2", agent="analyst", status="done", started=20.0)
     store.close_run(other, history=None, output=b"null").result()
-    assert [run.id for run in read(export(store, ["r2"], tmp_path / "x.agentkit", same).path).runs] == ["r2"]
+    with read(export(store, ["r2"], tmp_path / "x.agentkit", same).path) as archive:
+        assert [ended.run.id for ended in archive.runs()] == ["r2"]
 
 
 def test_a_secret_is_scrubbed_wherever_it_stands(store: Store, tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ def test_a_target_in_no_folder_is_a_journal_error(store: Store, tmp_path: Path) 
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentkit.durable.portable._LIMIT", 1 << 20)
+    monkeypatch.setattr("agentkit.durable.archive.LIMIT", 1 << 20)
     packer = zlib.compressobj(9, wbits=31)
     (tmp_path / "bomb").write_bytes(packer.compress(b"0" * (2 << 20)) + packer.flush())
     with pytest.raises(JournalCorrupt, match="unpacks to more than 1 MB"):

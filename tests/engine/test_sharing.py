@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models.fallback import FallbackModel
 
 from agentkit.define.spec import Spec
@@ -19,6 +20,7 @@ from agentkit.engine.session import session
 from agentkit.errors import SecretMissing, UserError
 from agentkit.events import Scope, Step
 from agentkit.testing import Call, ScriptedModel
+from tests.durable.tokens import HIDDEN, SECRETS, WITHIN
 
 PAID: list[str] = []
 
@@ -139,3 +141,51 @@ def test_a_live_step_is_not_given_a_placeholder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("DATA_API_KEY")
     with session(folder=tmp_path), pytest.raises(SecretMissing, match="DATA_API_KEY"):
         asyncio.run(agent(ScriptedModel(["never"]), token).run("go"))
+
+
+def test_what_has_the_form_of_a_secret_is_in_no_file_and_comes_from_the_prompt_again(tmp_path: Path) -> None:
+    token, url = SECRETS["github-token"], WITHIN["url-password"]
+    used: list[str] = []
+
+    @tool(effects="none")
+    def use(value: str) -> str:
+        """Use it."""
+        used.append(value)
+        return f"used {value}"
+
+    prompt = f"with {token} and {url}"
+    with session(folder=tmp_path), pytest.raises(ConnectionError):
+        asyncio.run(agent(ScriptedModel([Call("use", {"value": token}), ConnectionError("cut")]), use).run(prompt))
+    seen: list[str] = []
+
+    def rule(messages: list[ModelMessage]) -> Call | str:
+        seen.append(ModelMessagesTypeAdapter.dump_json(messages).decode())
+        return Call("use", {"value": url}) if len(seen) == 1 else f"done with {token}"
+
+    answer, steps = run(tmp_path, agent(ScriptedModel.by(rule), use), prompt)
+    assert answer == f"done with {token}" and [step.replayed for step in steps] == [True, True, False, False, False]
+    assert "<secret:" not in seen[0] and seen[0].count(token) == 3 and url in seen[0]
+    again, steps = run(tmp_path, agent(ScriptedModel([]), use), prompt)
+    assert again == answer and all(step.replayed for step in steps)
+    assert used == [token, url]
+    for file in (tmp_path / ".agentkit").rglob("*"):
+        if file.is_file():
+            assert token.encode() not in file.read_bytes() and HIDDEN.encode() not in file.read_bytes(), file
+
+
+def test_a_live_step_is_not_given_what_only_a_tool_once_said(tmp_path: Path) -> None:
+    @tool(effects="none")
+    def token() -> str:
+        """The token."""
+        return SECRETS["jwt"]
+
+    with session(folder=tmp_path), pytest.raises(ConnectionError):
+        asyncio.run(agent(ScriptedModel([Call("token"), ConnectionError("cut")]), token).run("go"))
+    with session(folder=tmp_path), pytest.raises(SecretMissing, match=r"jwt-\w+: .* ask anew with --fresh"):
+        asyncio.run(agent(ScriptedModel(["never"]), token).run("go"))
+
+
+def test_two_prompts_that_differ_in_a_token_are_two_prompts(tmp_path: Path) -> None:
+    for name in ("github-token", "github-token (fine-grained)"):
+        answer, steps = run(tmp_path, agent(ScriptedModel([name])), f"whose is {SECRETS[name]}?")
+        assert answer == name and not steps[0].replayed

@@ -285,6 +285,25 @@ def three_hundred() -> list[Event]:
     return long(300)
 
 
+def many(count: int = 200) -> list[Event]:
+    """A gather: every 40th fails, one waits, some are slow."""
+    events: list[Event] = []
+    for i in range(count):
+        took = 0.3 + (i * 37 % 101) / 200 + (1.4 if i % 67 == 0 else 0)
+        failed = i % 40 == 7
+        error = "ModelHTTPError: status_code: 500" if i % 80 == 7 else f"ValueError: review {i} is empty"
+        asked = f"Classify review {i + 1}: {['great shoes', 'arrived late', 'never again'][i % 3]}"
+        events.append(
+            run(
+                "classifier", id=f"m{i}", started=START, ended=START + took, prompt=asked,
+                status="failed" if failed else "done", error=error if failed else None,
+            )
+        )  # fmt: skip
+        step = model(1, 0, took, run=f"m{i}", request=asked, result="positive")
+        events.append(replace(step, status="failed", usage=None, result="", error=error) if failed else step)
+    return events
+
+
 def two_parallel() -> list[Event]:
     return parallel(2)
 
@@ -294,7 +313,7 @@ SAMPLES: dict[str, Callable[[], list[Event]]] = {
     "nested sub-agents": nested, "20 parallel runs": twenty_parallel, "errors": errors, "in doubt": in_doubt,
     "unpriced": unpriced, "offline": offline, "offline replayed": offline_replayed, "300 steps": three_hundred,
     "hostile text": hostile, "right to left": foreign, "long arguments": long_arguments, "nothing": nothing,
-    "two parallel runs": two_parallel,
+    "two parallel runs": two_parallel, "200 runs": many,
 }  # fmt: skip
 
 

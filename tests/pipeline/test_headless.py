@@ -13,6 +13,7 @@ import pytest
 from agentkit import headless
 from agentkit.durable.store import Store
 from agentkit.errors import UserError
+from tests.durable.tokens import HIDDEN, WITHIN
 from tests.pipeline.notebooks import Sample, write
 
 SAMPLE = Sample(
@@ -148,3 +149,36 @@ def test_what_is_no_notebook_is_one_line(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match="cannot be read as a notebook") as told:
         headless.run(notebook, [], tmp_path / "out.ipynb")
     assert "\n" not in str(told.value)
+
+
+SECRET = Sample(
+    cells=(
+        "api_key = 'none'\nwhere = 'none'\nitem = 'tea'\npin_token = 0",
+        "%%agent build asker\nYou help.",
+        "%%agent run asker --as answer\nsay {{ api_key }} and {{ where }}",
+        "print(api_key, where)\n(item, pin_token + 1, api_key[::-1])",
+        "raise RuntimeError(api_key)",
+    ),
+    tags={0: "parameters"},
+)
+
+
+def test_a_parameter_that_is_a_secret_is_in_no_output_and_no_record(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notebook, out, key = tmp_path / "shop.ipynb", tmp_path / "out.ipynb", "my-own-key-0123456789"
+    write(SECRET, notebook)
+    given = [f"api_key={key}", f"where={WITHIN['url-password']}", "item=milk", "pin_token=12345678"]
+    assert headless.run(notebook, given, out) == headless.FAILED
+    said = capfd.readouterr().err
+    assert "api_key is taken for a secret" in said and "where is taken for a secret" in said
+    assert "item is taken" not in said
+    assert key not in said
+    assert f"('milk', 12345679, '{key[::-1]}')" in outputs(out)
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert key.encode() not in content and HIDDEN.encode() not in content and b"12345678\n" not in content, file
+    assert headless.run(notebook, given, out) == headless.FAILED
+    (panel,) = [text for text in outputs(out) if text.startswith("asker")]
+    assert "0 live" in panel
