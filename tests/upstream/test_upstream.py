@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.upstream.plugin import KNOWN, known
+from tests.upstream.adoption import KNOWN, known
 
 ROOT = Path(__file__).parents[2]
 OWN = Path(__file__).parent / "suite"
@@ -22,9 +22,9 @@ def test_every_difference_is_explained() -> None:
     folder = Path(given).resolve() if given else OWN
     files = ["-o", "python_files=check_*.py"] if folder == OWN else []
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.upstream.plugin", "--timeout", "60", *files, str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "adoption", "--timeout", "60", *files, str(folder)],
         cwd=ROOT if folder == OWN else folder.parent if folder.is_file() else folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{ROOT}"},
         capture_output=True, text=True, timeout=3_000,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-6_000:] + ran.stderr[-2_000:]

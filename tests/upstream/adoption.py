@@ -1,6 +1,6 @@
 """A pytest plugin that adopts every agent of a suite that knows nothing of agentkit, and replays each of its runs.
 
-`pytest -p tests.upstream.plugin FOLDER`: a test passes when it passes with all agents adopted, and every run that ended
+`pytest -p adoption FOLDER`: a test passes when it passes with all agents adopted, and every run that ended
 in it gives the same answer and the same conversation from the record, without a live step.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 
 from agentkit.durable.frames import Execution
 from agentkit.engine.agent import AdoptedAgent, DurableAgent
-from agentkit.engine.session import current_execution, session
+from agentkit.engine.session import Session, current_execution, current_session, session
 
 KNOWN = Path(__file__).parent / "known.txt"
 
@@ -41,10 +41,14 @@ class Ran:
 
 @dataclass
 class Recorder:
+    """The test under way: the session its runs are journaled in, and those that ended."""
+
+    session: Session
     runs: list[Ran] = field(default_factory=list)
 
 
-_recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+# Not a context variable: an async test runs in the context of its fixtures.
+_tests: list[Recorder] = []
 _adopting: ContextVar[frozenset[int]] = ContextVar("adopting", default=frozenset())
 _run, _run_stream, _iter = Agent.run, Agent.run_stream, Agent.iter
 
@@ -56,7 +60,7 @@ def known() -> dict[str, str]:
 
 
 def _plain(agent: Any) -> bool:
-    return isinstance(agent, DurableAgent) or id(agent) in _adopting.get() or _recorder.get() is None
+    return isinstance(agent, DurableAgent) or id(agent) in _adopting.get() or not _tests
 
 
 def _said(messages: Any) -> Any:
@@ -71,48 +75,44 @@ def _said(messages: Any) -> Any:
     return without(to_jsonable_python(messages, fallback=repr))
 
 
-@asynccontextmanager
-async def _inside(agent: Any) -> AsyncIterator[AdoptedAgent]:
-    token = _adopting.set(_adopting.get() | {id(agent)})
+@contextmanager
+def _inside(agent: Any) -> Iterator[AdoptedAgent]:
+    """The agent adopted, in the session of the test, its equal requests counted from 0."""
+    tokens = (
+        _adopting.set(_adopting.get() | {id(agent)}),
+        current_session.set(_tests[-1].session),
+        current_execution.set(Execution()),
+    )
     try:
         yield AdoptedAgent(agent)
     finally:
-        _adopting.reset(token)
+        _adopting.reset(tokens[0])
+        current_session.reset(tokens[1])
+        current_execution.reset(tokens[2])
 
 
 async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-    recorder = _recorder.get()
-    if recorder is None or _plain(self):
+    if _plain(self):
         return await _run(self, *args, **kwargs)
-    async with _inside(self) as adopted:
-        token = current_execution.set(Execution())
-        try:
-            result = await adopted.run(*args, **kwargs)
-        finally:
-            current_execution.reset(token)
+    with _inside(self) as adopted:
+        result = await adopted.run(*args, **kwargs)
     said = _said(result.all_messages())
-    recorder.runs.append(Ran("run", self, args, kwargs, copy_context(), result.output, said))
+    _tests[-1].runs.append(Ran("run", self, args, kwargs, copy_context(), result.output, said))
     return result
 
 
 @asynccontextmanager
 async def run_stream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-    recorder = _recorder.get()
-    if recorder is None or _plain(self):
+    if _plain(self):
         async with _run_stream(self, *args, **kwargs) as result:
             yield result
         return
-    async with _inside(self) as adopted:
-        token = current_execution.set(Execution())
-        try:
-            async with adopted.run_stream(*args, **kwargs) as result:
-                yield result
-                if result.is_complete:
-                    output = await result.get_output()
-                    said = _said(result.all_messages())
-                    recorder.runs.append(Ran("run_stream", self, args, kwargs, copy_context(), output, said))
-        finally:
-            current_execution.reset(token)
+    with _inside(self) as adopted:
+        async with adopted.run_stream(*args, **kwargs) as result:
+            yield result
+            if result.is_complete:
+                output, said = await result.get_output(), _said(result.all_messages())
+                _tests[-1].runs.append(Ran("run_stream", self, args, kwargs, copy_context(), output, said))
 
 
 @asynccontextmanager
@@ -121,13 +121,9 @@ async def iterate(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         async with _iter(self, *args, **kwargs) as nodes:
             yield nodes
         return
-    async with _inside(self) as adopted:
-        token = current_execution.set(Execution())
-        try:
-            async with adopted.iter(*args, **kwargs) as nodes:
-                yield nodes
-        finally:
-            current_execution.reset(token)
+    with _inside(self) as adopted:
+        async with adopted.iter(*args, **kwargs) as nodes:
+            yield nodes
 
 
 async def replayed(ran: Ran) -> tuple[Any, Any]:
@@ -154,12 +150,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         patch.setattr(Agent, "run", run)
         patch.setattr(Agent, "run_stream", run_stream)
         patch.setattr(Agent, "iter", iterate)
-        token = _recorder.set(recorder := Recorder())
-        try:
-            with session("live", folder=folder):
+        with session("live", folder=folder) as opened:
+            _tests.append(recorder := Recorder(opened))
+            try:
                 yield
-        finally:
-            _recorder.reset(token)
+            finally:
+                _tests.clear()
     for ran in recorder.runs:
         found = ran.context.run(in_a_new_session, folder, ran)
         assert found == (ran.output, ran.messages), f"{ran.how} of {ran.agent!r:.60} is another one when replayed"
