@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -55,7 +55,9 @@ class Call:
     names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
     is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
     `about` is what the engine's guards want to know of it. `outer`: its body performs steps or tasks
-    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves.
+    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves. It is performed
+    inside `watching`; then `evidence` says what it read from outside, and `outdated` why a record with such evidence no
+    longer answers it. `unchecked` names what it reads in ways that nobody can see.
     """
 
     key: Key
@@ -82,6 +84,10 @@ class Call:
     about: Any = None
     outer: bool = False
     sends: bool = False
+    watching: Callable[[], AbstractContextManager[Any]] = nullcontext
+    evidence: Callable[[], dict[str, Any] | None] = lambda: None
+    outdated: Callable[[Row, dict[str, Any]], str | None] = lambda row, evidence: None
+    unchecked: Callable[[], tuple[str, ...]] = tuple
 
 
 class Occurrence(NamedTuple):
@@ -285,12 +291,14 @@ def step_event(
     started: float,
     ended: float | None = None,
     shared: bool = False,
+    unchecked: tuple[str, ...] = (),
 ) -> Step:
     """The step as it stands now, for those who listen, told where it was asked for."""
     within = _within(run, current_step.get())
     return _event(
-        row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within
-    )
+        row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within,
+        unchecked=unchecked,
+    )  # fmt: skip
 
 
 def live_event(frame: StepFrame, row: Row, status: StepStatus, ended: float | None = None) -> Step:
@@ -312,6 +320,7 @@ def _event(
     ended: float | None,
     within: int | None,
     shared: bool = False,
+    unchecked: tuple[str, ...] = (),
 ) -> Step:
     recorded = None if row.ended is None else row.ended - row.started
     return Step(
@@ -335,6 +344,7 @@ def _event(
         result=row.result,
         error=row.error,
         within=within,
+        unchecked=unchecked,
         source=row.source if replayed else "",
     )
 

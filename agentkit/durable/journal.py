@@ -37,6 +37,7 @@ from agentkit.durable.intents import intent_of, missing
 from agentkit.durable.provenance import holding
 from agentkit.durable.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
+from agentkit.durable.rows import unchecked_of
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
 from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
@@ -219,7 +220,9 @@ class Journal:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return Found(row, edited=False)
+                # What must happen once is not repeated unasked, whichever part of what it is made of has changed.
+                asks = call.effects == "once" and row.status == "done" and row.settled is None
+                return Found(row, edited=asks and self.outdated(row, call) is not None)
         if call.effects == "once":
             row = self.store.find_slot(call.key.slot, n)
             if row is not None:
@@ -252,7 +255,12 @@ class Journal:
             return False
         if call.effects == "kernel" and row.owner != self.store.owner:
             return run.mode == "replay"
-        return True
+        return self.outdated(row, call) is None
+
+    def outdated(self, row: Row, call: Call) -> str | None:
+        """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
+        evidence = self.store.evidence(row.id) if row.kind == "tool" else None
+        return None if evidence is None else call.outdated(row, from_json(evidence))
 
     # -- replaying
 
@@ -264,7 +272,7 @@ class Journal:
             run.missing_secrets += tuple(missing)
         if row.history == call.history:
             call.known()
-        self._note_replayed(row, run, ord=ord, started=started)
+        self._note_replayed(row, run, ord=ord, started=started, unchecked=call.unchecked())
         return Performed(call.as_replayed(payload), True, row.id)
 
     def pass_over(self, row: Row, run: RunFrame, *, counted: bool) -> None:
@@ -275,7 +283,9 @@ class Journal:
             run.replied = Occurrence(row.key, row.n)
         self._note_replayed(row, run, ord=run.next_ord(), started=time.time())
 
-    def _note_replayed(self, row: Row, run: RunFrame, *, ord: int, started: float) -> None:
+    def _note_replayed(
+        self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
+    ) -> None:
         self._credit(row, run)
         absorb(current_step.get(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
@@ -285,7 +295,11 @@ class Journal:
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
-        self._emit(step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended))
+        recorded = unchecked_of(self.store.evidence(row.id)) if row.kind == "tool" else ()
+        unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
+        self._emit(
+            step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked)
+        )
 
     def _credit(self, row: Row, run: RunFrame) -> None:
         """Count the steps that a replayed step performed inside itself when it was live."""
@@ -299,8 +313,10 @@ class Journal:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             own = None if found is None else found.row
+            changed = None if own is None or own.status != "done" else self.outdated(own, call)
             held = f"; {holding(self.store.held)}" if self.store.held else ""
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=missing(self.store, call, run, own) + held)
+            detail = changed or missing(self.store, call, run, own)
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:
@@ -397,7 +413,11 @@ class Journal:
         crash_point("intent")
         token = current_step.set(frame)
         try:
-            payload = await body()
+            with call.watching():
+                payload = await body()
+            if call.kind == "tool" and not frame.recorded:
+                # It reads files, which may be large.
+                await asyncio.to_thread(call.evidence)
         except asyncio.CancelledError:
             self._cancelled(frame, flight)
             raise
@@ -445,10 +465,13 @@ class Journal:
     def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
         reading = call.read(payload)
         body = self._body(payload)
+        evidence = call.evidence()
         return Outcome(
             step=frame.row.id,
             status="done",
             body=body,
+            evidence=None if evidence is None else self._body(evidence),
+            wrote=tuple(one["path"] for one in (evidence or {}).get("wrote", ())),
             usage=reading.usage or frame.inner,
             nested=dict(frame.nested),
             shown=self._body(frame.shown) if frame.shown else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
 from pydantic_ai.exceptions import UserError as LibraryUserError
+from pydantic_core import from_json
+from pydantic_core import to_json as to_json_bytes
 
 from agentkit.durable.frames import current_step
-from agentkit.values import DEPTH, text, to_json, too_deep
+from agentkit.values import DEPTH, check_names, text, to_json, too_deep
 
 
 class ResultCodec:
@@ -19,7 +22,7 @@ class ResultCodec:
 
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
-            value.result = _plain(value.result, _where())
+            value.result = _result(value.result, _where())
         return _writable(JSON_CODEC.dump(tp, value))
 
     def load(self, tp: Any, payload: Any) -> Any:
@@ -46,7 +49,7 @@ def as_replayed(payload: Any) -> Any:
 
 def encode_tool_result(value: object, *, name: str = "") -> Any:
     """What the journal keeps of the return value of a tool function, which a thread outside its step names."""
-    plain = _plain(value, f"the result of {name}" if name else _where())
+    plain = _result(value, f"the result of {name}" if name else _where())
     loaded = JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": plain})
     return _writable(JSON_CODEC.dump(CallToolResult, loaded))
 
@@ -59,6 +62,20 @@ def _kind(value: object) -> str:
 def _where() -> str:
     frame = current_step.get()
     return f"the result of {frame.row.name}" if frame else "the result"
+
+
+def _name(key: object) -> str:
+    """What a key is called in what is recorded."""
+    return str(next(iter(from_json(to_json_bytes({key: None}, fallback=str)))))
+
+
+def _result(value: Any, where: str) -> Any:
+    """As JSON. A result that is only a NaN, NaT or NA is that word: of None the model would be told nothing."""
+    plain = _plain(value, where)
+    if plain is not None or value is None or isinstance(value, enum.Enum):
+        return plain
+    word = str(value)
+    return "NaN" if word == "nan" else word
 
 
 def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
@@ -76,5 +93,7 @@ def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
     if depth == 0:
         raise too_deep(where)
     if isinstance(value, Mapping):
+        if not all(type(name) is str for name in value):
+            check_names([_name(name) for name in value], list(value), where)
         return {name: _plain(item, where, depth - 1) for name, item in value.items()}
     return [_plain(item, where, depth - 1) for item in value]

@@ -308,8 +308,10 @@ def _to_do(node: StepNode) -> list[tuple[str, str, str]]:
     """What a person can do about a step."""
     if node.state == "in doubt":
         return [(AMBER, "?", wording.doubt_said(node))]
-    waited_at = node.state == "waiting" and node.step.status == "started"
-    return [(AMBER, wording.GLYPHS["waiting"], wording.asked_said(node))] if waited_at else []
+    if node.state == "waiting" and node.step.status == "started":
+        return [(AMBER, wording.GLYPHS["waiting"], wording.asked_said(node))]
+    unchecked = wording.unchecked_said(node.step)
+    return [(AMBER, "·", unchecked)] if unchecked else []
 
 
 def _error(error: str | None) -> list[_Remark]:

@@ -96,6 +96,8 @@ def _step_remarks(node: StepNode, depth: int, width: int) -> list[str]:
     doubt = [_below("?", wording.doubt_said(node), depth, width)] if node.state == "in doubt" else []
     if node.state == "waiting" and node.step.status == "started":
         doubt = [_below(wording.GLYPHS["waiting"], wording.asked_said(node), depth, width)]
+    if unchecked := wording.unchecked_said(node.step):
+        doubt.append(_below("·", unchecked, depth, width))
     return doubt + ([_below("✕", node.step.error, depth, width)] if node.step.error else [])
 
 
