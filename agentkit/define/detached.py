@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import httpx2
 
 from agentkit.define.arrivals import Once, arrivals, digest_of
-from agentkit.define.connections import proxy
+from agentkit.define.connections import proxy, when_it_leaves
 
 Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X", b"P"]
 """JSON order or reply, call, its body; head, data, end and error of an answer; a pulse while it is waited for."""
@@ -64,9 +64,10 @@ class Detached(httpx2.AsyncBaseTransport):
         digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
         file = None if place is None or digest is None else place.where(digest)
         if by is None or place is None or file is None or (opened := await _open(by)) is None:
-            if place is not None:
-                place.leaves()
-            return await self._direct.handle_async_request(request)
+            if place is None:
+                return await self._direct.handle_async_request(request)
+            with when_it_leaves(request, place.leaves):
+                return await self._direct.handle_async_request(request)
         line, reader, writer = opened
         order = {
             "token": line.token,

@@ -14,13 +14,14 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from agentkit.define.arrivals import Collected, pack
-from agentkit.define.connections import Connections
+from agentkit.define.connections import Connections, when_it_leaves
 from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
 from agentkit.durable.inbox import leaves, read_answer, write_answer
 from agentkit.durable.owner import alive
@@ -161,8 +162,8 @@ class Desk:
         extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
         request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
-        leaves(Path(order["file"]))
-        response = await self._connections.through(order["proxy"], request)
+        with when_it_leaves(request, partial(leaves, Path(order["file"]))):
+            response = await self._connections.through(order["proxy"], request)
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         flight.status = response.status_code
         reason = response.extensions.get("reason_phrase", b"").decode("latin-1")

@@ -78,6 +78,8 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
     options = _build_options(desk, line)
+    if "model" in line.options:
+        _check_model(line.options["model"])
     agent = build_agent(spec, name=name, **options)
     _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:
@@ -89,6 +91,15 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
+
+
+def _check_model(text: str) -> None:
+    """Raise UserError in the words of the option where a model cannot be what is typed."""
+    try:
+        models.resolve(text)
+    except UserError as error:
+        error.args = (f"--model: {error}", *error.args[1:])
+        raise
 
 
 def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
