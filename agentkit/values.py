@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from agentkit.errors import UserError
@@ -106,7 +106,10 @@ def _standard(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
         case float():
             return True, _convert(float(value), where, depth)
         case Mapping():
-            return True, {_key(key, where): _convert(item, where, depth) for key, item in value.items()}
+            names = [_key(key, where) for key in value]
+            check_names(names, list(value), where)
+            items = (_convert(item, where, depth) for item in value.values())
+            return True, dict(zip(names, items, strict=True))
         case list() | tuple():
             return True, [_convert(item, where, depth) for item in value]
         case set() | frozenset():
@@ -150,6 +153,15 @@ def _key(key: object, where: str) -> str:
         case _:
             converted = _convert(key, where, DEPTH)
             return converted if isinstance(converted, str) else str(converted)
+
+
+def check_names(names: Sequence[str], keys: Sequence[object], where: str) -> None:
+    """Raise UserError where two keys have one name in JSON: one of the two values would be lost."""
+    if len(set(names)) == len(names):
+        return
+    twice = next(name for name in names if names.count(name) > 1)
+    same = " and ".join(repr(key) for key, name in zip(keys, names, strict=True) if name == twice)
+    raise UserError(f"{where} has {same} as keys or columns, which are both {twice!r} in JSON: rename one of them")
 
 
 def _model(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
@@ -201,6 +213,7 @@ def _records(frame: Any, where: str, depth: int) -> list[JSON]:
     if not _is_default_index(shown.index):
         shown = shown.reset_index()
     names = [_key(name, where) for name in shown.columns]
+    check_names(names, list(shown.columns), where)
     return [
         {name: _convert(item, where, depth) for name, item in zip(names, row, strict=True)}
         for row in shown.itertuples(index=False, name=None)
@@ -217,7 +230,9 @@ def _series(series: Any, where: str, depth: int) -> JSON:
     items = [_convert(item, where, depth) for item in shown]
     if _is_default_index(series.index) or not series.index.is_unique:
         return _bounded(items, len(series))
-    named = dict(zip((_key(key, where) for key in shown.index), items, strict=True))
+    names = [_key(key, where) for key in shown.index]
+    check_names(names, list(shown.index), where)
+    named = dict(zip(names, items, strict=True))
     if len(series) > ROWS:
         named["…"] = f"{len(series) - ROWS} more of {len(series)}"
     return named

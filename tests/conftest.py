@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.callers import left_after
@@ -33,6 +34,9 @@ def pytest_configure() -> None:
     os.environ["AGENTKIT_CALLER"] = "off"
     # Nor is the place of their sockets, by which the callers that tests begin are told from anybody else's.
     os.environ["XDG_RUNTIME_DIR"] = str(_RUNTIME)
+    # How long an example takes depends on who else uses the machine.
+    hypothesis.settings.register_profile("machine", deadline=None)
+    hypothesis.settings.load_profile("machine")
     sys.addaudithook(_refuse_beyond_loopback)
 
 

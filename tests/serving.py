@@ -168,6 +168,7 @@ class Serving:
         self._faults: deque[Fault] = deque()
         self._entries: list[Entry] = []
         self.jobs: dict[str, Job] = {}
+        self.listed: tuple[str, ...] = ()
         self.polls = 0
         self._keyed: dict[tuple[str, str], int] = {}
         self._plan = plan
@@ -249,7 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, [asdict(entry) for entry in self.serving.ledger()])
         elif self.path == "/v1/models":
             known = self.headers.get("authorization") != "Bearer sk-wrong"
-            self._json(200 if known else 401, {"object": "list", "data": []})
+            listed = [{"id": name, "object": "model"} for name in self.serving.listed]
+            self._json(200 if known else 401, {"object": "list", "data": listed})
         elif (job := self.serving.jobs.get(self.path.partition("?")[0].rpartition("/")[2])) is not None:
             self._poll(job)
         else:
@@ -411,9 +413,9 @@ def tokens_of(raw: bytes) -> int:
 
 
 @contextmanager
-def serving(*, plan: Plan = follow, delay: float = 0.0, quota: Quota | None = None) -> Iterator[Serving]:
+def serving(*, port: int = 0, plan: Plan = follow, delay: float = 0.0, quota: Quota | None = None) -> Iterator[Serving]:
     """A server for one test, in a thread of this process."""
-    server = Serving(plan=plan, delay=delay, quota=quota)
+    server = Serving(port=port, plan=plan, delay=delay, quota=quota)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

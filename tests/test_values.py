@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from agentkit.engine.codec import encode_tool_result
+from agentkit.errors import UserError
 from agentkit.values import ROWS, Unconvertible, to_json
 
 
@@ -106,3 +108,31 @@ json_values = st.recursive(
 @given(json_values)
 def test_json_values_are_themselves(value: object) -> None:
     assert to_json(value, where="f") == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: "a", "1": "b"},
+        [{"k": {None: 1, "None": 2}}],
+        pandas.DataFrame([[1, 2]], columns=["a", "a"]),
+        pandas.DataFrame([[1, 2]], columns=[1, "1"]),
+        pandas.Series([1, 2], index=[1, "1"]),
+    ],
+)
+def test_two_keys_of_one_name_are_refused_and_neither_is_lost(value: object) -> None:
+    with pytest.raises(UserError, match=r"it has .* and .* as keys or columns, which are both '.*' in JSON"):
+        to_json(value, where="it")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(float("nan"), "NaN"), (numpy.float32("nan"), "NaN"), (pandas.NaT, "NaT"), (pandas.NA, "<NA>"), (None, None)],
+)
+def test_a_result_that_is_only_missing_says_so(value: object, said: str | None) -> None:
+    assert encode_tool_result(value)["result"] == said
+
+
+def test_a_result_that_would_lose_an_entry_is_refused() -> None:
+    with pytest.raises(UserError, match="1 and '1'"):
+        encode_tool_result({"rows": [{1: "a", "1": "b"}]}, name="rates")

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from agentkit.defend import parcel, walls
 from agentkit.defend.reply import BEGUN, TEXT_CHARACTERS, TRACE_CHARACTERS
 from agentkit.defend.resources import Box
+from agentkit.inputs import Recorder, recording
 from agentkit.values import to_json
 
 _SPARE = 64 << 20
@@ -157,14 +158,16 @@ def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
     function = space[job["function"]]
     args = _arguments(function, job["args"])
     walls.limit_memory(box.memory, spare=_spare())
-    result = function(**args)
-    if inspect.isawaitable(result):
-        import asyncio
+    with recording(Recorder()) as heard:
+        result = function(**args)
+        if inspect.isawaitable(result):
+            import asyncio
 
-        result = asyncio.run(_awaited(result))
+            result = asyncio.run(_awaited(result))
     if type(result).__module__.partition(".")[0] == "pydantic_ai":
         raise TypeError(f"{job['function']} returns a {type(result).__name__}, which only works without isolate=")
-    return {"how": "done", "value": to_json(result, where=f"the result of {job['function']}")}
+    value = to_json(result, where=f"the result of {job['function']}")
+    return {"how": "done", "value": value, "heard": heard.conclude()}
 
 
 def _set(name: str, packed: Any, space: dict[str, Any]) -> bool:

@@ -38,6 +38,14 @@ _LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b"event: message_
 HONOURS = "AGENTKIT_IDEMPOTENT"
 """Environment variable: hosts, with commas between, that do once what comes twice under one Idempotency-Key."""
 
+_NEVER_LEFT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+
 _KEPT_HEADERS = ("content-type", "x-request-id", "request-id")
 
 
@@ -69,7 +77,7 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
         lost = _nothing if keyed else place.lose
         try:
             response = await self._wrapped.handle_async_request(request)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+        except _NEVER_LEFT:
             place.refused()
             raise
         except httpx2.TransportError:

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.define.digest import lookup
-from agentkit.define.source import Source, definition_of, is_library, source_of
+from agentkit.define.source import Source, definition_of, source_of
 from agentkit.errors import UserError
+from agentkit.inputs import is_library
 
 _MUTABLE = (list, dict, set, collections.deque, bytearray)
 _GENERATED = ("<string>", "<attrs generated")

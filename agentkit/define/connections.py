@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
+import struct
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx2
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_ACKNOWLEDGED, _AT = struct.Struct("=Q"), 120
+"""Bytes acknowledged by the other side, in Linux' struct tcp_info."""
 
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
@@ -47,7 +57,15 @@ class Connections(httpx2.AsyncBaseTransport):
         return await self.through(proxy(request.url), request)
 
     async def through(self, proxy: str | None, request: httpx2.Request) -> httpx2.Response:
-        return await self._pool(proxy).handle_async_request(request)
+        if proxy is not None or request.url.host not in _THIS_MACHINE:
+            return await self._pool(proxy).handle_async_request(request)
+        with _Fresh(request) as fresh:
+            try:
+                return await self._pool(proxy).handle_async_request(request)
+            except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ReadTimeout) as error:
+                if fresh.took_nothing():
+                    raise httpx2.ConnectError(f"the server lets nobody in ({error})", request=request) from error
+                raise
 
     async def aclose(self) -> None:
         for pool in self._pools.pop(asyncio.get_running_loop(), {}).values():
@@ -61,10 +79,67 @@ class Connections(httpx2.AsyncBaseTransport):
         return pools[through]
 
 
+class _Fresh:
+    """The connection that is opened for a request, and whether the other side ever took a byte of it.
+
+    A server whose queue is full looks connected, and resets later: nothing has left then. Only where no packet is lost
+    on the way does a missing acknowledgement say so, and only Linux tells.
+    """
+
+    def __init__(self, request: httpx2.Request) -> None:
+        self._request, self._given = request, request.extensions
+        self._socket: socket.socket | None = None
+        self._before: int | None = None
+
+    def __enter__(self) -> _Fresh:
+        self._request.extensions = {**self._given, "trace": self._trace}
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._request.extensions = self._given
+        if self._socket is not None:
+            self._socket.close()
+
+    def took_nothing(self) -> bool:
+        return self._before is not None and self._acknowledged() == self._before
+
+    async def _trace(self, event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete" and hasattr(socket, "TCP_INFO"):
+            opened = info["return_value"].get_extra_info("socket")
+            # The connection closes its own as soon as it breaks.
+            self._socket = socket.socket(fileno=os.dup(opened.fileno()))
+            self._before = self._acknowledged()
+        if "trace" in self._given:
+            await self._given["trace"](event, info)
+
+    def _acknowledged(self) -> int | None:
+        assert self._socket is not None
+        told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return int(_ACKNOWLEDGED.unpack_from(told, _AT)[0]) if len(told) >= _AT + _ACKNOWLEDGED.size else None
+
+
+@contextmanager
+def when_it_leaves(request: httpx2.Request, call: Callable[[], None]) -> Iterator[None]:
+    """Have `call` called when the first byte of the request is written: what only waits to be connected never left."""
+    given = request.extensions
+
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            call()
+        if "trace" in given:
+            await given["trace"](event, info)
+
+    request.extensions = {**given, "trace": trace}
+    try:
+        yield
+    finally:
+        request.extensions = given
+
+
 def proxy(url: httpx2.URL) -> str | None:
     """The proxy the environment names for this URL; a client with its own transport does not look for one itself."""
     # A server on this machine is never behind the proxy, and many environments forget to say so in NO_PROXY.
-    if url.host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(url.host):
+    if url.host in _THIS_MACHINE or urllib.request.proxy_bypass(url.host):
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(url.scheme) or proxies.get("all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import httpx2
 
 from agentkit.define.arrivals import Once, arrivals, digest_of
-from agentkit.define.connections import proxy
+from agentkit.define.connections import proxy, when_it_leaves
 
 Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X", b"P"]
 """JSON order or reply, call, its body; head, data, end and error of an answer; a pulse while it is waited for."""
@@ -64,9 +65,10 @@ class Detached(httpx2.AsyncBaseTransport):
         digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
         file = None if place is None or digest is None else place.where(digest)
         if by is None or place is None or file is None or (opened := await _open(by)) is None:
-            if place is not None:
-                place.leaves()
-            return await self._direct.handle_async_request(request)
+            if place is None:
+                return await self._direct.handle_async_request(request)
+            with when_it_leaves(request, place.leaves):
+                return await self._direct.handle_async_request(request)
         line, reader, writer = opened
         order = {
             "token": line.token,
@@ -172,3 +174,12 @@ class _Answer(httpx2.AsyncByteStream):
 def _error(name: str) -> type[httpx2.RequestError]:
     kind = getattr(httpx2, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, httpx2.RequestError) else httpx2.ReadError
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int | None]:
+    """The process and the user at the other end; the user is None where only the folder's rights say it."""
+    if hasattr(socket, "SO_PEERCRED"):
+        pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid, uid
+    # macOS: SOL_LOCAL, LOCAL_PEERPID.
+    return struct.unpack("i", connected.getsockopt(0, 2, 4))[0], None

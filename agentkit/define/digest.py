@@ -8,20 +8,23 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import importlib.metadata
 import inspect
 import logging
 import random
 import re
 import sys
 import types
-import weakref
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentkit.define import contents
-from agentkit.define.source import Source, is_library, source_of
+from agentkit.define import contents, modules
+from agentkit.define.source import Source, source_of
+from agentkit.inputs import is_library
 
+VERSION = 2
 _SECONDS = 0.25
 _DEPTH = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -31,9 +34,19 @@ _STATELESS_MODULES = frozenset(
     "threading _thread asyncio multiprocessing contextvars _contextvars concurrent IPython ipykernel ipywidgets".split()
 )
 _CONTAINERS = (list, dict, set, collections.deque, bytearray)
+# What the descriptors of functools were made from.
+_SAID = frozenset({"func", "dispatcher", "args", "keywords"})
+_CACHED = functools.cached_property
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _GENERATED = ("<string>", "<attrs generated")
 _OURS = ("agentkit", "pydantic_ai")
+_READS_BY_ITSELF = frozenset(
+    "polars duckdb pyarrow h5py tables netCDF4 rasterio fiona datafusion deltalake lance cv2 lxml zarr".split()
+)
+"""Libraries that open files in a language of their own, where no audit event of Python tells of it."""
+_FRONT_ENDS = ("IPython", "ipykernel")
+_FRONT_END = frozenset({"display", "get_ipython", "exit", "quit"})
+"""Names that a notebook has and plain Python may not; what they stand for elsewhere is not part of the tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +54,42 @@ class ToolDigest:
     """The digest of a tool, and what it does not cover.
 
     `unhashed` names the values it could not take in and why; `assigns` the globals the tool assigns; `reads` what it
-    reads by name, each with a digest of its own, so that a change can be named.
+    reads by name, each with a digest of its own, so that a change can be named. `older` is the digest that a version of
+    agentkit before this one gave the very same tool, where it was another one. `files` are those behind the connections
+    that it reads. `values` are the digests of all it reads at any depth, each by the names that lead there, with the
+    value itself in a list where it is data.
     """
 
     digest: bytes
     unhashed: tuple[str, ...]
     assigns: tuple[str, ...]
     reads: dict[str, str]
+    older: ToolDigest | None = None
+    files: tuple[str, ...] = ()
+    values: dict[str, tuple[str, list[Any] | None]] = field(default_factory=dict)
 
 
-def tool_digest(
-    function: Callable[..., Any], *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS
-) -> ToolDigest:
+def tool_digest(function: Callable[..., Any], *, seconds: float = _SECONDS) -> ToolDigest:
     """The digest of what `function` computes with.
 
-    `memo` remembers large arrays and frames by identity, for as long as they live: give one for the length of a run.
-    `seconds` bounds the hashing of each value: of a larger one the shape and a spread sample are hashed, and it is
-    named in `unhashed`.
+    Arrays, frames, and lists and dicts of numbers and texts are hashed whole. `seconds` bounds the hashing of what
+    else a container holds, and of what can only be saved: of a larger one a spread sample is hashed, or its kind, and
+    it is named in `unhashed`.
     """
-    walk = _Walk(memo=memo, seconds=seconds)
+    walk = _Walk(seconds=seconds)
     digest = walk.digest(function, "")
-    return ToolDigest(digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads)
+    older = None
+    if walk.moved and not walk.grown:
+        before = _Walk(seconds=seconds, version=1)
+        older = ToolDigest(before.digest(function, ""), (), (), before.reads)
+    return ToolDigest(
+        digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads, older, tuple(walk.files), walk.values
+    )
 
 
-def value_digest(value: object, *, memo: dict[int, bytes] | None = None, seconds: float = _SECONDS) -> bytes:
+def value_digest(value: object, *, seconds: float = _SECONDS) -> bytes:
     """The digest of one value, such as the dependencies of a run."""
-    return _Walk(memo=memo, seconds=seconds).digest(value, "")
+    return _Walk(seconds=seconds).digest(value, "")
 
 
 def _sha(tag: str, *pieces: bytes) -> bytes:
@@ -78,20 +101,28 @@ def _sha(tag: str, *pieces: bytes) -> bytes:
 
 @dataclass(kw_only=True)
 class _Walk:
-    """One walk over a function and all it reaches; `path` arguments say by which names a value was reached."""
+    """One walk over a function and all it reaches; `path` arguments say by which names a value was reached.
 
-    memo: dict[int, bytes] | None
+    `version` 1 walks as the first agentkit did. `moved` says that it would have digested the same content otherwise,
+    `grown` that it would have left some of it out.
+    """
+
     seconds: float
+    version: int = VERSION
+    moved: bool = False
+    grown: bool = False
     unhashed: dict[str, None] = field(default_factory=dict)
     assigns: dict[str, None] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
+    files: dict[str, None] = field(default_factory=dict)
+    values: dict[str, tuple[str, list[Any] | None]] = field(default_factory=dict)
     _open: list[int] = field(default_factory=list)
     _cells: float = 0.0
 
     def digest(self, value: Any, path: str) -> bytes:
         simple = contents.scalar(value)
         if simple is not None:
-            return _sha("scalar", simple)
+            return self._with_behaviour(_sha("scalar", simple), value, path)
         if isinstance(value, types.ModuleType):
             return self._module(value, path)
         if id(value) in self._open:
@@ -101,7 +132,8 @@ class _Walk:
             return self._leave_out(value, path, f"nested more than {_DEPTH} deep")
         self._open.append(id(value))
         try:
-            return self._known_data(value, path) or self._structured(value, path)
+            known = contents.data(value, lambda cells: self.digest(cells, path))
+            return self._structured(value, path) if known is None else self._with_behaviour(known, value, path)
         finally:
             self._open.pop()
 
@@ -109,19 +141,6 @@ class _Walk:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         self.unhashed[f"{path or 'it'} ({reason or kind})"] = None
         return _sha("unhashed", kind.encode())
-
-    def _known_data(self, value: Any, path: str) -> bytes | None:
-        if self.memo is not None and id(value) in self.memo:
-            return self.memo[id(value)]
-        found = contents.data(value, self.seconds, lambda cells: self.digest(cells, path))
-        if found is None:
-            return None
-        digest, whole = found
-        if not whole:
-            self._leave_out(value, path, "large: only its shape and a sample are hashed")
-        elif self.memo is not None:
-            _remember(self.memo, value, digest)
-        return digest
 
     def _structured(self, value: Any, path: str) -> bytes:
         match value:
@@ -139,13 +158,22 @@ class _Walk:
                 return _sha(type(value).__name__, self.digest(value.__func__, path))
             case property():
                 return _sha("property", *self._each((value.fget, value.fset, value.fdel), path))
+            case functools.cached_property() | functools.singledispatchmethod() | functools.partialmethod():
+                held = vars(value).items()
+                return _sha(
+                    type(value).__name__, *(self.digest(each, path) for name, each in sorted(held) if name in _SAID)
+                )
             case enum.Enum():
-                return _sha("enum", self._named(type(value)), value.name.encode(), self.digest(value.value, path))
+                member = _sha("enum", self._named(type(value)), value.name.encode(), self.digest(value.value, path))
+                return self._with_behaviour(member, value, path)
             case _ if hasattr(value, "__wrapped__") and callable(value):
                 # functools.cache and its kind: what they have cached is not part of the question.
                 return _sha("wrapper", self._named(type(value)), self.digest(value.__wrapped__, path))
             case _:
-                return self._container(value, path) or self._instance(value, path)
+                contained = self._container(value, path)
+                if contained is None:
+                    return self._instance(value, path)
+                return self._with_behaviour(contained, value, path)
 
     def _each(self, values: Iterable[Any], path: str) -> Iterator[bytes]:
         return (self.digest(value, path) for value in values)
@@ -157,16 +185,16 @@ class _Walk:
         match value:
             case list() | tuple() if (plain := _plain(value)) is not None:
                 # The same for a million numbers in a tenth of the time.
-                return _sha(f"plain {kind}", plain) if len(value) <= self._plain_limit else self._sampled(value, path)
+                return _sha(f"plain {kind}", plain) if len(value) <= self._plain_limit else self._large(value, path)
             case dict() | types.MappingProxyType() | collections.ChainMap():
                 if not self._affordable(len(value)):
-                    return self._sampled(value, path)
+                    return self._large(value, path)
                 factory = getattr(value, "default_factory", None)
                 items = (piece for key, item in value.items() for piece in self._item(key, item, path))
                 return _sha(f"mapping {kind}", self.digest(factory, path), *items)
             case list() | tuple() | collections.deque():
                 if not self._affordable(len(value)):
-                    return self._sampled(value, path)
+                    return self._large(value, path)
                 return _sha(f"sequence {kind}", *(self.digest(item, f"{path}[{i}]") for i, item in enumerate(value)))
             case set() | frozenset():
                 if not self._affordable(len(value)):
@@ -186,8 +214,11 @@ class _Walk:
         self._cells += cells
         return self._cells <= self.seconds * contents.CELLS_PER_SECOND / 12
 
-    def _sampled(self, value: Any, path: str) -> bytes:
+    def _large(self, value: Any, path: str) -> bytes:
         self._cells -= len(value)
+        whole = contents.tree(value) if type(value) in (list, tuple, dict) else None
+        if whole is not None:
+            return whole
         rows = list(value.items() if isinstance(value, Mapping) else value)
         sample = rows[:: max(1, len(rows) // 1_000)] + rows[-1:]
         self._leave_out(value, path, "large: only its length and a sample are hashed")
@@ -203,12 +234,17 @@ class _Walk:
             self.unhashed[f"{path or function.__name__} ({source.note})"] = None
         for name in source.assigns:
             self.assigns[name] = None
+        self.values[path or "the code"] = (source.digest.hex(), None)
         pieces = {f"={name}": value for name, value in self._defaults(function, path)}
         pieces |= {name: self._read(function, source, name, path) for name in source.reads}
-        pieces |= {f"import {name}": self._imported(source, name, path) for name in source.imports}
+        pieces |= {f"import {name}": self._imported(function, source, name, path) for name in source.imports}
+        for by in source.blind:
+            self._blind(by, path)
         if hasattr(function, "__wrapped__"):
             pieces["wrapped"] = self.digest(function.__wrapped__, path)
+        pieces |= self._implementations(function, path)
         if not path:
+            pieces |= self._validation(function)
             self.reads |= {name: digest.hex() for name, digest in {"the code": source.digest, **pieces}.items()}
         named = (piece for name in sorted(pieces) for piece in (name.encode(), pieces[name]))
         return _sha("function", source.digest, *named)
@@ -222,20 +258,131 @@ class _Walk:
     def _read(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
         found, value = lookup(function, name)
         label = f"{path} → {name}" if path else name
+        if found and self.version > 1 and _put_there_by_a_front_end(name, value):
+            self.moved, found = True, False
         if not found:
-            return _sha("builtin" if hasattr(builtins, name) else "undefined", name.encode())
+            known = hasattr(builtins, name) or (self.version > 1 and name in _FRONT_END)
+            self.moved |= known and not hasattr(builtins, name)
+            return _sha("builtin" if known else "undefined", name.encode())
         if name in source.rebound or (name in source.changed and isinstance(value, _CONTAINERS)):
             return self._leave_out(value, label, "changed by the tool itself")
         if isinstance(value, types.ModuleType):
-            return self._module(value, label, source.attributes)
-        if name in source.changed:
-            return self._unchanged(value, source, name, label)
-        return self.digest(value, label)
+            return self._module(value, label, _Every() if name in source.searched else source.attributes)
+        digest = self._unchanged(value, source, name, label) if name in source.changed else self.digest(value, label)
+        if not isinstance(value, types.FunctionType):
+            self.values[label] = (digest.hex(), None if isinstance(value, type) else [value])
+        return digest
 
-    def _imported(self, source: Source, name: str, path: str) -> bytes:
-        """A module imported inside the function; one not imported yet is known by its name."""
-        module = sys.modules.get(name)
-        return _sha("import", name.encode()) if module is None else self._module(module, path, source.attributes)
+    def _imported(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
+        """A module imported inside the function: a local one by its file, whether or not it was imported yet."""
+        if self.version == 1:
+            module = sys.modules.get(name)
+            return _sha("import", name.encode()) if module is None else self._module(module, path, source.attributes)
+        label = f"{path} → {name}" if path else name
+        found = modules.local(name, function.__globals__.get("__package__"), source.attributes)
+        loaded = sys.modules.get(name)
+        if found is None:
+            self.moved |= loaded is None
+            if loaded is not None:
+                return self._module(loaded, path, source.attributes)
+            self._see(name)
+            known = modules.exists(name)
+            return _sha("module", name.encode(), _version(name)) if known else _sha("import", name.encode())
+        self.moved |= loaded is not None
+        self.grown |= loaded is None
+        for by in found.blind:
+            self._blind(by, label)
+        pieces = [found.digest]
+        for each, text in found.texts.items():
+            module = sys.modules.get(each)
+            if module is not None and not modules.is_as_written(module, text):
+                self.unhashed[f"{label} ({each} was edited since it was imported, or changed: reload it)"] = None
+                pieces += [each.encode(), self._module(module, label)]
+        digest = _sha("local import", *pieces)
+        self.values[label] = (digest.hex(), None)
+        return digest
+
+    def _see(self, module: str) -> None:
+        """Name a library that reads files without Python's knowing."""
+        if module.partition(".")[0] in _READS_BY_ITSELF:
+            self.unhashed[f"what it reads through {module.partition('.')[0]}"] = None
+
+    def _blind(self, by: str, path: str) -> None:
+        self.unhashed[f"what {path or 'it'} reads through {by}"] = None
+
+    def _implementations(self, function: types.FunctionType, path: str) -> dict[str, bytes]:
+        """Of a generic function what it does with each type, besides what it does with any."""
+        registry = getattr(function, "registry", None)
+        if not isinstance(registry, types.MappingProxyType) or not hasattr(function, "dispatch"):
+            return {}
+        named = {f"for {_type_name(kind)}": (kind, each) for kind, each in registry.items() if kind is not object}
+        self.grown |= bool(named)
+        return {name: self.digest(each, f"{path}[{_type_name(kind)}]") for name, (kind, each) in named.items()}
+
+    def _validation(self, function: types.FunctionType) -> dict[str, bytes]:
+        """What the types of its arguments do to what a model sends: validators, methods, what makes a default."""
+        if self.version == 1:
+            return {}
+        try:
+            hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+        except Exception:  # noqa: BLE001 - annotations are code, and one that cannot be read names no type
+            return {}
+        found = {name: self._of_type(kind, f"{function.__name__}({name})") for name, kind in hints.items()}
+        pieces = {f"type of {name}": digest for name, digest in found.items() if digest and name != "return"}
+        self.grown |= bool(pieces)
+        self.values |= {name: (digest.hex(), None) for name, digest in pieces.items()}
+        return pieces
+
+    def _of_type(self, kind: Any, path: str) -> bytes | None:
+        """What a type does besides what its schema says; None where it is all said there."""
+        if isinstance(kind, type) and typing.get_origin(kind) is None:
+            pieces = [self._behaviour(kind, path)] if id(kind) not in self._open else []
+            self._open.append(id(kind))
+            fields = getattr(kind, "__pydantic_fields__", {}) if _is_local_class(kind) else {}
+            pieces += [self._of_type(info.annotation, f"{path}.{name}") for name, info in fields.items()]
+            pieces += [self._of_metadata(info.metadata, f"{path}.{name}") for name, info in fields.items()]
+            self._open.pop()
+        else:
+            pieces = [self._of_type(inner, path) for inner in typing.get_args(kind) if inner is not kind]
+            pieces += [self._of_metadata(getattr(kind, "__metadata__", ()), path)]
+        kept = [piece for piece in pieces if piece]
+        return _sha("type", *kept) if kept else None
+
+    def _of_metadata(self, metadata: Iterable[Any], path: str) -> bytes | None:
+        """The functions among what a type is annotated with."""
+        held = [item for each in metadata for item in (each, *_attributes(each).values())]
+        called = [
+            self.digest(item, path) for item in held if _is_local_code(inspect.unwrap(item) if callable(item) else item)
+        ]
+        return _sha("metadata", *called) if called else None
+
+    def _with_behaviour(self, digest: bytes, value: Any, path: str) -> bytes:
+        """The content of a value, and what its class does where that is a local one with code of its own."""
+        kind = type(value)
+        if kind.__module__ == "builtins" or self.version == 1 or not _is_local_class(kind):
+            return digest
+        held = {} if _is_frame(value) else getattr(value, "__dict__", {})
+        does = self._behaviour(kind, path)
+        kept = [piece for name in sorted(held) for piece in (name.encode(), self.digest(held[name], f"{path}.{name}"))]
+        if isinstance(value, enum.Enum) or not kept:
+            return digest if does is None else _sha("of", digest, does)
+        return _sha("of", digest, does or b"", *kept)
+
+    def _behaviour(self, cls: type, path: str) -> bytes | None:
+        """What the local classes of a class say besides fields; None for a plain record."""
+        if id(cls) in self._open:
+            return None
+        self._open.append(id(cls))
+        pieces: list[bytes] = []
+        for each in filter(_is_local_class, cls.__mro__):
+            for name, member in sorted(vars(each).items()):
+                if _is_content(each, name, member) and name not in _fields_of(each):
+                    pieces += [name.encode(), self.digest(member, f"{path}.{name}")]
+            if _is_local_class(type(each)):
+                pieces.append(self.digest(type(each), path))
+        self._open.pop()
+        self.grown |= bool(pieces)
+        return _sha("behaviour", *pieces) if pieces else None
 
     def _builtin(self, value: types.BuiltinFunctionType, path: str) -> bytes:
         owner = value.__self__
@@ -246,6 +393,7 @@ class _Walk:
     def _module(self, module: types.ModuleType, path: str, used: frozenset[str] | None = None) -> bytes:
         """Of a module beside the notebook what is used of it: the objects themselves, for its file may be newer."""
         if not _is_local_code(module):
+            self._see(module.__name__)
             return _sha("module", module.__name__.encode(), _version(module.__name__))
         if id(module) in self._open:
             return _sha("module", module.__name__.encode())
@@ -265,12 +413,17 @@ class _Walk:
         members = {name: member for name, member in vars(cls).items() if _is_content(cls, name, member)}
         members |= {f"field {name}": settings for name, settings in _declared_fields(cls)}
         pieces = [self.digest(base, path) for base in cls.__bases__]
+        if self.version > 1 and _is_local_class(type(cls)):
+            self.grown = True
+            pieces.append(_sha("metaclass", self.digest(type(cls), path)))
         for name in sorted(members):
             pieces += [name.encode(), self.digest(members[name], f"{path}.{name}")]
         return _sha("class", cls.__name__.encode(), _annotations(cls).encode(), *pieces)
 
     def _named(self, value: Any) -> bytes:
         """By module, name and version: code that is installed."""
+        if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+            self._see(value.__module__ or "")
         module = _stable_module(getattr(value, "__module__", None) or "")
         name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
         return _sha("named", f"{module}.{name}".encode(), _version(module))
@@ -316,18 +469,35 @@ class _Walk:
         pieces = [self.digest(type(value), path)]
         for name in sorted(attributes):
             pieces += [name.encode(), self.digest(attributes[name], f"{path}.{name}" if path else name)]
+        plain = contents.plain(value)
+        if plain is not None:
+            self.grown = True
+            pieces += [b"is", plain]
         return _sha("instance", *pieces)
 
     def _foreign(self, value: Any, path: str) -> bytes:
         """An object of a library: a fitted model, a frame of another kind; or a connection, which has no content."""
+        file = _file_behind(value)
+        if file is not None and self.version > 1:
+            # Whether it was read and how it stood then is kept with the step.
+            self.files[file] = None
+            return _sha("unhashed", f"{type(value).__module__}.{type(value).__qualname__}".encode())
         if isinstance(value, random.Random) or type(value).__name__ in ("Generator", "RandomState"):
             return self._leave_out(value, path, "a random generator: it changes with every use")
         try:
-            return _sha("saved", self._named(type(value)), contents.pickled(value, self.seconds))
+            saved = contents.pickled(value, self.seconds, lambda code: self._code_within(code, path))
+            return _sha("saved", self._named(type(value)), saved)
         except contents.TooLarge:
             return self._leave_out(value, path, f"a {type(value).__qualname__} too large to hash")
         except Exception:  # noqa: BLE001 - saving runs the object's own code, and whatever it raises means the same
             return self._leave_out(value, path)
+
+    def _code_within(self, value: Any, path: str) -> bytes | None:
+        """The digest of code of the notebook in an object of a library, which saves it as a mere name."""
+        if self.version == 1 or not _is_local_code(value) or isinstance(value, types.ModuleType):
+            return None
+        self.grown = True
+        return self.digest(value, path)
 
 
 def _plain(value: list[Any] | tuple[Any, ...]) -> bytes | None:
@@ -339,14 +509,6 @@ def _plain(value: list[Any] | tuple[Any, ...]) -> bytes | None:
     except ValueError:
         # Beyond 4,300 digits `repr` of an int raises.
         return None
-
-
-def _remember(memo: dict[int, bytes], value: object, digest: bytes) -> None:
-    try:
-        weakref.finalize(value, memo.pop, id(value), None).atexit = False
-    except TypeError:
-        return
-    memo[id(value)] = digest
 
 
 def lookup(function: types.FunctionType, name: str) -> tuple[bool, Any]:
@@ -367,7 +529,12 @@ def _version(module: str) -> bytes:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or top in _OURS:
         return b""
-    return str(getattr(sys.modules.get(top), "__version__", "")).encode()
+    if top in sys.modules:
+        return str(getattr(sys.modules[top], "__version__", "")).encode()
+    try:
+        return importlib.metadata.version(top).encode()
+    except importlib.metadata.PackageNotFoundError:
+        return b""
 
 
 def _stable_module(module: str) -> str:
@@ -414,6 +581,12 @@ def _is_content(cls: type, name: str, member: Any) -> bool:
     return not name.startswith(("__", "_abc_"))
 
 
+def _fields_of(cls: type) -> tuple[str, ...]:
+    """What a named tuple or a dataclass keeps of its fields, which its values have."""
+    named = vars(cls).get("_fields", ()) if issubclass(cls, tuple) else ()
+    return (*named, *(("_fields", "_field_defaults") if named else ()), *getattr(cls, "__dataclass_fields__", ()))
+
+
 def _declared_fields(cls: type) -> Iterator[tuple[str, object]]:
     """The defaults of dataclass and pydantic fields, and the members of an Enum in their order."""
     if dataclasses.is_dataclass(cls):
@@ -439,7 +612,51 @@ def _attributes(value: Any) -> dict[str, Any]:
     declared = [vars(cls).get("__slots__", ()) for cls in type(value).__mro__]
     names = {name for slots in declared for name in ([slots] if isinstance(slots, str) else slots)}
     slotted = {name: getattr(value, name) for name in names - {"__dict__", "__weakref__"} if hasattr(value, name)}
-    return slotted | getattr(value, "__dict__", {})
+    held = getattr(value, "__dict__", {})
+    # What a cached property has cached is not part of the question.
+    cached = {name for name in held if isinstance(inspect.getattr_static(type(value), name, None), _CACHED)}
+    return slotted | {name: item for name, item in held.items() if name not in cached}
+
+
+def _put_there_by_a_front_end(name: str, value: Any) -> bool:
+    """Whether a notebook's name of Python's own stands for what IPython put there (its `open`, its `exit`)."""
+    if name not in _FRONT_END and not hasattr(builtins, name):
+        return False
+    if name == "display" and value is print:
+        # So an exported program calls what the notebook shows with.
+        return True
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    hidden = getattr(shell, "user_ns_hidden", {})
+    owner = getattr(value, "__globals__", {}).get("__name__", "") or type(value).__module__
+    if isinstance(value, types.MethodType):
+        owner = type(value.__self__).__module__
+    return hidden.get(name) is value if name in hidden else name != "display" and owner.partition(".")[0] in _FRONT_ENDS
+
+
+def _file_behind(value: Any) -> str | None:
+    """The database file that a connection reads, which is one for each of its sessions."""
+    kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    if kind == "sqlite3.Connection":
+        try:
+            found = [file for _, name, file in value.execute("PRAGMA database_list") if name == "main"]
+        except Exception:  # noqa: BLE001 - it is closed, or of another thread: nobody can say what it reads
+            return None
+        return found[0] or None if found else None
+    if kind == "sqlalchemy.Engine" and value.dialect.name in ("sqlite", "duckdb"):
+        name = value.url.database
+        return name if name and name != ":memory:" else None
+    return None
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "dtype") or hasattr(value, "dtypes")
+
+
+class _Every(frozenset[str]):
+    """All names but those that a module has for itself."""
+
+    def __contains__(self, name: object) -> bool:
+        return not str(name).startswith("__")
 
 
 def _is_typing(value: Any) -> bool:

@@ -115,7 +115,13 @@ def _single(name: str) -> Model:
 
 def _server(name: str) -> Model:
     """Any server that speaks OpenAI's chat protocol: `http://127.0.0.1:8000/v1#name`, a key as `http://:KEY@...`."""
-    url = urlsplit(name)
+    try:
+        url = urlsplit(name)
+        url.port  # noqa: B018 - it is read when it is asked for
+    except ValueError as error:
+        raise UserError(
+            f"model {spoken(name)!r}: {_wrong(error)}; write it as http://127.0.0.1:8000/v1#qwen3"
+        ) from error
     if not url.fragment or not url.hostname:
         raise UserError(f"model {spoken(name)!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3")
     key = url.password or url.username or "no-key"
@@ -296,7 +302,7 @@ def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | 
         return 0.0
     fixed = getattr(model, "cost_of_reply", None)
     if fixed is not None:
-        return float(fixed)
+        return _believed(float(fixed))
     tier = pricing.tier_asked(settings)
     dollars = pricing.dearest(usage, model=model.model_name, provider=model.system, tier=tier)
     return None if dollars is None else _believed(dollars)
@@ -310,12 +316,29 @@ def explain(error: ModelAPIError) -> str:
     if lost is None:
         return f"model {error.model_name!r}: {error.message}"
     where = _where(lost)
+    if (untrusted := untrusted_certificate(lost)) is not None:
+        return f"model {error.model_name!r}: {where}: {untrusted}"
     if isinstance(lost, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return f"model {error.model_name!r}: cannot reach {where} ({lost}); is the server running and the URL right?"
     if isinstance(lost, httpx2.TimeoutException):
         return f"model {error.model_name!r}: {where} did not answer in time; run again, or set a longer timeout"
     detail = str(lost) or type(lost).__name__
     return f"model {error.model_name!r}: {where} cut the connection ({detail}); nothing was recorded, run again"
+
+
+def _wrong(error: ValueError) -> str:
+    """What `urlsplit` found wrong with an address, without the part of it that may hold a key."""
+    return "its port is no number from 0 to 65535" if "ort" in str(error) else "it is not an address"
+
+
+def untrusted_certificate(error: BaseException) -> str | None:
+    """Return what to do about a certificate that nobody vouches for; None where something else went wrong."""
+    for cause in _causes(error):
+        if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+            why = re.search(r"verify failed: ([^(]+)", str(cause))
+            said = why[1].strip() if why else "it cannot be verified"
+            return f"its certificate is not trusted ({said}): set SSL_CERT_FILE to that of the authority that signed it"
+    return None
 
 
 def _advice(error: ModelHTTPError) -> str:

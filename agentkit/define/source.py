@@ -8,18 +8,19 @@ import hashlib
 import inspect
 import linecache
 import os
-import site
-import sysconfig
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 _SKIPPED = {"ctx", "kind", "type_comment", "type_ignores"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_SCOPES = (*_DEFINITIONS, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _READ = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _ATTRIBUTE = {"LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"}
 _ASSIGNED = {"STORE_GLOBAL", "DELETE_GLOBAL"}
@@ -35,7 +36,10 @@ class Source:
 
     `rebound` are the outer names it gives a new value (`global n; n += 1`), `changed` those whose value it changes
     (`calls.append(x)`, `cache[k] = v`, `self.n += 1`, also as "self.n"): state it leaves, not what it computes with.
-    `note` says why the source itself could not be read, if so.
+    `imports` are the modules it imports, as `import`, `import_module` and `sys.modules` name them, with a dot before
+    those of its own package. `searched` are the names of which it reads an attribute that is known only when it runs,
+    and `blind` says through what else it reads values that its text does not name. `note` says why the source itself
+    could not be read, if so.
     """
 
     digest: bytes
@@ -45,6 +49,8 @@ class Source:
     changed: frozenset[str]
     imports: tuple[str, ...]
     attributes: frozenset[str]
+    searched: frozenset[str] = frozenset()
+    blind: tuple[str, ...] = ()
     note: str | None = None
 
 
@@ -66,16 +72,27 @@ def _read(code: CodeType) -> Source:
     nodes, note = _nodes(code)
     text = "".join(_canonical(node) for node in nodes) if nodes else _compiled(code)
     instructions = list(_instructions(code))
+    named = lookups_in(nodes)
     return Source(
         digest=hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest(),
-        reads=tuple(sorted(_read_names(instructions) | set(code.co_freevars))),
+        reads=tuple(sorted(_read_names(instructions) | set(code.co_freevars) | named.names)),
         assigns=tuple(sorted({i.argval for i in instructions if i.opname in _ASSIGNED})),
         rebound=_rebound(instructions, code),
         changed=frozenset(name for node in nodes for name in _changed(node)),
-        imports=tuple(sorted({i.argval for i in instructions if i.opname == "IMPORT_NAME" and i.argval})),
-        attributes=frozenset(i.argval for i in instructions if i.opname in _ATTRIBUTE),
+        imports=tuple(sorted({*_imports(instructions), *named.modules})),
+        attributes=frozenset({i.argval for i in instructions if i.opname in _ATTRIBUTE} | named.attributes),
+        searched=named.searched,
+        blind=tuple(sorted(named.blind)),
         note=note,
     )
+
+
+def _imports(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    for place, each in enumerate(instructions):
+        if each.opname == "IMPORT_NAME":
+            level = instructions[place - 2].argval if place > 1 else 0
+            if each.argval or level:
+                yield "." * (level if isinstance(level, int) else 0) + each.argval
 
 
 def _read_names(instructions: Iterable[dis.Instruction]) -> set[str]:
@@ -159,6 +176,69 @@ def _all_codes(text: str) -> tuple[CodeType, ...]:
     return tuple(nested(compile(text, "<source>", "exec", dont_inherit=True)))
 
 
+# -- whole files
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A module's file: the digest of what it says, all that it imports, the names it gives functions and the constants
+    it sets once, as literals.
+
+    `blind` says through what it imports what is named only when it runs.
+    """
+
+    digest: bytes
+    imports: tuple[tuple[str, tuple[str, ...]], ...]
+    constants: dict[str, Any]
+    defined: tuple[str, ...]
+    blind: tuple[str, ...]
+
+
+@lru_cache(maxsize=256)
+def text_of(path: str, changed: int, size: int) -> Text | None:
+    """What the file at `path` says, read once for each state of it; None where it cannot be read as Python."""
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    named = lookups_in([tree])
+    imports: dict[str, tuple[str, ...]] = dict.fromkeys(named.modules, ())
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                imports |= {alias.name: imports.get(alias.name, ()) for alias in aliases}
+            case ast.ImportFrom(module=module, names=aliases, level=level):
+                name = "." * level + (module or "")
+                imports[name] = (*imports.get(name, ()), *(alias.name for alias in aliases))
+    digest = hashlib.sha256(_canonical(tree).encode("utf-8", "backslashreplace")).digest()
+    blind = tuple(sorted(name for name in named.blind if "import" in name))
+    defined = tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return Text(digest, tuple(sorted(imports.items())), _constants(tree), defined, blind)
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    """Without lists and the like, which are there to be filled, and without what functions set anew."""
+    stores = Counter(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    anew = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    found: dict[str, Any] = {}
+    for node in tree.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ) if stores[name] == 1 and name not in anew:
+                with suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                    found[name] = ast.literal_eval(value)
+    return {name: value for name, value in found.items() if not isinstance(value, list | dict | set)}
+
+
+def is_current(code: CodeType) -> bool:
+    """Whether the file that the code is of still says what was imported from it."""
+    return _is_current(code, "".join(linecache.getlines(code.co_filename)))
+
+
 # -- the tree
 
 
@@ -235,14 +315,65 @@ def _joined(values: Sequence[ast.expr]) -> list[ast.expr]:
 # -- what a function changes
 
 
-def _changed(node: ast.AST) -> Iterator[str]:
-    """Names of which an item, an attribute or the content is changed."""
-    for inner in ast.walk(node):
-        match inner:
-            case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
-                yield from _root(inner)
-            case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _CHANGING:
-                yield from _root(owner)
+def _changed(node: ast.AST, local: frozenset[str] | None = None) -> Iterator[str]:
+    """Names of which an item, an attribute or the content is changed; `local` are those of the scopes around `node`.
+
+    What is changed of a local name says nothing of the outer value of that name. The parameters of the function itself
+    count as outer ones: the object that a method is bound to comes from outside.
+    """
+    if isinstance(node, _SCOPES):
+        bound = _bound(node) - (frozenset() if local is not None else {each.arg for each in _parameters(node)})
+        local = ((local or frozenset()) | bound) - _outer(node)
+    for child in ast.iter_child_nodes(node):
+        yield from _changed(child, local)
+    match node:
+        case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
+            names = _root(node)
+        case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in _CHANGING:
+            names = _root(owner)
+        case _:
+            return
+    yield from (name for name in names if name.partition(".")[0] not in (local or ()))
+
+
+def _bound(scope: ast.AST) -> frozenset[str]:
+    """The names that are local to this function, class or comprehension."""
+    names = {each.arg for each in _parameters(scope)}
+    for node in _inside(scope):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                names.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                names.add(name)
+            case ast.MatchMapping(rest=str(name)):
+                names.add(name)
+    return frozenset(names)
+
+
+def _outer(scope: ast.AST) -> frozenset[str]:
+    """The names that it says are not its own."""
+    said = (node for node in _inside(scope) if isinstance(node, ast.Global | ast.Nonlocal))
+    return frozenset(name for node in said for name in node.names)
+
+
+def _parameters(scope: ast.AST) -> list[ast.arg]:
+    given = getattr(scope, "args", None)
+    if not isinstance(given, ast.arguments):
+        return []
+    rest = [each for each in (given.vararg, given.kwarg) if each is not None]
+    return [*given.posonlyargs, *given.args, *given.kwonlyargs, *rest]
+
+
+def _inside(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a scope without those of the scopes inside it."""
+    for node in ast.iter_child_nodes(scope):
+        yield node
+        if not isinstance(node, _SCOPES):
+            yield from _inside(node)
 
 
 def _root(node: ast.expr) -> Iterator[str]:
@@ -257,22 +388,65 @@ def _root(node: ast.expr) -> Iterator[str]:
             yield f"{node.id}.{dotted}"
 
 
-# -- whose code it is
+# -- what a function looks up by a text
 
 
-@cache
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    # Our own package, wherever it was installed from.
-    folders.add(str(Path(__file__).resolve().parent.parent))
-    return tuple(os.path.join(os.path.realpath(folder), "") for folder in sorted(folders))
+@dataclass(kw_only=True)
+class Lookups:
+    """What a text reads by names that are written as texts: globals, attributes, modules; and what nobody can say."""
+
+    names: set[str] = field(default_factory=set)
+    attributes: set[str] = field(default_factory=set)
+    modules: set[str] = field(default_factory=set)
+    blind: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+    @property
+    def searched(self) -> frozenset[str]:
+        return frozenset(self.unknown)
 
 
-@lru_cache(maxsize=4096)
-def is_library(filename: str) -> bool:
-    """Whether a file belongs to an installed package or to Python: its version stands for its content."""
-    if filename.startswith("<frozen"):
-        return True
-    return os.path.realpath(filename).startswith(_library_folders())
+def lookups_in(nodes: Iterable[ast.AST]) -> Lookups:
+    found = Lookups()
+    for node in (inner for outer in nodes for inner in ast.walk(outer)):
+        match node:
+            case ast.Subscript(value=owner, slice=key, ctx=ast.Load()):
+                _look_up(owner, key, found)
+            case ast.Call(func=ast.Attribute(value=owner, attr="get"), args=[key, *_]):
+                _look_up(owner, key, found)
+            case ast.Call(func=ast.Name(id="getattr"), args=[owner, key, *_]):
+                found.attributes |= _texts(key)
+                if isinstance(owner, ast.Name) and not _texts(key):
+                    found.unknown.add(owner.id)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__" as by) | ast.Attribute(attr="import_module" as by),
+                args=[key, *_],
+            ):
+                found.modules |= _texts(key)
+                found.blind |= set() if _texts(key) else {f"{by}()"}
+            case ast.Call(func=ast.Name(id="eval" | "exec" as by)):
+                found.blind.add(f"{by}()")
+    return found
+
+
+def _look_up(owner: ast.expr, key: ast.expr, found: Lookups) -> None:
+    """`owner[key]`, where the owner is a namespace."""
+    texts = _texts(key)
+    match owner:
+        case ast.Call(func=ast.Name(id="globals"), args=[]):
+            found.names |= texts
+            found.blind |= set() if texts else {"globals()"}
+        case ast.Attribute(value=ast.Name(id="sys"), attr="modules"):
+            found.modules |= texts
+            found.blind |= set() if texts else {"sys.modules"}
+        case (
+            ast.Call(func=ast.Name(id="vars"), args=[ast.Name(id=name)])
+            | ast.Attribute(value=ast.Name(id=name), attr="__dict__")
+        ):
+            found.attributes |= texts
+            found.unknown |= set() if texts else {name}
+
+
+def _texts(key: ast.expr) -> set[str]:
+    """The text that a key is, if it is one."""
+    return {key.value} if isinstance(key, ast.Constant) and isinstance(key.value, str) else set()

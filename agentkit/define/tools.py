@@ -34,7 +34,8 @@ class Declaration:
     `isolate`: each call runs in a process of its own, with at most `memory` (the next size is tried when it runs out)
     and, where `network` is False, without network and without writing to files. `poll` tools are expected to be called
     again and again with one result; `loop_key` says which calls the circuit breaker takes for the same: the names of
-    the arguments that count, or a function of the arguments. `outer`: it is an agent, whose own steps are recorded.
+    the arguments that count, or a function of the arguments. `reads` are files ("data/*.csv") and variables
+    ("env:REGION") that it reads in ways that cannot be seen. `outer`: it is an agent, whose own steps are recorded.
     """
 
     effects: Effects = "undeclared"
@@ -48,6 +49,7 @@ class Declaration:
     isolate: bool = False
     poll: bool = False
     loop_key: str | Callable[..., Any] | None = None
+    reads: tuple[str, ...] = ()
     outer: bool = False
 
     @property
@@ -76,6 +78,7 @@ def tool(
     isolate: bool | None = None,
     poll: bool = False,
     loop_key: str | Callable[..., Any] | None = None,
+    reads: str | Sequence[str] = (),
 ) -> Callable[[F], F]: ...
 def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Declare what a tool does to the world and needs from it; the function itself stays as it is.
@@ -83,7 +86,9 @@ def tool(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     Durations are seconds or texts such as "90s", "2h", "7d"; sizes are bytes or texts such as "512MB" (units of 1024).
     `memory` may be several sizes in rising order: after a call ran out of one the next is tried. `memory` and
     `network=False` need a process of its own, so they mean `isolate=True`. Raises UserError for an option that makes no
-    sense.
+    sense. What a tool reads with Python's own means is seen; `reads` names the files ("data/*.csv") and variables
+    ("env:REGION") that it reads otherwise, through a database of its own or a program: when one of them changes, the
+    tool runs again instead of being answered from the record.
     """
     declared = _declaration(**options)
 
@@ -160,6 +165,7 @@ def _declaration(
     isolate: bool | None = None,
     poll: bool = False,
     loop_key: str | Callable[..., Any] | None = None,
+    reads: str | Sequence[str] = (),
 ) -> Declaration:
     known = _known("effects", "undeclared" if effects is None else effects, get_args(Effects))
     scope = None if share in (None, False) else _known("share", "project" if share is True else share, get_args(Scope))
@@ -187,7 +193,18 @@ def _declaration(
         isolate=apart,
         poll=poll,
         loop_key=loop_key,
+        reads=_reads(reads),
     )
+
+
+def _reads(given: str | Sequence[str]) -> tuple[str, ...]:
+    found = (given,) if isinstance(given, str) else tuple(given)
+    for each in found:
+        if each in ("", "env:"):
+            raise UserError(
+                f'@agentkit.tool(reads={each!r}): name files as in "data/*.csv", or a variable as in "env:REGION"'
+            )
+    return found
 
 
 def loop_identity(declared: Declaration, name: str, arguments: dict[str, Any]) -> str:

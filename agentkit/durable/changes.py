@@ -115,6 +115,7 @@ def finish(to: Writing, outcome: Outcome) -> None:
     _rekey(to.connection, values, outcome)
     ended = _put_end(values, outcome)
     _put_bodies(to.connection, outcome.step, outcome.body, outcome.shown)
+    _put_evidence(to.connection, outcome)
     use = outcome.use
     if use is not None and use.replayed:
         # Adopted from elsewhere: recorded under this intent, but nothing was performed or spent here.
@@ -212,7 +213,7 @@ def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
             text(intent.request), compact(intent.parts), row.id,
         ),
     )  # fmt: skip
-    to.connection.execute("DELETE FROM body WHERE step = ?", (row.id,))
+    _drop_contents(to.connection, row.id)
     reseal(to, row.id)
     _put_live_use(to.connection, intent, row.id, attempt=row.attempt + 1, now=now)
     return Claim(to.row(row.id), True)
@@ -272,7 +273,7 @@ def forget(to: Writing, *, run: str | None, step: int | None, agent: str | None)
     runs = runs_below(to.connection, run, agent)
     steps = steps_of(to.connection, runs, step, agent)
     for each in steps:
-        to.connection.execute("DELETE FROM body WHERE step = ?", (each,))
+        _drop_contents(to.connection, each)
         to.connection.execute(_ENTOMB, (FORGOTTEN, each))
         reseal(to, each)
     for run_id in runs:
@@ -406,6 +407,22 @@ def _put_bodies(connection: Connection, step: int, body: bytes | None, shown: by
         connection.execute("DELETE FROM body WHERE step = ?", (step,))
         return
     connection.execute("INSERT OR REPLACE INTO body (step, body, shown) VALUES (?, ?, ?)", (step, body, shown))
+
+
+def _put_evidence(connection: Connection, outcome: Outcome) -> None:
+    if outcome.evidence is None:
+        return
+    sealed = seal((outcome.step,), outcome.evidence)
+    connection.execute(
+        "INSERT OR REPLACE INTO input (step, body, sum) VALUES (?, ?, ?)", (outcome.step, outcome.evidence, sealed)
+    )
+    paths = [(text(path), outcome.step) for path in outcome.wrote]
+    connection.executemany("INSERT OR IGNORE INTO output (path, step) VALUES (?, ?)", paths)
+
+
+def _drop_contents(connection: Connection, step: int) -> None:
+    for table in ("body", "input", "output"):
+        connection.execute(f"DELETE FROM {table} WHERE step = ?", (step,))
 
 
 def _next_gen(connection: Connection, key: bytes, n: int) -> int:

@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -20,6 +20,7 @@ from agentkit.durable.flights import Flight
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
 from agentkit.durable.records import Node, Outcome, Row
+from agentkit.durable.shown import PRINTED_CHARACTERS, in_short
 from agentkit.events import Effects, Kind, Mode, Step, StepStatus, Usage
 
 Payload: TypeAlias = Any
@@ -28,6 +29,7 @@ Payload: TypeAlias = Any
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _SHOWN_CHARACTERS = 400
 _SHOWN_BYTES = 1 << 20
+_PRINT_PAUSE_SECONDS = 0.2
 
 
 class CallCacheView(Protocol):
@@ -55,7 +57,9 @@ class Call:
     names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
     is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
     `about` is what the engine's guards want to know of it. `outer`: its body performs steps or tasks
-    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves.
+    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves. It is performed
+    inside `watching`; then `evidence` says what it read from outside, and `outdated` why a record with such evidence no
+    longer answers it. `unchecked` names what it reads in ways that nobody can see.
     """
 
     key: Key
@@ -82,6 +86,10 @@ class Call:
     about: Any = None
     outer: bool = False
     sends: bool = False
+    watching: Callable[[], AbstractContextManager[Any]] = nullcontext
+    evidence: Callable[[], dict[str, Any] | None] = lambda: None
+    outdated: Callable[[Row, dict[str, Any]], str | None] = lambda row, evidence: None
+    unchecked: Callable[[], tuple[str, ...]] = tuple
 
 
 class Occurrence(NamedTuple):
@@ -172,7 +180,8 @@ class StepFrame:
 
     `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
     whether the step was possibly paid twice before this attempt, if that is known; `paused` that a person is waited for
-    inside it. `told` hears what was recorded.
+    inside it. `told` hears what was recorded. `shown` are MIME bundles and what was printed (`stream` and `text`, of
+    `printed` characters in all), in order; `changed` tells those who look that there is more of it.
     """
 
     row: Row
@@ -184,6 +193,9 @@ class StepFrame:
     nested: Counter[str] = field(default_factory=Counter)
     inner: Usage | None = None
     shown: list[dict[str, Any]] = field(default_factory=list)
+    printed: int = 0
+    changed: Callable[[], None] = lambda: None
+    changed_at: float = 0.0
     arrivals: Pigeonhole | None = None
     paid_before: bool | None = None
     finish_in_thread: Callable[[object], None] | None = None
@@ -251,6 +263,21 @@ def record_shown(bundle: dict[str, Any]) -> None:
     frame.shown.append(bundle)
 
 
+def record_printed(stream: str, text: str) -> bool:
+    """Keep what the tool now running prints with its step; False where none runs, and it is to be printed as ever."""
+    frame = current_step.get()
+    if frame is None or frame.row.kind != "tool" or frame.recorded:
+        return False
+    room = PRINTED_CHARACTERS - frame.printed
+    frame.printed += len(text)
+    if room > 0 and text:
+        frame.shown.append({"stream": stream, "text": text[:room]})
+    if time.monotonic() - frame.changed_at > _PRINT_PAUSE_SECONDS:
+        frame.changed_at = time.monotonic()
+        frame.changed()
+    return True
+
+
 def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
     """`text` cut to `limit` characters, saying how many are left out."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
@@ -285,12 +312,14 @@ def step_event(
     started: float,
     ended: float | None = None,
     shared: bool = False,
+    unchecked: tuple[str, ...] = (),
 ) -> Step:
     """The step as it stands now, for those who listen, told where it was asked for."""
     within = _within(run, current_step.get())
     return _event(
-        row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within
-    )
+        row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within,
+        unchecked=unchecked,
+    )  # fmt: skip
 
 
 def live_event(frame: StepFrame, row: Row, status: StepStatus, ended: float | None = None) -> Step:
@@ -312,6 +341,7 @@ def _event(
     ended: float | None,
     within: int | None,
     shared: bool = False,
+    unchecked: tuple[str, ...] = (),
 ) -> Step:
     recorded = None if row.ended is None else row.ended - row.started
     return Step(
@@ -334,7 +364,9 @@ def _event(
         request=row.request,
         result=row.result,
         error=row.error,
+        shown=in_short(row.shown) if row.kind == "tool" else "",
         within=within,
+        unchecked=unchecked,
         source=row.source if replayed else "",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -36,6 +37,8 @@ from agentkit.durable.intents import intent_of, missing
 from agentkit.durable.provenance import holding
 from agentkit.durable.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
+from agentkit.durable.rows import unchecked_of
+from agentkit.durable.shown import joined
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
 from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
@@ -218,7 +221,9 @@ class Journal:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return Found(row, edited=False)
+                # What must happen once is not repeated unasked, whichever part of what it is made of has changed.
+                asks = call.effects == "once" and row.status == "done" and row.settled is None
+                return Found(row, edited=asks and self.outdated(row, call) is not None)
         if call.effects == "once":
             row = self.store.find_slot(call.key.slot, n)
             if row is not None:
@@ -251,7 +256,12 @@ class Journal:
             return False
         if call.effects == "kernel" and row.owner != self.store.owner:
             return run.mode == "replay"
-        return True
+        return self.outdated(row, call) is None
+
+    def outdated(self, row: Row, call: Call) -> str | None:
+        """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
+        evidence = self.store.evidence(row.id) if row.kind == "tool" else None
+        return None if evidence is None else call.outdated(row, from_json(evidence))
 
     # -- replaying
 
@@ -263,7 +273,7 @@ class Journal:
             run.missing_secrets += tuple(missing)
         if row.history == call.history:
             call.known()
-        self._note_replayed(row, run, ord=ord, started=started)
+        self._note_replayed(row, run, ord=ord, started=started, unchecked=call.unchecked())
         return Performed(call.as_replayed(payload), True, row.id)
 
     def pass_over(self, row: Row, run: RunFrame, *, counted: bool) -> None:
@@ -274,17 +284,25 @@ class Journal:
             run.replied = Occurrence(row.key, row.n)
         self._note_replayed(row, run, ord=run.next_ord(), started=time.time())
 
-    def _note_replayed(self, row: Row, run: RunFrame, *, ord: int, started: float) -> None:
+    def _note_replayed(
+        self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
+    ) -> None:
         self._credit(row, run)
         absorb(current_step.get(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
-            self._show(bundle, row.source)
+            # What was printed stands in the row of the step.
+            if "stream" not in bundle:
+                self._show(bundle, row.source)
         run.replayed += 1
         run.sources.add(row.run)
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
-        self._emit(step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended))
+        recorded = unchecked_of(self.store.evidence(row.id)) if row.kind == "tool" else ()
+        unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
+        self._emit(
+            step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked)
+        )
 
     def _credit(self, row: Row, run: RunFrame) -> None:
         """Count the steps that a replayed step performed inside itself when it was live."""
@@ -298,8 +316,10 @@ class Journal:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             own = None if found is None else found.row
+            changed = None if own is None or own.status != "done" else self.outdated(own, call)
             held = f"; {holding(self.store.held)}" if self.store.held else ""
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=missing(self.store, call, run, own) + held)
+            detail = changed or missing(self.store, call, run, own)
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:
@@ -374,7 +394,15 @@ class Journal:
             frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
         if call.encode is not None:
             encode = call.encode
-            frame.finish_in_thread = lambda value: self._finish_in_thread(frame, call, encode(value))
+
+            def finish(value: object) -> None:
+                if inspect.isawaitable(value):
+                    # A plain function that gave work to await: it goes on outside the thread.
+                    frame.thread = None
+                else:
+                    self._finish_in_thread(frame, call, encode(value))
+
+            frame.finish_in_thread = finish
         return frame
 
     async def _live(
@@ -382,13 +410,18 @@ class Journal:
     ) -> Performed:
         frame.run.live += 1
         frame.flight = flight
+        frame.changed = lambda: self._emit(live_event(frame, replace(frame.row, shown=self._shown(frame)), "started"))
         self._emit(live_event(frame, frame.row, "started"))
         if call.sends and frame.arrivals is not None:
             frame.arrivals.wait()
         crash_point("intent")
         token = current_step.set(frame)
         try:
-            payload = await body()
+            with call.watching():
+                payload = await body()
+            if call.kind == "tool" and not frame.recorded:
+                # It reads files, which may be large.
+                await asyncio.to_thread(call.evidence)
         except asyncio.CancelledError:
             self._cancelled(frame, flight)
             raise
@@ -436,13 +469,16 @@ class Journal:
     def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
         reading = call.read(payload)
         body = self._body(payload)
+        evidence = call.evidence()
         return Outcome(
             step=frame.row.id,
             status="done",
             body=body,
+            evidence=None if evidence is None else self._body(evidence),
+            wrote=tuple(one["path"] for one in (evidence or {}).get("wrote", ())),
             usage=reading.usage or frame.inner,
             nested=dict(frame.nested),
-            shown=self._body(frame.shown) if frame.shown else None,
+            shown=self._shown(frame),
             result=bounded(self.redactor.scrub(call.describe(payload))),
             key=reading.key,
             model=reading.model,
@@ -450,6 +486,9 @@ class Journal:
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
             paid_twice=paid_twice(frame),
         )
+
+    def _shown(self, frame: StepFrame) -> bytes | None:
+        return self._body(joined(tuple(frame.shown), frame.printed)) if frame.shown else None
 
     def _body(self, payload: Payload) -> bytes:
         body = dumps(payload)
@@ -508,14 +547,15 @@ class Journal:
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
         use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())
-        return Outcome(step=frame.row.id, status=status, error=error, nested=dict(frame.nested), use=use)
+        shown, nested = self._shown(frame), dict(frame.nested)
+        return Outcome(step=frame.row.id, status=status, error=error, nested=nested, shown=shown, use=use)
 
     def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
         ended = outcome.use.ended if outcome.use is not None else None
         self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        row = replace(frame.row, error=error)
+        row = replace(frame.row, error=error, shown=self._shown(frame))
         self._emit(live_event(frame, row, status, time.time()))
 
 

@@ -47,7 +47,10 @@ _LONGEST = (
 )
 _ANY_OF = "SELECT DISTINCT key FROM step WHERE key IN ({})"
 _AT_ONCE = 500
-_STEPS = f"SELECT {USE} FROM use JOIN step ON step.id = use.step WHERE use.run = ? ORDER BY use.ord"
+_STEPS = (
+    f"SELECT {USE} FROM use JOIN step ON step.id = use.step LEFT JOIN input ON input.step = step.id "
+    "WHERE use.run = ? ORDER BY use.ord"
+)
 
 
 class Source(NamedTuple):
@@ -103,6 +106,25 @@ def messages(source: Source, digest: bytes) -> list[bytes]:
 def part(source: Source, digest: bytes) -> bytes | None:
     found = source.connection.execute("SELECT digest, body, sum FROM part WHERE digest = ?", (digest,)).fetchone()
     return None if found is None else part_of(source, found).body
+
+
+def evidence(source: Source, step: int) -> bytes | None:
+    """What a step read from outside, as it was written."""
+    found = source.connection.execute("SELECT body, sum FROM input WHERE step = ?", (step,)).fetchone()
+    if found is None:
+        return None
+    if not holds(found[1], (step,), found[0]):
+        raise faults.corrupt(source.path, f"what step {step} read does not match its checksum")
+    return bytes(found[0])
+
+
+def writers(source: Source, path: str) -> list[tuple[int, str]]:
+    """The newest steps that wrote the file at `path`, each with the run that performed it."""
+    query = (
+        "SELECT step.id, step.run FROM output JOIN step ON step.id = output.step WHERE output.path = ? "
+        "ORDER BY step.id DESC LIMIT 50"
+    )
+    return [(int(step), str(run_id)) for step, run_id in source.connection.execute(query, (path,))]
 
 
 def run(source: Source, id_: str) -> Run | None:

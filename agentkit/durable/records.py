@@ -87,7 +87,8 @@ class Intent:
 class Outcome:
     """How a live step ended. `key` re-keys the row when another member of a fallback chain answered.
 
-    `paid_twice` corrects what was assumed when the step was begun again; None leaves it. `source` as in the intent.
+    `paid_twice` corrects what was assumed when the step was begun again; None leaves it. `evidence` says what the step
+    read from outside, `wrote` names the files it wrote. `source` as in the intent.
     """
 
     step: int
@@ -103,6 +104,8 @@ class Outcome:
     node: Node | None = None
     use: Use | None = None
     paid_twice: bool | None = None
+    evidence: bytes | None = None
+    wrote: tuple[str, ...] = ()
     source: str = ""
 
     def of(self, row: Row) -> Row:
@@ -111,6 +114,7 @@ class Outcome:
             row,
             usage=self.usage,
             result=self.result,
+            shown=self.shown,
             model=self.model or row.model,
             maybe_paid_twice=row.maybe_paid_twice if self.paid_twice is None else self.paid_twice,
         )

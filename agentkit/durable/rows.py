@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from agentkit.durable import faults
 from agentkit.durable.provenance import DIGEST, Provenance, decides
 from agentkit.durable.records import Row
+from agentkit.durable.shown import in_short
 from agentkit.events import Gauge, Run, Step, Usage
 
 SEALED: Final = (
@@ -37,7 +38,7 @@ USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
     "step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, step.settled, step.sum, "
-    f"{_UNSURE}"
+    f"{_UNSURE}, input.body, (SELECT body.shown FROM body WHERE body.step = step.id AND step.kind = 'tool')"
 )
 RUN: Final = "id, data, owner, sum"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -74,6 +75,8 @@ class UseRow(NamedTuple):
     settled: str | None
     sum: bytes
     unsure: int | None
+    evidence: bytes | None
+    shown: bytes | None
 
 
 def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
@@ -157,8 +160,19 @@ def step_of(use: UseRow, *, source: str, within: int | None = None) -> Step:
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),
         maybe_paid_twice=bool(use.twice), request=use.request, result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
-        within=within, source=source,
+        shown="" if overtaken else in_short(use.shown), within=within, source=source,
+        unchecked=unchecked_of(use.evidence),
     )  # fmt: skip
+
+
+def unchecked_of(evidence: bytes | None) -> tuple[str, ...]:
+    """What a step read in ways that nobody could see."""
+    try:
+        found = json.loads(evidence) if evidence else {}
+    except ValueError:
+        # A listing does not fail for it: `agentkit journal verify` and a replay say that the file is damaged.
+        return ("its record of what it read, which is damaged",)
+    return tuple(map(str, found.get("unchecked", ())))
 
 
 def run_to_json(run: Run) -> str:

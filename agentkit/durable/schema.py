@@ -50,6 +50,8 @@ CREATE INDEX run_parent ON run (parent) WHERE parent IS NOT NULL;
 
 
 _ADDED: Final[dict[str, str]] = {
+    "input": "CREATE TABLE input (step INTEGER PRIMARY KEY, body BLOB NOT NULL, sum BLOB NOT NULL)",
+    "output": "CREATE TABLE output (path TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (path, step)) WITHOUT ROWID",
     # Records that were brought from elsewhere (`step 3`, `run a1b2`): from where, and who noted it.
     "origin": "CREATE TABLE origin (record TEXT PRIMARY KEY, source TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
     # What this journal is called for each user, and the folder it was seen in.

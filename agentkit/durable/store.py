@@ -181,6 +181,14 @@ class Store:
     def part(self, digest: bytes) -> bytes | None:
         return self._ask(lambda source: reading.part(source, digest))
 
+    def evidence(self, step: int) -> bytes | None:
+        """What a step read from outside, as it was written; None where nothing was."""
+        return self._ask(lambda source: reading.evidence(source, step))
+
+    def writers(self, path: str) -> list[tuple[int, str]]:
+        """The newest steps that wrote the file at `path`, each with the run that performed it."""
+        return self._ask(lambda source: reading.writers(source, path))
+
     def run(self, id: str) -> Run | None:
         return self._ask(lambda source: reading.run(source, id))
 

@@ -15,7 +15,7 @@ from agentkit.durable.changes import Writing
 from agentkit.durable.reading import Source
 from agentkit.errors import JournalBusy, JournalCorrupt, UserError
 
-_EVERYTHING: Final = ("body", "use", "step", "node", "part", "run", "origin", "unsure")
+_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "origin", "unsure")
 _KEPT_NODES: Final = (
     "WITH RECURSIVE kept (digest) AS (SELECT history FROM step WHERE history IS NOT NULL "
     "UNION SELECT reply FROM step WHERE reply IS NOT NULL UNION SELECT history FROM run WHERE history IS NOT NULL "
@@ -47,7 +47,8 @@ def erase(to: Writing, chosen: Selection) -> int:
     steps = _steps(to.connection, chosen, runs)
     to.connection.executemany("DELETE FROM use WHERE run = ?", [(run,) for run in runs])
     to.connection.executemany("DELETE FROM run WHERE id = ?", [(run,) for run in runs])
-    for table, column in (("body", "step"), ("use", "step"), ("unsure", "step"), ("step", "id")):
+    tables = (*(dict.fromkeys(("body", "input", "output", "use", "unsure"), "step").items()), ("step", "id"))
+    for table, column in tables:
         to.connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(step,) for step in steps])
     gone = [*(f"step {step}" for step in steps), *(f"run {run}" for run in runs)]
     to.connection.executemany("DELETE FROM origin WHERE record = ?", [(record,) for record in gone])
@@ -98,6 +99,8 @@ def _contents(source: Source) -> Iterator[str]:
         yield from _failing(partial(reading.node_of, source, found))
     for found in source.connection.execute("SELECT digest, body, sum FROM part"):
         yield from _failing(partial(reading.part_of, source, found))
+    for (step,) in source.connection.execute("SELECT step FROM input"):
+        yield from _failing(partial(reading.evidence, source, step))
     for (id_,) in source.connection.execute("SELECT id FROM run"):
         yield from _failing(partial(reading.run_contents, source, id_))
 

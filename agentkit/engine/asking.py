@@ -141,15 +141,15 @@ def function_of(tool: Any) -> Callable[..., Any] | None:
     return getattr(schema, "function", None)
 
 
-def code_of(function: Callable[..., Any], *, memo: dict[int, bytes]) -> ToolDigest:
+def code_of(function: Callable[..., Any]) -> ToolDigest:
     """The digest of a tool's function; of one that asks an agent, with that of the agent and its tools."""
-    digest = tool_digest(stood_for(function), memo=memo)
+    digest = tool_digest(stood_for(function))
     called = getattr(function, CALLED, None)
     if called is None:
         return digest
-    asked = value_digest(called, memo=memo)
+    asked = value_digest(called)
     whole = hashlib.sha256(digest.digest + asked).digest()
-    return replace(digest, digest=whole, reads={**digest.reads, f"agent {called.name}": asked.hex()})
+    return replace(digest, digest=whole, reads={**digest.reads, f"agent {called.name}": asked.hex()}, older=None)
 
 
 def declared_of(tool: Any) -> Declaration:
@@ -203,7 +203,7 @@ def _held(
 
 def about_code(frame: AgentRunFrame, function: Callable[..., Any] | None) -> str:
     """The code that a person decides about, by its digest; empty where it is somewhere else."""
-    return "" if function is None else code_of(function, memo=frame.digests).digest.hex()
+    return "" if function is None else code_of(function).digest.hex()
 
 
 def _misfit(tool: Any, ctx: RunContext[Any], changed: Any) -> str | None:

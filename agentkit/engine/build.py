@@ -105,14 +105,14 @@ def _sorted(tools: Sequence[Any]) -> tuple[list[Callable[..., Any]], list[Any], 
     toolsets = [tool for tool in tools if isinstance(tool, AbstractToolset)]
     unknown = [tool for tool in tools if tool not in (*functions, *subagents, *toolsets)]
     if unknown:
-        raise UserError(f"--tools takes functions, agents and toolsets, not {type(unknown[0]).__name__}")
+        raise UserError(f"tools takes functions, agents and toolsets, not {type(unknown[0]).__name__}")
     check(functions)
     return functions, subagents, toolsets
 
 
 def _budget(limits: str | None, at_limit: str | None) -> Budget | None:
     if limits is None and at_limit is not None:
-        raise UserError(f"--at-limit {at_limit} says what happens at a limit, but there is none: add --budget 0.50usd")
+        raise UserError(f"at_limit={at_limit!r} says what happens at a limit, but there is none: add budget='0.50usd'")
     if limits is None:
         return None
     return Budget(limits=parse(limits), at_limit=None if at_limit is None else parse_at_limit(at_limit))

@@ -9,19 +9,19 @@ import os
 import secrets
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from agentkit.define.arrivals import Collected, pack
-from agentkit.define.connections import Connections
-from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
+from agentkit.define.connections import Connections, when_it_leaves
+from agentkit.define.detached import PULSE_SECONDS, frame, peer_of, read_frame
 from agentkit.durable.inbox import leaves, read_answer, write_answer
 from agentkit.durable.owner import alive
 from agentkit.durable.redact import Redactor
@@ -161,8 +161,8 @@ class Desk:
         extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
         request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
-        leaves(Path(order["file"]))
-        response = await self._connections.through(order["proxy"], request)
+        with when_it_leaves(request, partial(leaves, Path(order["file"]))):
+            response = await self._connections.through(order["proxy"], request)
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         flight.status = response.status_code
         reason = response.extensions.get("reason_phrase", b"").decode("latin-1")
@@ -209,15 +209,6 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
     while not writer.is_closing():
         await asyncio.sleep(PULSE_SECONDS)
         writer.write(frame(b"P", b""))
-
-
-def peer_of(connected: socket.socket) -> tuple[int, int | None]:
-    """The process and the user at the other end; the user is None where only the folder's rights say it."""
-    if hasattr(socket, "SO_PEERCRED"):
-        pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return pid, uid
-    # macOS: SOL_LOCAL, LOCAL_PEERPID.
-    return struct.unpack("i", connected.getsockopt(0, 2, 4))[0], None
 
 
 async def serve(desk: Desk, listening: socket.socket) -> None:

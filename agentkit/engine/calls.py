@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
 from opentelemetry import trace
+from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.durable_exec import (
     BaseDurabilityCapability,
     CapabilityOperationId,
@@ -33,7 +34,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
@@ -46,6 +47,7 @@ from agentkit.durable.keys import Key, model_key, operation_key, tool_key
 from agentkit.engine import asking, bailout, breaking, chained, isolation, lastresort, said, throttling, weighing
 from agentkit.engine.asking import function_of
 from agentkit.engine.codec import RESULT_CODEC, as_replayed, encode_tool_result
+from agentkit.engine.evidence import watched
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
@@ -331,12 +333,15 @@ def tool_call(
             memo=frame.memo,
         )
 
-    key = keyed(_digest(function, frame.digests))
-    # Journals of before the agent that a tool asks was a part of its code.
-    asks = function is not None and hasattr(function, asking.CALLED)
-    older = (keyed(tool_digest(function, memo=frame.digests)).key,) if asks and function is not None else ()
-    return Call(
-        key=key,
+    digest = _digest(function)
+    older = [] if digest.older is None else [digest.older]
+    if function is not None and hasattr(function, asking.CALLED):
+        # Journals of before the agent that a tool asks was a part of its code.
+        before = tool_digest(function)
+        older += [before, *([] if before.older is None else [before.older])]
+    call = Call(
+        key=keyed(digest),
+        alternatives=tuple(keyed(each).key for each in older),
         kind="tool",
         name=name,
         effects=declared.effects,
@@ -345,7 +350,6 @@ def tool_call(
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
         counted=not shared,
-        alternatives=older,
         verify=_probe(declared, args),
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
@@ -356,10 +360,11 @@ def tool_call(
         outer=function is not None and performs_more(function),
         about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
+    return call if function is None or call.outer else watched(call, frame, declared, digest)
 
 
-def _digest(function: Callable[..., Any] | None, memo: dict[int, bytes]) -> ToolDigest:
-    return _FOREIGN if function is None else asking.code_of(function, memo=memo)
+def _digest(function: Callable[..., Any] | None) -> ToolDigest:
+    return _FOREIGN if function is None else asking.code_of(function)
 
 
 def _control(payload: Any) -> str | None:
@@ -436,6 +441,20 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
     @property
     def in_durable_context(self) -> bool:
         return current_run.get() is not None
+
+    def _bind_models(self, agent: AbstractAgent[Any, Any]) -> None:
+        if agent.model is not None:
+            super()._bind_models(agent)
+            return
+        # A run gives the model, and an instance is known in this process: nothing has to be registered before.
+        self._default_model_id = None
+        self._models_by_id = dict(self._extra_models)
+
+    def _wrap_and_register_leaf(self, ts: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        if ts._explicit_id is None and isinstance(ts, FunctionToolset) and ts.tools:
+            # Stable where tools are added and toolsets change places: no two tools of an agent have one name.
+            ts._id = f"toolset of {next(iter(ts.tools))}"
+        return super()._wrap_and_register_leaf(ts)
 
     def get_durable_operation_backend(self) -> JournalBackend:
         return JournalBackend(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
+from pydantic_ai.exceptions import UserError as LibraryUserError
+from pydantic_ai.messages import ModelResponse
+from pydantic_core import from_json
+from pydantic_core import to_json as to_json_bytes
 
 from agentkit.durable.frames import current_step
-from agentkit.values import DEPTH, text, to_json, too_deep
+from agentkit.values import DEPTH, check_names, text, to_json, too_deep
 
 
 class ResultCodec:
@@ -16,7 +24,10 @@ class ResultCodec:
 
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
-            value.result = _plain(value.result, _where())
+            value.result = _result(value.result, _where())
+        if isinstance(value, ModelResponse) and not math.isfinite(value.usage.cost or 0):
+            # A price that no record can hold must not lose the reply that was paid for.
+            value.usage.cost = None
         return _writable(JSON_CODEC.dump(tp, value))
 
     def load(self, tp: Any, payload: Any) -> Any:
@@ -43,7 +54,7 @@ def as_replayed(payload: Any) -> Any:
 
 def encode_tool_result(value: object, *, name: str = "") -> Any:
     """What the journal keeps of the return value of a tool function, which a thread outside its step names."""
-    plain = _plain(value, f"the result of {name}" if name else _where())
+    plain = _result(value, f"the result of {name}" if name else _where())
     loaded = JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": plain})
     return _writable(JSON_CODEC.dump(CallToolResult, loaded))
 
@@ -58,11 +69,36 @@ def _where() -> str:
     return f"the result of {frame.row.name}" if frame else "the result"
 
 
+def _name(key: object) -> str:
+    """What a key is called in what is recorded."""
+    return str(next(iter(from_json(to_json_bytes({key: None}, fallback=str)))))
+
+
+def _result(value: Any, where: str) -> Any:
+    """As JSON. A result that is only a NaN, NaT or NA is that word: of None the model would be told nothing."""
+    plain = _plain(value, where)
+    if plain is not None or value is None or isinstance(value, enum.Enum):
+        return plain
+    word = str(value)
+    return "NaN" if word == "nan" else word
+
+
 def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
+    if isinstance(value, ToolReturn) and depth < DEPTH:
+        raise LibraryUserError(
+            f"The return value of tool {where.rpartition(' ')[2]!r} contains invalid nested `ToolReturn` objects. "
+            "`ToolReturn` should be used directly."
+        )
+    if isinstance(value, bytes | bytearray):
+        # The model gets bytes as text where they are text.
+        with suppress(UnicodeDecodeError):
+            return value.decode()
     if not isinstance(value, Mapping | list | tuple):
         return value if type(value).__module__.partition(".")[0] == "pydantic_ai" else to_json(value, where=where)
     if depth == 0:
         raise too_deep(where)
     if isinstance(value, Mapping):
+        if not all(type(name) is str for name in value):
+            check_names([_name(name) for name in value], list(value), where)
         return {name: _plain(item, where, depth - 1) for name, item in value.items()}
     return [_plain(item, where, depth - 1) for item in value]

@@ -16,10 +16,11 @@ from pydantic_ai.usage import RequestUsage
 from agentkit.define import models
 from agentkit.define.chain import CachedReply, parse_link
 from agentkit.define.transport import Connections
-from agentkit.errors import UserError
+from agentkit.errors import UserError, nearest
 
 Found: TypeAlias = Literal["yes", "no", "unknown", "not needed"]
 
+_LISTED = 5
 _SECONDS = 5.0
 # Where the list of models is, when the version is not part of the base URL.
 _LISTS = {"api.anthropic.com": "/v1/models", "generativelanguage.googleapis.com": "/v1beta/models"}
@@ -116,21 +117,39 @@ async def _reach(model: Model) -> tuple[Found, Found, str]:
     base = model.base_url.rstrip("/")
     url = base + _LISTS.get(urlsplit(base).hostname or "", "/models")
     try:
-        status = await _status(url, _key_of(model))
+        status, listed = await _list(url, _key_of(model))
     except httpx2.TransportError as error:
         where = urlsplit(url).netloc.rpartition("@")[2]
+        if (untrusted := models.untrusted_certificate(error)) is not None:
+            return "no", "unknown", f"{where}: {untrusted}"
         return "no", "unknown", f"cannot reach {where} ({type(error).__name__}): is it running, and the URL right?"
     if status in (401, 403):
         return "yes", "no", f"the key is refused ({status}): check the provider's environment variable"
     if status >= 500:
         return "no", "unknown", f"the server fails ({status}): try again later"
-    return "yes", "yes" if status < 300 else "unknown", ""
+    return "yes", "yes" if status < 300 else "unknown", _missing(model.model_name, listed)
 
 
-async def _status(url: str, key: str) -> int:
+def _missing(name: str, listed: Sequence[str]) -> str:
+    """What to say of a model that its server does not list; lists may give it with a date or a folder."""
+    if not listed or any(name == each or each.startswith(f"{name}-") or each.endswith(f"/{name}") for each in listed):
+        return ""
+    shown = ", ".join(listed[:_LISTED]) + (f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else "")
+    return f"the server does not list {name}{nearest(name, listed)}; it has {shown}"
+
+
+async def _list(url: str, key: str) -> tuple[int, tuple[str, ...]]:
+    """The status of a server's list of models, and the names in it where it is one."""
     headers = {"authorization": f"Bearer {key}", "x-api-key": key, "anthropic-version": "2023-06-01"}
     if "googleapis" in url:
         headers = {"x-goog-api-key": key}
     transport = Connections()
     async with httpx2.AsyncClient(transport=transport, timeout=_SECONDS) as client:
-        return int((await client.get(url, headers=headers)).status_code)
+        answer = await client.get(url, headers=headers)
+    try:
+        body = answer.json() if answer.is_success else {}
+    except ValueError:
+        body = {}
+    found = (body.get("data") or body.get("models") or ()) if isinstance(body, dict) else ()
+    names = (each.get("id") or each.get("name") for each in found if isinstance(each, dict))
+    return answer.status_code, tuple(str(name) for name in names if name)

@@ -15,7 +15,7 @@ from pydantic_ai.tools import RunContext
 from pydantic_core import from_json
 
 from agentkit.defend.breaker import OFF
-from agentkit.define.digest import value_digest
+from agentkit.define.digest import ToolDigest, value_digest
 from agentkit.define.tools import Declaration
 from agentkit.durable.frames import bounded, dumps
 from agentkit.durable.journal import Performed, trusted
@@ -27,6 +27,7 @@ from agentkit.durable.store import Store
 from agentkit.engine.asking import code_of, declared_of, function_of, may_ask
 from agentkit.engine.breaking import BREAKER
 from agentkit.engine.codec import RESULT_CODEC, as_replayed
+from agentkit.engine.evidence import Watch
 from agentkit.engine.obstacles import is_early, is_server, leaf_of, obstacle, servers
 from agentkit.errors import JournalError
 
@@ -175,7 +176,7 @@ class Forward:
     discovered: dict[tuple[str, str], Any] = field(default_factory=dict)
     _record: _Record | None = None
     _obstacle: str | None = None
-    _code: dict[str, str] = field(default_factory=dict)
+    _code: dict[str, ToolDigest] = field(default_factory=dict)
     _parts: dict[str, str] = field(default_factory=dict)
     _live: int = 0
 
@@ -310,7 +311,9 @@ class Forward:
             return False
         if declared.effects == "kernel" and row.owner != self.frame.journal.store.owner:
             return False
-        if row.parts.get("code") != self._code_of(present.tools[named]) or row.parts.get("deps") != present.deps:
+        if row.parts.get("code") not in self._code_of(present.tools[named]) or row.parts.get("deps") != present.deps:
+            return False
+        if self._is_outdated(row, present.tools[named], declared):
             return False
         if declared.share is not None:
             return row.n == 0
@@ -329,17 +332,29 @@ class Forward:
             return None
         return declared_of(offered.tool)
 
-    def _code_of(self, offered: _Tool) -> str | None:
-        """The part of a key that is the code of a tool; None where nobody can know it."""
+    def _digest_of(self, offered: _Tool) -> ToolDigest | None:
+        """None where nobody can know what a tool is made of."""
         name, tool = offered
         if name not in self._code:
             function = function_of(tool)
             if function is not None:
-                digest = code_of(function, memo=self.frame.digests)
-                self._code[name] = self._part({"digest": digest.digest.hex(), "reads": dict(digest.reads)})
+                self._code[name] = code_of(function)
             elif is_server(leaf_of(tool, name)[0]):
-                self._code[name] = self._part({"digest": "", "reads": {}})
+                self._code[name] = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
         return self._code.get(name)
+
+    def _code_of(self, offered: _Tool) -> tuple[str, ...]:
+        """The parts of a key that are the code of a tool, as it is digested now and was before."""
+        digest = self._digest_of(offered)
+        known = [] if digest is None else [digest] if digest.older is None else [digest, digest.older]
+        return tuple(self._part({"digest": each.digest.hex(), "reads": dict(each.reads)}) for each in known)
+
+    def _is_outdated(self, row: Row, offered: _Tool, declared: Declaration) -> bool:
+        """Whether something that the recorded call read has changed since."""
+        digest, evidence = self._digest_of(offered), self.frame.journal.store.evidence(row.id)
+        if digest is None or evidence is None:
+            return False
+        return Watch(self.frame, declared, digest).outdated(row, from_json(evidence)) is not None
 
     def _part(self, value: object) -> str:
         return str(self.frame.memo.part(value).digest.hex())

@@ -50,7 +50,6 @@ class AgentRunFrame(RunFrame):
     journal: Journal
     chain: Chain
     memo: RequestParts
-    digests: dict[int, bytes] = field(default_factory=dict)
     trusted: bool = True
     cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
     share: Scope | None = None

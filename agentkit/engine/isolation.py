@@ -16,6 +16,7 @@ from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.tools import RunContext, ToolDefinition
 
+from agentkit import inputs
 from agentkit.defend import parcel
 from agentkit.defend.child import Child, Ended, memory_holds, walls_stand
 from agentkit.defend.resources import (
@@ -152,6 +153,8 @@ def _too_little(declared: Declaration, words: str) -> Exception:
 def _value(name: str, declared: Declaration, ended: Ended, tries: list[Try]) -> Any:
     match ended.attempt.how:
         case "done":
+            if (recorder := inputs.recorder()) is not None:
+                recorder.take(ended.reply.get("heard") or {"unseen": ["a process that has ended"]})
             return ended.reply["value"]
         case "timeout":
             raise _too_little(declared, too_slow(name, tries, declared.timeout or 0.0))

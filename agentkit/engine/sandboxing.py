@@ -320,9 +320,7 @@ class _Performance:
 
     def _step(self, frame: AgentRunFrame) -> Call:
         script = self._script
-        code = {
-            name: asking.code_of(tool.function, memo=frame.digests).digest.hex() for name, tool in script.tools.items()
-        }
+        code = {name: asking.code_of(tool.function).digest.hex() for name, tool in script.tools.items()}
         key = tool_key(
             name=NAME,
             args={

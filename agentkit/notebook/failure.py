@@ -94,11 +94,18 @@ def _told(error: Exception, doing: str) -> AgentKitError:
     module = type(leaf).__module__.partition(".")[0]
     # The members of a fallback chain, each with what was wrong with it.
     others = "".join(f"; then {type(other).__name__}: {_first_line(other)}" for other in members[1:_MEMBERS])
-    what = f"{type(leaf).__name__}: {_first_line(leaf)}{_place(leaf)}{others}"
+    what = f"{type(leaf).__name__}: {_explained(leaf) or _first_line(leaf)}{_place(leaf)}{others}"
     if module == "pydantic_ai" and type(leaf).__name__ == "UserError":
         return UserError(f"{doing}: {_first_line(leaf)}")
     again = _again(leaf) if " run " in f"{doing} " else ""
     return RunFailed(f"{doing}: {what}; %agent traceback shows it in full{again}", cause=error)
+
+
+def _explained(error: BaseException) -> str | None:
+    """What a failed request means, in a line that names its server; None for anything else."""
+    # A request can only have failed where models are loaded, which are too heavy for every notebook.
+    models = sys.modules.get("agentkit.define.models")
+    return None if models is None or not isinstance(error, models.ModelAPIError) else str(models.explain(error))
 
 
 def _again(error: BaseException) -> str:

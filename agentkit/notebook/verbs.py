@@ -44,7 +44,7 @@ from agentkit.notebook.display import AnswerOutput, Output, say, watched
 from agentkit.notebook.line import Line
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
-from agentkit.observe.why import diverged, explain
+from agentkit.observe.why import diverged, summarize
 from agentkit.observe.wording import needs_a_person, origins
 
 
@@ -78,6 +78,8 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
     options = _build_options(desk, line)
+    if isinstance(chosen := options.get("model"), str):
+        _check_model(chosen)
     agent = build_agent(spec, name=name, **options)
     _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:
@@ -89,6 +91,15 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
+
+
+def _check_model(text: str) -> None:
+    """Raise UserError in the words of the option where a model cannot be what is typed."""
+    try:
+        models.resolve(text)
+    except UserError as error:
+        error.args = (f"--model: {error}", *error.args[1:])
+        raise
 
 
 def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
@@ -243,7 +254,7 @@ def why(desk: Desk, line: Line) -> Reply:
     if not line.word and listing.last_run(desk) is None:
         return _said(listing.nothing(desk))
     run = listing.run_meant(desk, line.word).id
-    reasons = [str(reason) for reason in explain(desk.session.store, run)]
+    reasons = summarize(desk.session.store, run)
     record = desk.session.store.run(run)
     if record is not None and record.walked:
         reasons.append(f"run {run} was walked step by step, though it is on record: {record.walked}")

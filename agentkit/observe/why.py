@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 from agentkit.durable.records import Row
 from agentkit.durable.store import Store
 from agentkit.events import Run, Step
+from agentkit.inputs import Input, is_same, name_of, now
 
 _SHOWN = 160
 _LOOKED_AT = 50
+_SHARE = "it was called with the same arguments in step {}: @agentkit.tool(share=True) lets it reuse that result"
+_WITHIN = frozenset({"history", "args", "name", "call"})
+"""What differs of a step because the steps before it did."""
 
 
 class Change(NamedTuple):
-    """One ingredient of a key that differs: `old` and `new` are short texts."""
+    """One ingredient of a step that differs: `old` and `new` are short texts, and equal where only the name says it."""
 
     part: str
     old: str
     new: str
 
+    def __str__(self) -> str:
+        return f"{self.part} has changed" if self.old == self.new else f"{self.part} was {self.old} and is {self.new}"
+
 
 class Reason(NamedTuple):
-    """Why one step did not replay: the recording it was held against, and what differs."""
+    """Why one step did not replay: the recording it was held against, and what differs.
+
+    `follows`: it is live only because an earlier step of the run was. `again` is a recorded call of the same pure tool
+    with the same arguments.
+    """
 
     step: Step
     against: int | None
     changes: tuple[Change, ...]
+    follows: bool = False
+    again: int | None = None
 
     def __str__(self) -> str:
         head = f"step {self.step.ord} {self.step.kind} {self.step.name}: live"
@@ -38,8 +51,9 @@ class Reason(NamedTuple):
             return f"{head}, nothing like it was recorded before"
         if not self.changes:
             return f"{head}, the same as step {self.against} but asked again (n, --fresh or a changed effect)"
-        parts = "; ".join(f"{change.part} was {change.old} and is {change.new}" for change in self.changes)
-        return f"{head}, unlike step {self.against}: {parts}"
+        parts = "; ".join(map(str, self.changes))
+        shared = "" if self.again is None else f"; {_SHARE.format(self.again)}"
+        return f"{head}, unlike step {self.against}: {parts}{shared}"
 
 
 def explain(store: Store, run: str) -> list[Reason]:
@@ -52,7 +66,37 @@ def explain(store: Store, run: str) -> list[Reason]:
     earlier = (
         [] if before is None else [e for e in store.trace(before.id) if isinstance(e, Step) and e.run == before.id]
     )
-    return [_reason(store, step, _counterpart(step, steps, earlier)) for step in steps if not step.replayed]
+    reasons: list[Reason] = []
+    for step in steps:
+        if not step.replayed:
+            reasons.append(_reason(store, step, _counterpart(step, steps, earlier), reasons))
+    return reasons
+
+
+def summarize(store: Store, run: str) -> list[str]:
+    """Each cause in a line, how many steps follow from it, and what was replayed without being checked in full."""
+    lines: list[str] = []
+    following: list[int] = []
+    for reason in explain(store, run):
+        if reason.follows and reason.again is None:
+            following.append(reason.step.ord)
+            continue
+        lines += [*_followed(following), str(reason)]
+        following = []
+    lines += _followed(following)
+    for event in store.trace(run):
+        if isinstance(event, Step) and event.run == run and event.replayed and event.unchecked:
+            head = f"step {event.ord} {event.kind} {event.name}"
+            lines.append(f"{head}: answered from the record; not checked: {'; '.join(event.unchecked)}")
+    return lines
+
+
+def _followed(steps: Sequence[int]) -> list[str]:
+    if not steps:
+        return []
+    if len(steps) == 1:
+        return [f"1 step follows from it ({steps[0]})"]
+    return [f"{len(steps)} steps follow from it ({steps[0]} to {steps[-1]})"]
 
 
 def previous(store: Store, run: Run) -> Run | None:
@@ -107,13 +151,59 @@ def _counterpart(step: Step, steps: Sequence[Step], earlier: Sequence[Step]) -> 
     return candidates[-1] if candidates else None
 
 
-def _reason(store: Store, step: Step, other: Step | None) -> Reason:
+def _reason(store: Store, step: Step, other: Step | None, before: Sequence[Reason]) -> Reason:
     new = store.step(step.id)
     old = store.step(other.id) if other is not None else None if new is None else _elsewhere(store, step, new)
     if new is None or old is None:
-        return Reason(step, None, ())
+        return Reason(step, None, (), follows=bool(before) and step.attempt == 1)
     changed = [part for part in sorted({*new.parts, *old.parts}) if new.parts.get(part) != old.parts.get(part)]
-    return Reason(step, old.id, tuple(_change(store, part, old, new) for part in changed))
+    changes = [change for part in changed for change in _changes(store, part, old, new)]
+    if new.kind == "tool":
+        changes += _outside(store, old, new)
+    told = {change for reason in before for change in reason.changes}
+    own = [change for part in changed if part not in _WITHIN for change in _changes(store, part, old, new)]
+    follows = bool(before) and "history" in changed and told.issuperset(own) and step.attempt == 1
+    again = _same_call(store, new) if new.kind == "tool" and new.effects == "none" and "code" not in changed else None
+    return Reason(step, old.id, tuple(changes), follows, again)
+
+
+def _same_call(store: Store, new: Row) -> int | None:
+    """A call of the same version of the tool with the same arguments, in another conversation."""
+    if "history" not in new.parts:
+        return None
+    rows = store.nearest(kind="tool", name=new.name, agent=new.agent, before=new.id, limit=_LOOKED_AT)
+    same = (
+        row
+        for row in rows
+        if row.status == "done" and all(row.parts.get(n) == new.parts.get(n) for n in ("args", "code"))
+    )
+    return next((row.id for row in same if row.history != new.history), None)
+
+
+def _outside(store: Store, old: Row, new: Row) -> Iterator[Change]:
+    """Files and variables that are not as the earlier call read them."""
+    before = {name_of(one): one for one in _evidence(store, old).get("inputs", ())}
+    for one in _evidence(store, new).get("inputs", ()):
+        name = name_of(one)
+        earlier = before.pop(name, None)
+        if earlier is not None and not is_same(earlier, one):
+            yield Change(name, _state(earlier), _state(one))
+    for name, earlier in before.items():
+        if not is_same(earlier, now(earlier)):
+            yield Change(name, _state(earlier), _state(now(earlier)))
+
+
+def _state(one: Input) -> str:
+    if "files" in one:
+        return f"{one['count']} files"
+    if "env" in one:
+        return "set" if "sum" in one else "not set"
+    return f"{one['size']:,} bytes" if "size" in one else "not there"
+
+
+def _evidence(store: Store, row: Row) -> dict[str, Any]:
+    body = store.evidence(row.id)
+    return {} if body is None else cast("dict[str, Any]", json.loads(body))
 
 
 def _elsewhere(store: Store, step: Step, new: Row) -> Row | None:
@@ -123,10 +213,42 @@ def _elsewhere(store: Store, step: Step, new: Row) -> Row | None:
     return next((row for row in others if row.slot == new.slot), others[0] if others else None)
 
 
-def _change(store: Store, part: str, old: Row, new: Row) -> Change:
+def _changes(store: Store, part: str, old: Row, new: Row) -> list[Change]:
     if part == "history" and old.history is not None and new.history is not None:
-        return _first_message(store, old.history, new.history)
-    return Change(part, *_differing(_part(store, old.parts.get(part)), _part(store, new.parts.get(part))))
+        return [_first_message(store, old.history, new.history)]
+    if part == "code":
+        return _code(store, old, new)
+    return [Change(part, *_differing(_part(store, old.parts.get(part)), _part(store, new.parts.get(part))))]
+
+
+def _code(store: Store, old: Row, new: Row) -> list[Change]:
+    """What of the tool's code and of the values it reads differs, by name, as deep down as it is known."""
+    before, after = _evidence(store, old).get("reads"), _evidence(store, new).get("reads")
+    if before is None or after is None:
+        # Recorded by an earlier agentkit, or it failed: only what the tool itself names is known.
+        one, other = (_reads(store, row) for row in (old, new))
+        return [Change(name, "", "") for name in sorted({*one, *other}) if one.get(name) != other.get(name)] or [
+            Change("code", "", "")
+        ]
+    nothing = [None, None]
+    changed = [
+        name for name in sorted({*before, *after}) if before.get(name, nothing)[0] != after.get(name, nothing)[0]
+    ]
+    deepest = [name for name in changed if not any(other.startswith(f"{name} → ") for other in changed)]
+    found = [Change(name, *_texts(before.get(name), after.get(name))) for name in deepest]
+    return found or [Change("code", "", "")]
+
+
+def _texts(old: list[Any] | None, new: list[Any] | None) -> tuple[str, str]:
+    if old is None or new is None:
+        return ("not read", "read") if old is None else ("read", "not read")
+    return (str(old[1]), str(new[1])) if old[1] and new[1] else ("", "")
+
+
+def _reads(store: Store, row: Row) -> dict[str, Any]:
+    digest = row.parts.get("code")
+    body = None if digest is None else store.part(bytes.fromhex(digest))
+    return {} if body is None else cast("dict[str, Any]", json.loads(body).get("reads", {}))
 
 
 def _part(store: Store, digest: str | None) -> Any:

@@ -240,6 +240,11 @@ def remarks(node: StepNode) -> list[str]:
     return [remark for remark, holds in said_of.items() if holds]
 
 
+def unchecked_said(step: Step) -> str:
+    """What a step that was answered from the record reads in ways that nobody could see; empty where there is none."""
+    return f"not checked: {'; '.join(step.unchecked)}" if step.replayed and step.unchecked else ""
+
+
 def origins(sources: Mapping[str, tuple[int, int]], held: str) -> list[str]:
     """What a journal holds that this user did not record here, one line for each source."""
     told = []

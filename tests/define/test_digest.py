@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import linecache
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -387,36 +386,39 @@ def test_reads_name_what_changed() -> None:
     assert changed == {"RATE"}
 
 
-def test_a_large_value_is_sampled_in_a_stated_time_and_named() -> None:
-    large = numpy.zeros(1_000_000)
-    other = large.copy()
-    other[-1] = 1
-    found = tool_digest(define("def tool(): return a").pop("tool"), seconds=0.001)
-    namespace = define("def tool(): return a")
-    namespace["a"] = large
-    found = tool_digest(namespace["tool"], seconds=0.001)
-    namespace["a"] = other
-    assert found.unhashed == ("a (large: only its shape and a sample are hashed)",)
-    assert tool_digest(namespace["tool"], seconds=0.001).digest != found.digest
+LARGE: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+    (lambda: numpy.zeros(3_000_000), lambda value: value.__setitem__(1_234_567, 1)),
+    (lambda: numpy.zeros((2_000, 2_000))[::2], lambda value: value.__setitem__((7, 7), 1)),
+    (lambda: pandas.DataFrame(numpy.zeros((100_000, 12))), lambda value: value.isetitem(7, value[7].replace(0.0, 1.0))),
+    (lambda: pandas.DataFrame(numpy.zeros((100_000, 12))), lambda value: value.iloc.__setitem__((77_777, 7), 1.0)),
+    (lambda: pandas.DataFrame({"s": ["a"] * 1_100_000}), lambda value: value.iloc.__setitem__((1_000_001, 0), "b")),
+    (lambda: pandas.Series(range(1_200_000)), lambda value: value.iloc.__setitem__(1_000_001, -1)),
+    (lambda: dict.fromkeys(range(100_000), 1), lambda value: value.__setitem__(77_777, 2)),
+    (lambda: {n: {"v": [n]} for n in range(100_000)}, lambda value: value[77_777]["v"].append(2)),
+    (lambda: list(range(2_000_000)), lambda value: value.__setitem__(1_777_777, -1)),
+    (lambda: [[n, str(n)] for n in range(100_000)], lambda value: value[77_777].append(2)),
+]
 
 
-def test_a_long_list_is_sampled_and_named() -> None:
-    namespace = define("def tool(): return a")
-    namespace["a"] = list(range(10_000))
+@pytest.mark.parametrize(("make", "change"), LARGE)
+def test_large_data_is_hashed_whole_and_its_change_in_place_noticed(
+    make: Callable[[], Any], change: Callable[[Any], None]
+) -> None:
+    tool = define("def tool(): return len(a)")["tool"]
+    tool.__globals__["a"] = make()
+    before = tool_digest(tool)
+    assert before.unhashed == ()
+    tool.__globals__["a"] = make()
+    assert tool_digest(tool).digest == before.digest
+    change(tool.__globals__["a"])
+    assert tool_digest(tool).digest != before.digest
+
+
+def test_a_long_list_of_objects_is_sampled_and_named() -> None:
+    namespace = define("def tool(): return a", "class C: pass")
+    namespace["a"] = [namespace["C"]() for _ in range(10_000)]
     found = tool_digest(namespace["tool"], seconds=0.001)
     assert found.unhashed == ("a (large: only its length and a sample are hashed)",)
-
-
-def test_the_memo_remembers_data_for_as_long_as_it_lives() -> None:
-    memo: dict[int, bytes] = {}
-    namespace = define("def tool(): return a.sum()")
-    namespace["a"] = numpy.arange(10)
-    first = tool_digest(namespace["tool"], memo=memo)
-    assert list(memo) == [id(namespace["a"])]
-    assert tool_digest(namespace["tool"], memo=memo) == first
-    namespace["a"] = numpy.arange(11)
-    gc.collect()
-    assert tool_digest(namespace["tool"], memo=memo).digest != first.digest
 
 
 def test_code_without_source_is_compared_by_its_bytecode_and_says_so() -> None:

@@ -236,3 +236,11 @@ def test_only_what_leaves_through_our_client_tells_when() -> None:
     assert models.tells_when_it_sends(models.resolve("http://127.0.0.1:9/v1#a | http://127.0.0.1:9/v1#b | offline"))
     assert not models.tells_when_it_sends(own)
     assert not models.tells_when_it_sends(FallbackModel(ours, own))
+
+
+@pytest.mark.parametrize("port", ["off", "99999", "-1"])
+def test_an_address_with_a_wrong_port_is_one_line(port: str) -> None:
+    with pytest.raises(UserError) as refused:
+        resolve(f"http://:sk-secret@127.0.0.1:{port}/v1#m")
+    said = str(refused.value)
+    assert "its port is no number from 0 to 65535" in said and "\n" not in said and "sk-secret" not in said

@@ -9,7 +9,8 @@ from types import FunctionType
 import pytest
 
 import agentkit.define.source
-from agentkit.define.source import Source, is_library, source_of
+from agentkit.define.source import Source, source_of
+from agentkit.inputs import is_library
 from tests.define.digested import define
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError
 from pydantic_ai.models import Model
 
 import agentkit
+from agentkit.define import models
 from agentkit.define.spec import Spec
 from agentkit.engine.comparing import Comparison, alike, compare
 from agentkit.engine.doctor import examine
@@ -143,3 +146,38 @@ def test_a_checkup_of_servers_keys_and_prices(monkeypatch: pytest.MonkeyPatch) -
 def test_members_of_a_chain_are_examined_each(tmp_path: Path) -> None:
     found = asyncio.run(examine({"steady": "offline | test(5s) | cached(7d)"}))
     assert [one.model for one in found] == ["offline", "test:test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("small", ""), ("smal", "does not list smal (did you mean small?); it has org/qwen3, small"), ("qwen3", "")],
+)
+def test_a_model_that_its_server_does_not_list_has_its_own_line(name: str, said: str) -> None:
+    with serving() as server:
+        server.listed = ("org/qwen3", "small")
+        (found,) = asyncio.run(examine({"one": server.model(name)}))
+    assert (found.reachable, found.key) == ("yes", "yes")
+    assert found.problem == "" if not said else said in found.problem
+
+
+def test_a_certificate_that_nobody_vouches_for_has_its_own_line(tmp_path: Path) -> None:
+    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")]
+    subprocess.run(["openssl", *request.split(), *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    with serving() as server:
+        server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+        address = server.model().replace("http://", "https://")
+        (found,) = asyncio.run(examine({"one": address}))
+        assert found.reachable == "no" and "its certificate is not trusted (self-signed certificate)" in found.problem
+        with pytest.raises(ModelAPIError) as error:
+            asyncio.run(agentkit.build(Spec.parse("Go."), name="one", model=address).run("hello"))
+        assert "127.0.0.1" in models.explain(error.value) and "SSL_CERT_FILE" in models.explain(error.value)
+
+
+def test_what_is_wrong_with_the_arguments_of_build_is_said_in_its_words() -> None:
+    for given, said in (({"tools": [3]}, "tools takes functions"), ({"at_limit": "stop"}, "at_limit='stop'")):
+        with pytest.raises(UserError) as refused:
+            agentkit.build(Spec.parse("Go."), name="one", model="offline", **given)
+        assert said in str(refused.value) and "--" not in str(refused.value)

@@ -323,7 +323,7 @@ def test_why_knows_what_was_recorded_before_a_run_that_came_less_far(world: Worl
         opened.settle(doubt.value.step, "redo")
         answer = asyncio.run(ask(edited, "go"))
         told = [str(reason) for reason in explain(opened.store, answer.run.id)]
-    assert told[0].startswith(f"step 2 tool measure: live, unlike step {doubt.value.step}: code was ")
+    assert told[0].startswith(f"step 2 tool measure: live, unlike step {doubt.value.step}: size was 2 and is 3")
 
 
 def test_a_tool_whose_next_finds_nothing_fails_and_does_not_hang(world: World) -> None:

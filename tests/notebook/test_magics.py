@@ -132,6 +132,11 @@ def test_a_conversation_goes_on_and_survives_a_restart(tmp_path: Path) -> None:
         ("%agent settle 99999 --redo", "UserError: no step 99999"),
         ("%agent forget nothing", "UserError: nothing recorded is called nothing"),
         ("%agent model nonsense:x", "UserError: unknown model"),
+        ("%%agent build new --model http://127.0.0.1:off/v1#m\nx", "UserError: --model: model 'http://127.0.0.1:off"),
+        (
+            "%%agent build new --model http://127.0.0.1:99999/v1#m\nx",
+            "UserError: --model: model 'http://127.0.0.1:99999",
+        ),
         ("%agent journal burn", "UserError: %agent journal: what is 'burn'?"),
     ],
 )
