@@ -99,6 +99,8 @@ def __getattr__(name: str) -> Any:
         return import_module("importlib.metadata").version("jupyter-agentkit")
     if name not in _HOME:
         raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
+    if name == "session" and "marimo" in sys.modules:
+        import_module("agentkit.notebook.marimo").attend()
     value = getattr(import_module(_HOME[name]), name)
     setattr(sys.modules[__name__], name, value)
     return value

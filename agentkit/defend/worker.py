@@ -29,6 +29,7 @@ _MOST_WORKERS = 64
 _PATIENCE = 30.0
 _TURNS = 50_000
 _SPARE_SECONDS = 3
+_SHELL = "/bin/sh"
 
 
 class Worker:
@@ -148,10 +149,14 @@ def _deaf(binary: str) -> str:
     """A script that starts `binary` deaf to SIGINT: Stop goes to the whole process group, other cells' programs too."""
     if os.name != "posix" or "'" in binary:
         return binary
+    if not os.access(_SHELL, os.X_OK):
+        raise SandboxError(
+            "crash", f"the sandbox starts its programs by {_SHELL}, and there is none here: install one (dash, busybox)"
+        )
     folder = Path(tempfile.mkdtemp(prefix="agentkit-sandbox-"))
     atexit.register(_forget, folder, os.getpid())
     script = folder / "monty"
-    script.write_text(f"#!/bin/sh\ntrap '' INT\nexec '{binary}' \"$@\"\n")
+    script.write_text(f"#!{_SHELL}\ntrap '' INT\nexec '{binary}' \"$@\"\n")
     script.chmod(0o700)
     return str(script)
 

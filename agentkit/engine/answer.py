@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,5 +94,17 @@ class Answer:
     def __repr__(self) -> str:
         return self.text
 
+    def _mime_(self) -> tuple[str, str]:
+        # What marimo shows of it; agentkit.notebook.marimo puts the panel below.
+        return shown_as.get("marimo", _as_markdown)(self)
+
     def _repr_markdown_(self) -> str:
         return harmless(self.text)
+
+
+def _as_markdown(answer: Answer) -> tuple[str, str]:
+    return "text/markdown", harmless(answer.text)
+
+
+shown_as: dict[str, Callable[[Answer], tuple[str, str]]] = {}
+"""How a front end that asks the answer itself shows it, by its name: mime type and data."""

@@ -239,6 +239,8 @@ function render({ model, el }) {
   };
   settled();
   model.on("change:settled", settled);
+  // A page of Voila has run no cell after this one: loaded again it replays to here and goes on.
+  model.on("change:again", () => setTimeout(() => window.location.reload(), 300));
   model.on("msg:custom", heard);
   try {
     model.send({ type: "ready" });

@@ -13,7 +13,7 @@ from agentkit.engine import decided
 from agentkit.engine.asking import pending
 from agentkit.engine.session import Session
 from agentkit.errors import AgentKitError, ApprovalPending
-from agentkit.notebook.display import show
+from agentkit.notebook.display import show, shown_later
 from agentkit.notebook.widgets import ask_widget
 from agentkit.observe import asked
 
@@ -23,7 +23,8 @@ READY_SECONDS = 3.0
 POLL_SECONDS = 0.3
 """How often to look whether somebody decided elsewhere."""
 
-_FIELDS = ("verdict", "arguments", "answer", "reason", "always")
+FIELDS = ("verdict", "arguments", "answer", "reason", "always")
+"""What a click may say of a decision."""
 _AGAIN = "run the cell again to continue"
 
 Then = Callable[[], Coroutine[Any, Any, None]]
@@ -82,7 +83,7 @@ class Asking:
 
     async def wait(self) -> tuple[Decision, ...]:
         """The decisions; ApprovalPending when this front end does not deliver clicks now. Stopped, it stays open."""
-        patience = time.monotonic() + READY_SECONDS
+        patience = time.monotonic() + (0 if shown_later() else READY_SECONDS)
         try:
             while self.open:
                 if not self._ready and time.monotonic() >= patience:
@@ -134,7 +135,7 @@ class Asking:
         if question is None or content.get("type") != "decide":
             return
         try:
-            decision = Decision(**{name: content[name] for name in _FIELDS if name in content})
+            decision = Decision(**{name: content[name] for name in FIELDS if name in content})
             self._settled(id_, self._session.decide(question, decision))
         except AgentKitError as error:
             self._widget.send({"type": "refused", "id": id_, "text": str(error)})
@@ -144,12 +145,15 @@ class Asking:
         self._widget.settled = {**self._widget.settled, id_: asked.decided_text(decision)}
         self._news.set()
         if not self._waiting and not self.open:
+            if shown_later():
+                self._widget.again = True
+                return
             self._close("" if self._then is not None else _AGAIN)
             self._go_on()
 
     def go_on_with(self, then: Then) -> None:
         self._then = then
-        if not self.open:
+        if not self.open and not shown_later():
             self._go_on()
 
     def _go_on(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import re
 import signal
 import threading
@@ -38,6 +40,24 @@ def transform(lines: list[str]) -> list[str]:
     if lines[0].startswith("%%") or not any("%agent" in line for line in lines):
         return lines
     return _lines(lines, awaited)
+
+
+def never_run(cell: str) -> str | None:
+    """Return what to say of a cell whose body IPython will not run: one that awaits, under `%%capture`."""
+    head, _, body = cell.lstrip().partition("\n")
+    if not head.startswith("%%capture"):
+        return None
+    code = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in body.split("\n"))
+    try:
+        made = compile(code, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError):
+        return None  # The cell itself says what is wrong with it.
+    if not made.co_flags & inspect.CO_COROUTINE:
+        return None
+    return (
+        "%%capture does not run a body that awaits, and this cell still counts as executed: take %%capture away, or "
+        "write `with IPython.utils.capture.capture_output() as taken:` around the await"
+    )
 
 
 def _lines(lines: list[str], awaited: bool) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -38,7 +39,12 @@ def watched(shell: Any) -> bool:
     Only such a front end can be asked for input; nbclient, papermill and nbval cannot, and a terminal prints every
     update on a new line. Both get each output once, finished.
     """
-    return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False))
+    return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False)) or shown_later()
+
+
+def shown_later() -> bool:
+    """Whether a person sees this cell once all cells have run: Voila, which cannot be asked for input either."""
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
 
 
 class Output:

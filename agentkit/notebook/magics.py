@@ -196,6 +196,8 @@ class Notebook:
         self._cell = (getattr(info, "cell_id", None), display.watched(self.shell))
         self.typed = str(getattr(info, "raw_cell", None) or "")
         self._undo_stop = cells.wake_on_stop()
+        if (unheard := cells.never_run(self.typed)) is not None:
+            display.say(unheard)
         if self._panels is not None:
             self.session().start_cell(self._cell[0])
             self._panels.begin(self._cell[0], live=self._cell[1])

@@ -13,11 +13,15 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class AskWidget(anywidget.AnyWidget):
-    """Shows `cards` and sends what is clicked. `settled` (question to text) is what has been decided since."""
+    """Shows `cards` and sends what is clicked. `settled` (question to text) is what has been decided since.
+
+    `again`: the page is loaded again, which runs its notebook again.
+    """
 
     _esm = (Path(__file__).parent / "ask.js").read_text(encoding="utf-8")
     cards = traitlets.List(traitlets.Dict()).tag(sync=True)
     settled = traitlets.Dict().tag(sync=True)
+    again = traitlets.Bool(False).tag(sync=True)
 
     def view(self) -> dict[str, Any]:
         """The part of an output that shows this widget."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agentkit.defend import worker
 from agentkit.defend.awaited import awaited_calls
 from agentkit.defend.limits import Limits
 from agentkit.defend.sandbox import CallFailed, Ended, HostCall, Program, Stop, World, run
@@ -238,3 +239,10 @@ def _busy(*, idle: bool = False) -> list[int]:
             if "monty" in name and rest.split()[0] in ("RSD" if idle else "R"):
                 found.append(int(child))
     return found
+
+
+def test_without_a_shell_the_sandbox_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(worker, "_SHELL", str(tmp_path / "sh"))
+    monkeypatch.setattr(worker, "_pools", {})
+    with pytest.raises(SandboxError, match=f"by {tmp_path}/sh, and there is none here"):
+        Host().run("1 + 1")

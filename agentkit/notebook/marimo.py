@@ -1,0 +1,91 @@
+"""agentkit in a marimo notebook: an answer with its panel, and the widget that asks, under the cell that asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import marimo
+from marimo._runtime.control_flow import MarimoStopError
+
+from agentkit.defend.approval import Decision, Question
+from agentkit.durable.store import Store
+from agentkit.engine import decided
+from agentkit.engine.answer import Answer, shown_as
+from agentkit.engine.asking import pending
+from agentkit.engine.session import Session, current, entered
+from agentkit.errors import AgentKitError, ApprovalPending
+from agentkit.notebook.asking import FIELDS
+from agentkit.notebook.widgets import ask_widget
+from agentkit.observe import asked, panel
+from agentkit.observe.trace import Trace
+
+
+def attend() -> None:
+    """From now on answers are shown with their panel, and the questions of each session in the page."""
+    shown_as["marimo"] = _with_panel
+    if _attend_session not in entered:
+        entered.append(_attend_session)
+
+
+def _with_panel(answer: Answer) -> tuple[str, str]:
+    text = marimo.md(answer._repr_markdown_()).text
+    # It is shown when the cell has ended, and with it the session that it opened.
+    with Store.open(answer.session.store.path, read_only=True) as store:
+        trace = Trace.of(store.trace(answer.run.id))
+    return "text/html", text + panel.html(trace, now=time.time())
+
+
+def _attend_session() -> None:
+    session = current()
+    if session is not None and session.asker is None and marimo.running_in_notebook():
+        session.asker = _Page(session).ask
+
+
+class _Waiting(ApprovalPending, MarimoStopError):
+    """Ends the cell with the widget in its place; marimo shows of an error nothing else, and runs no cell after it."""
+
+    output: Any
+
+
+class _Page:
+    """The questions of one session in the page of a marimo notebook."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def ask(self, questions: tuple[Question, ...]) -> tuple[Decision, ...]:
+        """Raise ApprovalPending: marimo hears of no click while a cell runs."""
+        card = _Card(self._session, questions)
+        error = pending(questions)
+        error.__class__ = _Waiting
+        error.output = marimo.ui.anywidget(card.widget)  # type: ignore[attr-defined]
+        raise error
+
+
+class _Card:
+    """The widget of one turn's questions; what is clicked is recorded for the next run of the cell."""
+
+    def __init__(self, session: Session, questions: Sequence[Question]) -> None:
+        self._session = session
+        self._questions = {question.id: question for question in questions}
+        self.widget = ask_widget(asked.cards(questions), self._heard)
+
+    def _heard(self, content: dict[str, Any]) -> None:
+        question = self._questions.get(str(content.get("id")))
+        if question is None or content.get("type") != "decide":
+            return
+        try:
+            given = Decision(**{name: content[name] for name in FIELDS if name in content})
+            # The cell has ended, and with it the session that it opened.
+            with Store.open(self._session.store.path) as store:
+                decision = decided.decide(store, self._session.redactor, question, given)
+        except AgentKitError as error:
+            self.widget.send({"type": "refused", "id": question.id, "text": str(error)})
+            return
+        served = marimo.app_meta().mode == "run"
+        text = asked.decided_text(decision) + ("" if served else ": run the cell again to go on")
+        self.widget.settled = {**self.widget.settled, question.id: text}
+        # A page that is served has no button to run a cell: loaded again it replays to here and goes on.
+        self.widget.again = served and len(self.widget.settled) == len(self._questions)

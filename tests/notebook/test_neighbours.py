@@ -1,0 +1,68 @@
+"""What the tools around a notebook do to cells with agents: each line of docs/neighbours.md that agentkit answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from agentkit import headless
+from tests.notebook.kernels import Kernel, kernel
+
+SETUP = """
+%load_ext agentkit
+import agentkit
+from agentkit.testing import ScriptedModel
+echo = agentkit.build(agentkit.Spec(instructions="Echo."), name="echo", model=ScriptedModel(["one", "two", "three"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    with kernel(tmp_path_factory.mktemp("neighbours")) as running:
+        cell = running.run(SETUP)
+        assert cell.status == "ok", cell.traceback
+        yield running
+
+
+def test_an_agent_awaited_under_capture_is_said_not_to_have_run(shell: Kernel) -> None:
+    shell.run("answer = None")
+    cell = shell.run("%%capture taken\nanswer = await echo.run('go')")
+    assert (cell.status, shell.run("print(answer)").text) == ("ok", "None\n")
+    assert "%%capture does not run a body that awaits" in cell.text
+    assert "counts as executed" in cell.text
+
+
+def test_what_it_advises_captures(shell: Kernel) -> None:
+    cell = shell.run(
+        "import IPython.utils.capture\n"
+        "with IPython.utils.capture.capture_output() as taken:\n"
+        "    answer = await echo.run('go')\n    print(answer.output)"
+    )
+    assert cell.status == "ok" and cell.text == ""
+    assert shell.run("print(repr(taken.stdout))").text == "'one\\n'\n"
+
+
+@pytest.mark.parametrize(
+    "source", ["%%capture\nprint(1)", "%%capture\nasync def f():\n    await g()", "%%agent run echo\nagain", "print(2)"]
+)
+def test_nothing_is_said_of_a_cell_that_runs(shell: Kernel, source: str) -> None:
+    assert "%%capture does not run" not in shell.run(source).text
+
+
+def test_a_magic_cell_under_capture_runs(shell: Kernel) -> None:
+    cell = shell.run("%%capture taken\n%%agent run echo --as under\nonce more")
+    assert cell.status == "ok" and "does not run" not in cell.text
+    assert shell.run("print(under)").text in ("one\n", "two\n", "three\n")
+
+
+def test_a_given_value_wins_over_each_cell_tagged_parameters(tmp_path: Path) -> None:
+    """papermill puts it after the first of them, and the second one's default wins without a word."""
+    tagged = [nbformat.v4.new_code_cell(f"n = {n}", metadata={"tags": ["parameters"]}) for n in (1, 2)]
+    path = tmp_path / "two.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[*tagged, nbformat.v4.new_code_cell("print('n is', n)")]), path)
+    assert headless.run(path, ["n=3"], tmp_path / "out.ipynb") == 0
+    (shown,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+    assert shown.text == "n is 3\n"
