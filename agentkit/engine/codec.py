@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
+from pydantic_ai.messages import ModelResponse
 from pydantic_core import from_json
 from pydantic_core import to_json as to_json_bytes
 
@@ -21,6 +23,9 @@ class ResultCodec:
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
             value.result = _result(value.result, _where())
+        if isinstance(value, ModelResponse) and not math.isfinite(value.usage.cost or 0):
+            # A price that no record can hold must not lose the reply that was paid for.
+            value.usage.cost = None
             if isinstance(long := value.result, list) and is_plain(long):
                 return {**_writable(JSON_CODEC.dump(tp, replace(value, result=[]))), "result": long}
         return _writable(JSON_CODEC.dump(tp, value))
