@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -390,7 +391,15 @@ class Journal:
             frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
         if call.encode is not None:
             encode = call.encode
-            frame.finish_in_thread = lambda value: self._finish_in_thread(frame, call, encode(value))
+
+            def finish(value: object) -> None:
+                if inspect.isawaitable(value):
+                    # A plain function that gave work to await: it goes on outside the thread.
+                    frame.thread = None
+                else:
+                    self._finish_in_thread(frame, call, encode(value))
+
+            frame.finish_in_thread = finish
         return frame
 
     async def _live(

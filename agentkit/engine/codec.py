@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
+from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelResponse
 from pydantic_core import from_json
 from pydantic_core import to_json as to_json_bytes
@@ -23,11 +26,12 @@ class ResultCodec:
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
             value.result = _result(value.result, _where())
+        long = value.result if tp is CallToolResult and hasattr(value, "result") else None
+        if isinstance(long, list) and is_plain(long):
+            return {**_writable(JSON_CODEC.dump(tp, replace(value, result=[]))), "result": long}
         if isinstance(value, ModelResponse) and not math.isfinite(value.usage.cost or 0):
             # A price that no record can hold must not lose the reply that was paid for.
             value.usage.cost = None
-            if isinstance(long := value.result, list) and is_plain(long):
-                return {**_writable(JSON_CODEC.dump(tp, replace(value, result=[]))), "result": long}
         return _writable(JSON_CODEC.dump(tp, value))
 
     def load(self, tp: Any, payload: Any) -> Any:
@@ -94,6 +98,15 @@ def _result(value: Any, where: str) -> Any:
 
 
 def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
+    if isinstance(value, ToolReturn) and depth < DEPTH:
+        raise LibraryUserError(
+            f"The return value of tool {where.rpartition(' ')[2]!r} contains invalid nested `ToolReturn` objects. "
+            "`ToolReturn` should be used directly."
+        )
+    if isinstance(value, bytes | bytearray):
+        # The model gets bytes as text where they are text.
+        with suppress(UnicodeDecodeError):
+            return value.decode()
     if not isinstance(value, Mapping | list | tuple):
         return value if type(value).__module__.partition(".")[0] == "pydantic_ai" else to_json(value, where=where)
     if depth == 0:
