@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
+from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelResponse
 from pydantic_core import from_json
 from pydantic_core import to_json as to_json_bytes
@@ -81,6 +84,15 @@ def _result(value: Any, where: str) -> Any:
 
 
 def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
+    if isinstance(value, ToolReturn) and depth < DEPTH:
+        raise LibraryUserError(
+            f"The return value of tool {where.rpartition(' ')[2]!r} contains invalid nested `ToolReturn` objects. "
+            "`ToolReturn` should be used directly."
+        )
+    if isinstance(value, bytes | bytearray):
+        # The model gets bytes as text where they are text.
+        with suppress(UnicodeDecodeError):
+            return value.decode()
     if not isinstance(value, Mapping | list | tuple):
         return value if type(value).__module__.partition(".")[0] == "pydantic_ai" else to_json(value, where=where)
     if depth == 0:
