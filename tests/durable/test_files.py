@@ -157,7 +157,11 @@ def test_a_changed_message_part_and_run_are_found(path: Path) -> None:
         assert len(store.verify()) == 3
 
 
-@pytest.mark.parametrize("garbage", [b"\x00" * 100, b"not a journal at all, but some other text", os.urandom(100)])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x00" * 100, b"not a journal at all, but some other text", os.urandom(100)],
+    ids=["zeros", "text", "random"],
+)
 def test_a_destroyed_header_is_an_error_at_once(recorded: Path, garbage: bytes) -> None:
     with recorded.open("r+b") as file:
         file.write(garbage)

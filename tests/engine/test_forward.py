@@ -236,7 +236,7 @@ def test_an_edited_tool_runs_again(tmp_path: Path) -> None:
         {"tools": (add, shout)},
         {"output": int | str},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_another_question_is_asked_live(tmp_path: Path, change: dict[str, Any]) -> None:
     run(tmp_path, counter(counting()))
