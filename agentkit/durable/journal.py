@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
+from agentkit.durable import faults
 from agentkit.durable.decisions import WAITING
 from agentkit.durable.doubt import Found, doubt, paid_twice
 from agentkit.durable.flights import Flight, Flights
@@ -320,6 +321,9 @@ class Journal:
             held = f"; {holding(self.store.held)}" if self.store.held else ""
             detail = changed or missing(self.store, call, run, own)
             raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
+        if self.store.read_only:
+            # Before anybody is asked and anything is set aside for it.
+            raise faults.read_only(self.store.path)
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:

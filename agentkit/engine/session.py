@@ -28,7 +28,7 @@ from agentkit.engine import decided
 from agentkit.engine.bench import Bench
 from agentkit.engine.calling import Calling
 from agentkit.engine.threads import RecordingExecutor
-from agentkit.errors import UserError
+from agentkit.errors import JournalReadOnly, UserError
 from agentkit.events import Event, Mode, Run, Scope
 
 JOURNAL_FILE = "journal.db"
@@ -125,7 +125,14 @@ class Session:
 
     @cached_property
     def store(self) -> Store:
-        opened = Store.open(self.path, read_only=self._read_only)
+        try:
+            opened = Store.open(self.path, read_only=self._read_only)
+        except JournalReadOnly:
+            # What is on record needs nobody to write; a live step is refused when it comes to it.
+            if self._mode == "live" or not os.path.exists(self.path):
+                raise
+            opened = Store.open(self.path, read_only=True)
+            self.remark(f"{self.path} cannot be written: what is on record is replayed, and no live call is made")
         if opened.notice:
             self.remark(opened.notice)
         return opened
