@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
@@ -102,6 +101,6 @@ def test_a_limit_that_cannot_be_kept_lets_replays_pass_and_no_live_call(
 
 
 def test_live_is_refused_at_once(project: Path) -> None:
-    with unwritable(project), session("notes", folder=project, mode="live") as opened:
-        with pytest.raises(JournalReadOnly):
-            opened.store
+    opened = session("notes", folder=project, mode="live")
+    with unwritable(project), pytest.raises(JournalReadOnly):
+        _ = opened.store
