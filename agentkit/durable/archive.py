@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, Union, get_args, g
 
 from agentkit.durable import faults
 from agentkit.durable.records import Node, Part, Row, Use
+from agentkit.durable.rows import is_countable
 from agentkit.errors import JournalCorrupt, JournalError, JournalFormat
 from agentkit.events import Gauge, Run, Usage
 
@@ -295,6 +296,8 @@ def _row(values: dict[str, Any]) -> Row:
     made = {name: _bytes(name, values[name]) for name in ROW}
     _check(made, Row)
     usage = made["usage"]
+    if not is_countable(made["nested"]):
+        raise ValueError("nested says of steps what none can be")
     return Row(**{**made, "usage": usage and Usage(**usage)}, run="", attempt=1, owner="")
 
 
