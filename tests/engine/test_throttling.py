@@ -22,7 +22,7 @@ from agentkit.errors import CircuitOpen, UserError
 from agentkit.events import Step
 from tests.serving import Fault, Quota, Serving, serving
 
-pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("either_way")]
+pytestmark = pytest.mark.usefixtures("either_way")
 
 MINUTE = 1.0
 """What a minute is here, in seconds."""
