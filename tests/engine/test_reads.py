@@ -197,7 +197,12 @@ def test_a_replayed_step_costs_a_look_at_each_input_and_nothing_is_read(
     monkeypatch.setattr(os, "stat", watched)
     listed: list[str] = []
     names_in = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path=".": listed.append(os.path.basename(path)) or names_in(path))
+
+    def listing(path: Any = ".") -> list[str]:
+        listed.append(os.path.basename(path))
+        return names_in(path)
+
+    monkeypatch.setattr(os, "listdir", listing)
     assert live(perform(here, *calls)) == []
     assert [looked.count(name) for name in ("data", "a.csv")] == [1, 1]
     assert "data" not in listed
