@@ -323,7 +323,7 @@ def test_a_replayed_raise_is_in_the_bars_too(tmp_path: Path, walk: bool) -> None
         with opened(tmp_path):
             return asyncio.run(ask(guide(ScriptedModel(), budget=budget), "go", walk=walk))
 
-    assert _bars(again("0.15usd")) == ["0.40usd of 0.45usd per run"]
+    assert _bars(again("0.15usd")) == ["0.40usd of 0.45usd per run, raised from 0.15usd"]
     # Neither of these limits was raised.
     assert _bars(again("0.20usd")) == ["0.40usd of 0.20usd per run"]
     assert _bars(again("1usd")) == ["0.40usd of 1.00usd per run"]
