@@ -119,7 +119,7 @@ def test_a_token_cancelled_before_starts_nothing() -> None:
 
 
 def test_one_token_cancels_many_runs() -> None:
-    async def main() -> list[Any]:
+    async def main() -> Any:
         waiting, token = [Waiting(), Waiting()], CancellationToken()
 
         async def reply(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
