@@ -22,21 +22,31 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 Input: TypeAlias = dict[str, Any]
-"""One thing that was read, as JSON: `path` or `env`, with `size`, `mtime` and `sum` as they were; no `size`: absent."""
+"""One thing that was read, as JSON: `path` or `env`, with `size`, `mtime` and `sum` as they were; no `size`: absent.
+
+Of a folder `sum` is that of the names in it, and `size` 0. Where `ctime` is another one the content is read again: what
+copies files often keeps their times.
+"""
 
 HASHED_BYTES: Final = 64 << 20
 """Of a larger file only size and time are compared."""
+LISTED_NAMES: Final = 50_000
+"""Of a folder with more names only the time is compared."""
 MOST: Final = 500
 """How many inputs of one call are kept; a call that reads more says so."""
 _ENVIRONMENT: Final = 40
 _NAME: Final = 4_096
 _CHUNK: Final = 1 << 20
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
-_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib", "/run/", "/var/lib/")
+_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib32/", "/lib64/", "/run/", "/var/lib/")
+_NOT_SYSTEM = ("/dev/shm/", "/usr/src/", "/run/media/")
 _OWN = f"{os.sep}.agentkit{os.sep}"
 # They read the sources of code that runs already, or that is about to: what they say is in the digest of the tool.
 _READS_CODE = frozenset({"linecache.py", "tokenize.py", "inspect.py", "traceback.py", "warnings.py", "zipimport.py"})
+# They list the folders where modules are.
+_LISTS_CODE = frozenset({"importlib", "importlib_metadata", "pkgutil", "pkg_resources"})
 _WRITES = os.O_WRONLY | os.O_RDWR
+_ANEW = os.O_TRUNC | os.O_EXCL
 
 
 @cache
@@ -66,14 +76,37 @@ def state_of(path: str, *, whole: bool = True) -> Input:
         found = os.stat(path)
     except OSError:
         return {"path": path}
-    state = {"path": path, "size": found.st_size, "mtime": found.st_mtime_ns}
-    if whole and stat.S_ISREG(found.st_mode) and found.st_size <= HASHED_BYTES:
-        state["sum"] = _sum(path, found.st_size, found.st_mtime_ns)
+    folder = stat.S_ISDIR(found.st_mode)
+    size = 0 if folder else found.st_size
+    state = {"path": path, "size": size, "mtime": found.st_mtime_ns, "ctime": found.st_ctime_ns}
+    if whole and folder:
+        state["sum"] = _names(path)
+    elif whole and stat.S_ISREG(found.st_mode) and size <= HASHED_BYTES:
+        state["sum"] = _sum(path, size, found.st_mtime_ns, found.st_ctime_ns)
     return state
 
 
+def _names(path: str) -> str | None:
+    """The digest of what a folder holds, by name; None where that cannot be read or is too much.
+
+    What editors, notebooks and Python put beside the files of a person is left out.
+    """
+    names: list[str] = []
+    try:
+        with _unheard(), os.scandir(path) as entries:
+            for entry in entries:
+                if len(names) >= LISTED_NAMES:
+                    return None
+                if not entry.name.startswith(".") and entry.name != "__pycache__":
+                    names.append(entry.name)
+    except OSError:
+        return None
+    listed = "\0".join(sorted(names)).encode(errors="surrogateescape")
+    return hashlib.blake2b(b"folder\0" + listed, digest_size=20).hexdigest()
+
+
 @lru_cache(maxsize=4096)
-def _sum(path: str, size: int, changed: int) -> str | None:
+def _sum(path: str, size: int, changed: int, moved: int) -> str | None:
     """The digest of a file's content, taken once for each state of it; None where it cannot be read."""
     whole = hashlib.blake2b(digest_size=20)
     try:
@@ -111,6 +144,7 @@ def now(recorded: Input) -> Input:
         return files(recorded["files"])
     found = state_of(recorded["path"], whole=False)
     same = all(found.get(name) == recorded.get(name) for name in ("size", "mtime"))
+    same = same and recorded.get("ctime") in (None, found.get("ctime"))
     if same or found.get("size") != recorded.get("size") or recorded.get("sum") is None:
         return found | ({"sum": recorded["sum"]} if same and "sum" in recorded else {})
     return state_of(recorded["path"])
@@ -131,7 +165,16 @@ def name_of(one: Input) -> str:
     return str(one.get("path") or (f"env:{one['env']}" if "env" in one else one.get("files")))
 
 
-_FORM: Final = {"path": str, "env": str, "files": str, "sum": str, "size": int, "mtime": int, "count": int}
+_FORM: Final = {
+    "path": str,
+    "env": str,
+    "files": str,
+    "sum": str,
+    "size": int,
+    "mtime": int,
+    "ctime": int,
+    "count": int,
+}
 
 
 def is_heard(value: object) -> bool:
@@ -164,7 +207,9 @@ class Recorder:
         self._lock = threading.Lock()
         self._read: dict[str, Input] = {}
         self._written: set[str] = set()
+        self._folders: dict[str, Input] = {}
         self._variables: dict[str, Input] = {}
+        self._whole_environment = False
         self._sets: list[Input] = []
         self._unseen: set[str] = set()
         self._left_out = 0
@@ -196,8 +241,24 @@ class Recorder:
         if is_absent(found) or stat.S_ISREG(os.stat(path).st_mode):
             self._read[path] = found
 
+    def listed(self, path: str) -> None:
+        """A folder whose names are read."""
+        if path in self._read or path in self._written:
+            return
+        if len(self._read) >= MOST:
+            self._left_out += 1
+        elif not is_absent(found := self._folders.get(path) or state_of(path, whole=False)):
+            self._read[path] = found
+
     def wrote(self, path: str) -> None:
-        self._written.add(os.path.abspath(path))
+        path = os.path.abspath(path)
+        self._written.add(path)
+        self.may_fill(os.path.dirname(path))
+
+    def may_fill(self, folder: str) -> None:
+        """A folder that a file may be about to come to or go from: whether one did shows when the call has ended."""
+        if folder not in self._folders and len(self._folders) < MOST:
+            self._folders[folder] = state_of(folder, whole=False)
 
     def database(self, path: str) -> None:
         """A file that a connection reads, with the log beside it; whether it writes shows when it has ended."""
@@ -205,8 +266,12 @@ class Recorder:
         self.read(f"{path}-wal")
 
     def variable(self, name: str) -> None:
-        if len(self._variables) <= _ENVIRONMENT:
+        if len(self._variables) <= _ENVIRONMENT and not self._whole_environment:
             self._variables.setdefault(name, variable(name))
+
+    def environment(self) -> None:
+        """All variables at once, most often to hand them on: which of them count nobody can say."""
+        self._whole_environment = True
 
     def unseen(self, through: str) -> None:
         self._unseen.add(through)
@@ -232,6 +297,10 @@ class Recorder:
 
     def _conclude(self) -> dict[str, Any]:
         inputs: list[Input] = []
+        self._written |= {
+            path for path, before in self._folders.items()
+            if before.get("mtime") != state_of(path, whole=False).get("mtime")
+        }  # fmt: skip
         for path, before in sorted(self._read.items()):
             after = state_of(path)
             if path in self._written:
@@ -246,9 +315,11 @@ class Recorder:
                 self._written.add(path)
         unseen = sorted(self._unseen)
         if len(self._variables) > _ENVIRONMENT:
+            self._whole_environment = True
+            self._variables.clear()
+        if self._whole_environment:
             unseen.append("os.environ as a whole")
-        else:
-            inputs += [self._variables[name] for name in sorted(self._variables)]
+        inputs += [self._variables[name] for name in sorted(self._variables)]
         if self._left_out:
             unseen.append(f"{self._left_out} more files")
         wrote = [state_of(path) for path in sorted(self._written)][:MOST]
@@ -323,13 +394,42 @@ def _opened(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     path, mode, flags = args
     if isinstance(path, int) or _reads_code(frame):
         return
-    name = os.path.abspath(os.fsdecode(path))
-    if not _is_outside(name):
+    given = os.fsdecode(path)
+    name = os.path.abspath(given)
+    if mode is None and not os.path.isabs(given) and not os.path.lexists(name) and not flags & os.O_CREAT:
+        # Named from an open folder (`dir_fd`), and nobody says which.
+        if not is_library(frame.f_code.co_filename):
+            found.unseen("a folder that it opened")
         return
-    if (isinstance(mode, str) and set(mode) & set("wax+")) or (mode is None and (flags or 0) & _WRITES):
+    if not _is_outside(name, os.getcwd()):
+        return
+    both = "+" in mode if isinstance(mode, str) else bool(flags & os.O_RDWR)
+    if set(mode) & set("wx") if isinstance(mode, str) else flags & _ANEW:
+        found.wrote(name)
+    elif both:
+        # Whether it was also written shows when the call has ended.
+        found.may_fill(os.path.dirname(name))
+        found.read(name)
+    elif "a" in mode if isinstance(mode, str) else flags & _WRITES:
         found.wrote(name)
     else:
         found.read(name)
+
+
+def _listed(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+    path = "." if args[0] is None else args[0]
+    package = str(frame.f_globals.get("__name__")).partition(".")[0]
+    if isinstance(path, int) or package in _LISTS_CODE or _reads_code(frame):
+        return
+    name = os.path.abspath(os.fsdecode(path))
+    # With its end: a folder of libraries, or the working folder, is meant by itself too.
+    if _is_outside(os.path.join(name, ""), os.getcwd()):
+        found.listed(name)
+
+
+def _filled(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+    if isinstance(args[0], str | bytes | os.PathLike) and args[-1] in (-1, None):
+        found.may_fill(os.path.dirname(os.path.abspath(os.fsdecode(args[0]))))
 
 
 def _connected(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
@@ -337,7 +437,7 @@ def _connected(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     if name.startswith("file:"):
         name = unquote(name.removeprefix("file:").partition("?")[0])
         name = f"/{name.lstrip('/')}" if name.startswith("//") else name
-    if name and name != ":memory:" and not name.startswith("file:") and _is_outside(os.path.abspath(name)):
+    if name and name != ":memory:" and not name.startswith("file:") and _is_outside(os.path.abspath(name), os.getcwd()):
         found.database(os.path.abspath(name))
 
 
@@ -379,6 +479,10 @@ def _started(start: Callable[[threading.Thread], None]) -> Callable[[threading.T
 
 _EVENTS: Final = {
     "open": _opened,
+    "os.listdir": _listed,
+    "os.scandir": _listed,
+    "os.mkdir": _filled,
+    "os.rmdir": _filled,
     "sqlite3.connect": _connected,
     "os.rename": _moved,
     "os.remove": _removed,
@@ -397,12 +501,16 @@ def _reads_code(frame: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _is_outside(path: str) -> bool:
+def _is_outside(path: str, here: str) -> bool:
     """Whether a file belongs neither to Python, nor to a library, nor to the system, nor to a person's settings."""
-    if path.startswith(_SYSTEM) or _OWN in path or is_library(path):
+    if _OWN in path or is_library(path):
         return False
-    home = os.path.join(os.path.expanduser("~"), ".")
-    return not path.startswith(home) or path.startswith(os.path.join(os.getcwd(), ""))
+    if path.startswith((os.path.join(here, ""), *_NOT_SYSTEM)):
+        return True
+    return not path.startswith((*_SYSTEM, os.path.join(os.path.expanduser("~"), ".")))
+
+
+_HAND_ON = frozenset({"os", "_collections_abc", "collections.abc"})
 
 
 class _Environment(os._Environ):  # type: ignore[type-arg]
@@ -415,9 +523,15 @@ class _Environment(os._Environ):  # type: ignore[type-arg]
                 found.variable(name)
         return super().__getitem__(name)
 
+    def __iter__(self) -> Iterator[Any]:
+        found = recorder()
+        if found is not None and not getattr(_deaf, "on", False) and _asks(sys._getframe(1)):
+            found.environment()
+        return super().__iter__()
+
 
 def _asks(frame: Any) -> bool:
     """Whether it is the person's own code that asks: what libraries look up for themselves is no input."""
-    while frame is not None and frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections.abc"):
+    while frame is not None and (frame.f_globals.get("__name__") in _HAND_ON or frame.f_code.co_name == "expandvars"):
         frame = frame.f_back
     return frame is not None and not is_library(frame.f_code.co_filename)
