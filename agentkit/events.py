@@ -60,11 +60,12 @@ class Step:
 
     Times are unix seconds of *this* run (a replayed step is fast); `recorded_seconds` is what the live step took.
     `usage` is what was recorded when the step was live: it counts as spent when `replayed` is false, saved otherwise.
-    `request` and `result` are bounded, redacted texts for showing. `within` is the `ord` of the step of the same run
-    that it was made in, such as the code of an agent that calls its tools. `waiting` is what a step that is not under
-    way yet waits for (its `id` is 0: it is not on disk), and `until` when that is expected to be over. `unchecked`
-    names what it reads in ways that nobody can see, so that a replay of it may be out of date. `source` is where a
-    record is from that this user did not make: a file's name, or `elsewhere`.
+    `request`, `result` and `shown` (what a tool printed and displayed) are bounded, redacted texts for showing.
+    `within` is the `ord` of the step of the same run that it was made in, such as the code of an agent that calls its
+    tools. `waiting` is what a step that is not under way yet waits for (its `id` is 0: it is not on disk), and `until`
+    when that is expected to be over. `unchecked` names what it reads in ways that nobody can see, so that a replay of
+    it may be out of date. `source` is where a record is from that this user did not make: a file's name, or
+    `elsewhere`.
     """
 
     run: str
@@ -85,6 +86,7 @@ class Step:
     request: str = ""
     result: str = ""
     error: str | None = None
+    shown: str = ""
     within: int | None = None
     waiting: str = ""
     until: float | None = None

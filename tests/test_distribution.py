@@ -30,6 +30,7 @@ def test_it_holds_nothing_else(held: set[str]) -> None:
     files = {
         "run",
         "environment.yml",
+        "SECURITY.md",
         "README.md",
         "CHANGELOG.md",
         "LICENSE",

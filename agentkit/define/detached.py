@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
@@ -173,3 +174,12 @@ class _Answer(httpx2.AsyncByteStream):
 def _error(name: str) -> type[httpx2.RequestError]:
     kind = getattr(httpx2, name, None)
     return kind if isinstance(kind, type) and issubclass(kind, httpx2.RequestError) else httpx2.ReadError
+
+
+def peer_of(connected: socket.socket) -> tuple[int, int | None]:
+    """The process and the user at the other end; the user is None where only the folder's rights say it."""
+    if hasattr(socket, "SO_PEERCRED"):
+        pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return pid, uid
+    # macOS: SOL_LOCAL, LOCAL_PEERPID.
+    return struct.unpack("i", connected.getsockopt(0, 2, 4))[0], None

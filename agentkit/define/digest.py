@@ -622,6 +622,9 @@ def _put_there_by_a_front_end(name: str, value: Any) -> bool:
     """Whether a notebook's name of Python's own stands for what IPython put there (its `open`, its `exit`)."""
     if name not in _FRONT_END and not hasattr(builtins, name):
         return False
+    if name == "display" and value is print:
+        # So an exported program calls what the notebook shows with.
+        return True
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     hidden = getattr(shell, "user_ns_hidden", {})
     owner = getattr(value, "__globals__", {}).get("__name__", "") or type(value).__module__

@@ -302,7 +302,7 @@ def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | 
         return 0.0
     fixed = getattr(model, "cost_of_reply", None)
     if fixed is not None:
-        return float(fixed)
+        return _believed(float(fixed))
     tier = pricing.tier_asked(settings)
     dollars = pricing.dearest(usage, model=model.model_name, provider=model.system, tier=tier)
     return None if dollars is None else _believed(dollars)

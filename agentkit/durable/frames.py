@@ -20,6 +20,7 @@ from agentkit.durable.flights import Flight
 from agentkit.durable.inbox import Pigeonhole
 from agentkit.durable.keys import Key
 from agentkit.durable.records import Node, Outcome, Row
+from agentkit.durable.shown import PRINTED_CHARACTERS, in_short
 from agentkit.events import Effects, Kind, Mode, Step, StepStatus, Usage
 
 Payload: TypeAlias = Any
@@ -28,6 +29,7 @@ Payload: TypeAlias = Any
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _SHOWN_CHARACTERS = 400
 _SHOWN_BYTES = 1 << 20
+_PRINT_PAUSE_SECONDS = 0.2
 
 
 class CallCacheView(Protocol):
@@ -178,7 +180,8 @@ class StepFrame:
 
     `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
     whether the step was possibly paid twice before this attempt, if that is known; `paused` that a person is waited for
-    inside it. `told` hears what was recorded.
+    inside it. `told` hears what was recorded. `shown` are MIME bundles and what was printed (`stream` and `text`, of
+    `printed` characters in all), in order; `changed` tells those who look that there is more of it.
     """
 
     row: Row
@@ -190,6 +193,9 @@ class StepFrame:
     nested: Counter[str] = field(default_factory=Counter)
     inner: Usage | None = None
     shown: list[dict[str, Any]] = field(default_factory=list)
+    printed: int = 0
+    changed: Callable[[], None] = lambda: None
+    changed_at: float = 0.0
     arrivals: Pigeonhole | None = None
     paid_before: bool | None = None
     finish_in_thread: Callable[[object], None] | None = None
@@ -255,6 +261,21 @@ def record_shown(bundle: dict[str, Any]) -> None:
     if len(str(bundle)) > room:
         bundle = {"text/plain": f"[agentkit] {len(str(bundle))} bytes of output were shown and not kept"}
     frame.shown.append(bundle)
+
+
+def record_printed(stream: str, text: str) -> bool:
+    """Keep what the tool now running prints with its step; False where none runs, and it is to be printed as ever."""
+    frame = current_step.get()
+    if frame is None or frame.row.kind != "tool" or frame.recorded:
+        return False
+    room = PRINTED_CHARACTERS - frame.printed
+    frame.printed += len(text)
+    if room > 0 and text:
+        frame.shown.append({"stream": stream, "text": text[:room]})
+    if time.monotonic() - frame.changed_at > _PRINT_PAUSE_SECONDS:
+        frame.changed_at = time.monotonic()
+        frame.changed()
+    return True
 
 
 def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
@@ -343,6 +364,7 @@ def _event(
         request=row.request,
         result=row.result,
         error=row.error,
+        shown=in_short(row.shown) if row.kind == "tool" else "",
         within=within,
         unchecked=unchecked,
         source=row.source if replayed else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,7 @@ from agentkit.durable.provenance import holding
 from agentkit.durable.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.durable.redact import Redactor
 from agentkit.durable.rows import unchecked_of
+from agentkit.durable.shown import joined
 from agentkit.durable.store import Store
 from agentkit.durable.writer import on_disk
 from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
@@ -288,7 +290,9 @@ class Journal:
         self._credit(row, run)
         absorb(current_step.get(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
-            self._show(bundle, row.source)
+            # What was printed stands in the row of the step.
+            if "stream" not in bundle:
+                self._show(bundle, row.source)
         run.replayed += 1
         run.sources.add(row.run)
         ended = time.time()
@@ -390,7 +394,15 @@ class Journal:
             frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
         if call.encode is not None:
             encode = call.encode
-            frame.finish_in_thread = lambda value: self._finish_in_thread(frame, call, encode(value))
+
+            def finish(value: object) -> None:
+                if inspect.isawaitable(value):
+                    # A plain function that gave work to await: it goes on outside the thread.
+                    frame.thread = None
+                else:
+                    self._finish_in_thread(frame, call, encode(value))
+
+            frame.finish_in_thread = finish
         return frame
 
     async def _live(
@@ -398,6 +410,7 @@ class Journal:
     ) -> Performed:
         frame.run.live += 1
         frame.flight = flight
+        frame.changed = lambda: self._emit(live_event(frame, replace(frame.row, shown=self._shown(frame)), "started"))
         self._emit(live_event(frame, frame.row, "started"))
         if call.sends and frame.arrivals is not None:
             frame.arrivals.wait()
@@ -465,7 +478,7 @@ class Journal:
             wrote=tuple(one["path"] for one in (evidence or {}).get("wrote", ())),
             usage=reading.usage or frame.inner,
             nested=dict(frame.nested),
-            shown=self._body(frame.shown) if frame.shown else None,
+            shown=self._shown(frame),
             result=bounded(self.redactor.scrub(call.describe(payload))),
             key=reading.key,
             model=reading.model,
@@ -473,6 +486,9 @@ class Journal:
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
             paid_twice=paid_twice(frame),
         )
+
+    def _shown(self, frame: StepFrame) -> bytes | None:
+        return self._body(joined(tuple(frame.shown), frame.printed)) if frame.shown else None
 
     def _body(self, payload: Payload) -> bytes:
         body = dumps(payload)
@@ -531,14 +547,15 @@ class Journal:
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
         use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())
-        return Outcome(step=frame.row.id, status=status, error=error, nested=dict(frame.nested), use=use)
+        shown, nested = self._shown(frame), dict(frame.nested)
+        return Outcome(step=frame.row.id, status=status, error=error, nested=nested, shown=shown, use=use)
 
     def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
         ended = outcome.use.ended if outcome.use is not None else None
         self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        row = replace(frame.row, error=error)
+        row = replace(frame.row, error=error, shown=self._shown(frame))
         self._emit(live_event(frame, row, status, time.time()))
 
 

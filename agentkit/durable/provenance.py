@@ -119,8 +119,9 @@ def count(connection: Connection, provenance: Provenance) -> dict[str, tuple[int
 def settle(connection: Connection, path: Path, *, writable: bool) -> Provenance:
     """The provenance of the journal at `path`, which is given a name for this user in this folder when it has none."""
     known = identity()
-    if not writable:
-        return _found(connection, path, known)[0]
+    found, changed = _found(connection, path, known)
+    if not writable or not changed:
+        return found
     connection.execute("BEGIN IMMEDIATE")
     try:
         found, changed = _found(connection, path, known)

@@ -114,6 +114,7 @@ class Outcome:
             row,
             usage=self.usage,
             result=self.result,
+            shown=self.shown,
             model=self.model or row.model,
             maybe_paid_twice=row.maybe_paid_twice if self.paid_twice is None else self.paid_twice,
         )

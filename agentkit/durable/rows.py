@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from agentkit.durable import faults
 from agentkit.durable.provenance import DIGEST, Provenance, decides
 from agentkit.durable.records import Row
+from agentkit.durable.shown import in_short
 from agentkit.events import Gauge, Run, Step, Usage
 
 SEALED: Final = (
@@ -37,7 +38,7 @@ USE: Final = (
     "use.run, use.ord, use.step, use.replayed, use.started, use.ended, use.attempt, step.kind, step.name, step.status, "
     "step.effects, step.started, step.ended, step.input_tokens, step.output_tokens, step.cost, step.attempt, "
     "step.twice, step.request, step.result, step.error, step.run, step.ord, step.parent, step.settled, step.sum, "
-    f"{_UNSURE}, input.body"
+    f"{_UNSURE}, input.body, (SELECT body.shown FROM body WHERE body.step = step.id AND step.kind = 'tool')"
 )
 RUN: Final = "id, data, owner, sum"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -75,6 +76,7 @@ class UseRow(NamedTuple):
     sum: bytes
     unsure: int | None
     evidence: bytes | None
+    shown: bytes | None
 
 
 def seal(values: Sequence[object], *blobs: bytes | None) -> bytes:
@@ -158,7 +160,8 @@ def step_of(use: UseRow, *, source: str, within: int | None = None) -> Step:
         shared=replayed and (use.live_run, use.live_ord) == (use.run, use.ord),
         maybe_paid_twice=bool(use.twice), request=use.request, result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
-        within=within, source=source, unchecked=unchecked_of(use.evidence),
+        shown="" if overtaken else in_short(use.shown), within=within, source=source,
+        unchecked=unchecked_of(use.evidence),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from agentkit.defend.budget import Budget
 from agentkit.define import models
 from agentkit.durable.frames import bounded, current_run, inside
 from agentkit.durable.keys import Chain, RequestParts, restore
-from agentkit.engine import asking, breaking, budgeting, guards, names, said
+from agentkit.engine import asking, breaking, budgeting, card, guards, names, said
 from agentkit.engine.answer import NOT_WHOLE, Answer, finish_reason
 from agentkit.engine.calls import JournalDurability, enclosing_step
 from agentkit.engine.forward import Forward
@@ -131,6 +131,12 @@ class DurableAgent(Agent[Any, Any]):
         """The newest answer of this agent in this kernel (an `Answer`), or None."""
         return self.policy.last[-1] if self.policy.last else None
 
+    def _repr_html_(self) -> str:
+        return card.as_html(self, self.policy.budget)
+
+    def _repr_markdown_(self) -> str:
+        return card.as_markdown(self, self.policy.budget)
+
     run_sync = outside_loops(AbstractAgent.run_sync)
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -164,6 +170,12 @@ class AdoptedAgent(WrapperAgent[Any, Any]):
     @property
     def last(self) -> Any:
         return self.policy.last[-1] if self.policy.last else None
+
+    def _repr_html_(self) -> str:
+        return card.as_html(self, self.policy.budget)
+
+    def _repr_markdown_(self) -> str:
+        return card.as_markdown(self, self.policy.budget)
 
     run_sync = outside_loops(AbstractAgent.run_sync)
 

@@ -11,7 +11,10 @@ from pydantic_ai.messages import FinishReason, ModelMessage, ModelMessagesTypeAd
 from agentkit.defend.markdown import harmless
 from agentkit.engine import lastresort
 from agentkit.engine.session import Session
-from agentkit.events import Event, Run, RunStatus
+from agentkit.events import Event, Run, RunStatus, Usage
+
+_REPR_CHARACTERS = 4_000
+_SHOWN_CHARACTERS = 200_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,23 +90,47 @@ class Answer:
         """How old, in seconds, the oldest cached reply is that this answer rests on; None when models answered."""
         return lastresort.oldest(self.messages)
 
+    @property
+    def usage(self) -> Usage:
+        """What this run used live, with the runs inside it: tokens, and `cost` in USD."""
+        if not self.run.id:
+            # In mode `off` there is no record but the conversation.
+            replies = [message.usage for message in self.messages if isinstance(message, ModelResponse)]
+            return Usage(
+                input_tokens=sum(usage.input_tokens for usage in replies),
+                output_tokens=sum(usage.output_tokens for usage in replies),
+            )
+        totals = self.session.totals(run=self.run.id)
+        cost = None if totals.unpriced else totals.spent
+        return Usage(input_tokens=totals.input_tokens, output_tokens=totals.output_tokens, cost=cost)
+
+    @property
+    def cost(self) -> float | None:
+        """What this run cost in USD: 0 where all of it was replayed, None where a price is not known."""
+        return self.usage.cost
+
     def events(self) -> list[Event]:
         """The run and its steps, those of sub-agents included, as recorded."""
         return self.session.trace(self.run.id)
 
     def __repr__(self) -> str:
-        return self.text
+        left = len(self.text) - _REPR_CHARACTERS
+        if left <= 0:
+            return self.text
+        return f"{self.text[:_REPR_CHARACTERS]}… ({left:,} more characters: print(answer.text))"
 
     def _mime_(self) -> tuple[str, str]:
         # What marimo shows of it; agentkit.notebook.marimo puts the panel below.
         return shown_as.get("marimo", _as_markdown)(self)
 
     def _repr_markdown_(self) -> str:
-        return harmless(self.text)
+        left = len(self.text) - _SHOWN_CHARACTERS
+        more = f"\n\n… ({left:,} more characters: `answer.text`)" if left > 0 else ""
+        return harmless(self.text[:_SHOWN_CHARACTERS]) + more
 
 
 def _as_markdown(answer: Answer) -> tuple[str, str]:
-    return "text/markdown", harmless(answer.text)
+    return "text/markdown", answer._repr_markdown_()
 
 
 shown_as: dict[str, Callable[[Answer], tuple[str, str]]] = {}

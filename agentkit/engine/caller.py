@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ import httpx2
 
 from agentkit.define.arrivals import Collected, pack
 from agentkit.define.connections import Connections, when_it_leaves
-from agentkit.define.detached import PULSE_SECONDS, frame, read_frame
+from agentkit.define.detached import PULSE_SECONDS, frame, peer_of, read_frame
 from agentkit.durable.inbox import leaves, read_answer, write_answer
 from agentkit.durable.owner import alive
 from agentkit.durable.redact import Redactor
@@ -210,15 +209,6 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
     while not writer.is_closing():
         await asyncio.sleep(PULSE_SECONDS)
         writer.write(frame(b"P", b""))
-
-
-def peer_of(connected: socket.socket) -> tuple[int, int | None]:
-    """The process and the user at the other end; the user is None where only the folder's rights say it."""
-    if hasattr(socket, "SO_PEERCRED"):
-        pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return pid, uid
-    # macOS: SOL_LOCAL, LOCAL_PEERPID.
-    return struct.unpack("i", connected.getsockopt(0, 2, 4))[0], None
 
 
 async def serve(desk: Desk, listening: socket.socket) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakSet
 
-from agentkit.define.detached import Line, frame
+from agentkit.define.detached import Line, frame, peer_of
 from agentkit.durable.owner import Owner
 
 VARIABLE = "AGENTKIT_CALLER"
@@ -179,7 +179,11 @@ class Calling:
             return None
         try:
             connected.settimeout(_ANSWER_SECONDS)
+            # The folder may have come from anywhere: no secret goes to where it only says that a caller listens.
+            of_this_user = os.lstat(where["address"]).st_uid == os.getuid()
             connected.connect(where["address"])
+            if not of_this_user or peer_of(connected)[1] not in (None, os.getuid()):
+                raise ConnectionRefusedError
             order: dict[str, Any] = {"do": do, "token": where.get("token", ""), "owner": self._owner()}
             known = self._secrets()
             if do == "greet":
@@ -191,7 +195,7 @@ class Calling:
             # It is there and does not answer: another one cannot be started beside it.
             connected.close()
             raise TimeoutError("it does not answer") from None
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError, TypeError, KeyError):
             connected.close()
             return None
         if do == "greet":

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from weakref import WeakValueDictionary
 
 from opentelemetry import trace
+from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.durable_exec import (
     BaseDurabilityCapability,
     CapabilityOperationId,
@@ -33,7 +34,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.run import AgentRunResult
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
-from pydantic_ai.toolsets import AbstractToolset
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
 from agentkit.define import models
 from agentkit.define.arrivals import arrivals
@@ -440,6 +441,20 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
     @property
     def in_durable_context(self) -> bool:
         return current_run.get() is not None
+
+    def _bind_models(self, agent: AbstractAgent[Any, Any]) -> None:
+        if agent.model is not None:
+            super()._bind_models(agent)
+            return
+        # A run gives the model, and an instance is known in this process: nothing has to be registered before.
+        self._default_model_id = None
+        self._models_by_id = dict(self._extra_models)
+
+    def _wrap_and_register_leaf(self, ts: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        if ts._explicit_id is None and isinstance(ts, FunctionToolset) and ts.tools:
+            # Stable where tools are added and toolsets change places: no two tools of an agent have one name.
+            ts._id = f"toolset of {next(iter(ts.tools))}"
+        return super()._wrap_and_register_leaf(ts)
 
     def get_durable_operation_backend(self) -> JournalBackend:
         return JournalBackend(

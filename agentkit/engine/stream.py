@@ -7,13 +7,20 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 from pydantic_ai.durable_exec._utils import DurableModel  # the public surface has no seam for live deltas
+from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestContext, ModelRequestParameters
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
+
+_AHEAD = 256
+"""How many events a model may be ahead of whoever reads them."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +38,32 @@ async def forward_deltas(ctx: RunContext[Any], events: AsyncIterable[ModelRespon
     queue = live_deltas.get()
     async for event in events:
         if queue is not None:
-            queue.put_nowait(event)
+            # Whoever reads slowly is not run ahead of without end.
+            await queue.put(event)
 
 
 class LiveStream(CompletedStreamedResponse):
     """A streamed response that is still being recorded: events as they arrive, the recorded response at the end."""
 
-    def __init__(self, queue: Deltas, step: asyncio.Task[Any], parameters: ModelRequestParameters) -> None:
+    def __init__(
+        self,
+        queue: Deltas,
+        step: asyncio.Task[Any],
+        parameters: ModelRequestParameters,
+        *,
+        sent: Callable[[ModelResponse], ModelRequestParameters],
+    ) -> None:
         super().__init__(ModelResponse(parts=[]), model_request_parameters=parameters, replay_events=[])
         self._queue = queue
         self._step = step
+        self._sent = sent
 
     async def _iter_buffered(self, events: list[ModelResponseStreamEvent]) -> AsyncIterator[ModelResponseStreamEvent]:
         streamed = False
-        while not isinstance(event := await self._queue.get(), _Ended):
+        while not (self._step.done() and self._queue.empty()):
+            event = await self._queue.get()
+            if isinstance(event, _Ended):
+                break
             streamed = True
             self._parts_manager.apply_event(event)
             yield event
@@ -57,7 +76,7 @@ class LiveStream(CompletedStreamedResponse):
 
     async def _replayed(self) -> AsyncIterator[ModelResponseStreamEvent]:
         replay = CompletedStreamedResponse(
-            self.response, model_request_parameters=self.model_request_parameters, replay_events=True
+            self.response, model_request_parameters=self._sent(self.response), replay_events=True
         )
         async for event in replay:
             self._parts_manager.apply_event(event)
@@ -65,6 +84,22 @@ class LiveStream(CompletedStreamedResponse):
 
     def get(self) -> ModelResponse:
         return self.response if self._finished else super().get()
+
+
+def _as_sent(
+    model: Model, settings: ModelSettings | None, parameters: ModelRequestParameters, response: ModelResponse
+) -> ModelRequestParameters:
+    """The parameters as the model that answered took them: whether a text may be the output is decided there."""
+    while not isinstance(model, FallbackModel) and isinstance(model, WrapperModel):
+        model = model.wrapped
+    if isinstance(model, FallbackModel):
+        named = [member for member in model.models if member.model_name == response.model_name]
+        return _as_sent((named or model.models)[0], settings, parameters, response)
+    try:
+        return model.prepare_request(settings, parameters)[1]
+    except LibraryUserError:
+        # It could not be asked any more, and needs not: what it said is on record.
+        return parameters
 
 
 class LiveModel(DurableModel):
@@ -92,7 +127,7 @@ class LiveModel(DurableModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[CompletedStreamedResponse]:
-        queue: Deltas = asyncio.Queue()
+        queue: Deltas = asyncio.Queue(maxsize=_AHEAD)
         context = ModelRequestContext(
             model=self.wrapped,
             messages=messages,
@@ -104,9 +139,10 @@ class LiveModel(DurableModel):
             step = asyncio.ensure_future(self._request_stream_segment(context))
         finally:
             live_deltas.reset(token)
-        step.add_done_callback(lambda _: queue.put_nowait(_Ended()))
+        step.add_done_callback(lambda _: None if queue.full() else queue.put_nowait(_Ended()))
+        sent = partial(_as_sent, self.wrapped, model_settings, model_request_parameters)
         try:
-            yield LiveStream(queue, step, model_request_parameters)
+            yield LiveStream(queue, step, model_request_parameters, sent=sent)
         finally:
             if not step.done():
                 step.cancel()

@@ -137,7 +137,8 @@ class Asking:
         try:
             decision = Decision(**{name: content[name] for name in FIELDS if name in content})
             self._settled(id_, self._session.decide(question, decision))
-        except AgentKitError as error:
+        except (AgentKitError, TypeError, ValueError) as error:
+            # What the page sends may be anybody's: anything but a decision leaves the question open.
             self._widget.send({"type": "refused", "id": id_, "text": str(error)})
 
     def _settled(self, id_: str, decision: Decision) -> None:

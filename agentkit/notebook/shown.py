@@ -1,4 +1,4 @@
-"""What a tool shows while it works: kept with its step, so that a replay shows it again.
+"""What a tool shows and prints while it works: kept with its step, so that a replay shows it again.
 
 A record is data, and what it shows is not the program that ran: of one's own, HTML is shown sanitised; of somebody
 else's, text and pictures alone. JavaScript, and what acts in its place, is shown by neither.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from typing import Any, Final
 import nh3
 
 from agentkit.defend.markdown import harmless
-from agentkit.durable.frames import bounded, record_shown
+from agentkit.durable.frames import bounded, record_printed, record_shown
 from agentkit.durable.provenance import origin
 from agentkit.engine.session import Session
 from agentkit.notebook import png
@@ -44,6 +45,8 @@ _SPECIFIED: Final = ("application/vnd.vega.", "application/vnd.vegalite.", "appl
 def keep(shell: Any, session: Session) -> None:
     """Let the shell's display go through the journal, and replayed outputs back to the shell."""
     session.show = _replay
+    for name in ("stdout", "stderr"):
+        _keep_prints(name, getattr(sys, name))
     publisher = shell.display_pub
     if getattr(publisher.publish, "__module__", "") == __name__:
         return
@@ -55,6 +58,24 @@ def keep(shell: Any, session: Session) -> None:
         return publish(data, *args, **kwargs)
 
     publisher.publish = publish_and_keep
+
+
+def _keep_prints(name: str, stream: Any) -> None:
+    """Let a tool's prints go to its step. A kernel would put those of its thread under whichever cell ran last.
+
+    The method is replaced and not the stream: log handlers hold the stream itself. A terminal's cannot be, and a
+    terminal needs none of it.
+    """
+    write = getattr(stream, "write", None)
+    if not hasattr(stream, "session") or getattr(write, "__module__", "") == __name__:
+        return
+
+    def write_or_keep(text: Any) -> int | None:
+        if isinstance(text, str) and record_printed(name, text):
+            return len(text)
+        return write(text)  # type: ignore[no-any-return,misc]
+
+    stream.write = write_or_keep
 
 
 def plain(value: Any) -> Any:

@@ -78,8 +78,8 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
     options = _build_options(desk, line)
-    if "model" in line.options:
-        _check_model(line.options["model"])
+    if isinstance(chosen := options.get("model"), str):
+        _check_model(chosen)
     agent = build_agent(spec, name=name, **options)
     _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:

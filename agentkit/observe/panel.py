@@ -51,6 +51,9 @@ _SHORT_ENOUGH = 42
 _DETAIL_TEXT = 400
 _ERROR_TEXT = 300
 _DETAIL_LINES = 12
+_SHOWN_LINES = 6
+_SHOWN_TEXT = 400
+_SHOWN_MOST = 1_200
 _NOTES = 8
 _METADATA_TEXT = 80
 _HTML_BYTES = 23_000
@@ -149,7 +152,7 @@ def _row(line: Line) -> str:
             error = [] if line.remark or error_shown_below(node) else _error(node.run.error)
             return _run_row(line) + _below([*error, *_notes(node.run)], depth)
         case StepLine(node=node, depth=depth):
-            return _step_row(line) + _below([*_to_do(node), *_error(node.step.error)], depth)
+            return _step_row(line) + _below([*_to_do(node), *_error(node.step.error)], depth) + _shown(node.step, depth)
         case GroupLine(errors=errors, others=others, depth=depth):
             failed: list[_Remark] = [(RED, f"✕ {count:,} ×", error) for error, count in errors]
             more = [("", "·", f"{wording.counted(others, 'run')} with other errors")] if others else []
@@ -269,6 +272,19 @@ def _name(node: StepNode) -> str:
     head = f"<b>{name}</b>" if step.kind == "tool" else f"{_muted(step.kind)} {name}"
     marks = "".join(f' · <b style="color:{AMBER}">{remark}</b>' for remark in wording.remarks(node))
     return f"{head}{marks} {_muted(_isolated(wording.clean(wording.in_short(step), _TITLE_TEXT)))}"
+
+
+def _shown(step: Step, depth: int) -> str:
+    """What a tool printed and displayed, under its row: the first lines, and all that is kept in short on a click."""
+    if not step.shown:
+        return ""
+    style = f"{_OPENED.partition('margin')[0]}margin:0 14px 4px {14 + 18 * min(depth, 8)}px;{_MUTED}"
+    head = wording.clean_block(step.shown, _SHOWN_TEXT, lines=_SHOWN_LINES)
+    if head == step.shown:
+        return f'<pre style="{style}">{_isolated(head)}</pre>'
+    first, _, rest = wording.clean_block(step.shown, _SHOWN_MOST, lines=_SHOWN_MOST).partition("\n")
+    summary = f'<summary style="{_OPENS}">{_isolated(wording.clean(first, _SHOWN_TEXT))}</summary>'
+    return f'<details style="{style}">{summary}{_isolated(rest)}</details>'
 
 
 def _opened(step: Step) -> str:

@@ -12,6 +12,7 @@ _BAR_CELLS = 12
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 _BYTES = 5_000
 _NOTES = 8
+_SHOWN_LINES = 3
 _LEFT = 44
 """Cells taken by the columns that stand before the name."""
 
@@ -42,7 +43,9 @@ def _rows(line: Line, width: int) -> list[str]:
             row = _row(line, node.state, wording.saved_or_spent(node.totals), name, width)
             return [row] if line.remark else [row, *_run_remarks(node, depth, width)]
         case StepLine(node=node, depth=depth):
-            return [_row(line, node.state, _money(node), _name(node), width), *_step_remarks(node, depth, width)]
+            shown = [_below("┊", text, depth, width) for text in node.step.shown.splitlines()[:_SHOWN_LINES]]
+            row = _row(line, node.state, _money(node), _name(node), width)
+            return [row, *_step_remarks(node, depth, width), *shown]
         case GroupLine(errors=errors, others=others, depth=depth):
             more = [_below("·", f"{wording.counted(others, 'run')} with other errors", depth, width)] if others else []
             failed = [_below(f"✕ {count:,} ×", error, depth, width) for error, count in errors]

@@ -21,7 +21,7 @@ TOOL = (
     "    from prices import label\n"
     "    with open('prices.csv') as file:\n"
     "        found = dict(line.strip().split(',') for line in file)\n"
-    "    if item == 'nothing':\n        display(item); exit(); quit(); input(); print(item)\n"
+    "    if item == 'nothing':\n        display(item); exit(); quit(); print(item)\n"
     "    return label(int(found[item]) * RATE)"
 )
 BUILD = "%%agent build seller --tools price_of\nYou know prices."
