@@ -11,7 +11,9 @@ import site
 import stat
 import sys
 import sysconfig
+import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,31 +24,38 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 Input: TypeAlias = dict[str, Any]
-"""One thing that was read, as JSON: `path` or `env`, with `size`, `mtime` and `sum` as they were; no `size`: absent.
+"""One thing that was read, as JSON: a `path`, an `env`, a `folder`, or a pattern of `files`, with its state as it was.
 
-Of a folder `sum` is that of the names in it, and `size` 0. Where `ctime` is another one the content is read again: what
-copies files often keeps their times.
+A file has `size`, `mtime`, `ctime` and `sum`; without `size` it was absent. Where `ctime` is another one its content
+is read again: what copies files often keeps their times. Of a folder or a pattern the `sum` is that of
+the names; few of them are kept in `names`.
 """
 
 HASHED_BYTES: Final = 64 << 20
 """Of a larger file only size and time are compared."""
-LISTED_NAMES: Final = 50_000
-"""Of a folder with more names only the time is compared."""
 MOST: Final = 500
 """How many inputs of one call are kept; a call that reads more says so."""
+NAMES: Final = 100
+"""Of a folder or pattern with more names only their digest is kept."""
 _ENVIRONMENT: Final = 40
 _NAME: Final = 4_096
 _CHUNK: Final = 1 << 20
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+_LISTS = frozenset({"os", "glob", "pathlib", "shutil", "posixpath", "fnmatch", "tempfile"})
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib32/", "/lib64/", "/run/", "/var/lib/")
 _NOT_SYSTEM = ("/dev/shm/", "/usr/src/", "/run/media/")
 _OWN = f"{os.sep}.agentkit{os.sep}"
 # They read the sources of code that runs already, or that is about to: what they say is in the digest of the tool.
 _READS_CODE = frozenset({"linecache.py", "tokenize.py", "inspect.py", "traceback.py", "warnings.py", "zipimport.py"})
-# They list the folders where modules are.
-_LISTS_CODE = frozenset({"importlib", "importlib_metadata", "pkgutil", "pkg_resources"})
+_FINDS_CODE = frozenset({"importlib", "pkgutil", "pkg_resources"})
 _WRITES = os.O_WRONLY | os.O_RDWR
 _ANEW = os.O_TRUNC | os.O_EXCL
+# They come and go beside what is read: hidden names, what Python compiles, what SQLite writes, what agentkit exports.
+_PASSING = re.compile(r"\.|__pycache__$|.*(-wal|-shm|-journal|\.agentkit)$")
+# A folder that changed so shortly before it was listed may change again without another time.
+_TICK: Final = 100_000_000
+_WILD = re.compile(r"[*?[]")
+_MOST_WILD: Final = 2
 
 
 @cache
@@ -76,33 +85,10 @@ def state_of(path: str, *, whole: bool = True) -> Input:
         found = os.stat(path)
     except OSError:
         return {"path": path}
-    folder = stat.S_ISDIR(found.st_mode)
-    size = 0 if folder else found.st_size
-    state = {"path": path, "size": size, "mtime": found.st_mtime_ns, "ctime": found.st_ctime_ns}
-    if whole and folder:
-        state["sum"] = _names(path)
-    elif whole and stat.S_ISREG(found.st_mode) and size <= HASHED_BYTES:
-        state["sum"] = _sum(path, size, found.st_mtime_ns, found.st_ctime_ns)
+    state = {"path": path, "size": found.st_size, "mtime": found.st_mtime_ns, "ctime": found.st_ctime_ns}
+    if whole and stat.S_ISREG(found.st_mode) and found.st_size <= HASHED_BYTES:
+        state["sum"] = _sum(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return state
-
-
-def _names(path: str) -> str | None:
-    """The digest of what a folder holds, by name; None where that cannot be read or is too much.
-
-    What editors, notebooks and Python put beside the files of a person is left out.
-    """
-    names: list[str] = []
-    try:
-        with _unheard(), os.scandir(path) as entries:
-            for entry in entries:
-                if len(names) >= LISTED_NAMES:
-                    return None
-                if not entry.name.startswith(".") and entry.name != "__pycache__":
-                    names.append(entry.name)
-    except OSError:
-        return None
-    listed = "\0".join(sorted(names)).encode(errors="surrogateescape")
-    return hashlib.blake2b(b"folder\0" + listed, digest_size=20).hexdigest()
 
 
 @lru_cache(maxsize=4096)
@@ -129,11 +115,64 @@ def variable(name: str) -> Input:
 
 
 def files(pattern: str) -> Input:
-    """The names that a pattern of files stands for now."""
+    """The names that a pattern of files stands for now, but those that come and go by themselves."""
+    start = _start(pattern)
     with _unheard():
+        settled = {} if _WILD.search(os.path.dirname(pattern)) else _settled(start)
         names = sorted(glob.glob(pattern, recursive=True))
+    if not _PASSING.match(os.path.basename(pattern)):
+        names = [name for name in names if not any(map(_PASSING.match, Path(name.removeprefix(start)).parts))]
+    return {"files": pattern, **_named(names), **settled}
+
+
+def folder(path: str) -> Input:
+    """The names in a folder now, but those that come and go by themselves; only its path where it is none."""
+    try:
+        with _unheard():
+            settled = _settled(path)
+            names = sorted(name for name in os.listdir(path) if not _PASSING.match(name))
+    except OSError:
+        return {"folder": path}
+    return {"folder": path, **_named(names), **settled}
+
+
+def _settled(path: str) -> Input:
+    """The time of a folder, as long as a name that comes next must change it."""
+    try:
+        changed = os.stat(path).st_mtime_ns
+    except OSError:
+        return {}
+    return {"mtime": changed} if time.time_ns() - changed > _TICK else {}
+
+
+def _named(names: Sequence[str]) -> Input:
     listed = "\n".join(names).encode(errors="replace")
-    return {"files": pattern, "count": len(names), "sum": hashlib.blake2b(listed, digest_size=20).hexdigest()}
+    found: Input = {"count": len(names), "sum": hashlib.blake2b(listed, digest_size=20).hexdigest()}
+    if len(names) <= NAMES and all(len(name) < _NAME and name.isprintable() for name in names):
+        found["names"] = list(names)
+    return found
+
+
+def changed_names(before: Input, after: Input) -> tuple[list[str], list[str]] | None:
+    """Which names came and which went; None where they were too many to keep."""
+    if any("count" in one and "names" not in one for one in (before, after)):
+        return None
+    old, new = (set(one.get("names", ())) for one in (before, after))
+    return sorted(new - old), sorted(old - new)
+
+
+def difference(before: Input, after: Input) -> str:
+    """The first names that came or went, in brackets; empty where they are not known."""
+    came, went = changed_names(before, after) or ([], [])
+    told = [f"{'with' if new else 'without'} {name}" for new, names in ((True, came), (False, went)) for name in names]
+    return f" ({', '.join(told[:3])}{', …' if len(told) > 3 else ''})" if told else ""
+
+
+def is_bounded(pattern: str) -> bool:
+    """Whether to look for a pattern takes little, whoever wrote it: below this folder, and not at every depth."""
+    parts = Path(pattern).parts
+    wild = [part for part in parts if _WILD.search(part)]
+    return not os.path.isabs(pattern) and not {"..", "**"} & set(parts) and len(wild) <= _MOST_WILD
 
 
 def now(recorded: Input) -> Input:
@@ -141,7 +180,9 @@ def now(recorded: Input) -> Input:
     if "env" in recorded:
         return variable(recorded["env"])
     if "files" in recorded:
-        return files(recorded["files"])
+        return recorded if _is_settled(_start(recorded["files"]), recorded) else files(recorded["files"])
+    if "folder" in recorded:
+        return recorded if _is_settled(recorded["folder"], recorded) else folder(recorded["folder"])
     found = state_of(recorded["path"], whole=False)
     same = all(found.get(name) == recorded.get(name) for name in ("size", "mtime"))
     same = same and recorded.get("ctime") in (None, found.get("ctime"))
@@ -150,31 +191,39 @@ def now(recorded: Input) -> Input:
     return state_of(recorded["path"])
 
 
+def _is_settled(path: str, recorded: Input) -> bool:
+    """Whether nothing came into a folder or went since: its own time says so, without a look at its names."""
+    try:
+        return "mtime" in recorded and os.stat(path).st_mtime_ns == recorded["mtime"]
+    except OSError:
+        return False
+
+
 def is_same(recorded: Input, found: Input) -> bool:
     """Whether a thing is as it was: by content where that was recorded, else by size and time."""
-    if recorded.get("sum") is not None and found.get("sum") is not None:
-        return bool(recorded["sum"] == found["sum"])
+    if "folder" in recorded or (recorded.get("sum") is not None and found.get("sum") is not None):
+        return bool(recorded.get("sum") == found.get("sum"))
     return all(recorded.get(name) == found.get(name) for name in ("size", "mtime", "sum"))
 
 
 def is_absent(found: Input) -> bool:
-    return "path" in found and "size" not in found
+    """Whether there is no such thing: no file, no variable, no folder, no file of that name."""
+    if "path" in found:
+        return "size" not in found
+    return not found.get("count") if "files" in found else "sum" not in found
 
 
 def name_of(one: Input) -> str:
+    if "folder" in one:
+        return os.path.join(one["folder"], "")
     return str(one.get("path") or (f"env:{one['env']}" if "env" in one else one.get("files")))
 
 
 _FORM: Final = {
-    "path": str,
-    "env": str,
-    "files": str,
-    "sum": str,
-    "size": int,
-    "mtime": int,
-    "ctime": int,
+    "path": str, "env": str, "files": str, "folder": str, "sum": str, "size": int, "mtime": int, "ctime": int,
     "count": int,
-}
+    "names": list,
+}  # fmt: skip
 
 
 def is_heard(value: object) -> bool:
@@ -188,10 +237,15 @@ def is_heard(value: object) -> bool:
 
 
 def _is_input(one: object) -> bool:
-    if not isinstance(one, dict) or len(one.keys() & {"path", "env", "files"}) != 1:
+    if not isinstance(one, dict) or len(one.keys() & {"path", "env", "files", "folder"}) != 1:
+        return False
+    if "files" in one and "count" not in one:
+        return False
+    names = one.get("names", [])
+    if not isinstance(names, list) or len(names) > NAMES or not all(type(name) is str for name in names):
         return False
     return all(
-        type(each) is _FORM.get(name) and (not isinstance(each, str) or len(each) < _NAME)
+        type(each) is _FORM.get(name) and all(len(text) < _NAME for text in (each, *names) if isinstance(text, str))
         for name, each in one.items()
         if not (name == "sum" and each is None)
     )
@@ -207,10 +261,10 @@ class Recorder:
         self._lock = threading.Lock()
         self._read: dict[str, Input] = {}
         self._written: set[str] = set()
-        self._folders: dict[str, Input] = {}
         self._variables: dict[str, Input] = {}
         self._whole_environment = False
         self._sets: list[Input] = []
+        self._listed: dict[tuple[str, str], Input] = {}
         self._unseen: set[str] = set()
         self._left_out = 0
         self._concluded: dict[str, Any] | None = None
@@ -242,23 +296,21 @@ class Recorder:
             self._read[path] = found
 
     def listed(self, path: str) -> None:
-        """A folder whose names are read."""
-        if path in self._read or path in self._written:
+        self._look("folder", path, folder)
+
+    def looked_for(self, pattern: str) -> None:
+        self._look("files", pattern, files)
+
+    def _look(self, kind: str, what: str, state: Callable[[str], Input]) -> None:
+        if (kind, what) in self._listed:
             return
-        if len(self._read) >= MOST:
+        if len(self._listed) >= MOST:
             self._left_out += 1
-        elif not is_absent(found := self._folders.get(path) or state_of(path, whole=False)):
-            self._read[path] = found
+            return
+        self._listed[kind, what] = state(what)
 
     def wrote(self, path: str) -> None:
-        path = os.path.abspath(path)
-        self._written.add(path)
-        self.may_fill(os.path.dirname(path))
-
-    def may_fill(self, folder: str) -> None:
-        """A folder that a file may be about to come to or go from: whether one did shows when the call has ended."""
-        if folder not in self._folders and len(self._folders) < MOST:
-            self._folders[folder] = state_of(folder, whole=False)
+        self._written.add(os.path.abspath(path))
 
     def database(self, path: str) -> None:
         """A file that a connection reads, with the log beside it; whether it writes shows when it has ended."""
@@ -281,6 +333,13 @@ class Recorder:
         with self._lock:
             self._read |= {one["path"]: one for one in others.get("inputs", ()) if "path" in one}
             self._variables |= {one["env"]: one for one in others.get("inputs", ()) if "env" in one}
+            # As that process left them: nothing came in or went since, as far as it goes.
+            self._sets += [one for one in others.get("inputs", ()) if "folder" in one]
+            for pattern in (one["files"] for one in others.get("inputs", ()) if "files" in one):
+                if is_bounded(pattern):
+                    self._sets.append(files(pattern))
+                else:
+                    self._unseen.add(f"the files {pattern}")
             self._written |= {one["path"] for one in others.get("wrote", ())}
             self._unseen |= set(others.get("unseen", ()))
 
@@ -297,10 +356,6 @@ class Recorder:
 
     def _conclude(self) -> dict[str, Any]:
         inputs: list[Input] = []
-        self._written |= {
-            path for path, before in self._folders.items()
-            if before.get("mtime") != state_of(path, whole=False).get("mtime")
-        }  # fmt: skip
         for path, before in sorted(self._read.items()):
             after = state_of(path)
             if path in self._written:
@@ -320,10 +375,24 @@ class Recorder:
         if self._whole_environment:
             unseen.append("os.environ as a whole")
         inputs += [self._variables[name] for name in sorted(self._variables)]
+        listed = [one for what in sorted(self._listed) if (one := self._left(*what, unseen)) is not None]
         if self._left_out:
-            unseen.append(f"{self._left_out} more files")
+            unseen.append(f"{self._left_out} more files or folders")
         wrote = [state_of(path) for path in sorted(self._written)][:MOST]
-        return {"inputs": [*inputs, *self._sets], "wrote": wrote, "unseen": unseen}
+        return {"inputs": [*inputs, *self._sets, *listed], "wrote": wrote, "unseen": unseen}
+
+    def _left(self, kind: str, what: str, unseen: list[str]) -> Input | None:
+        """A folder or pattern as the call left it, its own files with it; None where the call took it away."""
+        before = self._listed[kind, what]
+        after = folder(what) if kind == "folder" else files(what)
+        if before.get("count") and not os.path.isdir(_start(what) if kind == "files" else what):
+            return None
+        others = [name for names in changed_names(before, after) or () for name in names]
+        within = what if kind == "folder" else ""
+        foreign = [name for name in others if os.path.abspath(os.path.join(within, name)) not in self._written]
+        if foreign and "count" in before:
+            unseen.append(f"what came into {name_of(after)} or went while it ran ({', '.join(foreign[:3])})")
+        return after
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("agentkit_inputs", default=None)
@@ -401,14 +470,13 @@ def _opened(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
         if not is_library(frame.f_code.co_filename):
             found.unseen("a folder that it opened")
         return
-    if not _is_outside(name, os.getcwd()):
+    if not _is_outside(name):
         return
     both = "+" in mode if isinstance(mode, str) else bool(flags & os.O_RDWR)
     if set(mode) & set("wx") if isinstance(mode, str) else flags & _ANEW:
         found.wrote(name)
     elif both:
         # Whether it was also written shows when the call has ended.
-        found.may_fill(os.path.dirname(name))
         found.read(name)
     elif "a" in mode if isinstance(mode, str) else flags & _WRITES:
         found.wrote(name)
@@ -417,19 +485,72 @@ def _opened(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
 
 
 def _listed(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
-    path = "." if args[0] is None else args[0]
-    package = str(frame.f_globals.get("__name__")).partition(".")[0]
-    if isinstance(path, int) or package in _LISTS_CODE or _reads_code(frame):
+    inner = list(_listing_frames(frame))
+    asking = inner[-1].f_back if inner else frame
+    searches = any(os.path.basename(each.f_code.co_filename) == "glob.py" for each in inner) or any(
+        each.f_code.co_name in ("glob", "rglob") for each in inner
+    )
+    searches |= any("rmtree" in each.f_code.co_name for each in inner)
+    # What a pattern stands for is heard as a whole; what is taken away is listed for nothing else.
+    if searches or asking is None or _reads_code(asking):
         return
-    name = os.path.abspath(os.fsdecode(path))
-    # With its end: a folder of libraries, or the working folder, is meant by itself too.
-    if _is_outside(os.path.join(name, ""), os.getcwd()):
-        found.listed(name)
+    path = args[0] if args and args[0] is not None else "."
+    # Where a folder is only known by its number, Linux tells its name.
+    path = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fsdecode(path)
+    path = os.path.abspath(path)
+    if _counts(path, asking):
+        found.listed(path)
 
 
-def _filled(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
-    if isinstance(args[0], str | bytes | os.PathLike) and args[-1] in (-1, None):
-        found.may_fill(os.path.dirname(os.path.abspath(os.fsdecode(args[0]))))
+def _looked_for(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+    pattern, recursive, root, descriptor = args
+    if descriptor is not None:
+        found.unseen("a pattern in an open folder")
+        return
+    pattern = os.fsdecode(pattern)
+    _look_for(found, pattern if recursive else re.sub(r"\*\*+", "*", pattern), root, frame)
+
+
+def _looked_for_below(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+    _look_for(found, str(args[1]), args[0], frame)
+
+
+def _looked_for_anywhere_below(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+    _look_for(found, os.path.join("**", str(args[1])), args[0], frame)
+
+
+def _look_for(found: Recorder, pattern: str, root: Any, frame: Any) -> None:
+    inner = list(_listing_frames(frame))
+    asking = inner[-1].f_back if inner else frame
+    pattern = os.path.join(glob.escape(os.path.abspath(os.fsdecode(root or "."))), pattern)
+    if asking is not None and not _reads_code(asking) and _counts(_start(pattern), asking):
+        found.looked_for(_below_here(pattern))
+
+
+def _listing_frames(frame: Any) -> Iterator[Any]:
+    """The frames of Python's own that list folders for somebody, from the inside out."""
+    while frame is not None and (frame.f_globals.get("__name__") or "").partition(".")[0] in _LISTS:
+        yield frame
+        frame = frame.f_back
+
+
+def _counts(path: str, asking: Any) -> bool:
+    """Whether a listing says something: not where libraries look for code or for a place of their own."""
+    if path == os.path.realpath(tempfile.gettempdir()) or not _is_outside(os.path.join(path, "")):
+        return False
+    sought = {os.path.abspath(each) for each in sys.path}
+    return path not in sought or not is_library(asking.f_code.co_filename)
+
+
+def _start(pattern: str) -> str:
+    """The folder that a pattern begins in."""
+    before = os.path.dirname(_WILD.split(pattern, maxsplit=1)[0]) if _WILD.search(pattern) else os.path.dirname(pattern)
+    return before or "."
+
+
+def _below_here(pattern: str) -> str:
+    """A pattern below this folder as it is from here, so that a record of it can be read elsewhere."""
+    return pattern.removeprefix(os.path.join(glob.escape(os.getcwd()), ""))
 
 
 def _connected(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
@@ -437,7 +558,7 @@ def _connected(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     if name.startswith("file:"):
         name = unquote(name.removeprefix("file:").partition("?")[0])
         name = f"/{name.lstrip('/')}" if name.startswith("//") else name
-    if name and name != ":memory:" and not name.startswith("file:") and _is_outside(os.path.abspath(name), os.getcwd()):
+    if name and name != ":memory:" and not name.startswith("file:") and _is_outside(os.path.abspath(name)):
         found.database(os.path.abspath(name))
 
 
@@ -450,6 +571,13 @@ def _moved(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
 def _removed(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     if isinstance(args[0], str | bytes | os.PathLike) and args[1:2] in ((-1,), (None,), ()):
         found.wrote(os.fsdecode(args[0]))
+
+
+def _wrote_folder(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+    if isinstance(args[0], str | bytes | os.PathLike) and args[-1] == -1:
+        path = os.path.abspath(os.fsdecode(args[0]))
+        if _is_outside(path) and not _reads_code(frame):
+            found.wrote(path)
 
 
 def _began_process(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
@@ -481,8 +609,11 @@ _EVENTS: Final = {
     "open": _opened,
     "os.listdir": _listed,
     "os.scandir": _listed,
-    "os.mkdir": _filled,
-    "os.rmdir": _filled,
+    "glob.glob/2": _looked_for,
+    "pathlib.Path.glob": _looked_for_below,
+    "pathlib.Path.rglob": _looked_for_anywhere_below,
+    "os.mkdir": _wrote_folder,
+    "os.rmdir": _wrote_folder,
     "sqlite3.connect": _connected,
     "os.rename": _moved,
     "os.remove": _removed,
@@ -495,14 +626,19 @@ _EVENTS: Final = {
 def _reads_code(frame: Any) -> bool:
     """Whether an import, a traceback or agentkit itself is at work."""
     name = frame.f_code.co_filename
-    if name.startswith("<frozen importlib") or os.path.basename(name) in _READS_CODE:
+    module = (frame.f_globals.get("__name__") or "").partition(".")[0]
+    if name.startswith("<frozen importlib") or module in _FINDS_CODE or os.path.basename(name) in _READS_CODE:
         return True
     return os.path.dirname(os.path.abspath(__file__)) == os.path.dirname(os.path.dirname(name)) and is_library(name)
 
 
-@lru_cache(maxsize=4096)
-def _is_outside(path: str, here: str) -> bool:
+def _is_outside(path: str) -> bool:
     """Whether a file belongs neither to Python, nor to a library, nor to the system, nor to a person's settings."""
+    return _is_outside_from(path, os.getcwd())
+
+
+@lru_cache(maxsize=4096)
+def _is_outside_from(path: str, here: str) -> bool:
     if _OWN in path or is_library(path):
         return False
     if path.startswith((os.path.join(here, ""), *_NOT_SYSTEM)):

@@ -77,5 +77,5 @@ def test_a_file_that_kept_its_times_is_told_by_its_content(folder: Path) -> None
     ],
 )
 def test_what_belongs_to_the_system(path: str, outside: bool) -> None:
-    assert inputs._is_outside(path, "/work") is outside
-    assert inputs._is_outside(path, os.path.dirname(path)) is True
+    assert inputs._is_outside_from(path, "/work") is outside
+    assert inputs._is_outside_from(path, os.path.dirname(path)) is True

@@ -144,16 +144,32 @@ OUTSIDE = [
           "def tool() -> int: return db.execute('select n from t').fetchone()[0]", "(1)", "(2)", ".db", **_SQL),
     _case("os.environ", "import os\ndef tool() -> str: return os.environ['M']", "north", "south", "env:", **{"M.env": "north"}),
     _case("os.getenv", "import os\ndef tool() -> str: return os.getenv('M', '')", "north", "south", "env:", **{"M.env": "north"}),
+    *(
+        _case(name, f"import glob, os, shutil\nfrom pathlib import Path\ndef tool() -> list[str]:\n  return sorted(map(str, {source}))",
+              "a.csv", "b.csv", names, **{"M/a.csv": "1"})
+        for name, source, names in (
+            ("os.listdir", "os.listdir('M')", "M/"),
+            ("os.scandir", "[each.name for each in os.scandir('M')]", "M/"),
+            ("os.walk", "[name for _, _, names in os.walk('M') for name in names]", "M/"),
+            ("os.fwalk", "[name for _, _, names, _ in os.fwalk('M') for name in names]", "M/"),
+            ("Path.iterdir", "Path('M').iterdir()", "M/"),
+            ("glob.glob", "glob.glob('M/*.csv')", "M/*.csv"),
+            ("glob.iglob", "glob.iglob('*.csv', root_dir='M')", "M/*.csv"),
+            ("a glob at any depth", "glob.glob('M/**/*.csv', recursive=True)", "M/**/*.csv"),
+            ("Path.glob", "Path('M').glob('*.csv')", "M/*.csv"),
+            ("Path.rglob", "Path('M').rglob('*.csv')", "M/**/*.csv"),
+        )
+    ),
+    _case("a folder in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> list[str]:\n"
+          "  import os\n  return os.listdir('M')", "a.csv", "b.csv", "M/", **{"M/a.csv": "1"}),
+    _case("a pattern in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> list[str]:\n"
+          "  import glob\n  return glob.glob('M/*.csv')", "a.csv", "b.csv", "M/*.csv", **{"M/a.csv": "1"}),
     _case("declared files", "import agentkit, subprocess\n@agentkit.tool(effects='none', reads='M*.csv')\ndef tool() -> str:\n"
           "  return subprocess.run(['cat', 'M.csv'], capture_output=True, text=True).stdout", "1,2", "1,3", ".csv", **_CSV),
     _case("a declared variable", "import agentkit, subprocess\n@agentkit.tool(effects='none', reads=['env:M'])\ndef tool() -> str:\n"
           "  return subprocess.run(['printenv', 'M'], capture_output=True, text=True).stdout", "north", "south", "env:", **{"M.env": "north"}),
     _case("a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> str:\n"
           "  with open('M.csv') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
-    _case("os.listdir", "import os\ndef tool() -> list: return sorted(os.listdir('M'))", "one", "two", "M", **_FOLDER),
-    _case("Path.glob", "from pathlib import Path\ndef tool() -> list: return sorted(p.name for p in Path('M').glob('*.csv'))",
-          "one", "two", "M", **_FOLDER),
-    _case("os.walk", "import os\ndef tool() -> list: return [f for _, _, f in os.walk('M')]", "one", "two", "M", **_FOLDER),
     _case("open to read and write", "def tool() -> str:\n  with open('M.csv', 'r+') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
     _case("open to read and append", "def tool() -> str:\n  with open('M.csv', 'a+') as f:\n    f.seek(0)\n    return f.read()",
           "1,2", "1,3", ".csv", **_CSV),

@@ -38,7 +38,8 @@ def write(folder: Path, cases: Sequence[Case], *, edited: bool) -> None:
             text = text.replace(case.old, case.new) if edited else text
             return re.sub(r"\bM(2?)\b", rf"m\g<1>_{number}", text)
 
-        for name, text in case.files.items():
+        names = {name.replace(case.old, case.new): name for name in case.files} if edited else {}
+        for name, text in [*case.files.items(), *((new, case.files[old]) for new, old in names.items())]:
             file = folder / filled(name)
             file.parent.mkdir(exist_ok=True)
             if not file.exists() or file.read_text() != filled(text):
@@ -46,7 +47,7 @@ def write(folder: Path, cases: Sequence[Case], *, edited: bool) -> None:
                 if file.suffix == ".sql":
                     make_database(file.with_suffix(".db"), filled(text))
         programs[case.name] = filled(case.program)
-        assert not edited or case.old in case.program + "".join(case.files.values()), case.name
+        assert not edited or case.old in "".join((case.program, *case.files, *case.files.values())), case.name
     (folder / "cases.json").write_text(json.dumps(programs))
 
 
