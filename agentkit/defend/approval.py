@@ -131,6 +131,15 @@ _SAID: dict[Verdict, str] = {
 }
 
 
+def read_click(content: Mapping[Any, Any]) -> Decision:
+    """Return the decision that a message of the page holds; UserError where a value is none of its field."""
+    match {"reason": "", "always": False, **content}:
+        case {"verdict": str(verdict), "reason": str(reason), "always": bool(always)} if verdict in get_args(Verdict):
+            arguments, answer = content.get("arguments"), content.get("answer")
+            return Decision(verdict=verdict, arguments=arguments, answer=answer, reason=reason, always=always)  # type: ignore[arg-type]
+    raise UserError("this message is no decision: decide with the buttons")
+
+
 def checked(question: Question, decision: Decision) -> Decision:
     """`decision` as it is recorded; UserError says what is wrong with it and what is possible."""
     possible = POSSIBLE[question.kind]

@@ -195,6 +195,9 @@ def unchecked_of(evidence: bytes | None) -> tuple[str, ...]:
 def run_to_json(run: Run) -> str:
     kept = asdict(run)
     # Only where it is known: other runs are as an older agentkit reads them.
+    for gauge in kept["gauges"]:
+        if gauge["before"] is None:
+            del gauge["before"]
     unknown = {name for name in ("caller", "thread") if not kept[name]}
     return compact({name: value for name, value in kept.items() if name not in {"id", "source"} | unknown})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -377,17 +377,20 @@ def _gauges(book: Ledger, frame: AgentRunFrame) -> tuple[Gauge, ...]:
     )
 
 
+def _restated(gauge: Gauge, amounts: Mapping[tuple[str, str], float]) -> Gauge:
+    now = amounts.get((gauge.measure, gauge.window), gauge.limit)
+    if now == gauge.limit:
+        return gauge
+    before = gauge.limit if gauge.before is None else gauge.before
+    return replace(gauge, limit=now, before=before if now > before else None)
+
+
 def _restate(frame: AgentRunFrame, node: Node, limits: Sequence[Limit]) -> None:
     """The runs under way show the new limits of a scope."""
     amounts = {(str(limit.measure), str(limit.window)): _plain(limit, limit.amount) for limit in limits}
     above: AgentRunFrame | None = frame
     while above is not None:
-        above.gauges = tuple(
-            replace(gauge, limit=amounts.get((gauge.measure, gauge.window), gauge.limit))
-            if gauge.scope == node.said
-            else gauge
-            for gauge in above.gauges
-        )
+        above.gauges = tuple(_restated(gauge, amounts) if gauge.scope == node.said else gauge for gauge in above.gauges)
         above.restate()
         above = above.outer
 

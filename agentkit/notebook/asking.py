@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from agentkit.defend.approval import Decision, Question
+from agentkit.defend.approval import Decision, Question, read_click
 from agentkit.engine import decided
 from agentkit.engine.asking import pending
 from agentkit.engine.session import Session
 from agentkit.errors import AgentKitError, ApprovalPending
 from agentkit.notebook.display import show, shown_later
-from agentkit.notebook.widgets import ask_widget
-from agentkit.observe import asked
+from agentkit.notebook.widgets import REFUSAL, ask_widget
+from agentkit.observe import asked, wording
 
 READY_SECONDS = 3.0
 """How long the front end may take to show the widget and say that its clicks arrive."""
@@ -23,8 +23,6 @@ READY_SECONDS = 3.0
 POLL_SECONDS = 0.3
 """How often to look whether somebody decided elsewhere."""
 
-FIELDS = ("verdict", "arguments", "answer", "reason", "always")
-"""What a click may say of a decision."""
 _AGAIN = "run the cell again to continue"
 
 Then = Callable[[], Coroutine[Any, Any, None]]
@@ -43,11 +41,15 @@ class Asker:
         self._asked.append(asking)
         return await asking.wait()
 
-    def when_decided(self, error: ApprovalPending, then: Then) -> None:
-        """Go on with `then`, in the context of the cell that asked, once everything `error` waits for is decided."""
-        for asking in self._asked:
-            if set(error.steps) <= set(asking.ids):
-                asking.go_on_with(then)
+    def when_decided(self, error: ApprovalPending, then: Then) -> bool:
+        """Go on with `then`, in the context of the cell that asked, once everything `error` waits for is decided.
+
+        Return whether that can be: not where the page has to be loaded again for it.
+        """
+        found = [asking for asking in self._asked if set(error.steps) <= set(asking.ids)]
+        for asking in found:
+            asking.go_on_with(then)
+        return bool(found) and not shown_later()
 
     def look(self) -> None:
         """Take over what was decided elsewhere, where no cell waits for it."""
@@ -121,25 +123,21 @@ class Asking:
 
     # ---- clicks
 
-    def _heard(self, content: dict[str, Any]) -> None:
+    def _heard(self, message: object) -> None:
         # Which thread this is depends on the kernel's version.
-        self._loop.call_soon_threadsafe(self._take, content)
+        self._loop.call_soon_threadsafe(self._take, message)
 
-    def _take(self, content: dict[str, Any]) -> None:
-        if content.get("type") == "ready":
-            self._ready = True
-            self._news.set()
-            return
-        id_ = str(content.get("id"))
-        question = self._questions.get(id_)
-        if question is None or content.get("type") != "decide":
-            return
-        try:
-            decision = Decision(**{name: content[name] for name in FIELDS if name in content})
-            self._settled(id_, self._session.decide(question, decision))
-        except (AgentKitError, TypeError, ValueError) as error:
-            # What the page sends may be anybody's: anything but a decision leaves the question open.
-            self._widget.send({"type": "refused", "id": id_, "text": str(error)})
+    def _take(self, message: object) -> None:
+        # What the page sends may be anybody's: anything but a decision leaves the question open.
+        match message:
+            case {"type": "ready"}:
+                self._ready = True
+                self._news.set()
+            case {"type": "decide", "id": str(id_), **content} if id_ in self._questions:
+                try:
+                    self._settled(id_, self._session.decide(self._questions[id_], read_click(content)))
+                except (AgentKitError, TypeError, ValueError, RecursionError) as error:
+                    self._widget.send({"type": "refused", "id": id_, "text": wording.clean(str(error), REFUSAL)})
 
     def _settled(self, id_: str, decision: Decision) -> None:
         self._decisions[id_] = decision

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from agentkit.engine.stepper import Stepped
 from agentkit.errors import AgentKitError
 from agentkit.notebook import failure
 from agentkit.notebook.display import show
-from agentkit.notebook.widgets import VIEW
+from agentkit.notebook.widgets import REFUSAL, VIEW
+from agentkit.observe import wording
 
 _MOVES = {
     "Next": ("take this step", {"verb": "next"}),
@@ -53,7 +54,7 @@ READY_SECONDS = 3.0
 async def ask_move(step: Pending) -> Move | None:
     """The move that is clicked while the cell waits; None when this front end does not deliver clicks now, or Stop."""
     loop = asyncio.get_running_loop()
-    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    heard: asyncio.Queue[object] = asyncio.Queue()
     card = _card(step)
     moves = [move for move in card["moves"] if move[0] not in ("Back", "Stop")]
     stop = ["Stop", "end the run here; a verb takes it up again", {"verb": "stop"}]
@@ -63,9 +64,15 @@ async def ask_move(step: Pending) -> Move | None:
     try:
         await asyncio.wait_for(heard.get(), READY_SECONDS)
         while True:
-            content = await heard.get()
-            if content.get("type") == "move":
-                return None if content.get("verb") == "stop" else _plain_move(content)
+            match await heard.get():
+                case {"type": "move", "verb": "stop"}:
+                    return None
+                case {"type": "move", **content}:
+                    try:
+                        return _plain_move(content)
+                    except AgentKitError as error:
+                        # What the page sends may be anybody's: the step still waits for a move.
+                        widget.send({"type": "refused", "text": wording.clean(str(error), REFUSAL)})
     except TimeoutError:
         return None
     finally:
@@ -93,8 +100,8 @@ class Buttons:
         self._context.run(self._handle.update, instead or {"text/plain": ""}, raw=True)
         self._widget.close()
 
-    def _heard(self, content: dict[str, Any]) -> None:
-        if content.get("type") == "move":
+    def _heard(self, content: object) -> None:
+        if isinstance(content, dict) and content.get("type") == "move":
             self._task = self._loop.create_task(self._moved(content), context=self._context.copy())
 
     async def _moved(self, content: dict[str, Any]) -> None:
@@ -106,7 +113,7 @@ class Buttons:
         try:
             await self._run.act(_move(self._run, content), by="click")
         except AgentKitError as error:
-            self._widget.send({"type": "refused", "text": str(error)})
+            self._widget.send({"type": "refused", "text": wording.clean(str(error), REFUSAL)})
             return
         except Exception as error:  # noqa: BLE001 - a step raised what nobody here knows: one line, the rest is kept
             self._widget.send({"type": "refused", "text": str(failure.shown(error, doing=f"{self._run.name}"))})
@@ -134,7 +141,7 @@ def _move(run: Stepped, content: dict[str, Any]) -> Move:
             return _plain_move(content)
 
 
-def _plain_move(content: dict[str, Any]) -> Move:
+def _plain_move(content: Mapping[Any, Any]) -> Move:
     match content:
         case {"verb": "next", "into": True}:
             return Move(verb="next", into=True)

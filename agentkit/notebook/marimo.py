@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import marimo
 from marimo._runtime.control_flow import MarimoStopError
 
-from agentkit.defend.approval import Decision, Question
+from agentkit.defend.approval import Decision, Question, read_click
 from agentkit.durable.store import Store
 from agentkit.engine import decided
 from agentkit.engine.answer import Answer, shown_as
 from agentkit.engine.asking import pending
 from agentkit.engine.session import Session, current, entered
 from agentkit.errors import AgentKitError, ApprovalPending
-from agentkit.notebook.asking import FIELDS
-from agentkit.notebook.widgets import ask_widget
-from agentkit.observe import asked, panel
+from agentkit.notebook.widgets import REFUSAL, ask_widget
+from agentkit.observe import asked, panel, wording
 from agentkit.observe.trace import Trace
 
 
@@ -72,17 +71,20 @@ class _Card:
         self._questions = {question.id: question for question in questions}
         self.widget = ask_widget(asked.cards(questions), self._heard)
 
-    def _heard(self, content: dict[str, Any]) -> None:
-        question = self._questions.get(str(content.get("id")))
-        if question is None or content.get("type") != "decide":
-            return
+    def _heard(self, message: object) -> None:
+        match message:
+            case {"type": "decide", "id": str(id_), **content} if id_ in self._questions:
+                self._decide(self._questions[id_], content)
+
+    def _decide(self, question: Question, content: Mapping[Any, Any]) -> None:
         try:
-            given = Decision(**{name: content[name] for name in FIELDS if name in content})
+            given = read_click(content)
             # The cell has ended, and with it the session that it opened.
             with Store.open(self._session.store.path) as store:
                 decision = decided.decide(store, self._session.redactor, question, given)
-        except AgentKitError as error:
-            self.widget.send({"type": "refused", "id": question.id, "text": str(error)})
+        except (AgentKitError, TypeError, ValueError, RecursionError) as error:
+            # What the page sends may be anybody's: anything but a decision leaves the question open.
+            self.widget.send({"type": "refused", "id": question.id, "text": wording.clean(str(error), REFUSAL)})
             return
         served = marimo.app_meta().mode == "run"
         text = asked.decided_text(decision) + ("" if served else ": run the cell again to go on")

@@ -10,6 +10,8 @@ import anywidget
 import traitlets
 
 VIEW = "application/vnd.jupyter.widget-view+json"
+REFUSAL = 1_000
+"""Characters of what is sent back to the page about a message that is refused."""
 
 
 class AskWidget(anywidget.AnyWidget):
@@ -28,7 +30,7 @@ class AskWidget(anywidget.AnyWidget):
         return {VIEW: {"version_major": 2, "version_minor": 1, "model_id": self.model_id}}
 
 
-def ask_widget(cards: Sequence[dict[str, Any]], heard: Callable[[dict[str, Any]], None]) -> AskWidget:
+def ask_widget(cards: Sequence[dict[str, Any]], heard: Callable[[object], None]) -> AskWidget:
     """A widget whose messages go to `heard`, on whatever thread this kernel delivers them."""
     widget = AskWidget(cards=list(cards))
     widget.on_msg(lambda _widget, content, _buffers: heard(content))

@@ -180,6 +180,34 @@ def test_a_new_file_in_a_listed_folder_makes_the_tool_live_and_why_names_it(here
     assert live(perform(here, Call("names"))) == []
 
 
+def test_a_replayed_step_costs_a_look_at_each_input_and_nothing_is_read(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = (Call("names"), Call("read", {"name": "a.csv"}))
+    # So long ago that its own time says that nothing came since.
+    os.utime("data", (1, 1))
+    perform(here, *calls)
+    looked: list[str] = []
+    look = os.stat
+
+    def watched(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        looked.append(os.path.basename(str(path)))
+        return look(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", watched)
+    listed: list[str] = []
+    names_in = os.listdir
+
+    def listing(path: Any = ".") -> list[str]:
+        listed.append(os.path.basename(path))
+        return names_in(path)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    assert live(perform(here, *calls)) == []
+    assert [looked.count(name) for name in ("data", "a.csv")] == [1, 1]
+    assert "data" not in listed
+
+
 @pytest.mark.parametrize(
     "calls",
     [

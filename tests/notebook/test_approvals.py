@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -192,7 +193,7 @@ class Watched:
         return self.cell
 
 
-def send(shell: Kernel, comm: str, content: dict[str, Any]) -> None:
+def send(shell: Kernel, comm: str, content: object) -> None:
     message = shell.client.session.msg("comm_msg", {"comm_id": comm, "data": {"method": "custom", "content": content}})
     shell.client.shell_channel.send(message)
 
@@ -242,6 +243,38 @@ def test_a_click_that_cannot_be_taken_is_refused_and_the_question_stays(shell: K
     assert any("ids: 'x' is not an array" in text for text in texts)
     assert any("can be answered with approve, edit, deny" in text for text in texts)
     assert shell.value("deleted") == "[]"
+
+
+FORGED: list[Any] = [
+    None, 1, "x", [], {}, {"type": []}, {"type": "ready"}, {"type": "decide"}, {"type": {"decide": 1}},
+    *({"type": "decide", "id": id_, "verdict": "approve"} for id_ in (None, ["ID"], {"ID": 1}, 1.0, "")),
+    *({"type": "decide", "id": "ID", "verdict": verdict} for verdict in (None, 1, ["approve"], "", "x" * 9999)),
+    *({"type": "decide", "id": "ID", "verdict": "approve", "always": always} for always in ("no", 1, [0])),
+    *({"type": "decide", "id": "ID", "verdict": "deny", "reason": reason} for reason in (None, 1, ["x"], {"a": 1})),
+    *({"type": "decide", "id": "ID", "verdict": "edit", "arguments": given} for given in (None, 1, "x", {"ids": None})),
+    {"type": "decide", "id": "ID", "verdict": "edit"},
+    {"type": "decide", "id": "ID", "verdict": "hint", "reason": {}},
+    {"type": "decide", "id": "ID", "verdict": "approve", "by": "somebody", "at": "never", "always": None},
+]  # fmt: skip
+
+
+def test_a_forged_message_is_no_decision_and_says_nothing_in_the_kernel(shell: Kernel) -> None:
+    """A script of another output may send anything: values of the wrong type leave the question open."""
+    shell.run(NO_HANDSHAKE)
+    cell = shell.run(RUN, watched=True, cell="c1")
+    id_ = waiting_id(cell)
+    for content in FORGED:
+        send(shell, widget_of(cell), json.loads(json.dumps(content).replace("ID", id_)))
+    send(shell, widget_of(cell), {"type": "decide", "id": id_, "verdict": "redo"})
+    seen = later(shell, until="redo: ")
+    assert [message["content"] for message in seen if message["msg_type"] in ("stream", "error")] == []
+    texts = [str(message["content"]["data"]) for message in seen if message["msg_type"] == "comm_msg"]
+    addressed = [one for one in FORGED if isinstance(one, dict) and one.get("id") == "ID"]
+    assert sum("refused" in text for text in texts) == len(addressed) + 1
+    assert max(map(len, texts)) < 2_000
+    assert shell.value("deleted") == "[]" and f"{id_}  " in shell.run("%agent approvals").text
+    send(shell, widget_of(cell), {"type": "decide", "id": id_, "verdict": "approve"})
+    later(shell, until="2 deleted")
 
 
 def test_a_cell_that_waits_takes_a_decision_from_another_process(shell: Kernel, tmp_path: Path) -> None:
