@@ -182,7 +182,7 @@ INNOCENT = [
     _case("what an editor leaves", "import os\ndef tool() -> list: return [n for n in os.listdir('M') if n[0] != '.']", "one", "two",
           **{"M/a.csv": "1", "M/.one.swp": "one"}),
     _case("a folder that it fills", "import os, uuid\ndef tool() -> bool:\n  open(f'M/{uuid.uuid4().hex}', 'w').close()\n  return bool(os.listdir('M'))",
-          "one", "two", **_FOLDER),
+          "one", "two", **{"M/a.csv": "one"}),
     _case("a folder that it makes and removes", "import os, shutil\ndef tool() -> int:\n  os.makedirs('M/s/t', exist_ok=True)\n"
           "  open('M/s/t/x', 'w').close()\n  shutil.rmtree('M/s')\n  return 1", "one", "two", **_FOLDER),
     _case("the version of a library", "import importlib.metadata\ndef tool() -> str: return importlib.metadata.version('pydantic')",
