@@ -26,7 +26,8 @@ from urllib.parse import unquote
 Input: TypeAlias = dict[str, Any]
 """One thing that was read, as JSON: a `path`, an `env`, a `folder`, or a pattern of `files`, with its state as it was.
 
-A file has `size`, `mtime` and `sum`, and without `size` it was absent. Of a folder or a pattern the `sum` is that of
+A file has `size`, `mtime`, `ctime` and `sum`; without `size` it was absent. Where `ctime` is another one its content
+is read again: what copies files often keeps their times. Of a folder or a pattern the `sum` is that of
 the names; few of them are kept in `names`.
 """
 
@@ -41,12 +42,14 @@ _NAME: Final = 4_096
 _CHUNK: Final = 1 << 20
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 _LISTS = frozenset({"os", "glob", "pathlib", "shutil", "posixpath", "fnmatch", "tempfile"})
-_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib", "/run/", "/var/lib/")
+_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib32/", "/lib64/", "/run/", "/var/lib/")
+_NOT_SYSTEM = ("/dev/shm/", "/usr/src/", "/run/media/")
 _OWN = f"{os.sep}.agentkit{os.sep}"
 # They read the sources of code that runs already, or that is about to: what they say is in the digest of the tool.
 _READS_CODE = frozenset({"linecache.py", "tokenize.py", "inspect.py", "traceback.py", "warnings.py", "zipimport.py"})
 _FINDS_CODE = frozenset({"importlib", "pkgutil", "pkg_resources"})
 _WRITES = os.O_WRONLY | os.O_RDWR
+_ANEW = os.O_TRUNC | os.O_EXCL
 # They come and go beside what is read: hidden names, what Python compiles, what SQLite writes, what agentkit exports.
 _PASSING = re.compile(r"\.|__pycache__$|.*(-wal|-shm|-journal|\.agentkit)$")
 # A folder that changed so shortly before it was listed may change again without another time.
@@ -82,14 +85,14 @@ def state_of(path: str, *, whole: bool = True) -> Input:
         found = os.stat(path)
     except OSError:
         return {"path": path}
-    state = {"path": path, "size": found.st_size, "mtime": found.st_mtime_ns}
+    state = {"path": path, "size": found.st_size, "mtime": found.st_mtime_ns, "ctime": found.st_ctime_ns}
     if whole and stat.S_ISREG(found.st_mode) and found.st_size <= HASHED_BYTES:
-        state["sum"] = _sum(path, found.st_size, found.st_mtime_ns)
+        state["sum"] = _sum(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     return state
 
 
 @lru_cache(maxsize=4096)
-def _sum(path: str, size: int, changed: int) -> str | None:
+def _sum(path: str, size: int, changed: int, moved: int) -> str | None:
     """The digest of a file's content, taken once for each state of it; None where it cannot be read."""
     whole = hashlib.blake2b(digest_size=20)
     try:
@@ -182,6 +185,7 @@ def now(recorded: Input) -> Input:
         return recorded if _is_settled(recorded["folder"], recorded) else folder(recorded["folder"])
     found = state_of(recorded["path"], whole=False)
     same = all(found.get(name) == recorded.get(name) for name in ("size", "mtime"))
+    same = same and recorded.get("ctime") in (None, found.get("ctime"))
     if same or found.get("size") != recorded.get("size") or recorded.get("sum") is None:
         return found | ({"sum": recorded["sum"]} if same and "sum" in recorded else {})
     return state_of(recorded["path"])
@@ -216,7 +220,8 @@ def name_of(one: Input) -> str:
 
 
 _FORM: Final = {
-    "path": str, "env": str, "files": str, "folder": str, "sum": str, "size": int, "mtime": int, "count": int,
+    "path": str, "env": str, "files": str, "folder": str, "sum": str, "size": int, "mtime": int, "ctime": int,
+    "count": int,
     "names": list,
 }  # fmt: skip
 
@@ -257,6 +262,7 @@ class Recorder:
         self._read: dict[str, Input] = {}
         self._written: set[str] = set()
         self._variables: dict[str, Input] = {}
+        self._whole_environment = False
         self._sets: list[Input] = []
         self._listed: dict[tuple[str, str], Input] = {}
         self._unseen: set[str] = set()
@@ -312,8 +318,12 @@ class Recorder:
         self.read(f"{path}-wal")
 
     def variable(self, name: str) -> None:
-        if len(self._variables) <= _ENVIRONMENT:
+        if len(self._variables) <= _ENVIRONMENT and not self._whole_environment:
             self._variables.setdefault(name, variable(name))
+
+    def environment(self) -> None:
+        """All variables at once, most often to hand them on: which of them count nobody can say."""
+        self._whole_environment = True
 
     def unseen(self, through: str) -> None:
         self._unseen.add(through)
@@ -360,9 +370,11 @@ class Recorder:
                 self._written.add(path)
         unseen = sorted(self._unseen)
         if len(self._variables) > _ENVIRONMENT:
+            self._whole_environment = True
+            self._variables.clear()
+        if self._whole_environment:
             unseen.append("os.environ as a whole")
-        else:
-            inputs += [self._variables[name] for name in sorted(self._variables)]
+        inputs += [self._variables[name] for name in sorted(self._variables)]
         listed = [one for what in sorted(self._listed) if (one := self._left(*what, unseen)) is not None]
         if self._left_out:
             unseen.append(f"{self._left_out} more files or folders")
@@ -451,10 +463,22 @@ def _opened(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     path, mode, flags = args
     if isinstance(path, int) or _reads_code(frame):
         return
-    name = os.path.abspath(os.fsdecode(path))
+    given = os.fsdecode(path)
+    name = os.path.abspath(given)
+    if mode is None and not os.path.isabs(given) and not os.path.lexists(name) and not flags & os.O_CREAT:
+        # Named from an open folder (`dir_fd`), and nobody says which.
+        if not is_library(frame.f_code.co_filename):
+            found.unseen("a folder that it opened")
+        return
     if not _is_outside(name):
         return
-    if (isinstance(mode, str) and set(mode) & set("wax+")) or (mode is None and (flags or 0) & _WRITES):
+    both = "+" in mode if isinstance(mode, str) else bool(flags & os.O_RDWR)
+    if set(mode) & set("wx") if isinstance(mode, str) else flags & _ANEW:
+        found.wrote(name)
+    elif both:
+        # Whether it was also written shows when the call has ended.
+        found.read(name)
+    elif "a" in mode if isinstance(mode, str) else flags & _WRITES:
         found.wrote(name)
     else:
         found.read(name)
@@ -608,13 +632,21 @@ def _reads_code(frame: Any) -> bool:
     return os.path.dirname(os.path.abspath(__file__)) == os.path.dirname(os.path.dirname(name)) and is_library(name)
 
 
-@lru_cache(maxsize=4096)
 def _is_outside(path: str) -> bool:
     """Whether a file belongs neither to Python, nor to a library, nor to the system, nor to a person's settings."""
-    if path.startswith(_SYSTEM) or _OWN in path or is_library(path):
+    return _is_outside_from(path, os.getcwd())
+
+
+@lru_cache(maxsize=4096)
+def _is_outside_from(path: str, here: str) -> bool:
+    if _OWN in path or is_library(path):
         return False
-    home = os.path.join(os.path.expanduser("~"), ".")
-    return not path.startswith(home) or path.startswith(os.path.join(os.getcwd(), ""))
+    if path.startswith((os.path.join(here, ""), *_NOT_SYSTEM)):
+        return True
+    return not path.startswith((*_SYSTEM, os.path.join(os.path.expanduser("~"), ".")))
+
+
+_HAND_ON = frozenset({"os", "_collections_abc", "collections.abc"})
 
 
 class _Environment(os._Environ):  # type: ignore[type-arg]
@@ -627,9 +659,15 @@ class _Environment(os._Environ):  # type: ignore[type-arg]
                 found.variable(name)
         return super().__getitem__(name)
 
+    def __iter__(self) -> Iterator[Any]:
+        found = recorder()
+        if found is not None and not getattr(_deaf, "on", False) and _asks(sys._getframe(1)):
+            found.environment()
+        return super().__iter__()
+
 
 def _asks(frame: Any) -> bool:
     """Whether it is the person's own code that asks: what libraries look up for themselves is no input."""
-    while frame is not None and frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections.abc"):
+    while frame is not None and (frame.f_globals.get("__name__") in _HAND_ON or frame.f_code.co_name == "expandvars"):
         frame = frame.f_back
     return frame is not None and not is_library(frame.f_code.co_filename)

@@ -115,6 +115,7 @@ CODE = [
 ]  # fmt: skip
 
 _CSV = {"M.csv": "a,b\n1,2\n"}
+_FOLDER = {"M/one.csv": "one"}
 _SQL = {"M.sql": "create table t (n); insert into t values (1);"}
 
 OUTSIDE = [
@@ -169,4 +170,23 @@ OUTSIDE = [
           "  return subprocess.run(['printenv', 'M'], capture_output=True, text=True).stdout", "north", "south", "env:", **{"M.env": "north"}),
     _case("a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> str:\n"
           "  with open('M.csv') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
+    _case("open to read and write", "def tool() -> str:\n  with open('M.csv', 'r+') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
+    _case("open to read and append", "def tool() -> str:\n  with open('M.csv', 'a+') as f:\n    f.seek(0)\n    return f.read()",
+          "1,2", "1,3", ".csv", **_CSV),
+    _case("os.path.expandvars", "import os\ndef tool() -> str: return os.path.expandvars('$M')", "north", "south", "env:", **{"M.env": "north"}),
+]  # fmt: skip
+
+INNOCENT = [
+    _case("the environment handed on", "import os, subprocess\ndef tool() -> int: return subprocess.run(['true'], env={**os.environ}).returncode",
+          "north", "south", **{"M.env": "north"}),
+    _case("what an editor leaves", "import os\ndef tool() -> list: return [n for n in os.listdir('M') if n[0] != '.']", "one", "two",
+          **{"M/a.csv": "1", "M/.one.swp": "one"}),
+    _case("a folder that it fills", "import os, uuid\ndef tool() -> bool:\n  open(f'M/{uuid.uuid4().hex}', 'w').close()\n  return bool(os.listdir('M'))",
+          "one", "two", **{"M/a.csv": "one"}),
+    _case("a folder that it makes and removes", "import os, shutil\ndef tool() -> int:\n  os.makedirs('M/s/t', exist_ok=True)\n"
+          "  open('M/s/t/x', 'w').close()\n  shutil.rmtree('M/s')\n  return 1", "one", "two", **_FOLDER),
+    _case("the version of a library", "import importlib.metadata\ndef tool() -> str: return importlib.metadata.version('pydantic')",
+          "one", "two", **{"M_one.txt": "one"}),
+    _case("a file named from an open folder", "import os\ndef tool() -> str:\n  d = os.open('M', os.O_RDONLY)\n  f = os.open('f.txt', os.O_RDONLY, dir_fd=d)\n"
+          "  try: return os.read(f, 9).decode()\n  finally: os.close(f); os.close(d)", "one", "f", **{"M/f.txt": "1", "one.txt": "one"}),
 ]  # fmt: skip
