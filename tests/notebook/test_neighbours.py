@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.resources
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 
@@ -69,6 +72,41 @@ def test_a_given_value_wins_over_each_cell_tagged_parameters(tmp_path: Path) -> 
     assert headless.run(path, ["n=3"], tmp_path / "out.ipynb") == 0
     (shown,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
     assert shown.text == "n is 3\n"
+
+
+def test_strict_nbval_passes_over_cells_with_panels_live_and_replayed(tmp_path: Path) -> None:
+    sources = [
+        SETUP.strip(),
+        "%%agent run echo\nOnce.",
+        "%%agent run echo\nTwice.",
+        "answer = await echo.run('In Python.')\nanswer.output",
+        "totals = %agent cost",
+    ]
+    path = tmp_path / "strict.ipynb"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbclient.NotebookClient(book, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbformat.write(book, path)
+    assert "1 step: 1 live" in path.read_text() and "one" in path.read_text()
+    shutil.rmtree(tmp_path / ".agentkit")
+    for _ in ("live", "replayed"):
+        done = strict_nbval(path)
+        assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout[-4000:]
+    book.cells[1].outputs[0]["data"]["text/markdown"] = "another answer"
+    nbformat.write(book, path)
+    assert "1 failed, 4 passed" in strict_nbval(path).stdout
+
+
+def strict_nbval(notebook: Path) -> subprocess.CompletedProcess[str]:
+    """As docs/neighbours.md says."""
+    normalised = importlib.resources.files("agentkit") / "notebook" / "nbval.cfg"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    return subprocess.run(
+        [*command, f"--nbval-sanitize-with={normalised}", notebook.name],
+        cwd=notebook.parent,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
 
 
 def test_jupytext_keeps_a_body_as_a_comment_with_the_documented_setting(tmp_path: Path) -> None:
