@@ -74,6 +74,7 @@ def test_a_given_value_wins_over_each_cell_tagged_parameters(tmp_path: Path) -> 
     assert shown.text == "n is 3\n"
 
 
+@pytest.mark.timeout(300)
 def test_strict_nbval_passes_over_cells_with_panels_live_and_replayed(tmp_path: Path) -> None:
     sources = [
         SETUP.strip(),
