@@ -21,12 +21,11 @@ _PERSONAL = re.compile(
     r"^AGENTKIT_|_API_KEY$|_TOKEN$|_SECRET$|_BASE_URL$|^JPY_SESSION_NAME$|^(https?|all)_proxy$", re.IGNORECASE
 )
 
-_ALONE = re.compile(
-    r"tests/(browser|kill|notebook|powercut)/"
-    r"|tests/defend/test_(child|hostile|parcel|sandbox)\.py"
-    r"|tests/engine/test_(background|caller|chain|forged|idempotency|isolation|sandbox|throttling|unsent)\w*\.py"
+_LONG = re.compile(
+    r"tests/(browser|kill|notebook|powercut)/|tests/test_notebooks\.py"
+    r"|tests/engine/test_(caller|chain|isolation|throttling)\w*\.py"
 )
-"""Tests that wait for kernels, browsers, killed processes and limits within bounds of time, so alone."""
+"""Files that begin kernels, browsers and callers: first, so that none of them is what the other worker waits for."""
 
 _RUNTIME = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
 _left: list[str] = []
@@ -49,9 +48,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if _ALONE.match(item.nodeid):
-            item.add_marker(pytest.mark.alone)
+    items.sort(key=lambda item: _LONG.match(item.nodeid) is None)
 
 
 def _refuse_beyond_loopback(event: str, args: tuple[Any, ...]) -> None:

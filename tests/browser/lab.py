@@ -46,6 +46,16 @@ class Server:
     folder: Path
     process: subprocess.Popen[bytes]
 
+    def end_kernels(self) -> None:
+        for kernel in json.loads(self._api("GET", "/api/kernels")):
+            self._api("DELETE", f"/api/kernels/{kernel['id']}")
+
+    def _api(self, method: str, path: str) -> bytes:
+        asked = urllib.request.Request(f"{self.url}{path}?token={TOKEN}", method=method)
+        with urllib.request.urlopen(asked) as reply:
+            body: bytes = reply.read()
+        return body
+
 
 @contextmanager
 def server(folder: Path) -> Iterator[Server]:
@@ -65,7 +75,10 @@ def server(folder: Path) -> Iterator[Server]:
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "lab" / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "JUPYTER_DEFAULT_PROVISIONER_NAME": "forked",
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(ROOT), str(_distribution(home)), os.environ.get("PYTHONPATH")])
+        ),
     }
     log = (home / "lab.log").open("wb")
     process = subprocess.Popen(
@@ -85,6 +98,18 @@ def server(folder: Path) -> Iterator[Server]:
         process.terminate()
         process.wait(timeout=20)
         log.close()
+
+
+def _distribution(home: Path) -> Path:
+    """A place on Python's path with what tells JupyterLab who begins its kernels."""
+    place = home / "path"
+    metadata = place / "forks-0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: forks\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[jupyter_client.kernel_provisioners]\nforked = tests.notebook.forks:ForkProvisioner\n"
+    )
+    return place
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
@@ -113,11 +138,12 @@ def browser() -> Iterator[Any]:
 class Notebook:
     """One notebook in one page."""
 
-    def __init__(self, page: Page, url: str, path: Path) -> None:
+    def __init__(self, page: Page, server: Server, path: Path) -> None:
         self.page = page
         self.path = path
         self.errors: list[str] = []
-        self._url = f"{url}/lab/tree/{path.name}?token={TOKEN}&reset"
+        self._server = server
+        self._url = f"{server.url}/lab/tree/{path.name}?token={TOKEN}&reset"
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", self._dialog)
         self.open()
@@ -230,15 +256,8 @@ class Notebook:
         """Save it, end its kernel and open the page again, as on another day."""
         self.save()
         self.page.goto("about:blank")
-        for kernel in json.loads(self._api("GET", "/api/kernels")):
-            self._api("DELETE", f"/api/kernels/{kernel['id']}")
+        self._server.end_kernels()
         self.open()
-
-    def _api(self, method: str, path: str) -> bytes:
-        server = self._url.partition("/lab/")[0]
-        with urllib.request.urlopen(urllib.request.Request(f"{server}{path}?token={TOKEN}", method=method)) as reply:
-            body: bytes = reply.read()
-        return body
 
     def save(self) -> None:
         self.page.keyboard.press("Control+S")

@@ -143,7 +143,7 @@ def main(names: list[str]) -> None:
 
             def page(sources: Sequence[str], *, name: str = name, context: Any = context) -> lab.Notebook:
                 path = lab.write(Path(folder) / f"{name}.ipynb", sources)
-                opened = lab.Notebook(context.new_page(), served.url, path)
+                opened = lab.Notebook(context.new_page(), served, path)
                 opened.page.keyboard.press("Control+B")
                 return opened
 

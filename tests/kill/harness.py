@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -47,6 +48,8 @@ DELAY = 0.04
 
 _LIFE_SECONDS = 60.0
 _SETTLING = 0.06
+_HELD = 3.0
+"""Seconds for which a request is held that is to be hit."""
 CALLER_HAS_ENDED = "(the caller) has ended"
 
 
@@ -86,6 +89,7 @@ class Warm:
     def __init__(self, root: str, *, seed: int) -> None:
         self.root = root
         self._random = random.Random(seed)
+        self._caller_kills = itertools.count()
         self._log: Log | None = None
         self._first: int | None = None
         workload.SITE = root
@@ -205,11 +209,24 @@ class Warm:
             if sort != "caller":
                 # Whichever of the two goes first.
                 victims.insert(self._random.randint(0, len(victims)), pid)
+            # Every other time, for a random moment is seldom in a call where the machine is slow.
+            if sort != "kernel" and next(self._caller_kills) % 2 == 0:
+                self._wait_for_call(handle)
             done.append(Kill(sort="kernel" if victims == [pid] else sort, at=time.time()))
             self.strike(victims)
             if pid in victims:
                 break
         return done
+
+    def _wait_for_call(self, handle: int) -> None:
+        """Until a request to a model is held by the server, or the life ends without one."""
+        before = {entry["n"] for entry in control(self.root, "_ledger")}
+        control(self.root, "_script", {"faults": [{"delay": _HELD}]})
+        while not select.select([handle], [], [], 0.01)[0]:
+            for entry in control(self.root, "_ledger"):
+                waits = entry["kind"] != "effect" and entry["n"] not in before and entry["sent"] is None
+                if waits and time.time() - entry["received"] > _HELD / 10:
+                    return
 
     def undisturbed(self, job: Job = workload.perform) -> Undisturbed:
         with tempfile.TemporaryDirectory() as place:

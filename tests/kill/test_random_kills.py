@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 KILLS = 25
-SECONDS = 60
+SECONDS = 100
 PAID_AGAIN_PER_100 = 6
 
 

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from typing import Any
 
-KILLS = 12
+KILLS = 10
 
 
 def figures(*options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.kill", "--json", "--caller", f"--kills={KILLS}", "--seconds=40", *options]
+    command = [sys.executable, "-m", "tests.kill", "--json", "--caller", f"--kills={KILLS}", "--seconds=100", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
     found = dict(json.loads(done.stdout))

@@ -15,6 +15,8 @@ from typing import Any
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from tests.notebook.forks import ForkProvisioner
+
 ROOT = Path(__file__).parents[2]
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -133,10 +135,12 @@ def _add_error(cell: Cell, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def kernel(folder: Path) -> Iterator[Kernel]:
+def kernel(folder: Path, *, forked: bool = True) -> Iterator[Kernel]:
     """A kernel whose working folder is `folder`, with agentkit importable and loaded by nobody yet."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "k"))
+    if forked:
+        manager.provisioner = ForkProvisioner(kernel_id="forked", kernel_spec=manager.kernel_spec, parent=manager)
     manager.start_kernel(cwd=str(folder), env={**os.environ, "PYTHONPATH": path})
     client = manager.client()
     client.start_channels()

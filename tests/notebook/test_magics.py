@@ -344,9 +344,9 @@ def test_loading_imports_nothing_slow(tmp_path: Path) -> None:
 
     taken = []
     for _ in range(2):
-        with kernel(tmp_path) as running:
+        with kernel(tmp_path, forked=False) as running:
             taken.append(load(running))
-    with kernel(tmp_path) as running:
+    with kernel(tmp_path, forked=False) as running:
         assert min(*taken, load(running)) < 0.1
         assert running.value("{'pydantic_ai', 'pandas', 'pydantic'} & set(sys.modules)") == "set()"
         assert running.run("%agent help").text.startswith("%agent ")

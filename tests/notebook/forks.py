@@ -1,0 +1,145 @@
+"""Kernels that are forks of a process which has imported what is not agentkit's, so that a new one is there at once.
+
+Of agentkit nothing is imported before the fork, and two kernels one after the other hash differently, as two
+that began from nothing do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+IMPORTED = (
+    *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell"),
+    *("pydantic_ai", "pydantic_ai.durable_exec._base", "pydantic_ai.embeddings", "pydantic_ai.images"),
+    *("pydantic_ai.models.instrumented", "pydantic_ai.models.wrapper", "pydantic_ai.retries"),
+    *("genai_prices", "httpx2", "nh3", "pydantic_monty", "rich.console", "tenacity", "truststore", "yaml"),
+)
+_launches = itertools.count()
+
+
+class Fork:
+    """A kernel's process, as a provisioner uses one."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._handle = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        return 0 if select.select([self._handle], [], [], 0)[0] else None
+
+    def wait(self) -> int:
+        select.select([self._handle], [], [])
+        os.close(self._handle)
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._handle, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class ForkProvisioner(LocalProvisioner):
+    """Asks for a fork where a process would be begun; all else is as for any local kernel."""
+
+    async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
+        connection = _parent(next(_launches) % 2)
+        asked = {"argv": cmd[cmd.index("ipykernel_launcher") + 1 :], "cwd": options.get("cwd"), "env": options["env"]}
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        self.pid = self.pgid = int(connection.recv(32))
+        self.process = Fork(self.pid)  # type: ignore[assignment]
+        # It lives until it is known here, so that its id is nobody else's.
+        connection.sendall(b"\n")
+        return self.connection_info
+
+
+@functools.cache
+def _parent(number: int) -> socket.socket:
+    """The connection to one of the processes that fork; it ends, and its kernels with it, when this one does."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.notebook.forks", str(theirs.fileno())],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+
+    @atexit.register
+    def end() -> None:
+        ours.close()
+        process.wait(timeout=20)
+
+    return ours
+
+
+def _serve(connection: socket.socket) -> None:
+    """Fork for each line that arrives, until the other side is gone."""
+    places = sys.path[1 + len(_given(os.environ)) :]
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    # Nobody waits for a kernel here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    lines = connection.makefile("rb")
+    while line := lines.readline():
+        ready, begin = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(begin)
+            os.read(ready, 1)
+            _become(json.loads(line), places)
+        connection.sendall(str(pid).encode())
+        lines.readline()
+        os.close(begin)
+        os.close(ready)
+
+
+def _become(asked: dict[str, Any], places: list[str]) -> None:
+    """Be the kernel that `python -m ipykernel_launcher` would be."""
+    os.setsid()
+    os.closerange(3, 256)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    os.chdir(asked["cwd"] or ".")
+    sys.path[:] = _given(asked["env"]) + places
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    launcher = importlib.util.find_spec("ipykernel_launcher")
+    assert launcher is not None and launcher.origin is not None
+    # What the environment says of it was read when ipykernel was imported.
+    sys.argv = [launcher.origin, *asked["argv"], f"--IPKernelApp.parent_handle={os.getppid()}"]
+    sys.modules["ipykernel.kernelapp"].launch_new_instance()
+    sys.exit()
+
+
+def _given(environment: Any) -> list[str]:
+    return list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
