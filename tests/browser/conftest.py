@@ -1,7 +1,6 @@
-"""One JupyterLab for all browser tests, a Chromium for each module of them; a notebook, a kernel and a page for each.
+"""One JupyterLab and one Chromium for each module of browser tests; a folder, a notebook and a page for each test.
 
-A Chromium ends with its module: a running playwright keeps an event loop in this thread, where other tests start
-theirs. Its pages share what it has loaded.
+They end with their module: a running playwright keeps an event loop in this thread, where other tests start theirs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_REASON))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Server]:
     with lab.server(tmp_path_factory.mktemp("lab")) as running:
         yield running
@@ -40,28 +39,21 @@ def chromium() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def window(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 1200, "height": 1400})
-    yield context
-    context.close()
-
-
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def opened(served: lab.Server, window: Any) -> Iterator[lab.Opener]:
+def opened(served: lab.Server, chromium: Any) -> Iterator[lab.Opener]:
     """Opens a notebook with these cells; its journal is its own."""
     pages = []
 
     def open_with(sources: Sequence[str]) -> lab.Notebook:
         number = next(_numbers)
         path = lab.write(served.folder / f"asked{number}.ipynb", sources)
-        pages.append(window.new_page())
-        return lab.Notebook(pages[-1], served, path)
+        context = chromium.new_context(viewport={"width": 1200, "height": 1400})
+        pages.append(context)
+        return lab.Notebook(context.new_page(), served, path)
 
     yield open_with
-    for page in pages:
-        page.close()
-    served.end_kernels()
+    for context in pages:
+        context.close()

@@ -75,10 +75,7 @@ def server(folder: Path) -> Iterator[Server]:
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "lab" / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "IPYTHONDIR": str(home / "ipython"),
-        "JUPYTER_DEFAULT_PROVISIONER_NAME": "forked",
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(ROOT), str(_distribution(home)), os.environ.get("PYTHONPATH")])
-        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     log = (home / "lab.log").open("wb")
     process = subprocess.Popen(
@@ -98,18 +95,6 @@ def server(folder: Path) -> Iterator[Server]:
         process.terminate()
         process.wait(timeout=20)
         log.close()
-
-
-def _distribution(home: Path) -> Path:
-    """A place on Python's path with what tells JupyterLab who begins its kernels."""
-    place = home / "path"
-    metadata = place / "forks-0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: forks\nVersion: 0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[jupyter_client.kernel_provisioners]\nforked = tests.notebook.forks:ForkProvisioner\n"
-    )
-    return place
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
@@ -248,8 +233,9 @@ class Notebook:
     def restart(self) -> None:
         self.page.locator('[data-command="kernelmenu:restart"], jp-button[title^="Restart the kernel"]').first.click()
         accept = self.page.locator(".jp-Dialog .jp-mod-accept")
-        accept.click()
-        self.page.wait_for_timeout(1500)
+        with self.page.expect_response(lambda reply: _is(reply, "POST", "/restart")):
+            accept.click()
+        self.page.wait_for_timeout(300)
         self._kernel_ready()
 
     def reopen(self) -> None:
@@ -260,12 +246,16 @@ class Notebook:
         self.open()
 
     def save(self) -> None:
-        self.page.keyboard.press("Control+S")
-        self.page.wait_for_timeout(700)
+        with self.page.expect_response(lambda reply: _is(reply, "PUT", f"/api/contents/{self.path.name}")):
+            self.page.keyboard.press("Control+S")
 
     def saved(self) -> Any:
         self.save()
         return nbformat.read(self.path, as_version=4)
+
+
+def _is(reply: Any, method: str, end: str) -> bool:
+    return bool(reply.request.method == method and reply.url.partition("?")[0].endswith(end))
 
 
 def write(path: Path, sources: Sequence[str]) -> Path:

@@ -13,6 +13,8 @@ SETUP = """
 import os
 os.environ["AGENTKIT_HOME"] = f".journal-{FOLDER}"
 import agentkit
+from agentkit.notebook import asking
+asking.READY_SECONDS = 60
 from agentkit.testing import Call, ScriptedModel
 from pydantic_ai.messages import ToolReturnPart
 
