@@ -39,6 +39,7 @@ from agentkit.engine.asking import function_of
 from agentkit.engine.codec import encode_tool_result
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.errors import ChildFailed, UserError
+from agentkit.text import visible
 from agentkit.values import to_json
 
 _EMPTY_ROWS = 0
@@ -46,7 +47,8 @@ _PRINTED_BYTES = 256 << 10
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
+    # A line that is written over itself would hide what it said before.
+    sys.stdout.write(visible(text.replace("\r\n", "\n").replace("\r", "\n")))
 
 
 def check(function: Callable[..., Any], *, takes_ctx: bool) -> None:

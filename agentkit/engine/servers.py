@@ -20,9 +20,14 @@ from agentkit.durable.frames import bounded
 from agentkit.engine.asking import answer_of, ask_all, question_call
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.errors import ServerUnreachable, UserError, leaves, reason
+from agentkit.text import reveal, visible_line
 
 OFFERED = "__agentkit_offered__"
 """On a toolset that `--mcp` made: the end of the names of the tools that read its server's resources and prompts."""
+_FIELDS = 50
+_CHOICES = 200
+_CHOICE = 160
+_MESSAGE = 10_000
 _LISTED = 40
 _LINE = 160
 
@@ -146,7 +151,7 @@ class Server(WrapperToolset[Any]):
     def _remark(self, text: str) -> None:
         frame = frame_of_run()
         if frame is not None:
-            frame.notes.append(frame.journal.redactor.scrub(bounded(text)))
+            frame.notes.append(frame.journal.redactor.scrub(_line(text)))
 
 
 def _support(tool: Any) -> str | None:
@@ -204,7 +209,12 @@ def _named(toolset: Any) -> str:
 
 
 def _why(error: BaseException) -> str:
-    return "; ".join(dict.fromkeys(reason(one) or type(one).__name__ for one in leaves(error)))
+    return _line("; ".join(dict.fromkeys(reason(one) or type(one).__name__ for one in leaves(error))))
+
+
+def _line(text: str) -> str:
+    """What a server says, in one line that steers no screen."""
+    return bounded(" ".join(visible_line(text.replace("\n", " ")).split()))
 
 
 # ---- what a server asks while it works
@@ -258,7 +268,11 @@ class _Listener:
         call = self._asking()
         if call is None:
             return _result("decline")
-        asking = call.context.run(asyncio.ensure_future, _answers(call, message, params))
+        if not _askable(params):
+            remark = f"MCP server {call.server} asked for what cannot be put to a person; it was declined"
+            call.frame.notes.append(call.frame.journal.redactor.scrub(_line(remark)))
+            return _result("decline")
+        asking = call.context.run(asyncio.ensure_future, _answers(call, bounded(message, _MESSAGE), params))
         try:
             return await asking
         except asyncio.CancelledError:
@@ -300,6 +314,27 @@ def _schema(params: Any) -> Mapping[str, Any]:
     return getattr(params, "requested_schema", None) or getattr(params, "requestedSchema", None) or {}
 
 
+def _askable(params: Any) -> bool:
+    """Whether what is wanted is some fields, each with a few choices that can be told apart."""
+    fields = _schema(params).get("properties", {})
+    if not isinstance(fields, Mapping) or len(fields) > _FIELDS:
+        return False
+    for name, about in fields.items():
+        if len(name) > _CHOICE or not isinstance(about, Mapping):
+            return False
+        titled, named = about.get("oneOf") or about.get("anyOf") or [], about.get("enumNames") or []
+        listed = about.get("enum") or []
+        if not all(isinstance(each, list) and len(each) <= _CHOICES for each in (titled, named, listed)):
+            return False
+        if not all(isinstance(one, Mapping) for one in titled):
+            return False
+        wanted = len([one for one in titled if "const" in one] if titled else listed)
+        shown = _options(about)
+        if len(shown) < wanted or any(len(each) > _CHOICE for each in shown):
+            return False
+    return True
+
+
 def _fields(params: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """What is wanted, by its name; "" for nothing but a yes."""
     return list(_schema(params).get("properties", {}).items()) or [("", {"type": "boolean"})]
@@ -336,12 +371,16 @@ def _question(call: _Call, message: str, name: str, about: Mapping[str, Any]) ->
     return question, options
 
 
+def _choice(name: object) -> str:
+    return " ".join(visible_line(reveal(str(name)).replace("\n", " ").replace("\t", " ")).split())
+
+
 def _options(about: Mapping[str, Any]) -> dict[str, Any]:
     """What may be chosen, as it is shown and as it is sent."""
     if titled := about.get("oneOf") or about.get("anyOf"):
-        return {str(one.get("title") or one.get("const")): one.get("const") for one in titled if "const" in one}
+        return {_choice(one.get("title") or one.get("const")): one.get("const") for one in titled if "const" in one}
     names = about.get("enumNames") or about.get("enum") or ()
-    return {str(name): value for name, value in zip(names, about.get("enum") or (), strict=False)}
+    return {_choice(name): value for name, value in zip(names, about.get("enum") or (), strict=False)}
 
 
 def _value(answer: Any, options: Mapping[str, Any], about: Mapping[str, Any]) -> Any:

@@ -47,6 +47,12 @@ def grow(mb: int) -> int:
     return int(np.ones(mb << 17).sum()) >> 17
 
 @agentkit.tool(effects="none", isolate=True)
+def steer() -> str:
+    "Print what steers a screen."
+    print("one\\r\\x1b[2Jtwo\\x1b]0;title\\x07\\x08\\u202etxt")
+    return "ok"
+
+@agentkit.tool(effects="none", isolate=True)
 def total(filter: Filter, since: datetime.date) -> dict:
     "Sum."
     chosen = sales[sales.region == filter.region]
@@ -242,6 +248,13 @@ def test_an_async_tool_and_the_key_of_its_step(cells: Any, tmp_path: Path) -> No
 def test_what_it_prints_is_shown_as_it_comes(cells: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, [cells.grow], Call("grow", {"mb": 1}), "ok")
     assert capsys.readouterr().out == "growing to 1\n"
+
+
+def test_what_it_prints_steers_no_terminal(cells: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, [cells.steer], Call("steer", {}), "ok")
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x08", "\r", "\u202e"} & set(out)
+    assert out == "one\n\u241b[2Jtwo\u241b]0;title\u2407\u2408\ufffdtxt\n"
 
 
 def test_a_tool_that_takes_too_long_is_stopped_and_the_agent_told(cells: Any, tmp_path: Path) -> None:
