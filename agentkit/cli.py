@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from agentkit.durable import portable
+from agentkit.durable.place import journal_path
 from agentkit.durable.provenance import origin
 from agentkit.durable.redact import Redactor
 from agentkit.durable.store import Store
@@ -187,7 +188,6 @@ def _add_journal(parser: ArgumentParser) -> None:
 def _caller(options: Namespace) -> int:
     # Imported here, as wherever the engine is: it brings the model libraries.
     from agentkit.engine.calling import steer
-    from agentkit.engine.session import journal_path
 
     _say(steer(journal_path(None, options.journal).parent, options.what))
     return 0
@@ -306,7 +306,6 @@ def _decide(options: Namespace) -> int:
 
 def _budget(options: Namespace) -> int:
     from agentkit.engine import limiting
-    from agentkit.engine.session import journal_path
     from agentkit.observe import budgets
 
     project = str(journal_path(None, options.journal).parent.resolve())
@@ -497,9 +496,6 @@ def _opened(
     options: Namespace, *, folder: Path | None = None, read_only: bool = True, there: bool = False
 ) -> Iterator[Store]:
     """The journal that a session in `folder` would open; `there`: one that is to be written must exist, too."""
-    # Imported here: `agentkit --help` must not wait for the engine.
-    from agentkit.engine.session import journal_path
-
     path = journal_path(folder, options.journal)
     if (read_only or there) and not path.exists():
         raise JournalError(path, "there is no journal", "run an agent in this folder first, or name one with --journal")

@@ -44,7 +44,7 @@ class Gauge:
     """A limit that a run is held to, and how much of it was used when the run began.
 
     Money is in USD, time in seconds. `window` is run, cell, day, month, total or minute; for one of `run` or `cell`
-    what the run replays counts too.
+    what the run replays counts too. `before` is the limit that a person raised to this one.
     """
 
     scope: str
@@ -52,6 +52,7 @@ class Gauge:
     window: str
     limit: float
     used: float = 0.0
+    before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,11 +15,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from agentkit import errors
+from agentkit.durable.place import journal_path
 from agentkit.durable.redact import Redactor, named_like_a_secret
 from agentkit.durable.secret_formats import found_in
 from agentkit.durable.store import Store
 from agentkit.engine import decided
-from agentkit.engine.session import journal_path
 from agentkit.errors import UserError, nearest
 from agentkit.observe import wording
 

@@ -79,6 +79,21 @@ def _convert(value: Any, where: str, depth: int) -> JSON:
     raise Unconvertible(where, type(value))
 
 
+_SMALL = 1 << 62
+
+
+def is_plain(items: list[Any] | tuple[Any, ...]) -> bool:
+    """Return whether these are numbers, texts or the like that JSON takes as they are, found out for all at once."""
+    kinds = set(map(type, items))
+    if kinds <= {bool, type(None)}:
+        return True
+    if kinds <= {int, bool}:
+        return bool(min(items) > -_SMALL and max(items) < _SMALL)
+    if kinds == {float}:
+        return all(map(math.isfinite, items))
+    return kinds == {str} and all(map(str.isascii, items))
+
+
 def text(value: str) -> str:
     """Half of a pair (a file name that is no UTF-8, a reply cut in the middle) has no bytes: it is written out."""
     return value if value.isascii() else value.encode(errors="backslashreplace").decode()
@@ -110,6 +125,8 @@ def _standard(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
             check_names(names, list(value), where)
             items = (_convert(item, where, depth) for item in value.values())
             return True, dict(zip(names, items, strict=True))
+        case list() | tuple() if is_plain(value):
+            return True, list(value)
         case list() | tuple():
             return True, [_convert(item, where, depth) for item in value]
         case set() | frozenset():

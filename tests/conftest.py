@@ -21,6 +21,13 @@ _PERSONAL = re.compile(
     r"^AGENTKIT_|_API_KEY$|_TOKEN$|_SECRET$|_BASE_URL$|^JPY_SESSION_NAME$|^(https?|all)_proxy$", re.IGNORECASE
 )
 
+_ALONE = re.compile(
+    r"tests/(browser|kill|notebook|powercut)/"
+    r"|tests/defend/test_(child|hostile|parcel|sandbox)\.py"
+    r"|tests/engine/test_(background|caller|chain|forged|idempotency|isolation|sandbox|throttling|unsent)\w*\.py"
+)
+"""Tests that wait for kernels, browsers, killed processes and limits within bounds of time, so alone."""
+
 _RUNTIME = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
 _left: list[str] = []
 
@@ -38,6 +45,13 @@ def pytest_configure() -> None:
     hypothesis.settings.register_profile("machine", deadline=None)
     hypothesis.settings.load_profile("machine")
     sys.addaudithook(_refuse_beyond_loopback)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _ALONE.match(item.nodeid):
+            item.add_marker(pytest.mark.alone)
 
 
 def _refuse_beyond_loopback(event: str, args: tuple[Any, ...]) -> None:

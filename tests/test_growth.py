@@ -24,11 +24,14 @@ from pydantic_ai.usage import UsageLimits
 from agentkit.durable import keys
 from agentkit.durable.canonical import canonical
 from agentkit.durable.keys import Chain
+from agentkit.durable.place import JOURNAL_FILE
 from agentkit.engine.agent import DurableAgent
-from agentkit.engine.session import JOURNAL_FILE, Session, session
+from agentkit.engine.session import Session, session
 from agentkit.testing import Call, Output, ScriptedModel
 from tests.benchmarks.agents import INSTRUCTIONS, UNLIMITED, add, script, silent
 from tests.benchmarks.door import Conversation, at_the_door
+
+pytestmark = pytest.mark.alone
 
 
 def journal(folder: Path) -> Path:

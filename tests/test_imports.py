@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +100,22 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_durable_is_a_folder_and_a_verb() -> None:
     assert agentkit.durable.records.Row.__module__ == "agentkit.durable.records"
     assert callable(agentkit.durable)
+
+
+JOURNAL = """
+import json, pathlib, sys
+from agentkit.cli import main
+from agentkit.durable.store import Store
+from agentkit.events import Run
+with Store.open(pathlib.Path(".agentkit/journal.db")) as store:
+    store.open_run(Run(id="abc", agent="guide", status="done", started=1.0, ended=2.0)).result()
+for verb in (["ls"], ["show", "abc"], ["verify"], ["leave"], ["erase", "--run", "abc", "--yes"]):
+    assert main(["journal", *verb]) == 0, verb
+print(json.dumps({"modules": sorted({m.partition(".")[0] for m in sys.modules})}))
+"""
+
+
+def test_what_is_done_to_a_journal_waits_for_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Erasing one small run took 10 s on a busy machine: all of it was the import of pydantic_ai."""
+    monkeypatch.chdir(tmp_path)
+    assert packages(child(JOURNAL)).isdisjoint(HEAVY)

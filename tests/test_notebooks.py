@@ -28,7 +28,7 @@ def test_a_notebook_does_what_it_shows_the_first_time_and_replayed(notebook: Pat
 def nbval(notebook: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
     return subprocess.run(
-        [*command, f"--nbval-sanitize-with={HERE / 'notebooks.cfg'}", notebook.name],
+        [*command, f"--nbval-sanitize-with={HERE.parent / 'agentkit' / 'notebook' / 'nbval.cfg'}", notebook.name],
         cwd=notebook.parent,
         env=dict(os.environ),
         capture_output=True,

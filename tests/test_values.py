@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import socket
+import time
 import uuid
 from typing import Any
 
@@ -19,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from pydantic_ai.durable_exec import CallToolResult
 
-from agentkit.engine.codec import encode_tool_result
+from agentkit.engine.codec import RESULT_CODEC, encode_tool_result
 from agentkit.errors import UserError
 from agentkit.values import ROWS, Unconvertible, to_json
 
@@ -136,3 +138,22 @@ def test_a_result_that_is_only_missing_says_so(value: object, said: str | None) 
 def test_a_result_that_would_lose_an_entry_is_refused() -> None:
     with pytest.raises(UserError, match="1 and '1'"):
         encode_tool_result({"rows": [{1: "a", "1": "b"}]}, name="rates")
+
+
+@pytest.mark.parametrize(
+    "long", [range(1_200_000), [0.5] * 1_200_000, ["word"] * 1_200_000], ids=["ints", "floats", "texts"]
+)
+def test_a_long_list_takes_about_as_long_as_its_text(long: Any) -> None:
+    items = list(long)
+    before = time.process_time()
+    payload = encode_tool_result(items)
+    assert RESULT_CODEC.load(CallToolResult, payload).result == items
+    assert payload == {**encode_tool_result([]), "result": items}
+    assert time.process_time() - before < 1.5
+
+
+@pytest.mark.parametrize(
+    "mixed", [[1, "ä", None], [float("nan")], [2**70], [True, 1, 0.5], [None, True], ["\udcff"], [[1]]]
+)
+def test_short_ways_for_long_lists_say_the_same(mixed: list[Any]) -> None:
+    assert encode_tool_result(mixed)["result"] == [encode_tool_result({"x": item})["result"]["x"] for item in mixed]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ Cause: TypeAlias = Literal[
 FIRST_TOKEN = 30.0
 """Seconds until a streamed answer of a member that is not the last must have begun."""
 
+REST = 30.0
+"""Seconds for which a member that was down or over its rate is not asked again in the same cell."""
+_LONGEST_REST = 600.0
+
 KNOWS_FIRST_TOKEN = "first_event_timeout" in ModelSettings.__annotations__
 """Whether this pydantic-ai can give a member up before its first token; older ones wait for it."""
 
@@ -47,21 +52,26 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 class Failed(NamedTuple):
-    """A member that did not answer, why, and in which words."""
+    """A member that did not answer, why, and in which words; one that rests was not even asked."""
 
     model: str
     cause: Cause
     said: str
     window: int | None = None
+    rests: bool = False
 
 
 @dataclass(kw_only=True)
 class Attempts:
-    """What happened on the way through the chain for one request; `answered` is the member that did."""
+    """What happened on the way through the chain for one request; `answered` is the member that did.
+
+    `resting` says of members that failed lately until when (`time.monotonic`) they are not asked again.
+    """
 
     failed: list[Failed] = field(default_factory=list)
     answered: str | None = None
     begun: bool = False
+    resting: dict[str, float] = field(default_factory=dict)
 
 
 attempts: ContextVar[Attempts | None] = ContextVar("agentkit_attempts", default=None)
@@ -82,6 +92,16 @@ class Link:
     name: str
     first_token: float | None = None
     takes_filtered: bool = False
+
+
+def short(identity: str, among: Collection[str]) -> str:
+    """A model's name without provider and address, where no other one of these is called the same."""
+    names = [_model_of(one) for one in {*among, identity}]
+    return _model_of(identity) if names.count(_model_of(identity)) == 1 else identity
+
+
+def _model_of(identity: str) -> str:
+    return identity.split(" @ ")[0].split(":", 1)[-1]
 
 
 def parse_link(text: str) -> Link:
@@ -115,6 +135,10 @@ def parse_age(text: str) -> float | None:
 
 class PassedOver(ModelAPIError):
     """A member was not asked, because it could not have helped."""
+
+
+class Resting(PassedOver):
+    """A member was not asked, because it failed a moment ago in the same cell."""
 
 
 class Member(WrapperModel):
@@ -173,6 +197,8 @@ class Member(WrapperModel):
             raise PassedOver(self.model_name, "the budget does not allow it")
         if seen is None:
             return
+        if (left := seen.resting.get(self.identity, 0.0) - time.monotonic()) > 0:
+            raise Resting(self.model_name, f"it failed a moment ago and is left alone for {left:.0f} s")
         causes = {failed.cause for failed in seen.failed}
         if "content filter" in causes and not self.link.takes_filtered:
             raise PassedOver(self.model_name, "is not marked (filter), and a content filter refused this")
@@ -206,16 +232,24 @@ class Chain(FallbackModel):
         if cause == "refused":
             return False
         if seen is not None:
-            seen.failed.append(Failed(member.identity, cause, _said(error), member.context_window))
+            if cause in ("outage", "rate limit"):
+                seen.resting[member.identity] = time.monotonic() + _rest(error)
+            seen.failed.append(
+                Failed(member.identity, cause, _said(error), member.context_window, isinstance(error, Resting))
+            )
             seen.answered = None
         return True
 
     def _begin(self) -> None:
         seen = attempts.get()
         if seen is None or seen.begun:
-            seen = Attempts()
+            seen = Attempts(resting={} if seen is None else seen.resting)
             attempts.set(seen)
         seen.begun = True
+        asking = {member.identity for member in self._links if not isinstance(member.wrapped, CachedReply)}
+        if all(seen.resting.get(name, 0.0) > time.monotonic() for name in asking):
+            # Nobody else is left: rather ask one of them too early than nobody.
+            seen.resting.clear()
 
     async def request(
         self,
@@ -237,6 +271,16 @@ class Chain(FallbackModel):
         self._begin()
         async with super().request_stream(messages, model_settings, model_request_parameters, run_context) as response:
             yield response
+
+
+def _rest(error: Exception) -> float:
+    """How long to leave a member alone: as long as its server says, within bounds."""
+    headers = getattr(error, "headers", None) or {}
+    try:
+        return min(max(float(headers.get("retry-after", REST)), 0.0), _LONGEST_REST)
+    except ValueError:
+        # A date; how far it is off depends on two clocks.
+        return REST
 
 
 def cause_of(error: Exception) -> Cause:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentkit.define import contents, modules
-from agentkit.define.source import Source, source_of
+from agentkit.define.source import UNSEEN_READERS, Source, source_of
 from agentkit.inputs import is_library
 
 VERSION = 2
@@ -285,13 +285,15 @@ class _Walk:
             self.moved |= loaded is None
             if loaded is not None:
                 return self._module(loaded, path, source.attributes)
-            self._see(name)
+            self._see(name, *source.attributes)
             known = modules.exists(name)
             return _sha("module", name.encode(), _version(name)) if known else _sha("import", name.encode())
         self.moved |= loaded is not None
         self.grown |= loaded is None
         for by in found.blind:
             self._blind(by, label)
+        for imported in sorted({each for text in found.texts.values() for each, _ in text.imports}):
+            self._see(imported)
         pieces = [found.digest]
         for each, text in found.texts.items():
             module = sys.modules.get(each)
@@ -302,10 +304,13 @@ class _Walk:
         self.values[label] = (digest.hex(), None)
         return digest
 
-    def _see(self, module: str) -> None:
-        """Name a library that reads files without Python's knowing."""
-        if module.partition(".")[0] in _READS_BY_ITSELF:
-            self.unhashed[f"what it reads through {module.partition('.')[0]}"] = None
+    def _see(self, module: str, *used: str) -> None:
+        """Name a library, or a function used of one, that reads files without Python's knowing."""
+        top = module.partition(".")[0]
+        if top in _READS_BY_ITSELF:
+            self.unhashed[f"what it reads through {top}"] = None
+        for reader in UNSEEN_READERS.intersection(used):
+            self.unhashed[f"what it reads through {top}.{reader}"] = None
 
     def _blind(self, by: str, path: str) -> None:
         self.unhashed[f"what {path or 'it'} reads through {by}"] = None
@@ -393,7 +398,7 @@ class _Walk:
     def _module(self, module: types.ModuleType, path: str, used: frozenset[str] | None = None) -> bytes:
         """Of a module beside the notebook what is used of it: the objects themselves, for its file may be newer."""
         if not _is_local_code(module):
-            self._see(module.__name__)
+            self._see(module.__name__, *(used or ()))
             return _sha("module", module.__name__.encode(), _version(module.__name__))
         if id(module) in self._open:
             return _sha("module", module.__name__.encode())
@@ -423,7 +428,7 @@ class _Walk:
     def _named(self, value: Any) -> bytes:
         """By module, name and version: code that is installed."""
         if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
-            self._see(value.__module__ or "")
+            self._see(value.__module__ or "", value.__name__)
         module = _stable_module(getattr(value, "__module__", None) or "")
         name = getattr(value, "__qualname__", None) or getattr(value, "__name__", "")
         return _sha("named", f"{module}.{name}".encode(), _version(module))

@@ -184,7 +184,7 @@ class Text:
     """A module's file: the digest of what it says, all that it imports, the names it gives functions and the constants
     it sets once, as literals.
 
-    `blind` says through what it imports what is named only when it runs.
+    `blind` says through what it imports what is named only when it runs, or reads what nobody sees.
     """
 
     digest: bytes
@@ -192,6 +192,10 @@ class Text:
     constants: dict[str, Any]
     defined: tuple[str, ...]
     blind: tuple[str, ...]
+
+
+UNSEEN_READERS = frozenset({"read_parquet", "read_hdf"})
+"""Functions of pandas (and its kin) whose engine opens the file by itself, where no audit event tells of it."""
 
 
 @lru_cache(maxsize=256)
@@ -211,7 +215,8 @@ def text_of(path: str, changed: int, size: int) -> Text | None:
                 name = "." * level + (module or "")
                 imports[name] = (*imports.get(name, ()), *(alias.name for alias in aliases))
     digest = hashlib.sha256(_canonical(tree).encode("utf-8", "backslashreplace")).digest()
-    blind = tuple(sorted(name for name in named.blind if "import" in name))
+    unseen = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & UNSEEN_READERS
+    blind = tuple(sorted({name for name in named.blind if "import" in name} | unseen))
     defined = tuple(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     return Text(digest, tuple(sorted(imports.items())), _constants(tree), defined, blind)
 

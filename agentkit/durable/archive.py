@@ -19,12 +19,14 @@ from contextlib import closing
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, NoReturn, Union, cast, get_args, get_origin, get_type_hints
 
 from agentkit.durable import faults
 from agentkit.durable.records import Node, Part, Row, Use
+from agentkit.durable.rows import is_countable
 from agentkit.errors import JournalCorrupt, JournalError, JournalFormat
 from agentkit.events import Gauge, Run, Usage
+from agentkit.inputs import is_heard
 
 FORMAT: Final = 1
 KIND: Final = "agentkit portable journal"
@@ -105,6 +107,11 @@ class Archive:
     def first_use(self, step: int) -> Use:
         found = self._records.execute("SELECT line FROM use WHERE step = ? ORDER BY rowid LIMIT 1", (step,)).fetchone()
         return Use(**json.loads(found[0])["use"])
+
+    def evidence(self, step: int) -> dict[str, Any] | None:
+        """What the step read from outside, as it was said; None where the file does not tell."""
+        found = self._records.execute("SELECT line FROM step WHERE id = ?", (step,)).fetchone()
+        return None if found is None else _evidence(json.loads(found[0]))
 
     def place(self, step: int, id: int, *, added: bool) -> None:
         """Where a step of the file lies in the journal, and whether it was not there before."""
@@ -268,6 +275,7 @@ def _keep(connection: sqlite3.Connection, line: bytes, path: Path) -> None:
                 connection.execute("INSERT INTO run VALUES (?, ?)", (_ended(record).run.id, line))
             case {"step": dict(values)}:
                 row = _row(values)
+                _evidence(record)
                 connection.execute("INSERT INTO step VALUES (?, ?, ?, ?, ?)", (row.id, row.key, row.n, row.gen, line))
             case {"use": dict(values)}:
                 _check(values, Use)
@@ -295,7 +303,34 @@ def _row(values: dict[str, Any]) -> Row:
     made = {name: _bytes(name, values[name]) for name in ROW}
     _check(made, Row)
     usage = made["usage"]
+    if not is_countable(made["nested"]):
+        raise ValueError("nested says of steps what none can be")
     return Row(**{**made, "usage": usage and Usage(**usage)}, run="", attempt=1, owner="")
+
+
+def _evidence(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What stands beside a step, or ValueError: it decides whether a record holds, and `why` shows it."""
+    text = record.get("evidence")
+    if text is None:
+        return None
+    _check_shape(str(text).encode())
+    found = json.loads(str(text), parse_constant=_refuse, parse_float=_finite)
+    if not is_evidence(found):
+        raise ValueError("no evidence of what a step read")
+    return cast("dict[str, Any]", found)
+
+
+def is_evidence(found: object) -> bool:
+    """Whether it has the form of what is kept of what a step read, without what the names of a person stand for."""
+    if not isinstance(found, dict) or found.keys() != {"inputs", "wrote", "unchecked", "reads"}:
+        return False
+    if not is_heard({"inputs": found["inputs"], "wrote": found["wrote"], "unseen": found["unchecked"]}):
+        return False
+    reads = found["reads"]
+    return all("path" in one for one in found["wrote"]) and (
+        isinstance(reads, dict)
+        and all(isinstance(e, list) and len(e) == 2 and type(e[0]) is str and e[1] is None for e in reads.values())
+    )
 
 
 def _node(values: dict[str, Any]) -> Node:

@@ -157,11 +157,13 @@ def _errors() -> tuple[type[Exception], ...]:
 def _check_folder(folder: Path, *, scope: CacheScope, signed: bool) -> None:
     """A cache in which anybody could plant an answer is refused."""
     if scope == "user":
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):
+            # Where the home cannot be written to there is no cache, which whoever opens it is told.
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif not folder.is_dir():
         raise UserError(f"shared folder {folder} is not there: make it, or name the one your team uses")
     for place in (folder, folder / _FILE):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             _check_place(place, place.lstat(), scope=scope, signed=signed)
 
 

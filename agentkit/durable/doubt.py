@@ -11,17 +11,21 @@ from agentkit.events import Effects
 
 
 class Found(NamedTuple):
-    """An earlier record of a step; `edited` when it is of another version of the tool."""
+    """An earlier record of a step; `edited` when it is of another version of the tool, or says `changed`.
+
+    `changed` is which of what it read from outside is not as it was.
+    """
 
     row: Row
     edited: bool
+    changed: str | None = None
 
 
 def doubt(found: Found, effects: Effects) -> str | None:
     """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
     row = found.row
     if found.edited:
-        return "ran before and its code or data has changed since"
+        return f"ran before and {found.changed or 'its code or data has changed since'}"
     if row.status != "started" and (row.error or "").startswith(CONTROL_ERROR):
         return None
     if (row.status == "failed" or row.error == PAUSED) and effects != "once":

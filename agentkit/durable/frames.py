@@ -139,12 +139,16 @@ class Occurrences:
 
 @dataclass(kw_only=True)
 class Execution:
-    """One top-level cell execution or session entry: inside it, equal requests are counted from 0."""
+    """One top-level cell execution or session entry: inside it, equal requests are counted from 0.
+
+    `resting` are models that failed in it, and until when they are left alone.
+    """
 
     cell: str | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     began: float = field(default_factory=time.time)
     counts: Occurrences = field(default_factory=Occurrences)
+    resting: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

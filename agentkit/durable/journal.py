@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
+from agentkit.durable import faults
 from agentkit.durable.decisions import WAITING
 from agentkit.durable.doubt import Found, doubt, paid_twice
 from agentkit.durable.flights import Flight, Flights
@@ -223,7 +224,8 @@ class Journal:
             if row is not None:
                 # What must happen once is not repeated unasked, whichever part of what it is made of has changed.
                 asks = call.effects == "once" and row.status == "done" and row.settled is None
-                return Found(row, edited=asks and self.outdated(row, call) is not None)
+                changed = self.outdated(row, call) if asks else None
+                return Found(row, edited=changed is not None, changed=changed)
         if call.effects == "once":
             row = self.store.find_slot(call.key.slot, n)
             if row is not None:
@@ -256,7 +258,8 @@ class Journal:
             return False
         if call.effects == "kernel" and row.owner != self.store.owner:
             return run.mode == "replay"
-        return self.outdated(row, call) is None
+        # What a person settled holds, whatever has changed since.
+        return row.settled == "result" or self.outdated(row, call) is None
 
     def outdated(self, row: Row, call: Call) -> str | None:
         """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
@@ -276,13 +279,13 @@ class Journal:
         self._note_replayed(row, run, ord=ord, started=started, unchecked=call.unchecked())
         return Performed(call.as_replayed(payload), True, row.id)
 
-    def pass_over(self, row: Row, run: RunFrame, *, counted: bool) -> None:
+    def pass_over(self, row: Row, run: RunFrame, *, counted: bool, unchecked: tuple[str, ...] = ()) -> None:
         """Note a recorded step as replayed, in its turn, where nobody needs its answer."""
         if counted:
             self._take(row.key, run)
         if row.kind == "model":
             run.replied = Occurrence(row.key, row.n)
-        self._note_replayed(row, run, ord=run.next_ord(), started=time.time())
+        self._note_replayed(row, run, ord=run.next_ord(), started=time.time(), unchecked=unchecked)
 
     def _note_replayed(
         self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
@@ -320,6 +323,9 @@ class Journal:
             held = f"; {holding(self.store.held)}" if self.store.held else ""
             detail = changed or missing(self.store, call, run, own)
             raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
+        if self.store.read_only:
+            # Before anybody is asked and anything is set aside for it.
+            raise faults.read_only(self.store.path)
         if run.missing_secrets:
             raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
         if found is None:

@@ -19,6 +19,7 @@ _NETWORK: Final = frozenset(
     }
 )  # fmt: skip
 _CREATED: Final = ".gitignore"
+JOURNAL_FILE: Final = "journal.db"
 
 
 class Place:
@@ -109,6 +110,16 @@ class Place:
         except FileNotFoundError:
             pass
         return _allocate(self._ballast)
+
+
+def journal_path(folder: Path | str | None, journal: Path | str | None) -> Path:
+    """Where records go: `journal`, else $AGENTKIT_HOME, else `.agentkit/` in `folder` (the notebook's)."""
+    if journal is not None:
+        given = Path(journal).expanduser()
+        return given if given.suffix == ".db" else given / JOURNAL_FILE
+    home = os.environ.get("AGENTKIT_HOME")
+    root = Path(home).expanduser() if home else Path(folder or Path.cwd()) / ".agentkit"
+    return root / JOURNAL_FILE
 
 
 def on_network(path: Path, mounts: str | None = None) -> bool:

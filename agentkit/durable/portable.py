@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from agentkit.durable import faults
-from agentkit.durable.archive import BODIES, DIGESTS, FORMAT, KIND, LINE, ROW, Archive, read, written
+from agentkit.durable.archive import BODIES, DIGESTS, FORMAT, KIND, LINE, ROW, Archive, is_evidence, read, written
 from agentkit.durable.records import ASKED, Intent, Node, Outcome, Part, Row, Use
+from agentkit.durable.rows import compact
 from agentkit.durable.store import Store
 from agentkit.errors import JournalError
 from agentkit.events import Run, Step, Usage
 
 SUFFIX: Final = ".agentkit"
 _NOTES: Final = 1_000
+_NOT_CARRIED: Final = "what it read from outside, which the portable file does not carry"
 
 
 class Exported(NamedTuple):
@@ -46,7 +48,9 @@ class Attached(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """A portable journal in memory. `history` and `output` of a run stand beside it, by its id."""
+    """A portable journal in memory. `history` and `output` of a run stand beside it, by its id; so does the evidence
+    of what a step read from outside.
+    """
 
     runs: list[Run] = field(default_factory=list)
     ends: dict[str, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
@@ -54,6 +58,7 @@ class Contents:
     uses: list[Use] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
+    evidence: dict[int, bytes] = field(default_factory=dict)
 
 
 def export(store: Store, runs: Iterable[str], target: Path, scrub: Callable[[str], str]) -> Exported:
@@ -110,6 +115,7 @@ def _gather(store: Store, runs: Iterable[str]) -> Contents:
         uses=[uses[place] for place in sorted(uses)],
         nodes=needed.nodes,
         parts=sorted(needed.parts),
+        evidence={id_: body for id_ in sorted(used) if (body := store.evidence(id_)) is not None},
     )
 
 
@@ -134,7 +140,10 @@ def _records(contents: Contents) -> Iterator[dict[str, Any]]:
         told = {name: value for name, value in asdict(run).items() if name != "source"}
         yield {"run": told, "history": _hex(history), "output": _text(output)}
     for row in map(_without_always, contents.rows):
-        yield {"step": {name: _plain(name, getattr(row, name)) for name in ROW}}
+        evidence = contents.evidence.get(row.id)
+        # Beside what older readers know; they pass it over.
+        beside = {} if evidence is None else {"evidence": json.dumps(_without_values(json.loads(evidence)))}
+        yield {"step": {name: _plain(name, getattr(row, name)) for name in ROW}, **beside}
     for use in contents.uses:
         yield {"use": use._asdict()}
     for node in contents.nodes:
@@ -151,6 +160,14 @@ def _without_always(row: Row) -> Row:
     decision.pop("always", None)
     body = json.dumps(decision, ensure_ascii=False, separators=(",", ":")).encode()
     return replace(row, body=body, result=row.result.removesuffix(", always"))
+
+
+def _without_values(evidence: dict[str, Any]) -> dict[str, Any]:
+    """What a step read, without what the values of the person's own names say: their digests are enough."""
+    reads = {name: [digest, None] for name, (digest, _) in evidence.get("reads", {}).items()}
+    told = {**evidence, "reads": reads}
+    # Too much of it for a reader to take from a file: the step is replayed, and says so.
+    return told if is_evidence(told) else {"inputs": [], "wrote": [], "unchecked": [_NOT_CARRIED], "reads": {}}
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -245,9 +262,11 @@ class _Attaching:
     def _outcome(self, row: Row, step: int) -> Outcome:
         use = self._archive.first_use(row.id)
         told = _without_always(row)
+        evidence = self._archive.evidence(row.id)
         return Outcome(
             step=step, status=row.status, body=told.body, usage=row.usage, nested=row.nested,
             shown=row.shown, error=row.error, result=told.result, model=row.model,
             node=self._archive.node(row.reply), use=Use(use.run, use.ord, step, False, row.started, row.ended),
-            source=self._source,
+            source=self._source, evidence=None if evidence is None else compact(evidence).encode(),
+            wrote=tuple(one["path"] for one in (evidence or {}).get("wrote", ())),
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,9 @@ USE: Final = (
 RUN: Final = "id, data, owner, sum"
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 FORGOTTEN: Final = "forgotten"
+MOST_NESTED: Final = 100_000
+"""Steps inside one step that a record from elsewhere may tell of: a replay counts them one by one."""
+_KEY: Final = re.compile("(?:[0-9a-f]{2})+")
 
 
 class UseRow(NamedTuple):
@@ -113,6 +117,8 @@ def row_of(values: Sequence[Any], path: Path, connection: Connection, provenance
         BODIES:
     ]
     source = provenance.source(connection, "step", id_, sum, decides=decides(kind, settled))
+    if source and not is_countable(nested):
+        raise faults.corrupt(path, f"step {id_} cannot be read (it says that it performed what no step can)")
     return Row(
         id=id_, key=key, n=n, gen=gen, slot=slot, kind=kind, name=name, effects=effects, agent=agent, run=run,
         parent=parent, status=status, attempt=attempt, owner=owner, started=started, ended=ended,
@@ -121,6 +127,17 @@ def row_of(values: Sequence[Any], path: Path, connection: Connection, provenance
         nested=nested, shown=shown, error=error, settled=settled,
         maybe_paid_twice=bool(twice), model=model, reply=reply, source=source,
     )  # fmt: skip
+
+
+def is_countable(nested: object) -> bool:
+    """Whether a record from elsewhere says of the steps inside it what a replay can count: keys, and not too many."""
+    if not isinstance(nested, dict):
+        return False
+    return (
+        all(_KEY.fullmatch(key) for key in nested)
+        and all(type(times) is int and times >= 0 for times in nested.values())
+        and sum(nested.values()) <= MOST_NESTED
+    )
 
 
 def usage_of(
@@ -178,6 +195,9 @@ def unchecked_of(evidence: bytes | None) -> tuple[str, ...]:
 def run_to_json(run: Run) -> str:
     kept = asdict(run)
     # Only where it is known: other runs are as an older agentkit reads them.
+    for gauge in kept["gauges"]:
+        if gauge["before"] is None:
+            del gauge["before"]
     unknown = {name for name in ("caller", "thread") if not kept[name]}
     return compact({name: value for name, value in kept.items() if name not in {"id", "source"} | unknown})
 

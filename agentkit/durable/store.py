@@ -109,7 +109,9 @@ class Store:
 
     @property
     def owner(self) -> str:
-        """The id under which this process writes; a forked child has its own."""
+        """The id under which this process writes; a forked child has its own. Empty where nothing can be written."""
+        if self.read_only:
+            return ""
         with self._naming:
             if self._owner is None:
                 self._owner = Owner(self._place.owners)

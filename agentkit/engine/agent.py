@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from pydantic_ai import Agent, InstrumentationSettings
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
 from pydantic_ai.capabilities import Instrumentation
-from pydantic_ai.exceptions import UnexpectedModelBehavior
+from pydantic_ai.exceptions import RunCancelled, RunTimedOut, UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.usage import UsageLimits
@@ -521,7 +521,9 @@ def _status(error: BaseException | None, *, finished: bool) -> Any:
     match error:
         case None:
             return "done" if finished else "stopped"
-        case asyncio.CancelledError() | GeneratorExit() | Stopped() | Interrupted():
+        case RunTimedOut():
+            return "failed"
+        case asyncio.CancelledError() | GeneratorExit() | RunCancelled() | Stopped() | Interrupted():
             return "stopped"
         case _:
             return "failed"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
 from agentkit.engine.raised import Raises
 from agentkit.engine.session import Session
 from agentkit.engine.weighing import Weight, counted_cost, heaviest, weigh
-from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
+from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, JournalError, UserError
 from agentkit.events import Event, Gauge, Step
 
 _LONGEST_NAP = 0.5
@@ -61,6 +61,8 @@ class Budgets:
         self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, Node], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._declined: set[tuple[str, Node, Limit]] = set()
         self._raises: dict[str, Raises] = {}
+        # Where a ledger could not be kept: nothing is refused for it until a live step would need it.
+        self._unkept: dict[Node, JournalError] = {}
         session.listen(self._hear)
 
     @property
@@ -85,7 +87,18 @@ class Budgets:
         self._since[name] = time.time()
         if budget is not None or self.ledger is not None:
             book = ledger(default_path())
-            book.later(partial(self._take_over, book, node, budget)).result()
+            with self._keeping(node):
+                book.later(partial(self._take_over, book, node, budget)).result()
+
+    @contextmanager
+    def _keeping(self, node: Node) -> Iterator[None]:
+        """Let what is replayed do without the ledger; a live step at `node` or below meets the same error."""
+        try:
+            yield
+        except JournalError as error:
+            self._unkept[node] = error
+        else:
+            self._unkept.pop(node, None)
 
     def _take_over(self, book: Ledger, node: Node, budget: Budget | None) -> None:
         given = budget or Budget()
@@ -107,11 +120,15 @@ class Budgets:
         self._runs[frame.id] = frame
         book = ledger(default_path()) if budget is not None else self.ledger
         if book is not None:
-            await asyncio.wrap_future(book.later(partial(self._begin, book, frame, budget)))
+            with self._keeping(self._own(frame)):
+                await asyncio.wrap_future(book.later(partial(self._begin, book, frame, budget)))
+
+    def _own(self, frame: AgentRunFrame) -> Node:
+        """Where an agent's own limits stand: they are those of all its callers together."""
+        return self.node(frame.agent) if frame.outer is None else frame.place
 
     def _begin(self, book: Ledger, frame: AgentRunFrame, budget: Budget | None) -> None:
-        # An agent's own limits are those of all its callers together.
-        place = self.node(frame.agent) if frame.outer is None else frame.place
+        place = self._own(frame)
         if budget is not None and self._built.get(place) is not budget:
             if book.set_at(place) > self._since.get(frame.agent, self._began):
                 # What was typed since it was built holds, also where its first run is inside another agent's.
@@ -171,6 +188,9 @@ class Budgets:
 
     @asynccontextmanager
     async def admit(self, visit: Visit) -> AsyncIterator[Told]:
+        for node in visit.run.place.lineage():
+            if (unkept := self._unkept.get(node)) is not None:
+                raise unkept
         asked, book = visit.call.about, self.ledger
         if book is None or not isinstance(asked, ModelAsked | ToolAsked):
             yield _deaf
@@ -357,17 +377,20 @@ def _gauges(book: Ledger, frame: AgentRunFrame) -> tuple[Gauge, ...]:
     )
 
 
+def _restated(gauge: Gauge, amounts: Mapping[tuple[str, str], float]) -> Gauge:
+    now = amounts.get((gauge.measure, gauge.window), gauge.limit)
+    if now == gauge.limit:
+        return gauge
+    before = gauge.limit if gauge.before is None else gauge.before
+    return replace(gauge, limit=now, before=before if now > before else None)
+
+
 def _restate(frame: AgentRunFrame, node: Node, limits: Sequence[Limit]) -> None:
     """The runs under way show the new limits of a scope."""
     amounts = {(str(limit.measure), str(limit.window)): _plain(limit, limit.amount) for limit in limits}
     above: AgentRunFrame | None = frame
     while above is not None:
-        above.gauges = tuple(
-            replace(gauge, limit=amounts.get((gauge.measure, gauge.window), gauge.limit))
-            if gauge.scope == node.said
-            else gauge
-            for gauge in above.gauges
-        )
+        above.gauges = tuple(_restated(gauge, amounts) if gauge.scope == node.said else gauge for gauge in above.gauges)
         above.restate()
         above = above.outer
 

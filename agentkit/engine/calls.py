@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -52,7 +53,7 @@ from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.engine.gate import Arrival
 from agentkit.engine.guards import ModelAsked, ToolAsked
 from agentkit.engine.servers import Server
-from agentkit.engine.stream import LiveModel, forward_deltas
+from agentkit.engine.stream import LiveModel, SourceModel, forward_deltas, live_deltas
 from agentkit.events import Kind, Usage
 
 ENGINE = "agentkit"
@@ -473,6 +474,13 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
     def _model_stream_event_handler(self) -> Any:
         return forward_deltas
 
+    @asynccontextmanager
+    async def _durable_model_scope(
+        self, model_id: str | None, run_context: RunContext[Any], *, serving: bool = False
+    ) -> AsyncGenerator[tuple[Model, RunContext[Any]]]:
+        async with super()._durable_model_scope(model_id, run_context, serving=serving) as (model, ctx):
+            yield (model if live_deltas.get() is None else SourceModel(model)), ctx
+
     async def _build_durable_model(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> LiveModel:
         return LiveModel.of(await super()._build_durable_model(ctx, request_context))
 
@@ -491,6 +499,12 @@ class JournalDurability(isolation.OutsideSessions, BaseDurabilityCapability[Any]
         self._models_by_id[key] = model
         _instances[key] = model
         return key
+
+    async def before_run(self, ctx: RunContext[Any]) -> None:
+        """Take a cancellation token, which the base refuses: a journal knows steps by content, not by their order.
+
+        So a run may end anywhere, as with a task that is cancelled, and is taken up where it ended.
+        """
 
     async def before_tool_execute(
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]

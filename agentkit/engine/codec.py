@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pydantic_ai import ToolReturn
@@ -16,7 +17,7 @@ from pydantic_core import from_json
 from pydantic_core import to_json as to_json_bytes
 
 from agentkit.durable.frames import current_step
-from agentkit.values import DEPTH, check_names, text, to_json, too_deep
+from agentkit.values import DEPTH, check_names, is_plain, text, to_json, too_deep
 
 
 class ResultCodec:
@@ -25,13 +26,22 @@ class ResultCodec:
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
             value.result = _result(value.result, _where())
+        long = value.result if tp is CallToolResult and hasattr(value, "result") else None
+        if isinstance(long, list) and is_plain(long):
+            return {**_writable(JSON_CODEC.dump(tp, replace(value, result=[]))), "result": long}
         if isinstance(value, ModelResponse) and not math.isfinite(value.usage.cost or 0):
             # A price that no record can hold must not lose the reply that was paid for.
             value.usage.cost = None
         return _writable(JSON_CODEC.dump(tp, value))
 
     def load(self, tp: Any, payload: Any) -> Any:
-        return JSON_CODEC.load(tp, payload)
+        long = payload.get("result") if tp is CallToolResult and isinstance(payload, dict) else None
+        if not isinstance(long, list) or not is_plain(long):
+            return JSON_CODEC.load(tp, payload)
+        # One by one they would be looked at in Python for what none of them is: seconds for a million.
+        value = JSON_CODEC.load(tp, {**payload, "result": []})
+        value.result = long
+        return value
 
 
 RESULT_CODEC = ResultCodec()
@@ -43,7 +53,9 @@ def _writable(payload: Any) -> Any:
         return text(payload)
     if isinstance(payload, dict):
         return {_writable(name): _writable(item) for name, item in payload.items()}
-    return [_writable(item) for item in payload] if isinstance(payload, list) else payload
+    if not isinstance(payload, list) or is_plain(payload):
+        return payload
+    return [_writable(item) for item in payload]
 
 
 def as_replayed(payload: Any) -> Any:
@@ -55,7 +67,9 @@ def as_replayed(payload: Any) -> Any:
 def encode_tool_result(value: object, *, name: str = "") -> Any:
     """What the journal keeps of the return value of a tool function, which a thread outside its step names."""
     plain = _result(value, f"the result of {name}" if name else _where())
-    loaded = JSON_CODEC.load(CallToolResult, {"kind": _kind(value), "result": plain})
+    loaded = RESULT_CODEC.load(CallToolResult, {"kind": _kind(value), "result": plain})
+    if isinstance(plain, list) and is_plain(plain):
+        return {**JSON_CODEC.dump(CallToolResult, replace(loaded, result=[])), "result": plain}
     return _writable(JSON_CODEC.dump(CallToolResult, loaded))
 
 
@@ -101,4 +115,4 @@ def _plain(value: Any, where: str, depth: int = DEPTH) -> Any:
         if not all(type(name) is str for name in value):
             check_names([_name(name) for name in value], list(value), where)
         return {name: _plain(item, where, depth - 1) for name, item in value.items()}
-    return [_plain(item, where, depth - 1) for item in value]
+    return list(value) if is_plain(value) else [_plain(item, where, depth - 1) for item in value]

@@ -71,8 +71,10 @@ class Watch:
         if not inputs.is_heard({"inputs": evidence.get("inputs", []), "wrote": [], "unseen": []}):
             return f"what step {row.id} read is not written as agentkit writes it"
         for one in evidence.get("inputs", ()):
-            # A pattern is looked for only where the tool itself declares it: a record from elsewhere may name any.
-            if "files" in one and one["files"] not in self._declared.reads:
+            # A record from elsewhere may name any pattern, the whole disk among them.
+            foreign = row.source and "files" in one and one["files"] not in self._declared.reads
+            if foreign and not inputs.is_bounded(one["files"]):
+                self._gone.append(f"the files {one['files']}, which a record from elsewhere names")
                 continue
             recorded = _resolved(one)
             found = inputs.now(recorded)
@@ -88,7 +90,7 @@ class Watch:
 def changed_by_itself(store: Store, row: Row, one: Input, found: Input) -> bool:
     """Whether the conversation that read a file wrote it too: left it as it is now, or made what is there no more."""
     if "path" not in one:
-        return False
+        return _named_by_itself(store, row, one, found)
     for step, run in store.writers(one["path"]):
         if not _is_one_conversation(store, row.run, run):
             continue
@@ -100,6 +102,18 @@ def changed_by_itself(store: Store, row: Row, one: Input, found: Input) -> bool:
             if inputs.is_same(left, inputs.now(left)) or (inputs.is_absent(found) and inputs.is_same(wrote, one)):
                 return True
     return False
+
+
+def _named_by_itself(store: Store, row: Row, one: Input, found: Input) -> bool:
+    """Whether all names that came into a folder or went were written or taken away by the conversation itself."""
+    changed = None if "env" in one else inputs.changed_names(one, found)
+    if changed is None:
+        return False
+    paths = [os.path.abspath(os.path.join(one.get("folder", ""), name)) for names in changed for name in names]
+    return bool(paths) and all(
+        any(_is_one_conversation(store, row.run, run) for _, run in store.writers(_from_here({"path": path})["path"]))
+        for path in paths
+    )
 
 
 def _is_one_conversation(store: Store, run: str, other: str) -> bool:
@@ -121,20 +135,24 @@ def _before(store: Store, run: str) -> set[str]:
 
 def _from_here(one: Input) -> Input:
     """A file below this folder by its name from here, so that a record can be read elsewhere."""
-    if "path" not in one:
+    kind = next((kind for kind in ("path", "folder") if kind in one), None)
+    if kind is None:
         return one
-    here = os.path.join(os.getcwd(), "")
-    path = str(one["path"])
-    return {**one, "path": path.removeprefix(here) if path.startswith(here) else path}
+    here = os.getcwd()
+    path = str(one[kind])
+    return {**one, kind: "." if path == here else path.removeprefix(os.path.join(here, ""))}
 
 
 def _resolved(one: Input) -> Input:
-    return {**one, "path": os.path.abspath(one["path"])} if "path" in one else one
+    return one | {kind: os.path.abspath(one[kind]) for kind in ("path", "folder") if kind in one}
 
 
 def _how(one: Input, found: Input) -> str:
+    if "folder" in one and "count" in one and "count" in found:
+        had = f"{one['count']} name{'s' * (one['count'] != 1)}"
+        return f"had {had} and has {found['count']}{inputs.difference(one, found)}"
     if "files" in one:
-        return f"stood for {one['count']} files and stands for {found['count']}"
+        return f"stood for {one['count']} files and stands for {found['count']}{inputs.difference(one, found)}"
     if inputs.is_absent(found) or (found.get("sum") is None and "env" in found):
         return "is not there any more"
     if "size" in one and one["size"] != found.get("size"):

@@ -178,6 +178,7 @@ class Forward:
     _obstacle: str | None = None
     _code: dict[str, ToolDigest] = field(default_factory=dict)
     _parts: dict[str, str] = field(default_factory=dict)
+    _unchecked: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _live: int = 0
 
     @classmethod
@@ -354,7 +355,10 @@ class Forward:
         digest, evidence = self._digest_of(offered), self.frame.journal.store.evidence(row.id)
         if digest is None or evidence is None:
             return False
-        return Watch(self.frame, declared, digest).outdated(row, from_json(evidence)) is not None
+        watch = Watch(self.frame, declared, digest)
+        outdated = watch.outdated(row, from_json(evidence)) is not None
+        self._unchecked[row.id] = watch.unchecked
+        return outdated
 
     def _part(self, value: object) -> str:
         return str(self.frame.memo.part(value).digest.hex())
@@ -415,7 +419,8 @@ class Forward:
 
     def _note(self, row: Row) -> None:
         counted = row.kind != "tool" or "history" in row.parts
-        self.frame.journal.pass_over(row, self.frame, counted=counted)
+        unchecked = self._unchecked.get(row.id, ())
+        self.frame.journal.pass_over(row, self.frame, counted=counted, unchecked=unchecked)
         if row.kind == "tool":
             line = f"{row.name}({bounded(row.request, _ONE_LINE)})"
             self.frame.ran.append(f"{line} → {bounded(row.result, _ONE_LINE)}" if row.result else line)

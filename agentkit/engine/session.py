@@ -20,6 +20,7 @@ from agentkit.defend.breaker import Thresholds
 from agentkit.durable.cache import CallCache
 from agentkit.durable.frames import CallCacheView, Execution, dumps
 from agentkit.durable.journal import Journal
+from agentkit.durable.place import journal_path
 from agentkit.durable.records import Row
 from agentkit.durable.redact import Redactor, secrets_of
 from agentkit.durable.store import Store
@@ -28,24 +29,13 @@ from agentkit.engine import decided
 from agentkit.engine.bench import Bench
 from agentkit.engine.calling import Calling
 from agentkit.engine.threads import RecordingExecutor
-from agentkit.errors import UserError
+from agentkit.errors import JournalReadOnly, UserError
 from agentkit.events import Event, Mode, Run, Scope
 
-JOURNAL_FILE = "journal.db"
 _LONGEST_NAME = 200
 Asker: TypeAlias = Callable[[tuple[Question, ...]], Awaitable[tuple[Decision, ...] | None]]
 """Asks a person; None when it turns out that there is nobody."""
 SettleAction = Literal["redo", "result", "stop"]
-
-
-def journal_path(folder: Path | str | None, journal: Path | str | None) -> Path:
-    """Where records go: `journal`, else $AGENTKIT_HOME, else `.agentkit/` in `folder` (the notebook's)."""
-    if journal is not None:
-        given = Path(journal).expanduser()
-        return given if given.suffix == ".db" else given / JOURNAL_FILE
-    home = os.environ.get("AGENTKIT_HOME")
-    root = Path(home).expanduser() if home else Path(folder or Path.cwd()) / ".agentkit"
-    return root / JOURNAL_FILE
 
 
 def label_from_environment() -> str:
@@ -125,7 +115,14 @@ class Session:
 
     @cached_property
     def store(self) -> Store:
-        opened = Store.open(self.path, read_only=self._read_only)
+        try:
+            opened = Store.open(self.path, read_only=self._read_only)
+        except JournalReadOnly:
+            # What is on record needs nobody to write; a live step is refused when it comes to it.
+            if self._mode == "live" or not os.path.exists(self.path):
+                raise
+            opened = Store.open(self.path, read_only=True)
+            self.remark(f"{self.path} cannot be written: what is on record is replayed, and no live call is made")
         if opened.notice:
             self.remark(opened.notice)
         return opened

@@ -7,17 +7,25 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from pydantic_ai.durable_exec._utils import DurableModel  # the public surface has no seam for live deltas
 from pydantic_ai.exceptions import UserError as LibraryUserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
-from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestContext, ModelRequestParameters
+from pydantic_ai.models import (
+    CompletedStreamedResponse,
+    Model,
+    ModelRequestContext,
+    ModelRequestParameters,
+    StreamedResponse,
+)
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
+from pydantic_ai.usage import RequestUsage
 
 _AHEAD = 256
 """How many events a model may be ahead of whoever reads them."""
@@ -28,18 +36,36 @@ class _Ended:
     """The stream is over: the step's task has the response, or the error."""
 
 
-Deltas: TypeAlias = "asyncio.Queue[ModelResponseStreamEvent | _Ended]"
+@dataclass(kw_only=True)
+class Deltas:
+    """What the step that performs a streamed request hands on: its events, and the stream they come from."""
+
+    events: asyncio.Queue[ModelResponseStreamEvent | _Ended]
+    source: StreamedResponse | None = None
+
 
 live_deltas: ContextVar[Deltas | None] = ContextVar("agentkit_live_deltas", default=None)
 
 
 async def forward_deltas(ctx: RunContext[Any], events: AsyncIterable[ModelResponseStreamEvent]) -> None:
     """Inside the step that performs a streamed request: hand each event on as it arrives."""
-    queue = live_deltas.get()
+    deltas = live_deltas.get()
     async for event in events:
-        if queue is not None:
+        if deltas is not None:
             # Whoever reads slowly is not run ahead of without end.
-            await queue.put(event)
+            await deltas.events.put(event)
+
+
+class SourceModel(WrapperModel):
+    """Inside the step that performs a streamed request: the model, whose stream is handed on when it opens."""
+
+    @asynccontextmanager
+    async def request_stream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[StreamedResponse]:
+        async with self.wrapped.request_stream(*args, **kwargs) as source:
+            deltas = live_deltas.get()
+            if deltas is not None:
+                deltas.source = source
+            yield source
 
 
 class LiveStream(CompletedStreamedResponse):
@@ -47,26 +73,36 @@ class LiveStream(CompletedStreamedResponse):
 
     def __init__(
         self,
-        queue: Deltas,
+        deltas: Deltas,
         step: asyncio.Task[Any],
         parameters: ModelRequestParameters,
         *,
         sent: Callable[[ModelResponse], ModelRequestParameters],
     ) -> None:
         super().__init__(ModelResponse(parts=[]), model_request_parameters=parameters, replay_events=[])
-        self._queue = queue
+        self._deltas = deltas
         self._step = step
         self._sent = sent
+        self._closed = False
+
+    @property
+    def _live(self) -> StreamedResponse | None:
+        return None if self._finished else self._deltas.source
 
     async def _iter_buffered(self, events: list[ModelResponseStreamEvent]) -> AsyncIterator[ModelResponseStreamEvent]:
+        queue = self._deltas.events
         streamed = False
-        while not (self._step.done() and self._queue.empty()):
-            event = await self._queue.get()
+        while not (self._step.done() and queue.empty()):
+            event = await queue.get()
+            if self._closed:
+                return
             if isinstance(event, _Ended):
                 break
             streamed = True
             self._parts_manager.apply_event(event)
             yield event
+        if self._closed:
+            return
         self.response = await self._step
         self.state = self.response.state
         if not streamed:
@@ -82,8 +118,42 @@ class LiveStream(CompletedStreamedResponse):
             self._parts_manager.apply_event(event)
             yield event
 
+    async def close_stream(self) -> None:
+        # pydantic-ai's wrappers call this, and never `cancel`.
+        self._closed = True
+        self._step.cancel()
+
     def get(self) -> ModelResponse:
-        return self.response if self._finished else super().get()
+        if self._finished:
+            return self.response
+        live = self._live
+        if live is None:
+            return super().get()
+        self.canonical_system = live.canonical_system
+        self.provider_response_id = live.provider_response_id
+        self.provider_details = live.provider_details
+        # Not that of a finished response: of what came so far.
+        return StreamedResponse.get(self)
+
+    @property
+    def usage(self) -> RequestUsage:
+        return super().usage if (live := self._live) is None else live.usage
+
+    @property
+    def model_name(self) -> str:
+        return super().model_name if (live := self._live) is None else live.model_name
+
+    @property
+    def provider_name(self) -> str | None:
+        return super().provider_name if (live := self._live) is None else live.provider_name
+
+    @property
+    def provider_url(self) -> str | None:
+        return super().provider_url if (live := self._live) is None else live.provider_url
+
+    @property
+    def timestamp(self) -> datetime:
+        return super().timestamp if (live := self._live) is None else live.timestamp
 
 
 def _as_sent(
@@ -127,14 +197,15 @@ class LiveModel(DurableModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[CompletedStreamedResponse]:
-        queue: Deltas = asyncio.Queue(maxsize=_AHEAD)
+        queue: asyncio.Queue[ModelResponseStreamEvent | _Ended] = asyncio.Queue(maxsize=_AHEAD)
+        deltas = Deltas(events=queue)
         context = ModelRequestContext(
             model=self.wrapped,
             messages=messages,
             model_settings=model_settings,
             model_request_parameters=model_request_parameters,
         )
-        token = live_deltas.set(queue)
+        token = live_deltas.set(deltas)
         try:
             step = asyncio.ensure_future(self._request_stream_segment(context))
         finally:
@@ -142,7 +213,7 @@ class LiveModel(DurableModel):
         step.add_done_callback(lambda _: None if queue.full() else queue.put_nowait(_Ended()))
         sent = partial(_as_sent, self.wrapped, model_settings, model_request_parameters)
         try:
-            yield LiveStream(queue, step, model_request_parameters, sent=sent)
+            yield LiveStream(deltas, step, model_request_parameters, sent=sent)
         finally:
             if not step.done():
                 step.cancel()

@@ -41,11 +41,15 @@ class Asker:
         self._asked.append(asking)
         return await asking.wait()
 
-    def when_decided(self, error: ApprovalPending, then: Then) -> None:
-        """Go on with `then`, in the context of the cell that asked, once everything `error` waits for is decided."""
-        for asking in self._asked:
-            if set(error.steps) <= set(asking.ids):
-                asking.go_on_with(then)
+    def when_decided(self, error: ApprovalPending, then: Then) -> bool:
+        """Go on with `then`, in the context of the cell that asked, once everything `error` waits for is decided.
+
+        Return whether that can be: not where the page has to be loaded again for it.
+        """
+        found = [asking for asking in self._asked if set(error.steps) <= set(asking.ids)]
+        for asking in found:
+            asking.go_on_with(then)
+        return bool(found) and not shown_later()
 
     def look(self) -> None:
         """Take over what was decided elsewhere, where no cell waits for it."""

@@ -9,9 +9,11 @@ import contextvars
 import inspect
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from types import FrameType
 from typing import Any, TypeVar
 
 from IPython import get_ipython as _get_ipython
@@ -118,6 +120,19 @@ def _may_await(lines: list[str], indent: str) -> bool:
         if header:
             return header[1].startswith("async")
     return True
+
+
+def is_statement() -> bool:
+    """Return whether the magic that IPython is calling stands alone in its code, so that nobody gets its value."""
+    # Imported where a cell was not transformed: the one that loads the extension, and calls of `run_line_magic`.
+    import executing
+
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("IPython", "agentkit"):
+        frame = frame.f_back
+    if frame is None:
+        return False
+    return isinstance(getattr(executing.Source.executing(frame).node, "parent", None), ast.Expr)
 
 
 @contextlib.contextmanager

@@ -71,6 +71,28 @@ class Output:
             show(bundle, raw=True, metadata=metadata or {})
 
 
+class Notice:
+    """A line under the cell that stands only as long as it is true."""
+
+    def __init__(self) -> None:
+        self._output = Output(live=True)
+
+    @classmethod
+    def here(cls) -> Notice:
+        """The notice of this cell; a run that goes on after its cell has ended has that cell's."""
+        if (place := _notice.get()) is not None:
+            return place
+        place = cls()
+        _notice.set(place)
+        return place
+
+    def show(self, line: str) -> None:
+        self._output.draw({"text/plain": line})
+
+    def clear(self) -> None:
+        self.show("")
+
+
 class AnswerOutput:
     """The answer as it arrives, as Markdown. Where somebody watches, its place is taken at once, above the panel."""
 
@@ -125,11 +147,13 @@ class AnswerOutput:
 
 
 _place: contextvars.ContextVar[AnswerOutput | None] = contextvars.ContextVar("agentkit_answer", default=None)
+_notice: contextvars.ContextVar[Notice | None] = contextvars.ContextVar("agentkit_notice", default=None)
 _resumed: contextvars.ContextVar[AnswerOutput | None] = contextvars.ContextVar("agentkit_resumed", default=None)
 
 
-def resume() -> None:
+def resume(notice: Notice) -> None:
     """From now on this context is that of a cell that has ended: its output's places are used again."""
+    _notice.set(notice)
     _resumed.set(_place.get())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from agentkit.define.digest import value_digest
-from agentkit.engine.session import journal_path
+from agentkit.durable.place import journal_path
 from agentkit.errors import UserError, nearest
 from agentkit.notebook import place
 from agentkit.notebook.desk import Desk, Reply

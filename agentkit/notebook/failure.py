@@ -13,12 +13,13 @@ from typing import Any, cast
 
 from agentkit.durable.redact import Redactor
 from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError, leaves, reason
-from agentkit.notebook.display import seen
+from agentkit.notebook.display import Notice, seen
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
 _MEMBERS = 4
 _kept: list[str] = []
 _raised: list[AgentKitError] = []
+_for_now: list[AgentKitError] = []
 
 
 def full() -> str:
@@ -59,6 +60,25 @@ def interrupted(doing: str) -> Interrupted:
     return Interrupted(f"{doing}stopped; what is recorded is kept: run the cell again to continue")
 
 
+def show_for_now(shell: Any, error: AgentKitError, text: str, notice: Notice) -> None:
+    """Show `text` in `notice` instead of `error`, which would stay under its cell for good.
+
+    The cell fails all the same, so that nothing queued after it runs.
+    """
+    if _ours(shell):
+        _for_now[:] = [error]
+        notice.show(f"\x1b[31m{type(error).__name__}\x1b[0m: {_fit(text)}")
+
+
+def shown_for_now(error: AgentKitError) -> bool:
+    """Whether the last call of `show_for_now` was for this error."""
+    return error in _for_now
+
+
+def _ours(shell: Any) -> bool:
+    return AgentKitError.__name__ in {kind.__name__ for kind in shell.custom_exceptions}
+
+
 def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
     """Show our errors in one line in plain cells too, and a Stop in a cell for which `ran_agents` is true.
 
@@ -69,6 +89,10 @@ def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
         shell: Any, etype: type[BaseException], value: BaseException, tb: TracebackType, tb_offset: int | None = None
     ) -> None:
         told = value
+        if value in _for_now:
+            # What the kernel answers for the cell has it too.
+            shell._last_traceback = value._render_traceback_()
+            return
         if isinstance(value, AgentKitError):
             # A verb's error was kept, with all that led to it, before it was raised.
             told = value if value in _raised else shown(value.with_traceback(tb), doing="")
@@ -84,7 +108,7 @@ def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
 
 
 def unregister(shell: Any) -> None:
-    if AgentKitError.__name__ in {kind.__name__ for kind in shell.custom_exceptions}:
+    if _ours(shell):
         shell.set_custom_exc((), None)
 
 

@@ -29,7 +29,7 @@ class Notebook:
         self.shell = shell
         self._desk: Desk | None = None
         self._panels: Panels | None = None
-        self._cell: tuple[str | None, bool] = (None, False)
+        self._cell = (_cell_id(shell), display.watched(shell))
         self._undo_stop = _nothing
         self._asker: Asker | None = None
         self.typed = ""
@@ -39,24 +39,30 @@ class Notebook:
         try:
             await self._shown(text, body)
         except ApprovalPending as error:
-            if self._asker is not None and cells.depth.get() == 1:
+            if self._asker is not None and cells.depth.get() <= 1:
                 panel = None if self._panels is None else self._panels.newest
                 cell = self._cell[0]
-                self._asker.when_decided(error, lambda: self._go_on(text, body, panel=panel, cell=cell))
+                notice = display.Notice.here()
+                if self._asker.when_decided(error, lambda: self._go_on(text, body, panel, cell, notice)):
+                    failure.show_for_now(self.shell, error, _what_waits(error), notice)
             raise
 
-    async def _go_on(self, text: str, body: str, *, panel: CellPanel | None, cell: str | None) -> None:
+    async def _go_on(
+        self, text: str, body: str, panel: CellPanel | None, cell: str | None, notice: display.Notice
+    ) -> None:
         """The cell once more, after its end: what is recorded replays, and the decisions are there now."""
         session = self.session()
         session.continue_cell(cell)
-        display.resume()
+        display.resume(notice)
         session.asker = self._ask
         if self._panels is not None and panel is not None:
             self._panels.again(panel)
         try:
             await self.cell(text, body)
+            notice.clear()
         except AgentKitError as error:
-            display.say(f"{type(error).__name__}: {error}")
+            if not failure.shown_for_now(error):
+                notice.show("".join(error._render_traceback_()))
         finally:
             if self._panels is not None and panel is not None:
                 self._panels.over(panel)
@@ -202,6 +208,17 @@ class Notebook:
             self.session().start_cell(self._cell[0])
             self._panels.begin(self._cell[0], live=self._cell[1])
 
+    def before_unannounced(self) -> None:
+        """Begin a panel for a cell of `ipython file.ipynb`, of which IPython says no more than that it begins."""
+        if cells.depth.get() == 0 and self._panels is not None and not hasattr(self.shell, "kernel"):
+            self.session().start_cell()
+            self._panels.begin(None, live=False)
+
+    def after_unannounced(self) -> None:
+        """Draw that panel. In a kernel these two events also come with each click, in the middle of a cell."""
+        if cells.depth.get() == 0 and not hasattr(self.shell, "kernel"):
+            self._finish_panel()
+
     def after_cell(self, result: Any) -> None:
         cells.depth.set(max(0, cells.depth.get() - 1))
         if cells.depth.get() == 0:
@@ -217,6 +234,20 @@ def _nothing() -> None:
     """There is nothing to undo yet."""
 
 
+def _what_waits(error: ApprovalPending) -> str:
+    ids = " ".join(error.steps)
+    return (
+        f"{error.asked} waits for a person: decide above (or %agent approve {ids}) and this cell goes on here; "
+        "what was to run after it has not run"
+    )
+
+
+def _cell_id(shell: Any) -> str | None:
+    """The id of the cell that loads the extension: IPython had announced it before anybody listened."""
+    parent: dict[str, Any] = getattr(shell, "get_parent", dict)()
+    return (parent.get("metadata") or {}).get("cellId")
+
+
 @magics_class
 class AgentMagics(Magics):
     """The names `%agent` and `%%agent`: help, completion, and the way in where cells are not transformed."""
@@ -226,7 +257,9 @@ class AgentMagics(Magics):
     def agent(self, line: str, cell: str | None = None) -> Any:
         shell: Any = self.shell
         notebook: Notebook = shell.agentkit
-        return notebook.blocking_value(line) if cell is None else notebook.blocking_cell(line, cell)
+        if cell is not None:
+            return notebook.blocking_cell(line, cell)
+        return notebook.blocking_line(line) if cells.is_statement() else notebook.blocking_value(line)
 
 
 AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it cost.\n\n{manual.overview()}"
@@ -242,6 +275,8 @@ def load_ipython_extension(shell: Any) -> None:
     shell.input_transformer_manager.line_transforms.insert(0, cells.transform)
     shell.events.register("pre_run_cell", notebook.before_cell)
     shell.events.register("post_run_cell", notebook.after_cell)
+    shell.events.register("pre_execute", notebook.before_unannounced)
+    shell.events.register("post_execute", notebook.after_unannounced)
     complete.register(shell)
     failure.register(shell, ran_agents=notebook.ran_agents)
     arrival.when_engine_arrives(notebook.session)
@@ -251,7 +286,7 @@ def unload_ipython_extension(shell: Any) -> None:
     """Take everything back; a reload finds the old parts by name, because their modules may be new."""
     transforms = shell.input_transformer_manager.line_transforms
     transforms[:] = [one for one in transforms if getattr(one, "__module__", "") != cells.__name__]
-    for event in ("pre_run_cell", "post_run_cell"):
+    for event in ("pre_run_cell", "post_run_cell", "pre_execute", "post_execute"):
         for callback in list(shell.events.callbacks[event]):
             if getattr(callback, "__module__", "") == __name__:
                 shell.events.unregister(event, callback)

@@ -132,8 +132,17 @@ def _gauge_line(gauge: Gauge, totals: Totals) -> BarLine:
         window=gauge.window,  # type: ignore[arg-type]
         amount=_whole(gauge, gauge.limit),
     )
-    said = f"{about(limit.measure, _whole(gauge, used))} of {limit.said}"
+    said = f"{_amount(gauge, used)} of {limit.said}"
+    if gauge.before is not None:
+        said += f", raised from {_amount(gauge, gauge.before)}"
     return BarLine(scope=gauge.scope, said=said, share=used / gauge.limit if gauge.limit else 0.0)
+
+
+def _amount(gauge: Gauge, amount: float) -> str:
+    """An amount beside its limit, which says what is counted."""
+    if gauge.measure == "requests":
+        return f"{_whole(gauge, amount):,}"
+    return about(gauge.measure, _whole(gauge, amount))  # type: ignore[arg-type]
 
 
 def _whole(gauge: Gauge, amount: float) -> int:

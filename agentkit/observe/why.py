@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from agentkit.durable.records import Row
 from agentkit.durable.store import Store
 from agentkit.events import Run, Step
-from agentkit.inputs import Input, is_same, name_of, now
+from agentkit.inputs import Input, difference, is_absent, is_same, name_of, now
 
 _SHOWN = 160
 _LOOKED_AT = 50
@@ -85,10 +85,21 @@ def summarize(store: Store, run: str) -> list[str]:
         following = []
     lines += _followed(following)
     for event in store.trace(run):
-        if isinstance(event, Step) and event.run == run and event.replayed and event.unchecked:
+        if not (isinstance(event, Step) and event.run == run and event.replayed):
+            continue
+        unchecked = (*event.unchecked, *(_gone(store, event) if event.kind == "tool" else ()))
+        if unchecked:
             head = f"step {event.ord} {event.kind} {event.name}"
-            lines.append(f"{head}: answered from the record; not checked: {'; '.join(event.unchecked)}")
+            lines.append(f"{head}: answered from the record; not checked: {'; '.join(unchecked)}")
     return lines
+
+
+def _gone(store: Store, step: Step) -> Iterator[str]:
+    """What a replayed step read and what is not here: nobody can say whether it is as it was."""
+    row = store.step(step.id)
+    for one in () if row is None else _evidence(store, row).get("inputs", ()):
+        if is_absent(found := now(one)) and not is_same(one, found):
+            yield f"{name_of(one)}, which is not here"
 
 
 def _followed(steps: Sequence[int]) -> list[str]:
@@ -187,15 +198,21 @@ def _outside(store: Store, old: Row, new: Row) -> Iterator[Change]:
         name = name_of(one)
         earlier = before.pop(name, None)
         if earlier is not None and not is_same(earlier, one):
-            yield Change(name, _state(earlier), _state(one))
+            yield _change(name, earlier, one)
     for name, earlier in before.items():
         if not is_same(earlier, now(earlier)):
-            yield Change(name, _state(earlier), _state(now(earlier)))
+            yield _change(name, earlier, now(earlier))
+
+
+def _change(name: str, old: Input, new: Input) -> Change:
+    return Change(name, _state(old), f"{_state(new)}{difference(old, new)}")
 
 
 def _state(one: Input) -> str:
     if "files" in one:
         return f"{one['count']} files"
+    if "folder" in one:
+        return f"{one['count']} name{'s' * (one['count'] != 1)}" if "count" in one else "not there"
     if "env" in one:
         return "set" if "sum" in one else "not set"
     return f"{one['size']:,} bytes" if "size" in one else "not there"

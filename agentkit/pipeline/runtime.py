@@ -20,8 +20,9 @@ from agentkit.defend.approval import parse_headless, parse_patterns
 from agentkit.defend.breaker import parse_thresholds
 from agentkit.define.tools import declaration
 from agentkit.define.tools import elsewhere as stand_in
+from agentkit.durable.place import journal_path
 from agentkit.engine import isolation
-from agentkit.engine.session import Session, journal_path
+from agentkit.engine.session import Session
 from agentkit.engine.traced import TracedSession
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.engine.session import JOURNAL_FILE, Session, session
+from agentkit.durable.place import JOURNAL_FILE
+from agentkit.engine.session import Session, session
 from tests.benchmarks.door import Conversation, at_the_door
 from tests.benchmarks.figures import Figure, Samples, keep
 

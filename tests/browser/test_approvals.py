@@ -182,10 +182,33 @@ def test_where_clicks_do_not_arrive_the_run_goes_on_after_the_click(opened: Open
     assert "deleted []" in notebook.do(3)
     click(notebook, "Approve")
     notebook.text(2, "The tool said: 2 rows deleted", "approved by you")
+    notebook.page.wait_for_timeout(1500)
+    assert "ApprovalPending" not in notebook.text(2)
     assert "deleted [[1, 2]] asked 2" in notebook.do(3)
     saved = notebook.saved()
+    assert "error" not in {output.output_type for output in saved.cells[2].outputs}
     mimes = {mime for output in saved.cells[2].outputs for mime in output.get("data", {})}
     assert "application/vnd.jupyter.widget-view+json" not in mimes
+
+
+def test_the_next_question_takes_the_place_of_the_last_where_clicks_do_not_arrive(opened: Opener) -> None:
+    rule = (
+        "found = [part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)]\n"
+        "    return 'all gone' if len(found) == 2 else Call('delete_rows', {'ids': [len(found)]})"
+    )
+    build = "%%agent build cleaner --model model --tools delete_rows\nYou clean tables."
+    notebook = opened(replace_model(rule, build=build, setup=NO_HANDSHAKE))
+    for number in (0, 1, 2):
+        notebook.do(number)
+    waits = "ApprovalPending: delete_rows waits for a person: decide above"
+    notebook.text(2, "delete_rows(ids=[0])", waits)
+    click(notebook, "Approve")
+    assert notebook.text(2, "delete_rows(ids=[1])", "approved by you", waits).count(waits) == 1
+    click(notebook, "Approve")
+    notebook.text(2, "all gone")
+    notebook.page.wait_for_timeout(1500)
+    assert "ApprovalPending" not in notebook.text(2)
+    assert "deleted [[0], [1]]" in notebook.do(3)
 
 
 def test_deciding_by_typing_where_clicks_do_not_arrive(opened: Opener) -> None:

@@ -449,6 +449,33 @@ BESIDE = [
 ]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pandas as pd\ndef tool(x): return pd.read_parquet(x)",
+        "from pandas import read_parquet\ndef tool(x): return read_parquet(x)",
+        "def tool(x):\n  import pandas\n  return pandas.read_parquet(x)",
+    ],
+)
+def test_pandas_reads_parquet_where_nobody_sees_it(source: str) -> None:
+    assert digest(source).unhashed == ("what it reads through pandas.read_parquet",)
+
+
+@pytest.mark.parametrize(
+    ("text", "through"),
+    [
+        ("import pandas\ndef helper(x): return pandas.read_parquet(x)\n", "read_parquet"),
+        ("import polars\ndef helper(x): return polars.read_csv(x)\n", "polars"),
+    ],
+)
+def test_a_module_that_is_imported_in_the_body_is_named_where_it_reads_unseen(
+    beside: Path, text: str, through: str
+) -> None:
+    beside.write_text(text)
+    found = digest("def tool(x):\n  from beside_the_notebook import helper\n  return helper(x)")
+    assert [each for each in found.unhashed if each.endswith(f"reads through {through}")]
+
+
 @pytest.mark.parametrize("source", BESIDE)
 def test_a_module_beside_the_notebook_is_notebook_code(beside: Path, source: str) -> None:
     before = digest(source)

@@ -368,3 +368,13 @@ def test_a_shared_cache_without_a_secret_says_at_once_that_its_members_can_forge
     CallCache.open(tmp_path, scope="shared", secret=b"team", report=reports.append)
     CallCache.open(tmp_path / "own", report=reports.append)
     assert reports == []
+
+
+def test_a_home_that_cannot_be_written_to_is_said_once_and_calls_are_made_live(tmp_path: Path) -> None:
+    # A file where a folder is wanted stops root too.
+    (tmp_path / "home").write_text("")
+    said: list[str] = []
+    with closing(CallCache.open(tmp_path / "home" / "calls", scope="user", report=said.append)) as opened:
+        opened.put(b"key", b"body")
+        assert opened.get(b"key") is None
+    assert len(said) == 1 and "the call cache cannot be used" in said[0]

@@ -91,6 +91,17 @@ def test_a_planted_pickle_is_an_error_and_is_never_unpickled(
     assert not witness.exists()
 
 
+@pytest.mark.parametrize("nested", ['{"00": 1000000000000}', '{"00": -1}', '{"00": 1.5}', '{"zz": 1}', "[1]", "7"])
+def test_a_foreign_record_does_not_say_how_long_a_replay_counts(recorded: Path, nested: str) -> None:
+    """Each step inside is counted one by one: a hostile number of them held the kernel for ever."""
+    change(recorded, "UPDATE step SET nested = ? WHERE id = 1", nested)
+    reseal(recorded)
+    with Store.open(recorded, read_only=True) as store:
+        with pytest.raises(JournalCorrupt, match="step 1 cannot be read"):
+            store.step(1)
+        assert any("step 1 cannot be read" in problem for problem in store.verify())
+
+
 def reseal(path: Path) -> None:
     """Give step 1 the checksum of what it holds now."""
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -157,7 +168,11 @@ def test_a_changed_message_part_and_run_are_found(path: Path) -> None:
         assert len(store.verify()) == 3
 
 
-@pytest.mark.parametrize("garbage", [b"\x00" * 100, b"not a journal at all, but some other text", os.urandom(100)])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x00" * 100, b"not a journal at all, but some other text", os.urandom(100)],
+    ids=["zeros", "text", "random"],
+)
 def test_a_destroyed_header_is_an_error_at_once(recorded: Path, garbage: bytes) -> None:
     with recorded.open("r+b") as file:
         file.write(garbage)

@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from agentkit.durable.changes import Writing, begin, finish
 from agentkit.durable.store import Store
 from tests.durable.journaling import chain, intent, outcome, record
+
+pytestmark = pytest.mark.alone
 
 BODY = os.urandom(1000).hex().encode()
 """2 KB, as the JSON of a model response."""

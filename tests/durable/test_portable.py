@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentkit.durable.archive import read
+from agentkit.durable.archive import is_evidence, read
 from agentkit.durable.portable import Attached, attach, export
 from agentkit.durable.records import Intent, Node, Outcome, Part, Use
 from agentkit.durable.store import Store
@@ -264,3 +264,22 @@ def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch:
     (tmp_path / "bomb").write_bytes(packer.compress(b"0" * (2 << 20)) + packer.flush())
     with pytest.raises(JournalCorrupt, match="unpacks to more than 1 MB"):
         read(tmp_path / "bomb")
+
+
+def test_what_a_file_says_that_a_step_read_has_the_form_that_agentkit_writes() -> None:
+    said = {
+        "inputs": [{"path": "a.csv", "size": 1, "mtime": 2, "sum": "3"}, {"folder": "data", "count": 1, "sum": "4"}],
+        "wrote": [{"path": "b.csv"}],
+        "unchecked": ["os.environ as a whole"],
+        "reads": {"RATE": ["5", None]},
+    }
+    assert is_evidence(said)
+    for name, wrong in {
+        "inputs": [{"path": "a.csv", "env": "A"}],
+        "wrote": [{"env": "A"}],
+        "unchecked": [3],
+        "reads": {"RATE": "5"},
+    }.items():
+        assert not is_evidence({**said, name: wrong})
+    assert not is_evidence({**said, "inputs": [{"folder": "data", "names": ["a"] * 1_000}]})
+    assert not is_evidence([])

@@ -38,19 +38,19 @@ def answer(messages: list[ModelMessage]) -> Any:
 
 
 async def perform(wish: dict[str, Any]) -> dict[str, Any]:
-    effects = Path(os.environ["EFFECTS"])
+    effects = Path(wish["effects"])
 
     @agentkit.tool(effects="once", approve=wish.get("declared", "ask"))
     def pay(amount: int) -> str:
         """Pay an amount."""
-        with Path(os.environ["EFFECTS"]).open("a") as file:
+        with effects.open("a") as file:
             file.write(f"{amount}\n")
         return f"paid {amount}"
 
     @agentkit.tool(effects="once", approve="ask")
     def edited(amount: int) -> str:
         """Pay an amount."""
-        with Path(os.environ["EFFECTS"]).open("a") as file:
+        with effects.open("a") as file:
             file.write(f"{amount} and something else\n")
         return f"paid {amount}"
 
@@ -75,37 +75,33 @@ async def perform(wish: dict[str, Any]) -> dict[str, Any]:
         told["mode"], told["remarks"] = session.mode, list(session.remarks)
         told["questions"] = [(one.id, one.source, one.waits) for one in decided.everything(session.store)]
         told["sources"] = session.store.sources()
-    told["effects"] = effects.read_text().splitlines() if effects.exists() else []
     return told
 
 
 def run(folder: Path, *, state: Path, effects: Path, apart: bool = False, **wish: Any) -> dict[str, Any]:
     """One session by the user whose folder for state is `state`; `apart`: in a process of its own."""
-    wish["folder"] = str(folder)
-    if not apart:
-        with mock.patch.dict(os.environ, environment(state, effects)):
+    # Where the tool writes is the same for everybody, or it would be another tool.
+    written = effects.with_name("effects")
+    wish |= {"folder": str(folder), "effects": str(written)}
+    with mock.patch.dict(os.environ, {"XDG_STATE_HOME": str(state), "PYTHONPATH": str(ROOT)}):
+        if apart:
+            command = [sys.executable, __file__, json.dumps(wish)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            told = json.loads(done.stdout.splitlines()[-1])
+        else:
             told = json.loads(json.dumps(asyncio.run(perform(wish))))
-            return dict(told)
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(wish)],
-        env={**os.environ, **environment(state, effects)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    return dict(told)
+    if written.exists():
+        with effects.open("a") as file:
+            file.write(written.read_text())
+        written.unlink()
+    return {**told, "effects": effects.read_text().splitlines() if effects.exists() else []}
 
 
 def command(*words: str, state: Path) -> int:
     """`agentkit …` by that user; its exit status."""
     with mock.patch.dict(os.environ, {"XDG_STATE_HOME": str(state)}):
         return main(words)
-
-
-def environment(state: Path, effects: Path) -> dict[str, str]:
-    # What the tool writes to is not in its code: it is the same tool for everybody.
-    return {"XDG_STATE_HOME": str(state), "EFFECTS": str(effects), "PYTHONPATH": str(ROOT)}
 
 
 def change(folder: Path, *statements: str) -> None:

@@ -317,13 +317,13 @@ def test_a_person_may_raise_it_and_the_run_goes_on(tmp_path: Path) -> None:
 def test_a_replayed_raise_is_in_the_bars_too(tmp_path: Path, walk: bool) -> None:
     _, asker = answering(Decision(verdict="raise"), Decision(verdict="raise", answer="0.45usd"))
     first = run(tmp_path, lambda: guide(priced(), budget="0.15usd"), asker=asker)
-    assert _bars(first) == ["0.40usd of 0.45usd per run"]
+    assert _bars(first) == ["0.40usd of 0.45usd per run, raised from 0.15usd"]
 
     def again(budget: str) -> Answer:
         with opened(tmp_path):
             return asyncio.run(ask(guide(ScriptedModel(), budget=budget), "go", walk=walk))
 
-    assert _bars(again("0.15usd")) == ["0.40usd of 0.45usd per run"]
+    assert _bars(again("0.15usd")) == ["0.40usd of 0.45usd per run, raised from 0.15usd"]
     # Neither of these limits was raised.
     assert _bars(again("0.20usd")) == ["0.40usd of 0.20usd per run"]
     assert _bars(again("1usd")) == ["0.40usd of 1.00usd per run"]

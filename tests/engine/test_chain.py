@@ -67,10 +67,36 @@ def test_the_next_member_answers(tmp_path: Path, server: Serving, fault: Fault, 
     assert answer.output == "You said: hello"
     assert asked(server) == ["a", "b"]
     (note,) = answer.run.notes
-    assert cause in note and "answered by openai-chat:b" in note
+    assert note == f"a ({cause}) → answered by b"
     with agentkit.session(folder=tmp_path) as session:
         (kept,) = [event for event in session.trace(answer.run.id) if isinstance(event, Step)]
-    assert kept.result.startswith("by openai-chat:b @ ") and kept.result.endswith(": You said: hello")
+    assert kept.result == "by b: You said: hello"
+
+
+def test_a_member_that_failed_is_left_alone_for_a_while_in_the_same_cell(tmp_path: Path, server: Serving) -> None:
+    agent = agentkit.build(Spec.parse("You answer."), name="steady", model=chain(server, "a", "b"))
+
+    async def cell() -> list[Answer]:
+        return [await agentkit.ask(agent, prompt) for prompt in ("one", "two", "three")]
+
+    with agentkit.session(folder=tmp_path) as session:
+        server.script(*down())
+        answers = asyncio.run(cell())
+        assert asked(server) == ["a", "b", "b", "b"]
+        assert [len(answer.run.notes) for answer in answers] == [1, 0, 0]
+        session.start_cell("another")
+        assert asyncio.run(agentkit.ask(agent, "four")).output == "You said: four"
+        assert asked(server)[4:] == ["a"]
+
+
+def test_where_all_are_left_alone_they_are_asked(tmp_path: Path, server: Serving) -> None:
+    agent = agentkit.build(Spec.parse("You answer."), name="steady", model=chain(server, "a", "b"))
+    server.script(*down(2))
+    with agentkit.session(folder=tmp_path):
+        with pytest.raises(FallbackExceptionGroup):
+            asyncio.run(agentkit.ask(agent, "one"))
+        assert asyncio.run(agentkit.ask(agent, "one")).output == "You said: one"
+    assert asked(server) == ["a", "b", "a"]
 
 
 def test_a_wrong_request_goes_nowhere(tmp_path: Path, server: Serving) -> None:

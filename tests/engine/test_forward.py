@@ -18,10 +18,11 @@ from pydantic_ai.usage import RunUsage, UsageLimits
 import agentkit
 from agentkit.define.spec import Spec
 from agentkit.durable.journal import Journal
+from agentkit.durable.place import JOURNAL_FILE
 from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.build import build
 from agentkit.engine.run import Answer, ask
-from agentkit.engine.session import JOURNAL_FILE, session
+from agentkit.engine.session import session
 from agentkit.errors import JournalError
 from agentkit.notebook.grammar import VERBS
 from agentkit.testing import Call, ScriptedModel
@@ -236,7 +237,7 @@ def test_an_edited_tool_runs_again(tmp_path: Path) -> None:
         {"tools": (add, shout)},
         {"output": int | str},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_another_question_is_asked_live(tmp_path: Path, change: dict[str, Any]) -> None:
     run(tmp_path, counter(counting()))

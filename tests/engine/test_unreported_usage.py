@@ -84,7 +84,7 @@ def test_the_panel_says_that_they_are_estimated_now_and_from_disk(tmp_path: Path
     again = run(tmp_path, server, prompt="hello")
     now = time.time()
     for one in (answer, again):
-        assert "≈ " in panel.html(Trace.of(one.events()), now=now)
+        assert "≈" in panel.html(Trace.of(one.events()), now=now)
         assert "tokens estimated" in panel.text(Trace.of(one.events()), now=now)
     assert "tokens, estimated" in panel.text(Trace.of(answer.events()), now=now)
     assert len(server.ledger()) == 1

@@ -86,6 +86,9 @@ class Kernel:
         while (answer := self.client.get_shell_msg(timeout=10))["parent_header"].get("msg_id") != ident:
             pass
         done.status = answer["content"]["status"]
+        if done.status == "error" and done.ename is None:
+            # A cell that goes on after a click fails by its reply only: an output of its own would stay under it.
+            _add_error(done, answer["content"])
         done.seconds = time.monotonic() - begun
         return done
 
@@ -120,9 +123,13 @@ def _add(cell: Cell, message: Any) -> bool:
             cell.shown.append(content)
             cell.result = content["data"]["text/plain"]
         case "error":
-            cell.ename, cell.error = content["ename"], content["evalue"]
-            cell.traceback = _COLOUR.sub("", "\n".join(content["traceback"]))
+            _add_error(cell, content)
     return True
+
+
+def _add_error(cell: Cell, content: dict[str, Any]) -> None:
+    cell.ename, cell.error = content["ename"], content["evalue"]
+    cell.traceback = _COLOUR.sub("", "\n".join(content["traceback"]))
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from tests.notebook.kernels import Cell, Kernel, kernel
 CELLS = (
     "%load_ext agentkit",
     """
-import os, agentkit
+import agentkit
 from agentkit.testing import Call, ScriptedModel
 
 @agentkit.tool(effects="once", approve="ask")
 def pay(amount: int) -> str:
     \"\"\"Pay an amount.\"\"\"
-    with open(os.environ["EFFECTS"], "a") as file:
+    with open("effects", "a") as file:
         file.write(f"{amount}\\n")
     return f"paid {amount}"
 
@@ -35,16 +35,12 @@ PAY = "%%agent run payer\nPay."
 @contextmanager
 def opened(folder: Path, who: str) -> Iterator[Kernel]:
     """A kernel of this user with the agent, its first cells executed."""
-    of_user = {"XDG_STATE_HOME": str(folder.parent / f"state of {who}"), "EFFECTS": str(effects(folder, who))}
+    of_user = {"XDG_STATE_HOME": str(folder.parent / f"state of {who}")}
     with mock.patch.dict(os.environ, of_user), kernel(folder) as shell:
         for cell in CELLS:
             done = shell.run(cell)
             assert done.status == "ok", done.traceback
         yield shell
-
-
-def effects(folder: Path, who: str) -> Path:
-    return folder.parent / f"by {who}"
 
 
 def error(cell: Cell) -> str:
@@ -63,14 +59,14 @@ def pays_nothing(got: Path) -> None:
             assert "mode replay, records" in shell.run("%agent").text
             assert error(shell.run("%%agent run payer\nPay again.")).startswith("ReplayMiss")
             assert "not decided by you here" in shell.run("%agent approvals").text
-    assert not effects(got, "bob").exists()
+    assert not (got / "effects").exists()
     with opened(got, "bob") as shell:
         shell.run("%agent mode auto")
         assert error(shell.run(PAY)).startswith("ApprovalPending")
     with opened(got, "bob") as shell:
         assert "mode auto" in shell.run("%agent").text
         assert error(shell.run("%%agent run payer\nPay again.")).startswith("ApprovalPending")
-    assert not effects(got, "bob").exists()
+    assert not (got / "effects").exists()
 
 
 def test_a_copied_folder_pays_nothing(tmp_path: Path) -> None:
@@ -79,7 +75,7 @@ def test_a_copied_folder_pays_nothing(tmp_path: Path) -> None:
     with opened(made, "mallory") as shell:
         shell.run("%agent policy --headless allow")
         assert shell.run(PAY).status == "ok"
-    assert effects(made, "mallory").read_text() == "100\n"
+    assert (made / "effects").read_text() == "100\n"
     got.mkdir()
     shutil.copytree(made / ".agentkit", got / ".agentkit")
     with opened(got, "bob") as shell:

@@ -116,8 +116,11 @@ def test_a_conversation_goes_on_and_survives_a_restart(tmp_path: Path) -> None:
         ("%%agent build fresh\n", "SpecError: the body is empty: write the agent's instructions under"),
         ("%%agent run analyst\nSince\n{{ strat }}", "SpecError: line 3: {{ strat }}: strat is not defined"),
         ("%%agent build new --tools sale\nx", "UserError: --tools: no tool is called sale (did you mean sales?)"),
-        ("%%agent build new --model opnai:gpt-5\nx", "UserError: unknown model 'opnai:gpt-5'"),
-        ("%%agent build new --model openai:gpt-5\nx", "UserError: model 'openai:gpt-5': set the environment variable"),
+        ("%%agent build new --model opnai:gpt-5\nx", "UserError: --model: unknown model 'opnai:gpt-5'"),
+        (
+            "%%agent build new --model openai:gpt-5\nx",
+            "UserError: --model: model 'openai:gpt-5': set the environment variable",
+        ),
         ("%%agent build new --output Ctiy\nx", "UserError: --output Ctiy: Ctiy is not defined"),
         ("%%agent build new\n---\nmodl: x\n---\ny", "SpecError: line 3: unknown field modl (did you mean model?)"),
         ("%%agent build sales\nx", "UserError: build: sales is already a function in this notebook"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.resources
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 
 from agentkit import headless
-from tests.notebook.kernels import Kernel, kernel
+from tests.notebook.kernels import ROOT, Kernel, kernel
 
 SETUP = """
 %load_ext agentkit
@@ -66,3 +72,61 @@ def test_a_given_value_wins_over_each_cell_tagged_parameters(tmp_path: Path) -> 
     assert headless.run(path, ["n=3"], tmp_path / "out.ipynb") == 0
     (shown,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
     assert shown.text == "n is 3\n"
+
+
+@pytest.mark.timeout(300)
+def test_strict_nbval_passes_over_cells_with_panels_live_and_replayed(tmp_path: Path) -> None:
+    sources = [
+        SETUP.strip(),
+        "%%agent run echo\nOnce.",
+        "%%agent run echo\nTwice.",
+        "answer = await echo.run('In Python.')\nanswer.output",
+        "totals = %agent cost",
+    ]
+    path = tmp_path / "strict.ipynb"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbclient.NotebookClient(book, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbformat.write(book, path)
+    assert "1 step: 1 live" in path.read_text() and "one" in path.read_text()
+    shutil.rmtree(tmp_path / ".agentkit")
+    for _ in ("live", "replayed"):
+        done = strict_nbval(path)
+        assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout[-4000:]
+    book.cells[1].outputs[0]["data"]["text/markdown"] = "another answer"
+    nbformat.write(book, path)
+    assert "1 failed, 4 passed" in strict_nbval(path).stdout
+
+
+def strict_nbval(notebook: Path) -> subprocess.CompletedProcess[str]:
+    """As docs/neighbours.md says."""
+    normalised = importlib.resources.files("agentkit") / "notebook" / "nbval.cfg"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    return subprocess.run(
+        [*command, f"--nbval-sanitize-with={normalised}", notebook.name],
+        cwd=notebook.parent,
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+
+
+def test_jupytext_keeps_a_body_as_a_comment_with_the_documented_setting(tmp_path: Path) -> None:
+    sources = ['%%agent build echo\nIt\'s enough to say "once".\n\n# A heading\n{{ names }}', "x = 1", "%agent runs"]
+    setting = 'custom_cell_magics = "agent"'
+    assert setting in (ROOT / "docs" / "neighbours.md").read_text(encoding="utf-8")
+    (tmp_path / "jupytext.toml").write_text(f"{setting}\n")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbformat.write(book, tmp_path / "paired.ipynb")
+    jupytext(tmp_path, "--to", "py:percent", "paired.ipynb")
+    program = (tmp_path / "paired.py").read_text(encoding="utf-8")
+    assert [type(node).__name__ for node in ast.parse(program).body] == ["Assign"]
+    (tmp_path / "paired.ipynb").unlink()
+    jupytext(tmp_path, "--to", "ipynb", "paired.py")
+    back = nbformat.read(tmp_path / "paired.ipynb", as_version=4)
+    assert [cell.source for cell in back.cells] == sources
+
+
+def jupytext(folder: Path, *arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "jupytext", *arguments], cwd=folder, check=True, capture_output=True, timeout=60
+    )

@@ -56,6 +56,15 @@ def test_a_run_keeps_how_its_limits_stood() -> None:
     assert run_of("r1", run_to_json(RUN)) == RUN
 
 
+def test_a_limit_that_a_person_raised_says_what_it_was() -> None:
+    raised = replace(RUN, gauges=(Gauge(scope="guide", measure="requests", window="run", limit=4.0, before=2.0),))
+    (bar,) = budgets.of_trace(Trace.of([raised, *(request(ord, 0.1) for ord in range(1, 5))]))
+    assert bar.said == "4 of 4 requests per run, raised from 2"
+    assert run_of("r1", run_to_json(raised)) == raised
+    # A run whose limits nobody raised is as an older agentkit reads it.
+    assert "before" not in run_to_json(RUN)
+
+
 def test_a_step_that_was_not_let_in_is_no_step_that_was_taken() -> None:
     refused = replace(request(2, 0.0), id=0, status="cancelled", usage=None, error="stopped at its budget")
     totals = Trace.of([RUN, request(1, 0.1), refused]).totals

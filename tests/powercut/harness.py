@@ -21,8 +21,8 @@ from pathlib import Path
 from agentkit import liveness
 from agentkit.durable import schema
 from agentkit.durable.inbox import read_answer
+from agentkit.durable.place import JOURNAL_FILE
 from agentkit.durable.store import Store
-from agentkit.engine.session import JOURNAL_FILE
 from agentkit.errors import AgentKitError
 from agentkit.events import Event, Step
 from tests.kill import workload

@@ -110,7 +110,7 @@ async def run_stream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]
     with _inside(self) as adopted:
         async with adopted.run_stream(*args, **kwargs) as result:
             yield result
-            if result.is_complete:
+            if result.is_complete and not result.cancelled:
                 output, said = await result.get_output(), _said(result.all_messages())
                 _tests[-1].runs.append(Ran("run_stream", self, args, kwargs, copy_context(), output, said))
 
@@ -129,7 +129,8 @@ async def iterate(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
 async def replayed(ran: Ran) -> tuple[Any, Any]:
     """The answer and the conversation of a run, from the record alone."""
     current_execution.set(Execution())
-    kwargs = {name: value for name, value in ran.kwargs.items() if name not in ("usage", "event_stream_handler")}
+    of_once = ("usage", "event_stream_handler", "cancellation_token")
+    kwargs = {name: value for name, value in ran.kwargs.items() if name not in of_once}
     adopted = AdoptedAgent(ran.agent)
     if ran.how == "run":
         result = await adopted.run(*ran.args, **kwargs)

@@ -24,7 +24,8 @@ def test_every_difference_is_explained() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "adoption", "--timeout", "60", *files, str(folder)],
         cwd=ROOT if folder == OWN else folder.parent if folder.is_file() else folder,
-        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{ROOT}"},
+        # The detector of blocking calls in pydantic-ai's own suite is about pydantic-ai's code, not about a journal's.
+        env={**os.environ, "BLOCKBUSTER_ENABLED": "false", "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{ROOT}"},
         capture_output=True, text=True, timeout=3_000,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-6_000:] + ran.stderr[-2_000:]

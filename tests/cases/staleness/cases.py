@@ -115,6 +115,7 @@ CODE = [
 ]  # fmt: skip
 
 _CSV = {"M.csv": "a,b\n1,2\n"}
+_FOLDER = {"M/one.csv": "one"}
 _SQL = {"M.sql": "create table t (n); insert into t values (1);"}
 
 OUTSIDE = [
@@ -143,10 +144,49 @@ OUTSIDE = [
           "def tool() -> int: return db.execute('select n from t').fetchone()[0]", "(1)", "(2)", ".db", **_SQL),
     _case("os.environ", "import os\ndef tool() -> str: return os.environ['M']", "north", "south", "env:", **{"M.env": "north"}),
     _case("os.getenv", "import os\ndef tool() -> str: return os.getenv('M', '')", "north", "south", "env:", **{"M.env": "north"}),
+    *(
+        _case(name, f"import glob, os, shutil\nfrom pathlib import Path\ndef tool() -> list[str]:\n  return sorted(map(str, {source}))",
+              "a.csv", "b.csv", names, **{"M/a.csv": "1"})
+        for name, source, names in (
+            ("os.listdir", "os.listdir('M')", "M/"),
+            ("os.scandir", "[each.name for each in os.scandir('M')]", "M/"),
+            ("os.walk", "[name for _, _, names in os.walk('M') for name in names]", "M/"),
+            ("os.fwalk", "[name for _, _, names, _ in os.fwalk('M') for name in names]", "M/"),
+            ("Path.iterdir", "Path('M').iterdir()", "M/"),
+            ("glob.glob", "glob.glob('M/*.csv')", "M/*.csv"),
+            ("glob.iglob", "glob.iglob('*.csv', root_dir='M')", "M/*.csv"),
+            ("a glob at any depth", "glob.glob('M/**/*.csv', recursive=True)", "M/**/*.csv"),
+            ("Path.glob", "Path('M').glob('*.csv')", "M/*.csv"),
+            ("Path.rglob", "Path('M').rglob('*.csv')", "M/**/*.csv"),
+        )
+    ),
+    _case("a folder in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> list[str]:\n"
+          "  import os\n  return os.listdir('M')", "a.csv", "b.csv", "M/", **{"M/a.csv": "1"}),
+    _case("a pattern in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> list[str]:\n"
+          "  import glob\n  return glob.glob('M/*.csv')", "a.csv", "b.csv", "M/*.csv", **{"M/a.csv": "1"}),
     _case("declared files", "import agentkit, subprocess\n@agentkit.tool(effects='none', reads='M*.csv')\ndef tool() -> str:\n"
           "  return subprocess.run(['cat', 'M.csv'], capture_output=True, text=True).stdout", "1,2", "1,3", ".csv", **_CSV),
     _case("a declared variable", "import agentkit, subprocess\n@agentkit.tool(effects='none', reads=['env:M'])\ndef tool() -> str:\n"
           "  return subprocess.run(['printenv', 'M'], capture_output=True, text=True).stdout", "north", "south", "env:", **{"M.env": "north"}),
     _case("a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> str:\n"
           "  with open('M.csv') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
+    _case("open to read and write", "def tool() -> str:\n  with open('M.csv', 'r+') as f: return f.read()", "1,2", "1,3", ".csv", **_CSV),
+    _case("open to read and append", "def tool() -> str:\n  with open('M.csv', 'a+') as f:\n    f.seek(0)\n    return f.read()",
+          "1,2", "1,3", ".csv", **_CSV),
+    _case("os.path.expandvars", "import os\ndef tool() -> str: return os.path.expandvars('$M')", "north", "south", "env:", **{"M.env": "north"}),
+]  # fmt: skip
+
+INNOCENT = [
+    _case("the environment handed on", "import os, subprocess\ndef tool() -> int: return subprocess.run(['true'], env={**os.environ}).returncode",
+          "north", "south", **{"M.env": "north"}),
+    _case("what an editor leaves", "import os\ndef tool() -> list: return [n for n in os.listdir('M') if n[0] != '.']", "one", "two",
+          **{"M/a.csv": "1", "M/.one.swp": "one"}),
+    _case("a folder that it fills", "import os, uuid\ndef tool() -> bool:\n  open(f'M/{uuid.uuid4().hex}', 'w').close()\n  return bool(os.listdir('M'))",
+          "one", "two", **{"M/a.csv": "one"}),
+    _case("a folder that it makes and removes", "import os, shutil\ndef tool() -> int:\n  os.makedirs('M/s/t', exist_ok=True)\n"
+          "  open('M/s/t/x', 'w').close()\n  shutil.rmtree('M/s')\n  return 1", "one", "two", **_FOLDER),
+    _case("the version of a library", "import importlib.metadata\ndef tool() -> str: return importlib.metadata.version('pydantic')",
+          "one", "two", **{"M_one.txt": "one"}),
+    _case("a file named from an open folder", "import os\ndef tool() -> str:\n  d = os.open('M', os.O_RDONLY)\n  f = os.open('f.txt', os.O_RDONLY, dir_fd=d)\n"
+          "  try: return os.read(f, 9).decode()\n  finally: os.close(f); os.close(d)", "one", "f", **{"M/f.txt": "1", "one.txt": "one"}),
 ]  # fmt: skip

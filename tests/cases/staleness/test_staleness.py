@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.cases.staleness.cases import CODE, OUTSIDE, Case
+from tests.cases.staleness.cases import CODE, INNOCENT, OUTSIDE, Case
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("program.py")
-CASES = [*CODE, *OUTSIDE]
+CASES = [*CODE, *OUTSIDE, *INNOCENT]
 
 
 class Told(NamedTuple):
@@ -38,7 +38,8 @@ def write(folder: Path, cases: Sequence[Case], *, edited: bool) -> None:
             text = text.replace(case.old, case.new) if edited else text
             return re.sub(r"\bM(2?)\b", rf"m\g<1>_{number}", text)
 
-        for name, text in case.files.items():
+        names = {name.replace(case.old, case.new): name for name in case.files} if edited else {}
+        for name, text in [*case.files.items(), *((new, case.files[old]) for new, old in names.items())]:
             file = folder / filled(name)
             file.parent.mkdir(exist_ok=True)
             if not file.exists() or file.read_text() != filled(text):
@@ -46,7 +47,7 @@ def write(folder: Path, cases: Sequence[Case], *, edited: bool) -> None:
                 if file.suffix == ".sql":
                     make_database(file.with_suffix(".db"), filled(text))
         programs[case.name] = filled(case.program)
-        assert not edited or case.old in case.program + "".join(case.files.values()), case.name
+        assert not edited or case.old in "".join((case.program, *case.files, *case.files.values())), case.name
     (folder / "cases.json").write_text(json.dumps(programs))
 
 
@@ -75,7 +76,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return Told(recorded, again, run(folder))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CODE, *OUTSIDE], ids=lambda case: case.name)
 def test_what_a_tool_reaches_and_reads_is_followed(told: Told, case: Case) -> None:
     first, second = told.recorded[case.name]
     assert "tool" in first["live"]
@@ -86,3 +87,10 @@ def test_what_a_tool_reaches_and_reads_is_followed(told: Told, case: Case) -> No
     assert replayed["live"] == []
     named = case.names.replace("M", f"m_{CASES.index(case)}")
     assert any("tool" in line and named in line for line in edited["why"]), edited["why"]
+
+
+@pytest.mark.parametrize("case", INNOCENT, ids=lambda case: case.name)
+def test_what_a_tool_does_not_read_is_no_change(told: Told, case: Case) -> None:
+    assert "tool" in told.recorded[case.name][0]["live"]
+    again = [*told.again[case.name], *told.edited[case.name]]
+    assert [run["live"] for run in again] == [[]] * 4, [run["why"] for run in again]
