@@ -42,7 +42,7 @@ def reveal(text: str) -> str:
     A letter of another alphabet that is drawn as a Latin one is written as an escape where it stands among Latin
     letters, or where nothing else around it is of its own alphabet. Text in one alphabet stays as it is.
     """
-    if text.isascii():
+    if text.isascii() and "\x7f" not in text:
         return text
     own = {alphabet for char in text if char not in _LOOKALIKE and (alphabet := _alphabet(char)) is not None}
     return _WORD.sub(lambda word: _as_escapes(word[0], own), _HIDDEN.sub(lambda found: _escape(found[0]), text))

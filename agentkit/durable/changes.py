@@ -19,6 +19,7 @@ from agentkit.durable.rows import (
     ROW,
     SEAL,
     SEALED,
+    STORED,
     columns_of,
     compact,
     holds,
@@ -31,11 +32,8 @@ from agentkit.errors import JournalError, UserError
 from agentkit.events import Run
 
 Settlement = Literal["redo", "result", "stop"]
-_BY_ID = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id WHERE step.id = ?"
-_NEWEST = (
-    f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id "
-    "WHERE step.key = ? AND step.n = ? ORDER BY step.gen DESC LIMIT 1"
-)
+_BY_ID = f"SELECT {ROW} FROM {STORED} WHERE step.id = ?"
+_NEWEST = f"SELECT {ROW} FROM {STORED} WHERE step.key = ? AND step.n = ? ORDER BY step.gen DESC LIMIT 1"
 _INSERT = (
     f"INSERT INTO step ({', '.join(SEALED)}, sum, agent, run, ord, parent, attempt, owner, started, request, result) "
     f"VALUES ({', '.join('?' * (len(SEALED) + 10))})"

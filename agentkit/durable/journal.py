@@ -263,8 +263,7 @@ class Journal:
 
     def outdated(self, row: Row, call: Call) -> str | None:
         """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
-        evidence = self.store.evidence(row.id) if row.kind == "tool" else None
-        return None if evidence is None else call.outdated(row, from_json(evidence))
+        return None if row.evidence is None else call.outdated(row, from_json(row.evidence))
 
     # -- replaying
 
@@ -301,7 +300,7 @@ class Journal:
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
-        recorded = unchecked_of(self.store.evidence(row.id)) if row.kind == "tool" else ()
+        recorded = unchecked_of(row.evidence)
         unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
         self._emit(
             step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked)

@@ -115,7 +115,7 @@ def _gather(store: Store, runs: Iterable[str]) -> Contents:
         uses=[uses[place] for place in sorted(uses)],
         nodes=needed.nodes,
         parts=sorted(needed.parts),
-        evidence={id_: body for id_ in sorted(used) if (body := store.evidence(id_)) is not None},
+        evidence={id_: body for id_ in sorted(used) if (body := rows[id_].evidence) is not None},
     )
 
 

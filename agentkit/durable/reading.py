@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from agentkit.durable import faults
 from agentkit.durable.provenance import ELSEWHERE, Provenance, decides
 from agentkit.durable.records import Node, Part, Row
-from agentkit.durable.rows import FORGOTTEN, ROW, RUN, USE, UseRow, holds, row_of, run_of, step_of
+from agentkit.durable.rows import FORGOTTEN, ROW, RUN, STORED, USE, UseRow, holds, row_of, run_of, step_of
 from agentkit.events import Event, Kind, Run, Step
 
-_ROWS = f"SELECT {ROW} FROM step LEFT JOIN body ON body.step = step.id"
+_ROWS = f"SELECT {ROW} FROM {STORED}"
 NEWEST = f"{_ROWS} WHERE step.key = ? AND step.n = ? ORDER BY step.gen DESC LIMIT 1"
 BY_ID = f"{_ROWS} WHERE step.id = ?"
 BY_SLOT = (
@@ -37,6 +37,7 @@ _USED = (
     f"SELECT {ROW}, use.ord, EXISTS (SELECT 1 FROM step AS later WHERE later.key = step.key AND later.n = step.n "
     "AND later.gen > step.gen), said.parent, node.digest, node.parent, node.body, node.sum "
     "FROM use JOIN step ON step.id = use.step LEFT JOIN body ON body.step = step.id "
+    "LEFT JOIN input ON input.step = step.id "
     "LEFT JOIN node ON step.kind = 'model' AND node.digest = step.history "
     "LEFT JOIN node AS said ON said.digest = node.parent WHERE use.run = ? AND use.ord >= ? ORDER BY use.ord LIMIT ?"
 )

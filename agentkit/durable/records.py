@@ -124,7 +124,8 @@ class Outcome:
 class Row:
     """One step as it stands on disk. `body` is verified against its checksum before it is handed out.
 
-    `source` is empty for what this user recorded (and, of decisions, made here), else where it is from.
+    `source` is empty for what this user recorded (and, of decisions, made here), else where it is from. `evidence` is
+    JSON: what a tool read from outside; None where nothing was heard.
     """
 
     id: int
@@ -157,6 +158,7 @@ class Row:
     model: str | None = None
     reply: bytes | None = None
     source: str = ""
+    evidence: bytes | None = None
 
 
 class Claim(NamedTuple):

@@ -29,9 +29,10 @@ ROW: Final = (
     ", ".join(f"step.{name}" for name in SEALED)
     + ", body.body, body.shown, step.sum, "
     + ", ".join(f"step.{name}" for name in _OPEN)
-    + f", {_UNSURE}"
+    + f", {_UNSURE}, input.body, input.sum"
 )
-"""The columns `row_of` reads, of `step LEFT JOIN body`; the sealed ones come first, then the bodies and the seal."""
+"""The columns `row_of` reads, of STORED; the sealed ones come first, then the bodies and the seal."""
+STORED: Final = "step LEFT JOIN body ON body.step = step.id LEFT JOIN input ON input.step = step.id"
 BODIES: Final = len(SEALED)
 SEAL: Final = BODIES + 2
 
@@ -113,9 +114,12 @@ def row_of(values: Sequence[Any], path: Path, connection: Connection, provenance
     except ValueError as problem:
         raise faults.corrupt(path, f"step {values[SEAL + 1]} cannot be read ({problem})") from problem
     input_tokens, output_tokens, cost = spent
-    body, shown, sum, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, unsure = values[
-        BODIES:
-    ]
+    (
+        body, shown, sum, id_, agent, run, parent, attempt, owner, started, ended, request, result, twice, unsure,
+        evidence, evidence_sum,
+    ) = values[BODIES:]  # fmt: skip
+    if evidence is not None and not holds(evidence_sum, (id_,), evidence):
+        raise faults.corrupt(path, f"what step {id_} read does not match its checksum")
     source = provenance.source(connection, "step", id_, sum, decides=decides(kind, settled))
     if source and not is_countable(nested):
         raise faults.corrupt(path, f"step {id_} cannot be read (it says that it performed what no step can)")
@@ -125,7 +129,7 @@ def row_of(values: Sequence[Any], path: Path, connection: Connection, provenance
         parts=parts, request=request, result=result, history=history, body=body,
         usage=usage_of(input_tokens, output_tokens, cost, unsure),
         nested=nested, shown=shown, error=error, settled=settled,
-        maybe_paid_twice=bool(twice), model=model, reply=reply, source=source,
+        maybe_paid_twice=bool(twice), model=model, reply=reply, source=source, evidence=evidence,
     )  # fmt: skip
 
 

@@ -352,11 +352,11 @@ class Forward:
 
     def _is_outdated(self, row: Row, offered: _Tool, declared: Declaration) -> bool:
         """Whether something that the recorded call read has changed since."""
-        digest, evidence = self._digest_of(offered), self.frame.journal.store.evidence(row.id)
-        if digest is None or evidence is None:
+        digest = self._digest_of(offered)
+        if digest is None or row.evidence is None:
             return False
         watch = Watch(self.frame, declared, digest)
-        outdated = watch.outdated(row, from_json(evidence)) is not None
+        outdated = watch.outdated(row, from_json(row.evidence)) is not None
         self._unchecked[row.id] = watch.unchecked
         return outdated
 

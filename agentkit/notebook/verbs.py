@@ -139,20 +139,19 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
         look.check_output(given["output"], options["output"])
     if "deps" in given:
         options["deps"] = look.value("deps", given["deps"], desk.names)
-    if "approve" in given:
-        options["approve"] = given["approve"]
+    options |= {name: given[name] for name in ("approve", "breaker", "budget") if name in given}
     options["ask"] = "ask" in given
     options["code"] = "code" in given
     options["call"] = given.get("call", "")
-    if "breaker" in given:
-        options["breaker"] = given["breaker"]
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:
         options["share"] = one_of("--share", given["share"], get_args(Scope))
-    if "budget" in given:
-        options["budget"] = given["budget"]
     if "at-limit" in given:
+        if "budget" not in given:
+            raise UserError(
+                f"--at-limit {given['at-limit']} says what happens at a limit, but there is none: add --budget"
+            )
         options["at_limit"] = given["at-limit"]
     if "ttl" in given:
         options["ttl"] = look.seconds(given["ttl"])

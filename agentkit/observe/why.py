@@ -97,7 +97,7 @@ def summarize(store: Store, run: str) -> list[str]:
 def _gone(store: Store, step: Step) -> Iterator[str]:
     """What a replayed step read and what is not here: nobody can say whether it is as it was."""
     row = store.step(step.id)
-    for one in () if row is None else _evidence(store, row).get("inputs", ()):
+    for one in () if row is None else _evidence(row).get("inputs", ()):
         if is_absent(found := now(one)) and not is_same(one, found):
             yield f"{name_of(one)}, which is not here"
 
@@ -193,8 +193,8 @@ def _same_call(store: Store, new: Row) -> int | None:
 
 def _outside(store: Store, old: Row, new: Row) -> Iterator[Change]:
     """Files and variables that are not as the earlier call read them."""
-    before = {name_of(one): one for one in _evidence(store, old).get("inputs", ())}
-    for one in _evidence(store, new).get("inputs", ()):
+    before = {name_of(one): one for one in _evidence(old).get("inputs", ())}
+    for one in _evidence(new).get("inputs", ()):
         name = name_of(one)
         earlier = before.pop(name, None)
         if earlier is not None and not is_same(earlier, one):
@@ -218,9 +218,8 @@ def _state(one: Input) -> str:
     return f"{one['size']:,} bytes" if "size" in one else "not there"
 
 
-def _evidence(store: Store, row: Row) -> dict[str, Any]:
-    body = store.evidence(row.id)
-    return {} if body is None else cast("dict[str, Any]", json.loads(body))
+def _evidence(row: Row) -> dict[str, Any]:
+    return {} if row.evidence is None else cast("dict[str, Any]", json.loads(row.evidence))
 
 
 def _elsewhere(store: Store, step: Step, new: Row) -> Row | None:
@@ -240,7 +239,7 @@ def _changes(store: Store, part: str, old: Row, new: Row) -> list[Change]:
 
 def _code(store: Store, old: Row, new: Row) -> list[Change]:
     """What of the tool's code and of the values it reads differs, by name, as deep down as it is known."""
-    before, after = _evidence(store, old).get("reads"), _evidence(store, new).get("reads")
+    before, after = _evidence(old).get("reads"), _evidence(new).get("reads")
     if before is None or after is None:
         # Recorded by an earlier agentkit, or it failed: only what the tool itself names is known.
         one, other = (_reads(store, row) for row in (old, new))

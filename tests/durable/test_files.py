@@ -105,7 +105,7 @@ def test_a_foreign_record_does_not_say_how_long_a_replay_counts(recorded: Path, 
 def reseal(path: Path) -> None:
     """Give step 1 the checksum of what it holds now."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        query = f"SELECT {rows.ROW} FROM step LEFT JOIN body ON body.step = step.id WHERE step.id = 1"
+        query = f"SELECT {rows.ROW} FROM {rows.STORED} WHERE step.id = 1"
         values = connection.execute(query).fetchone()
         sealed = rows.seal(values[: rows.BODIES], *values[rows.BODIES : rows.SEAL])
         connection.execute("UPDATE step SET sum = ? WHERE id = 1", (sealed,))

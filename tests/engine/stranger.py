@@ -109,7 +109,7 @@ def change(folder: Path, *statements: str) -> None:
     with closing(sqlite3.connect(folder / ".agentkit" / "journal.db")) as connection, connection:
         for statement in statements:
             connection.execute(statement)
-        query = f"SELECT {rows.ROW} FROM step LEFT JOIN body ON body.step = step.id"
+        query = f"SELECT {rows.ROW} FROM {rows.STORED}"
         for values in connection.execute(query).fetchall():
             digest = rows.seal(values[: rows.BODIES], *values[rows.BODIES : rows.SEAL])
             if values[rows.SEAL][:32] != digest:

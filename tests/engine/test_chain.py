@@ -130,11 +130,11 @@ def test_an_overflow_goes_to_a_larger_window_only(tmp_path: Path, server: Servin
 def test_a_slow_first_token_is_decided_before_it(tmp_path: Path, server: Serving) -> None:
     if not KNOWS_FIRST_TOKEN:
         with pytest.raises(UserError, match="needs a newer pydantic-ai"):
-            models.resolve(f"{server.model('a')}(0.3s) | {server.model('b')}")
+            models.resolve(f"{server.model('a')}(1s) | {server.model('b')}")
         return
     server.script(Fault(match="hello", first=5.0))
     began = time.monotonic()
-    answer = run(tmp_path, f"{server.model('a')}(0.3s) | {server.model('b')}", streams=True)
+    answer = run(tmp_path, f"{server.model('a')}(1s) | {server.model('b')}", streams=True)
     assert (answer.output, asked(server)) == ("You said: hello", ["a", "b"])
     assert time.monotonic() - began < 4
 

@@ -50,7 +50,7 @@ def test_nothing_is_the_glance_and_help_may_stand_anywhere() -> None:
         ("bild x", True, "%%agent: unknown verb bild (did you mean build?)"),
         ("run", True, "%agent run needs AGENT: %%agent run AGENT"),
         ("build x --modl a", True, "%agent build: unknown option --modl (did you mean --model?)"),
-        ("runs --x", False, "%agent runs: unknown option --x; it takes none"),
+        ("runs --x", False, "%agent runs: unknown option --x; it takes --limit, --notebook, --all"),
         ("build x --model", True, "%agent build: --model needs a value: --model MODEL"),
         ("build x --model --tools a", True, "%agent build: --model needs a value"),
         ("build x y", True, "%agent build: what is 'y'?"),

@@ -25,6 +25,7 @@ def question(**more: Any) -> Question:
 
 
 @example(text=EVIL, kind="approve")
+@example(text="\x7f", kind="approve")
 @given(text=st.text(), kind=st.sampled_from(["approve", "ask", "doubt", "bailout"]))
 def test_whatever_an_agent_writes_stays_text(text: str, kind: Any) -> None:
     one = question(kind=kind, tool=text, arguments={text: text}, text=text, reason=text, before=(text,), agent=text)
