@@ -24,11 +24,14 @@ from agentkit.text import reveal, visible_line
 
 OFFERED = "__agentkit_offered__"
 """On a toolset that `--mcp` made: the end of the names of the tools that read its server's resources and prompts."""
+_OFFER = 1_000_000
+"""Characters of names, descriptions and schemas of the tools of one server, in each request and in the journal."""
 _FIELDS = 50
 _CHOICES = 200
-_CHOICE = 160
+_CHOICE = 1_000
 _MESSAGE = 10_000
 _LISTED = 40
+_NAMED = 5
 _LINE = 160
 
 
@@ -77,6 +80,7 @@ class Server(WrapperToolset[Any]):
                 f"MCP server {_named(self.wrapped)}: {', '.join(refused)} not offered: it runs only as a task, "
                 "which this client cannot begin"
             )
+        tools = self._bounded(tools)
         ending = getattr(self.wrapped, OFFERED, None)
         if ending is not None:
             for offered in await self._readers(ending):
@@ -110,14 +114,33 @@ class Server(WrapperToolset[Any]):
                     await asyncio.wait({performing})
 
     async def _called(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
-        """What the server answers. That it is gone is told to the agent, which may do without it."""
+        """Return what the server answers. That it is gone, or in short why it failed, is told to the agent."""
         server: Any = self.wrapped
         try:
             return await server.call_tool(name, tool_args, ctx, tool)
         except Exception as error:
             if server.tool_error_behavior == "error" or server.client.is_connected():
+                if isinstance(error, ModelRetry | ToolFailed):
+                    raise type(error)(bounded(error.message, _MESSAGE)) from error
                 raise
             raise ToolFailed(f"MCP server {_named(server)} is gone: {_why(error)}") from error
+
+    def _bounded(self, tools: dict[str, ToolsetTool[Any]]) -> dict[str, ToolsetTool[Any]]:
+        """The tools whose descriptions fit together; of the others it is said that they are not offered."""
+        fitting, left = {}, _OFFER
+        for name, tool in tools.items():
+            about = tool.tool_def
+            size = len(name) + len(about.description or "") + len(str(about.parameters_json_schema))
+            if size <= left:
+                fitting[name] = tool
+                left -= size
+        if (rest := len(tools) - len(fitting)) > 0:
+            names = ", ".join([bounded(name, _LINE) for name in tools if name not in fitting][:_NAMED])
+            self._remark(
+                f"MCP server {_named(self.wrapped)}: {rest} of its {len(tools)} tools not offered ({names}"
+                f"{', …' if rest > _NAMED else ''}): it describes them in more than {_OFFER:,} characters"
+            )
+        return fitting
 
     async def _only_as_tasks(self) -> frozenset[str]:
         """The tools that the server runs only as a task."""
@@ -192,7 +215,7 @@ async def _told(reading: Any) -> Any:
     try:
         return await reading
     except (MCPError, ValueError) as error:
-        raise ModelRetry(str(error)) from error
+        raise ModelRetry(bounded(str(error), _MESSAGE)) from error
 
 
 def _named(toolset: Any) -> str:
@@ -315,12 +338,14 @@ def _schema(params: Any) -> Mapping[str, Any]:
 
 
 def _askable(params: Any) -> bool:
-    """Whether what is wanted is some fields, each with a few choices that can be told apart."""
+    """Whether what is wanted is some fields, each with a short default and a few choices that can be told apart."""
     fields = _schema(params).get("properties", {})
     if not isinstance(fields, Mapping) or len(fields) > _FIELDS:
         return False
     for name, about in fields.items():
         if len(name) > _CHOICE or not isinstance(about, Mapping):
+            return False
+        if len(str(about.get("default"))) > _MESSAGE:
             return False
         titled, named = about.get("oneOf") or about.get("anyOf") or [], about.get("enumNames") or []
         listed = about.get("enum") or []

@@ -46,13 +46,18 @@ WANTED = {
     "long": {"one": {"type": "string", "enum": [LONG, "b"]}},
     "alike": {"one": {"type": "string", "enum": ["a b", "a  b"]}},
     "broken": ["not", "an", "object"],
+    "default": {"one": {"type": "string", "default": LONG}},
     "odd": {"one": "text", "two": {"enum": 7}, "three": {"oneOf": ["x", 1]}},
 }
 
 
 async def tools(ctx, params):
-    names = [*WANTED, "fails", "refuses"]
-    return types.ListToolsResult(tools=[types.Tool(name=name, description=LONG, input_schema=SCHEMA) for name in names])
+    about = dict.fromkeys([*WANTED, "fails", "refuses"], LONG[:50_000])
+    if sys.argv[1] == "offers":
+        about |= {STEERS: LONG, **{f"more{number}": LONG[:50_000] for number in range(100)}}
+    return types.ListToolsResult(
+        tools=[types.Tool(name=name, description=text, input_schema=SCHEMA) for name, text in about.items()]
+    )
 
 
 async def call(ctx, params):
@@ -123,10 +128,10 @@ def test_what_a_server_asks_is_shown_escaped_and_in_short(tmp_path: Path) -> Non
         assert opened.decide(seat, Decision(verdict="answer", answer=shown)).answer == seat.choices[0]
         check(opened)
         assert not STEERING & set(str(raised.value)) and len(str(raised.value)) < 2_000
-        assert sum(file.stat().st_size for file in opened.path.parent.glob("journal.db*")) < 3_000_000
+        assert _size(opened) < 3_000_000
 
 
-@pytest.mark.parametrize("tool", ["many", "choices", "broken", "odd", "name", "long", "alike"])
+@pytest.mark.parametrize("tool", ["many", "choices", "name", "long", "alike", "default"])
 def test_what_cannot_be_asked_of_a_person_is_declined_and_said(tmp_path: Path, tool: str) -> None:
     with session("test", folder=tmp_path) as opened:
         answer = run(opened, tool)
@@ -135,12 +140,38 @@ def test_what_cannot_be_asked_of_a_person_is_declined_and_said(tmp_path: Path, t
         assert "MCP server files asked for what cannot be put to a person" in str(answer.run.notes)
 
 
+@pytest.mark.parametrize("tool", ["broken", "odd"])
+def test_what_is_no_form_is_an_error_of_the_server(tmp_path: Path, tool: str) -> None:
+    """The protocol's own library refuses it, before a person is asked."""
+    with session("test", folder=tmp_path) as opened:
+        answer = run(opened, tool)
+        assert answer.output == "done" and "accept" not in str(answer.messages)
+        assert decided.everything(opened.store) == []
+        check(opened)
+
+
 @pytest.mark.parametrize("tool", ["fails", "refuses"])
 def test_what_a_server_fails_with_steers_no_panel(tmp_path: Path, tool: str) -> None:
     with session("test", folder=tmp_path) as opened:
         answer = run(opened, tool)
         check(opened)
         assert answer.output == "done"
+        assert len(str(answer.messages)) < 200_000
+        assert _size(opened) < 3_000_000
+
+
+def test_what_a_server_offers_has_an_end_and_the_rest_is_said(tmp_path: Path) -> None:
+    with session("test", folder=tmp_path) as opened:
+        answer = run(opened, "fails", how="offers")
+        assert answer.output == "done" and _size(opened) < 5_000_000
+        (note,) = [note for note in answer.run.notes if "not offered" in note]
+        assert "of its 112 tools not offered" in note and "more than 1,000,000 characters" in note
+        assert not STEERING & set(note) and len(note) < 1_000
+        check(opened)
+
+
+def _size(opened: Session) -> int:
+    return sum(file.stat().st_size for file in opened.path.parent.glob("journal.db*"))
 
 
 def test_why_a_server_cannot_be_reached_is_one_harmless_line(tmp_path: Path) -> None:
