@@ -78,8 +78,8 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
     options = _build_options(desk, line)
-    if isinstance(chosen := options.get("model"), str):
-        _check_model(chosen)
+    if "model" not in options and spec.model:
+        look.usable_model("front matter: model", spec.model, {})
     agent = build_agent(spec, name=name, **options)
     _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:
@@ -91,15 +91,6 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
-
-
-def _check_model(text: str) -> None:
-    """Raise UserError in the words of the option where a model cannot be what is typed."""
-    try:
-        models.resolve(text)
-    except UserError as error:
-        error.args = (f"--model: {error}", *error.args[1:])
-        raise
 
 
 def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
@@ -131,7 +122,7 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     options: dict[str, Any] = {}
     given = line.options
     if "model" in given:
-        options["model"] = look.model(given["model"], desk.names)
+        options["model"] = look.usable_model("--model", given["model"], desk.names)
     if "tools" in given:
         options["tools"] = look.tools(given["tools"], desk.names)
     if "output" in given:
@@ -307,8 +298,7 @@ def approve(desk: Desk, line: Line) -> Reply:
 
 def model(desk: Desk, line: Line) -> Reply:
     if line.rest:
-        chosen = look.model(line.rest, desk.names)
-        models.resolve(chosen)
+        chosen = look.usable_model("%agent model", line.rest, desk.names)
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
         desk.session.model = chosen
