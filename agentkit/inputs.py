@@ -16,13 +16,13 @@ import sysconfig
 import tempfile
 import threading
 import time
-import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
@@ -655,7 +655,7 @@ def _is_outside_from(path: str, here: str) -> bool:
 # ---- whether a file is there, and what it is
 
 
-class _AskingOs(types.ModuleType):
+class _AskingOs(ModuleType):
     """`os` for `os.path.exists`, `isfile`, `isdir`, `getsize` and `getmtime`, which tells what they ask about."""
 
     def __getattr__(self, name: str) -> Any:
@@ -683,7 +683,8 @@ def _ask_about(path: Any) -> None:
     found = recorder()
     if found is None:
         return
-    frame, asked = sys._getframe(2), ""
+    frame: FrameType | None = sys._getframe(2)
+    asked = ""
     while frame is not None and (frame.f_globals.get("__name__") or "").partition(".")[0] in _ASKS_FOR_OTHERS:
         asked, frame = frame.f_code.co_name, frame.f_back
     with _unheard():

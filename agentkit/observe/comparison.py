@@ -127,7 +127,8 @@ def text(comparison: Comparison) -> str:
 def _agreement(comparison: Comparison) -> str:
     several = len({sample.model for sample in comparison.samples}) > 1
     others = "what the other models answered to the same prompt" if several else "the model's other answers to it"
-    return f"Agreement: how much an answer has of {others}, by their first {WORDS:,} words in common order; 100% is word for word."
+    how = f"by their first {WORDS:,} words in common order; 100% is word for word"
+    return f"Agreement: how much an answer has of {others}, {how}."
 
 
 def _side_by_side(comparison: Comparison) -> Iterator[tuple[str, list[list[Sample]]]]:

@@ -80,9 +80,10 @@ class FoldedLine(NamedTuple):
 
 
 class GroupLine(NamedTuple):
-    """Many runs of one agent, on one `model` where it ran on several: `histogram` counts them by the time they took, from the shortest to the longest.
+    """Many runs of one agent: `histogram` counts them by the time they took, from the shortest to the longest.
 
-    `errors` are the most frequent, each with how many runs ended so; `others` are runs with yet other errors.
+    `model` is named where the agent ran on several, each with a line of its own; `errors` are the most frequent, each
+    with how many runs ended so; `others` are runs with yet other errors.
     """
 
     nodes: tuple[RunNode, ...]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError
 
 import agentkit
 from agentkit.define.spec import Spec
 from tests.serving import Fault, Serving, serving
 
+FAILED = (ModelAPIError, FallbackExceptionGroup)
 KEY = "sk-live-0123456789abcdef0123456789abcdef"
-Run = Callable[[AbstractAgent[Any, Any], str], Awaitable[Any]]
+Run = Callable[[AbstractAgent[Any, Any], str], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_the_error_names_agent_model_and_url(tmp_path: Path, server: Serving, fa
     treated, says = FAULTS[fault]
     server.script(*[treated] * 9)
     agent = agentkit.build(Spec.parse("You answer."), name="analyst", model=model(server))
-    with agentkit.session(folder=tmp_path), pytest.raises(Exception) as failed:
+    with agentkit.session(folder=tmp_path), pytest.raises(FAILED) as failed:
         asyncio.run(RUNS[how](agent, "hello"))
     (note,) = failed.value.__notes__
     assert note.startswith("asked by agent 'analyst': model 'small'") and says in note and server.url in note
@@ -92,7 +93,7 @@ def test_an_unreachable_server_and_an_echoed_key(tmp_path: Path, server: Serving
         Agent(agentkit.build(Spec.parse("x"), name="x", model=model(server)).model, name="adopted")
     )
     server.close()
-    with agentkit.session(folder=tmp_path), pytest.raises(Exception) as failed:
+    with agentkit.session(folder=tmp_path), pytest.raises(FAILED) as failed:
         agent.run_sync(f"my key is {KEY}")
     (note,) = failed.value.__notes__
     assert note.startswith(f"asked by agent 'adopted': model 'small': cannot reach {server.url}")
@@ -102,7 +103,7 @@ def test_an_unreachable_server_and_an_echoed_key(tmp_path: Path, server: Serving
 def test_each_member_of_a_chain_is_named(tmp_path: Path, server: Serving) -> None:
     server.script(*[Fault(status=503, headers={"x-should-retry": "false"})] * 2)
     agent = agentkit.build(Spec.parse("x"), name="steady", model=f"{server.model('a')} | {server.model('b')}")
-    with agentkit.session(folder=tmp_path), pytest.raises(Exception) as failed:
+    with agentkit.session(folder=tmp_path), pytest.raises(FAILED) as failed:
         agent.run_sync("hello")
     (note,) = failed.value.__notes__
     assert "model 'a' at" in note and "; then model 'b' at" in note
@@ -112,7 +113,7 @@ def test_the_agent_that_asked_is_named_not_those_around_it(tmp_path: Path, serve
     helper = agentkit.build(Spec.parse("x"), name="helper", model=server.model("small"))
     boss = agentkit.build(Spec.parse("x"), name="boss", model=server.model("large"), tools=[helper])
     server.script(Fault(), Fault(status=401))
-    with agentkit.session(folder=tmp_path), pytest.raises(Exception) as failed:
+    with agentkit.session(folder=tmp_path), pytest.raises(FAILED) as failed:
         boss.run_sync('do helper {"prompt": "hello"}\nsay done')
     (note,) = failed.value.__notes__
     assert note.startswith("asked by agent 'helper': model 'small' at")
