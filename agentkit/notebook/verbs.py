@@ -25,6 +25,7 @@ from agentkit.notebook import (
     breaking,
     budgeting,
     carried,
+    cells,
     comparing,
     doctoring,
     failure,
@@ -50,6 +51,7 @@ from agentkit.observe.wording import needs_a_person, origins
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
     """Do what the line says; `body` is that of a `%%agent` cell."""
+    cells.refuse_joined(body or "")
     if line.verb == "build":
         return build(desk, line, body or "")
     if line.verb == "run":
