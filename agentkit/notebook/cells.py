@@ -72,7 +72,7 @@ def refuse_joined(body: str) -> None:
         if odd and _MARKER.match(text):
             raise SpecError(
                 f"line {number}: {text.strip()!r} begins another cell: jupytext joined it to this one, because the "
-                f"triple quote of line {odd} has no second one; write them in pairs, and put what follows in its own cells"
+                f"triple quote of line {odd} has no second one; write them in pairs, what follows in its own cells"
             )
         for quotes in quoted:
             quoted[quotes] += text.count(quotes)
