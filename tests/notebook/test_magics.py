@@ -121,6 +121,27 @@ def test_a_conversation_goes_on_and_survives_a_restart(tmp_path: Path) -> None:
             "%%agent build new --model openai:gpt-5\nx",
             "UserError: --model: model 'openai:gpt-5': set the environment variable",
         ),
+        (
+            "%%agent build new --model http://127.0.0.1:off/v1#m\nx",
+            "UserError: --model: model 'http://127.0.0.1:off/v1#m': its",
+        ),
+        (
+            "%%agent build new\n---\nmodel: http://127.0.0.1:off/v1#m\n---\nx",
+            "UserError: front matter: model: model 'h",
+        ),
+        (
+            "%%agent compare analyst --models offline,http://127.0.0.1:off/v1#m\nx",
+            "UserError: --models: model 'http://127",
+        ),
+        ("%%agent compare analyst --models offline --judge openai:\nx", "UserError: --judge: "),
+        (
+            "%agent model http://127.0.0.1:99999/v1#m",
+            "UserError: %agent model: model 'http://127.0.0.1:99999/v1#m': its",
+        ),
+        (
+            "%agent fork analyst 1 --model http://127.0.0.1:off/v1#m",
+            "UserError: --model: model 'http://127.0.0.1:off/v1",
+        ),
         ("%%agent build new --output Ctiy\nx", "UserError: --output Ctiy: Ctiy is not defined"),
         ("%%agent build new\n---\nmodl: x\n---\ny", "SpecError: line 3: unknown field modl (did you mean model?)"),
         ("%%agent build sales\nx", "UserError: build: sales is already a function in this notebook"),
