@@ -353,12 +353,14 @@ def refused(shell: Kernel, *typed: tuple[str, str]) -> None:
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 DEEP = "[" * 50_000
+NO_WHAT: tuple[Any, ...] = (None, 1, [], {}, "", "cell", "agent")
+NO_ARGUMENTS: tuple[Any, ...] = (None, 1, {}, "", "x", DEEP)
 FORGED: list[Any] = [
     None, 1, "x", [], {}, {"type": []}, {"type": "ready"}, {"type": {"move": 1}}, {"type": "move"},
     *({"type": "move", "verb": verb} for verb in (None, 1, ["next"], {"next": 1}, "", "x" * 99_999, "edit", "goto")),
     *({"type": "move", "verb": "goto", "to": to} for to in (None, 1, ["1"], "", "-1", "9" * 9_999, "1." * 9_999, "77")),
-    *({"type": "move", "verb": "edit", "what": what, "text": "1"} for what in (None, 1, [], {}, "", "cell", "agent")),
-    *({"type": "move", "verb": "edit", "what": "arguments", "text": text} for text in (None, 1, {}, "", "x", DEEP)),
+    *({"type": "move", "verb": "edit", "what": what, "text": "1"} for what in NO_WHAT),
+    *({"type": "move", "verb": "edit", "what": "arguments", "text": text} for text in NO_ARGUMENTS),
     *({"type": "move", "verb": "edit", "what": "messages", "text": text} for text in ("{}", "[1]", "[{}]", DEEP)),
 ]  # fmt: skip
 
