@@ -7,7 +7,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
@@ -26,6 +26,8 @@ _NO_SECRET = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "COMPASS", "BYPASS"})
 _PASSWORD_IN_URL = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]*?:([^\s/?#]+)@")
 _SHORTEST = 8
 _PLACEHOLDER = re.compile(r"<secret:([^<>:]+)(:url|:literal|:json|:base64[0-2]|:base64url[0-2])?>")
+_TEXTS = ("prompt", "output", "error", "request", "result", "shown", "waiting", "label", "caller", "notes", "unchecked")
+"""What of an event was written by anybody else than agentkit."""
 _REMEMBERED = 10_000
 """Secrets of the texts that one process hides, kept in memory; the oldest is forgotten first."""
 
@@ -95,13 +97,13 @@ class Redactor:
     def scrub_event(self, event: Event) -> Event:
         """An event of a record, without secrets that are known only now."""
         now: dict[str, Any] = {}
-        for field in fields(event):
-            value = getattr(event, field.name)
-            if isinstance(value, str):
-                now[field.name] = self.scrub_again(value)
-            elif field.name in ("notes", "unchecked"):
-                now[field.name] = tuple(map(self.scrub_again, value))
-        return replace(event, **now)
+        for name in _TEXTS:
+            value = getattr(event, name, None)
+            if isinstance(value, str) and len(value) >= _SHORTEST and (text := self.scrub_again(value)) != value:
+                now[name] = text
+            elif isinstance(value, tuple) and value:
+                now[name] = tuple(map(self.scrub_again, value))
+        return replace(event, **now) if now else event
 
     def clean(self, text: str) -> bool:
         """Whether `text`, JSON or not, holds nothing that is to be hidden, and nothing that looks hidden."""

@@ -18,7 +18,7 @@ from agentkit.define.spec import Spec
 from agentkit.engine.build import build
 from agentkit.engine.run import ask
 from agentkit.engine.session import session
-from agentkit.events import Event
+from agentkit.events import Event, Step
 from agentkit.observe import panel
 from agentkit.observe.trace import Trace
 from agentkit.testing import Call, ScriptedModel
@@ -113,3 +113,25 @@ def test_what_was_recorded_before_its_variable_was_set_is_not_shown_after_it(
     with session("later", folder=tmp_path) as opened:
         for run in opened.store.runs(limit=50):
             assert not holds(drawn(opened.trace(run.id)), "environment")
+
+
+def test_what_is_replayed_shows_no_secret_that_became_known_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell() -> str:
+        """Tell what there is."""
+        return f"it is {OURS}"
+
+    def again() -> list[Event]:
+        heard: list[Event] = []
+        model = ScriptedModel.by(lambda messages: "told" if len(messages) > 1 else Call("tell", {}))
+        with session("test", folder=tmp_path) as opened:
+            opened.listen(heard.append)
+            asyncio.run(ask(build(Spec(), name="clerk", tools=[tell], model=model), "go"))
+        return heard
+
+    assert OURS in drawn(again())
+    monkeypatch.setenv("OUR_API_KEY", OURS)
+    heard = again()
+    assert any(isinstance(event, Step) and event.kind == "tool" and event.replayed for event in heard)
+    assert not holds(drawn(heard), "environment") and "it is <secret:OUR_API_KEY>" in html.unescape(drawn(heard))
