@@ -7,11 +7,13 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 from agentkit.durable.secret_formats import found_in
+from agentkit.events import Event
 
 _SECRET_NAME = re.compile(
     r"(^|_)(API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|DSN"
@@ -89,6 +91,17 @@ class Redactor:
     def scrub_json_again(self, value: Any) -> Any:
         """A JSON value that was scrubbed before, without secrets that are known only now."""
         return _map_strings(value, self.scrub_again)
+
+    def scrub_event(self, event: Event) -> Event:
+        """An event of a record, without secrets that are known only now."""
+        now: dict[str, Any] = {}
+        for field in fields(event):
+            value = getattr(event, field.name)
+            if isinstance(value, str):
+                now[field.name] = self.scrub_again(value)
+            elif field.name in ("notes", "unchecked"):
+                now[field.name] = tuple(map(self.scrub_again, value))
+        return replace(event, **now)
 
     def clean(self, text: str) -> bool:
         """Whether `text`, JSON or not, holds nothing that is to be hidden, and nothing that looks hidden."""
