@@ -63,7 +63,7 @@ def started(opened: Opener, name: str, *more: str, setup: str = "") -> Notebook:
     notebook.do(0)
     notebook.do(1)
     notebook.run(2)
-    notebook.widgets(2).first.wait_for(timeout=30_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     return notebook
 
 
@@ -116,7 +116,7 @@ def test_restarting_while_it_waits_then_running_again(opened: Opener) -> None:
     notebook.do(1)
     notebook.run(2)
     notebook.page.wait_for_timeout(1000)
-    notebook.widgets(2).first.wait_for(timeout=30_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     click(notebook, "Approve")
     notebook.text(2, "The tool said: 2 rows deleted", "1 replayed")
     assert "deleted [[1, 2]] asked 1" in notebook.do(3)
@@ -136,7 +136,7 @@ def test_stopping_while_it_waits_then_clicking(opened: Opener) -> None:
 def test_run_all_stops_at_the_gate(opened: Opener) -> None:
     notebook = opened(cells("runall"))
     notebook.menu("Run", "Run All Cells")
-    notebook.widgets(2).first.wait_for(timeout=40_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     notebook.page.wait_for_timeout(1500)
     assert notebook.output(3).count() == 0 or "deleted" not in notebook.output(3).inner_text()
     click(notebook, "Approve")
@@ -146,7 +146,7 @@ def test_run_all_stops_at_the_gate(opened: Opener) -> None:
 def test_run_all_stops_at_the_gate_that_cannot_wait(opened: Opener) -> None:
     notebook = opened([cells("runall2")[0] + NO_HANDSHAKE, *cells("runall2")[1:]])
     notebook.menu("Run", "Run All Cells")
-    notebook.widgets(2).first.wait_for(timeout=40_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     notebook.text(2, "ApprovalPending")
     notebook.page.wait_for_timeout(1500)
     assert "deleted" not in (notebook.output(3).inner_text() if notebook.output(3).count() else "")
@@ -155,7 +155,7 @@ def test_run_all_stops_at_the_gate_that_cannot_wait(opened: Opener) -> None:
 def test_reloading_the_page_while_it_waits(opened: Opener) -> None:
     notebook = started(opened, "reload")
     notebook.reload()
-    notebook.widgets(2).first.wait_for(timeout=30_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     click(notebook, "Approve")
     notebook.page.wait_for_timeout(2500)
     assert "deleted [[1, 2]] asked 2" in notebook.do(3)
@@ -166,7 +166,7 @@ def test_reloading_the_page_while_it_waits(opened: Opener) -> None:
 def test_a_notebook_that_was_saved_while_it_waited_says_what_to_do(opened: Opener) -> None:
     notebook = started(opened, "reopened")
     notebook.text(2, "waiting for you")
-    notebook.widgets(2).first.wait_for(timeout=30_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     assert "no buttons?" not in notebook.text(2, "waiting for you")
     notebook.reopen()
     assert notebook.widgets(2).count() == 0
@@ -174,7 +174,7 @@ def test_a_notebook_that_was_saved_while_it_waited_says_what_to_do(opened: Opene
     notebook.do(0)
     notebook.do(1)
     notebook.run(2)
-    notebook.widgets(2).first.wait_for(timeout=30_000)
+    notebook.widgets(2).first.wait_for(timeout=90_000)
     click(notebook, "Approve")
     notebook.text(2, "The tool said: 2 rows deleted", "1 replayed")
 
@@ -245,7 +245,7 @@ def test_what_an_agent_sends_is_shown_as_text(opened: Opener) -> None:
     notebook.do(0)
     notebook.do(1)
     notebook.run(2)
-    notebook.widgets(2).nth(1).wait_for(timeout=30_000)
+    notebook.widgets(2).nth(1).wait_for(timeout=90_000)
     long, short = notebook.widgets(2).nth(0), notebook.widgets(2).nth(1)
     assert "more characters)" in long.inner_text() and len(long.inner_text()) < 20_000
     assert long.locator("textarea").count() == 0
@@ -283,7 +283,7 @@ def test_questions_of_the_agent_are_one_widget(opened: Opener) -> None:
     notebook.do(0)
     notebook.do(1)
     notebook.run(2)
-    notebook.widgets(2).nth(3).wait_for(timeout=30_000)
+    notebook.widgets(2).nth(3).wait_for(timeout=90_000)
     click(notebook, "Yes")
     click(notebook, "tape\u241b" + "e" * 300)
     number, text = notebook.widgets(2).nth(2), notebook.widgets(2).nth(3)

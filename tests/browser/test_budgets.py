@@ -18,8 +18,6 @@ import os
 os.environ["AGENTKIT_HOME"] = ".journal-{NAME}"
 os.environ["AGENTKIT_BUDGETS"] = os.path.abspath(".budgets-{NAME}.db")
 import agentkit
-from agentkit.notebook import asking
-asking.READY_SECONDS = 60
 from agentkit.testing import Call, ScriptedModel
 from pydantic_ai.messages import ToolReturnPart
 

@@ -13,8 +13,6 @@ pytestmark = pytest.mark.timeout(240)
 
 SETUP = """
 %load_ext agentkit
-from agentkit.notebook import asking
-asking.READY_SECONDS = 60
 import os
 os.environ["AGENTKIT_HOME"] = ".journal-{FOLDER}"
 import agentkit, asyncio

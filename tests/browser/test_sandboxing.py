@@ -10,8 +10,6 @@ pytestmark = pytest.mark.timeout(240)
 
 SETUP = """
 %load_ext agentkit
-from agentkit.notebook import asking
-asking.READY_SECONDS = 60
 import os
 os.environ["AGENTKIT_HOME"] = f".journal-{FOLDER}"
 import agentkit
