@@ -192,6 +192,9 @@ class Notebook:
             text = prompt.inner_text().strip()
             if any(char.isdigit() for char in text):
                 return text
+            if text == "[ ]:":
+                # JupyterLab drops what it was to run before it had a kernel.
+                self.run(number)
             self.page.wait_for_timeout(100)
         raise AssertionError(f"cell {number} has not finished: {text!r}; {self.output(number).inner_text()[:2000]}")
 
