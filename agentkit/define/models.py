@@ -193,7 +193,7 @@ def _missing_package(name: str) -> UserError:
 
 def _remedy(message: str) -> str:
     variable = re.search(r"`([A-Z][A-Z0-9_]+)`", message)
-    return f"set the environment variable {variable[1]}, or use --model offline" if variable else message
+    return f"set the environment variable {variable[1]}, or use model='offline'" if variable else message
 
 
 def names() -> list[str]:

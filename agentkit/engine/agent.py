@@ -518,7 +518,7 @@ async def put_down(session: Session, ended: Run, written: Future[None]) -> None:
 
 def _walked(frame: AgentRunFrame) -> str:
     if frame.walk:
-        return "--walk was given"
+        return "walk was given"
     return "" if frame.forward is None else frame.forward.walked
 
 
