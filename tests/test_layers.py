@@ -141,8 +141,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_stays_under_720_lines(name: str) -> None:
-    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 720
+def test_a_module_stays_under_760_lines(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 760
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from pydantic_ai import Agent, InstrumentationSettings
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
 from pydantic_ai.capabilities import Instrumentation
-from pydantic_ai.exceptions import RunCancelled, RunTimedOut, UnexpectedModelBehavior
+from pydantic_ai.exceptions import ModelAPIError, RunCancelled, RunTimedOut, UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
 from pydantic_ai.output import OutputDataT, OutputSpec
@@ -43,11 +43,13 @@ from agentkit.engine.names import Names
 from agentkit.engine.sampling import refuse_sampling
 from agentkit.engine.session import Last, Session, current, execution_of, identity_of
 from agentkit.engine.threads import outside_loops
-from agentkit.errors import Interrupted, JournalError, Stopped, told
+from agentkit.errors import Interrupted, JournalError, Stopped, leaves, told
 from agentkit.events import Mode, Run, Scope
+from agentkit.text import visible_line
 
 _PROMPT_CHARACTERS = 2_000
 _OUTPUT_CHARACTERS = 2_000
+_ASKED_BY = "asked by agent "
 _ANY = TypeAdapter(Any)
 # The first two are on every agent. They look at each request, and at most add a message at its end.
 _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation"})
@@ -289,6 +291,7 @@ async def _journaled(
             try:
                 yield
             except BaseException as error:
+                _name_request(session, recording.frame.agent, error)
                 await _close(session, recording, error)
                 raise
         await _close(session, recording, None)
@@ -514,6 +517,15 @@ async def put_down(session: Session, ended: Run, written: Future[None]) -> None:
     except JournalError as error:
         session.emit(replace(ended, status="failed", error=ended.error or bounded(told(error))))
         raise
+
+
+def _name_request(session: Session, agent: str, error: BaseException) -> None:
+    """Note on an error of a model's request which agent asked which server, and what can be done."""
+    failed = [each for each in leaves(error) if isinstance(each, ModelAPIError)]
+    # What a sub-agent's request ended with may come through the runs around it.
+    if failed and not any(note.startswith(_ASKED_BY) for note in getattr(error, "__notes__", ())):
+        lines = "; then ".join(models.explain(each) for each in failed)
+        error.add_note(visible_line(session.redactor.scrub(f"{_ASKED_BY}{agent!r}: {lines}")))
 
 
 def _walked(frame: AgentRunFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -155,7 +156,9 @@ def _model_of(spec: Spec, model: str | Model | None) -> str | Model | None:
     if model is not None:
         return model
     session = current()
-    return spec.model or (session.model if session is not None else None)
+    # What stands in the environment is said to stand there, if it cannot be had.
+    default = None if session is None or session.model == os.environ.get("AGENTKIT_MODEL") else session.model
+    return spec.model or default
 
 
 def _tool(function: Callable[..., Any]) -> Tool[Any]:

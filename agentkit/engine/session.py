@@ -238,7 +238,7 @@ class Session:
         return self.store.totals(agent=agent, label=label, run=run)
 
     def trace(self, run: str) -> list[Event]:
-        return self.store.trace(run)
+        return [self.redactor.scrub_event(event) for event in self.store.trace(run)]
 
     def in_doubt(self) -> list[Row]:
         return self.store.in_doubt()

@@ -225,6 +225,9 @@ class Card {
 
 function render({ model, el }) {
   const cards = new Map();
+  // What the panel tells those who have no buttons is not for who sees these; gone with them, it is seen again.
+  const shown = model.get("cards").map((card) => `.agentkit-without-buttons-step-${CSS.escape(card.id)}{display:none}`);
+  el.append(element("style", "", shown.join("")));
   for (const card of model.get("cards")) {
     const made = new Card(model, card);
     cards.set(card.id, made);

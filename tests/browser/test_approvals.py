@@ -164,6 +164,8 @@ def test_reloading_the_page_while_it_waits(opened: Opener) -> None:
 def test_a_notebook_that_was_saved_while_it_waited_says_what_to_do(opened: Opener) -> None:
     notebook = started(opened, "reopened")
     notebook.text(2, "waiting for you")
+    notebook.widgets(2).first.wait_for(timeout=30_000)
+    assert "no buttons?" not in notebook.text(2, "waiting for you")
     notebook.reopen()
     assert notebook.widgets(2).count() == 0
     notebook.text(2, "no buttons? run the cell again, or decide with %agent approve 2")
