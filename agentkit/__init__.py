@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import agentkit.durable as _durable
+import agentkit.durable as _folder
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -15,73 +15,146 @@ if TYPE_CHECKING:
     from agentkit.define.spec import Spec as Spec
     from agentkit.define.tools import tool as tool
     from agentkit.durable.frames import idempotency_key as idempotency_key
+    from agentkit.engine.agent import DurableAgent as DurableAgent
+    from agentkit.engine.agent import durable as durable
     from agentkit.engine.build import build as build
     from agentkit.engine.opening import step as step
     from agentkit.engine.run import Answer as Answer
     from agentkit.engine.run import ask as ask
     from agentkit.engine.sandboxing import SandboxResult as SandboxResult
     from agentkit.engine.sandboxing import sandbox as sandbox
+    from agentkit.engine.session import Session as Session
     from agentkit.engine.session import session as session
     from agentkit.errors import AgentKitError as AgentKitError
+    from agentkit.errors import ApprovalPending as ApprovalPending
+    from agentkit.errors import BudgetAsks as BudgetAsks
+    from agentkit.errors import BudgetExceeded as BudgetExceeded
+    from agentkit.errors import ChildFailed as ChildFailed
+    from agentkit.errors import CircuitOpen as CircuitOpen
+    from agentkit.errors import CircuitPending as CircuitPending
+    from agentkit.errors import InDoubt as InDoubt
+    from agentkit.errors import Interrupted as Interrupted
+    from agentkit.errors import JournalBusy as JournalBusy
+    from agentkit.errors import JournalCorrupt as JournalCorrupt
+    from agentkit.errors import JournalError as JournalError
+    from agentkit.errors import JournalFormat as JournalFormat
+    from agentkit.errors import JournalFull as JournalFull
+    from agentkit.errors import JournalReadOnly as JournalReadOnly
+    from agentkit.errors import MissingExtra as MissingExtra
+    from agentkit.errors import ReplayMiss as ReplayMiss
+    from agentkit.errors import RunFailed as RunFailed
+    from agentkit.errors import RunPaused as RunPaused
+    from agentkit.errors import SandboxError as SandboxError
+    from agentkit.errors import SecretMissing as SecretMissing
+    from agentkit.errors import ServerUnreachable as ServerUnreachable
+    from agentkit.errors import SpecError as SpecError
+    from agentkit.errors import Stopped as Stopped
+    from agentkit.errors import UserError as UserError
     from agentkit.notebook.prompt import fill as fill
-    from agentkit.pipeline.closure import closure as closure
-    from agentkit.pipeline.runtime import elsewhere as elsewhere
-    from agentkit.pipeline.runtime import start as start
-    from agentkit.pipeline.runtime import task as task
-    from agentkit.pipeline.runtime import walled as walled
+    from agentkit.observe.trace import Trace as Trace
 
 _HOME = {
     "AgentKitError": "agentkit.errors",
     "Answer": "agentkit.engine.run",
+    "ApprovalPending": "agentkit.errors",
+    "BudgetAsks": "agentkit.errors",
+    "BudgetExceeded": "agentkit.errors",
+    "ChildFailed": "agentkit.errors",
+    "CircuitOpen": "agentkit.errors",
+    "CircuitPending": "agentkit.errors",
+    "DurableAgent": "agentkit.engine.agent",
+    "InDoubt": "agentkit.errors",
+    "Interrupted": "agentkit.errors",
+    "JournalBusy": "agentkit.errors",
+    "JournalCorrupt": "agentkit.errors",
+    "JournalError": "agentkit.errors",
+    "JournalFormat": "agentkit.errors",
+    "JournalFull": "agentkit.errors",
+    "JournalReadOnly": "agentkit.errors",
+    "MissingExtra": "agentkit.errors",
+    "ReplayMiss": "agentkit.errors",
+    "RunFailed": "agentkit.errors",
+    "RunPaused": "agentkit.errors",
+    "SandboxError": "agentkit.errors",
     "SandboxResult": "agentkit.engine.sandboxing",
+    "SecretMissing": "agentkit.errors",
+    "ServerUnreachable": "agentkit.errors",
+    "Session": "agentkit.engine.session",
     "Spec": "agentkit.define.spec",
+    "SpecError": "agentkit.errors",
+    "Stopped": "agentkit.errors",
+    "Trace": "agentkit.observe.trace",
+    "UserError": "agentkit.errors",
     "ask": "agentkit.engine.run",
     "build": "agentkit.engine.build",
-    "closure": "agentkit.pipeline.closure",
-    "elsewhere": "agentkit.pipeline.runtime",
+    "durable": "agentkit.engine.agent",
     "fill": "agentkit.notebook.prompt",
     "idempotency_key": "agentkit.durable.frames",
     "sandbox": "agentkit.engine.sandboxing",
     "session": "agentkit.engine.session",
-    "start": "agentkit.pipeline.runtime",
     "step": "agentkit.engine.opening",
-    "task": "agentkit.pipeline.runtime",
     "tool": "agentkit.define.tools",
-    "walled": "agentkit.pipeline.runtime",
 }
+_EXPORTED = frozenset({"closure", "elsewhere", "start", "task", "walled"})
+"""What the programs of older exports find here: it has its place in `agentkit.pipeline` now."""
 
 __all__ = [
     "AgentKitError",
     "Answer",
+    "ApprovalPending",
+    "BudgetAsks",
+    "BudgetExceeded",
+    "ChildFailed",
+    "CircuitOpen",
+    "CircuitPending",
+    "DurableAgent",
+    "InDoubt",
+    "Interrupted",
+    "JournalBusy",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalFormat",
+    "JournalFull",
+    "JournalReadOnly",
+    "MissingExtra",
+    "ReplayMiss",
+    "RunFailed",
+    "RunPaused",
+    "SandboxError",
     "SandboxResult",
+    "SecretMissing",
+    "ServerUnreachable",
+    "Session",
     "Spec",
+    "SpecError",
+    "Stopped",
+    "Trace",
+    "UserError",
     "ask",
     "build",
-    "closure",
     "durable",
-    "elsewhere",
     "fill",
     "idempotency_key",
     "load_ipython_extension",
     "sandbox",
     "session",
-    "start",
     "step",
-    "task",
     "tool",
-    "walled",
 ]
 
 
-class _DurablePackage(ModuleType):
-    """`agentkit.durable` is a folder and the verb `agentkit.durable(agent)`: Python has one name for both."""
+class _CallableFolder(ModuleType):
+    """The folder `agentkit/durable` stands where the function `agentkit.durable` belongs, until it has another name."""
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        return import_module("agentkit.engine.agent").durable(*args, **options)
+    def __call__(self, agent: Any) -> Any:
+        return import_module(_HOME["durable"]).durable(agent)
+
+    @property
+    def __signature__(self) -> Any:
+        return import_module("inspect").signature(import_module(_HOME["durable"]).durable)
 
 
-_durable.__class__ = _DurablePackage
-durable: Any = _durable
+_folder.__class__ = _CallableFolder
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -97,6 +170,8 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("jupyter-agentkit")
+    if name in _EXPORTED:
+        return getattr(import_module("agentkit.pipeline"), name)
     if name not in _HOME:
         raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
     if name == "session" and "marimo" in sys.modules:

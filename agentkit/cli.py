@@ -326,7 +326,8 @@ def _ls(options: Namespace) -> int:
     with _opened(options) as store:
         runs = store.runs(agent=options.agent, label=options.label, limit=options.limit)
         head: tuple[str, ...] = ("run", "began", "took", "agent", "status", "notebook", "prompt", "from")
-        rows = list(map(_run_row, runs))
+        known = Redactor.from_environ(os.environ)
+        rows = [_run_row(replace(run, prompt=known.scrub_again(run.prompt))) for run in runs]
         if not any(run.source for run in runs):
             head, rows = head[:-1], [row[:-1] for row in rows]
         _say(_columns(head, rows))
@@ -347,18 +348,26 @@ def _run_row(run: Run) -> tuple[str, ...]:
 
 def _show(options: Namespace) -> int:
     with _opened(options) as store:
-        _say(_step_text(store, int(options.what)) if _is_step(options.what) else _run_text(store, options.what))
+        # A record may be older than what is known of secrets now.
+        known = Redactor.from_environ(os.environ)
+        what = options.what
+        shown = _step_text(store, int(what)) if _is_step(store, what) else _run_text(store, what, known)
+        _say(known.scrub_again(shown))
     return 0
 
 
-def _is_step(what: str) -> bool:
-    return what.isdecimal() and len(what) < 10
+def _is_step(store: Store, what: str) -> bool:
+    if not what.isdecimal() or len(what) >= 10:
+        return False
+    # The short id of a run has eight characters, and they may all be digits.
+    return len(what) < 8 or store.step(int(what)) is not None
 
 
-def _run_text(store: Store, prefix: str) -> str:
+def _run_text(store: Store, prefix: str, known: Redactor) -> str:
     run = _run(store, prefix)
     width = shutil.get_terminal_size((120, 40)).columns
-    drawn = panel.text(Trace.of(store.trace(run.id)), now=time.time(), width=width)
+    events = [known.scrub_event(event) for event in store.trace(run.id)]
+    drawn = panel.text(Trace.of(events), now=time.time(), width=width)
     prompt, output = visible(run.prompt), visible(run.output)
     return "\n".join([f"run {run.id}", f"prompt: {prompt}", drawn, f"output: {output}"])
 

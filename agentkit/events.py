@@ -6,6 +6,7 @@ back the same types, so a panel drawn while running and one drawn from disk are 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -135,3 +136,14 @@ class Run:
 
 
 Event: TypeAlias = Run | Step
+
+
+def short_model(identity: str, among: Collection[str]) -> str:
+    """A model's name without provider and address, where no other one of these is called the same."""
+    names = [_without_place(one) for one in {*among, identity}]
+    return _without_place(identity) if names.count(_without_place(identity)) == 1 else identity
+
+
+def _without_place(identity: str) -> str:
+    """The name alone; of a chain those of all its members."""
+    return " | ".join(one.split(" @ ")[0].split(":", 1)[-1] for one in identity.split(" | "))

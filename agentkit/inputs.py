@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import genericpath
 import glob
 import hashlib
 import os
+import pathlib
 import re
 import site
 import stat
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
@@ -432,6 +435,9 @@ def _install() -> None:
                 threading.Thread.start = _started(threading.Thread.start)  # type: ignore[assignment,method-assign]
             # The object that everybody holds stays; reading from it is told.
             os.environ.__class__ = _Environment
+            # No audit event tells of these; the functions that everybody has imported stay, and ask through this.
+            genericpath.os = _AskingOs("os")  # type: ignore[attr-defined]
+            pathlib.Path.stat = _stat_told(pathlib.Path.stat)  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -646,6 +652,53 @@ def _is_outside_from(path: str, here: str) -> bool:
     return not path.startswith((*_SYSTEM, os.path.join(os.path.expanduser("~"), ".")))
 
 
+# ---- whether a file is there, and what it is
+
+
+class _AskingOs(ModuleType):
+    """`os` for `os.path.exists`, `isfile`, `isdir`, `getsize` and `getmtime`, which tells what they ask about."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    @staticmethod
+    def stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        _ask_about(path)
+        return os.stat(path, *args, **kwargs)
+
+
+def _stat_told(stat: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+    @functools.wraps(stat)
+    def asking(self: Path, *args: Any, **kwargs: Any) -> os.stat_result:
+        _ask_about(self)
+        return stat(self, *args, **kwargs)
+
+    return asking
+
+
+def _ask_about(path: Any) -> None:
+    """Tell that the code of a call asks about a file: whether it is there, or also of what size and time it is."""
+    if getattr(_deaf, "on", False) or not isinstance(path, str | bytes | os.PathLike):
+        return
+    found = recorder()
+    if found is None:
+        return
+    frame: FrameType | None = sys._getframe(2)
+    asked = ""
+    while frame is not None and (frame.f_globals.get("__name__") or "").partition(".")[0] in _ASKS_FOR_OTHERS:
+        asked, frame = frame.f_code.co_name, frame.f_back
+    with _unheard():
+        name = os.path.abspath(os.fsdecode(path))
+        if frame is None or is_library(frame.f_code.co_filename) or not _is_outside(name):
+            return
+        if asked in _IS_THERE or os.path.isdir(name):
+            found.looked_for(_below_here(glob.escape(name)))
+        else:
+            found.read(name)
+
+
+_ASKS_FOR_OTHERS = frozenset({"genericpath", "posixpath", "pathlib"})
+_IS_THERE = frozenset({"exists", "isfile", "isdir", "is_file", "is_dir"})
 _HAND_ON = frozenset({"os", "_collections_abc", "collections.abc"})
 
 

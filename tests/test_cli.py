@@ -73,6 +73,13 @@ def test_show_draws_the_steps_of_a_run_named_by_its_beginning(
     assert shown.endswith("output: forty-two\n")
 
 
+def test_a_run_whose_short_id_is_digits_is_shown(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.open(journal) as store:
+        make_run(store, "68570078", agent="counter", label="third", at=1_700_200_000.0)
+    assert main(["journal", "show", "68570078"]) == 0
+    assert "run 68570078" in capsys.readouterr().out
+
+
 def test_show_gives_one_step_whole(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["journal", "show", "1"]) == 0
     assert '"text": "forty-two"' in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_ai import Agent
 
 import agentkit
-import agentkit.durable.records
+import agentkit.pipeline
+from agentkit import errors
+from agentkit.engine.agent import AdoptedAgent
 
 HEAVY = {"pydantic_ai", "pydantic", "pandas", "numpy", "openai", "diskcache", "opentelemetry", "ipywidgets", "httpx"}
 
@@ -97,9 +101,26 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert agentkit.__version__.count(".") == 2
 
 
-def test_durable_is_a_folder_and_a_verb() -> None:
-    assert agentkit.durable.records.Row.__module__ == "agentkit.durable.records"
-    assert callable(agentkit.durable)
+def test_durable_is_a_function_of_one_agent() -> None:
+    assert list(inspect.signature(agentkit.durable).parameters) == ["agent"]
+    adopted = agentkit.durable(Agent(None, name="own"))
+    assert isinstance(adopted, AdoptedAgent) and adopted.name == "own"
+
+
+def test_every_error_is_a_public_name() -> None:
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    assert kinds <= set(agentkit.__all__)
+
+
+@pytest.mark.parametrize("name", agentkit.pipeline.__all__)
+def test_programs_of_older_exports_find_their_names(name: str) -> None:
+    assert getattr(agentkit, name) is getattr(agentkit.pipeline, name)
+    assert name not in agentkit.__all__ and name not in dir(agentkit)
+
+
+def test_what_an_exported_program_calls_is_imported_at_its_first_use() -> None:
+    code = IMPORT.replace("import agentkit", "import agentkit.pipeline")
+    assert packages(child(code)) & HEAVY == set()
 
 
 JOURNAL = """

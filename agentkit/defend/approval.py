@@ -131,13 +131,24 @@ _SAID: dict[Verdict, str] = {
 }
 
 
-def read_click(content: Mapping[Any, Any]) -> Decision:
-    """Return the decision that a message of the page holds; UserError where a value is none of its field."""
+def read_click(question: Question, content: Mapping[Any, Any]) -> Decision:
+    """Return the decision that a message of the page holds; UserError where a value is none of its field.
+
+    Of choices, the page knows what is shown of them and sends a number.
+    """
     match {"reason": "", "always": False, **content}:
         case {"verdict": str(verdict), "reason": str(reason), "always": bool(always)} if verdict in get_args(Verdict):
             arguments, answer = content.get("arguments"), content.get("answer")
+            if "choice" in content:
+                answer = _choice(question, content["choice"])
             return Decision(verdict=verdict, arguments=arguments, answer=answer, reason=reason, always=always)  # type: ignore[arg-type]
     raise UserError("this message is no decision: decide with the buttons")
+
+
+def _choice(question: Question, at: object) -> str:
+    if question.form == "choice" and type(at) is int and 0 <= at < len(question.choices):
+        return question.choices[at]
+    raise UserError("this message is no choice of this question: decide with the buttons")
 
 
 def checked(question: Question, decision: Decision) -> Decision:

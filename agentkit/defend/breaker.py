@@ -109,7 +109,7 @@ class Breaker:
         self._repeats.take(f"{tool} refused", b"", shown=f"{shown}, refused for its arguments,", poll=False)
 
     def replied(self, *, cost: float | None, input_tokens: int, window: int | None, at: float) -> None:
-        """A model request was really answered, `at` unix seconds."""
+        """A model request was really answered, `at` in seconds of a clock that nobody sets."""
         if cost is not None:
             self._spend(cost, at)
         self._grow(input_tokens, window)

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from agentkit.defend import presence
 from agentkit.defend.budget import Amounts, AtLimit, Budget, Limit, Node, Window, check_tree, dump, load
-from agentkit.defend.tables import FORMAT, HOLD, SPEND, TABLES
+from agentkit.defend.tables import FORMAT, HOLD, OWNER, SPEND, TABLES
 from agentkit.errors import JournalError
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ _MINUTE: Final = 60
 _AHEAD: Final = 2
 """A clock that was set back leaves what was counted in the future, which must not be waited for."""
 _KEPT_SECONDS: Final = 7 * 24 * 3600.0
+_TICK: Final = 0.001
 _NOTHING: Final = (0, 0, 0, 0, 0, 0)
 _PLACE: Final = {"usd": 0, "tokens": 1, "requests": 2}
 
@@ -41,10 +42,13 @@ def default_path() -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stand:
-    """One window of a scope as a step comes by: its name, when it began, and what was only replayed in it so far."""
+    """One window of a scope as a step comes by: its name, when it began, and what was only replayed in it so far.
+
+    `began` is read from `time.monotonic`, which nobody sets.
+    """
 
     id: str
-    began: float = 0.0
+    began: float = field(default_factory=time.monotonic)
     replayed: Amounts = field(default=Amounts())
 
 
@@ -141,9 +145,11 @@ class Ledger:
             related = [(other, kept) for other, kept in self._all(db) if other != node and kept.limits]
             check_tree(node, limits, [(other, kept.limits) for other, kept in related])
             id_ = self._id(db, node)
+            # After whatever was set before it, also where the clock was set back since.
+            at = max(time.time(), _newest(db) + _TICK)
             db.execute(
                 "UPDATE node SET limits = ?, at_limit = ?, at = ? WHERE id = ?",
-                (dump(limits), at_limit or "", time.time(), id_),
+                (dump(limits), at_limit or "", at, id_),
             )
 
     def budget(self, node: Node) -> Budget:
@@ -151,9 +157,13 @@ class Ledger:
         return _budget(*row) if row else Budget()
 
     def set_at(self, node: Node) -> float:
-        """When the limits of a scope were set, in unix seconds."""
+        """Return when the limits of a scope were set: unix seconds, and later than whatever was set before."""
         row = self._db.execute("SELECT at FROM node WHERE path = ?", (node,)).fetchone()
         return float(row[0]) if row else 0.0
+
+    def newest(self) -> float:
+        """Return when limits were set last, of whichever scope."""
+        return _newest(self._db)
 
     def budgets(self) -> list[tuple[Node, Budget]]:
         """Every scope that is known, from the user down."""
@@ -196,7 +206,8 @@ class Ledger:
         if not buckets or need == Amounts():
             return Held(id=0, scopes=tuple(scopes), amounts=need)
         unique = sorted(set(buckets))
-        db.executemany(HOLD, [(*bucket, now, need.usd, need.tokens, need.requests) for bucket in unique])
+        needed = (now, need.usd, need.tokens, need.requests, self.owner)
+        db.executemany(HOLD, [(*bucket, *needed) for bucket in unique])
         cursor = db.execute(
             "INSERT INTO held (owner, at, usd, tokens, requests, buckets) VALUES (?, ?, ?, ?, ?, ?)",
             (self.owner, now, need.usd, need.tokens, need.requests, json.dumps(unique)),
@@ -212,7 +223,8 @@ class Ledger:
                 id_ = self._id(db, scope.node)
                 buckets |= {(id_, _bucket(window, scope, held_at(buckets, id_, when))) for window in _COUNTED}
             spending = [bucket for bucket in sorted(buckets) if bucket[1] != "minute"]
-            db.executemany(SPEND, [(*bucket, when, took.usd, took.tokens, took.requests) for bucket in spending])
+            taken = (when, took.usd, took.tokens, took.requests, self.owner)
+            db.executemany(SPEND, [(*bucket, *taken) for bucket in spending])
             for id_, bucket in buckets:
                 if bucket == "minute":
                     _spend_minute(db, id_, took.tokens, when)
@@ -307,16 +319,24 @@ class Ledger:
         for statement in TABLES.split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA user_version={FORMAT}")
-        old = time.time() - _KEPT_SECONDS
-        db.execute(
-            "DELETE FROM spent WHERE at < ? AND held_requests = 0 AND (bucket LIKE 'run:%' OR bucket LIKE 'cell:%')",
-            (old,),
-        )
+        if OWNER not in [name for _, name, *_ in db.execute("PRAGMA table_info(spent)")]:
+            db.execute(f"ALTER TABLE spent ADD COLUMN {OWNER} TEXT NOT NULL DEFAULT ''")
+        self._drop_old(db)
         db.execute("COMMIT")
         self.owner = presence.appear(self._owners)
         presence.sweep(self._owners)
         self._file = self.path.stat().st_ino
         return db
+
+    def _drop_old(self, db: sqlite3.Connection) -> None:
+        """Remove the counters of runs and cells that ended long ago: a process that lives may still be in its own."""
+        now = time.time()
+        # What a clock that was ahead has left in the future is as old.
+        old = "(at < ? OR at > ?) AND held_requests = 0 AND (bucket LIKE 'run:%' OR bucket LIKE 'cell:%')"
+        span = (now - _KEPT_SECONDS, now + _KEPT_SECONDS)
+        for (owner,) in db.execute(f"SELECT DISTINCT owner FROM spent WHERE {old}", span).fetchall():
+            if not owner or not presence.present(self._owners, owner):
+                db.execute(f"DELETE FROM spent WHERE owner = ? AND {old}", (owner, *span))
 
     def _is_gone(self) -> bool:
         """Whether somebody removed the file, or put another one in its place."""
@@ -384,7 +404,7 @@ def _room(db: sqlite3.Connection, node: int, scope: Scope, limit: Limit, need: A
     """None when there is room for `need` below the limit."""
     stand = scope.run if limit.window == "run" else scope.cell if limit.window == "cell" else None
     if limit.measure == "seconds":
-        used = round((now - (stand.began if stand is not None else now)) * 1000)
+        used = 0 if stand is None else round((time.monotonic() - stand.began) * 1000)
         return None if used < limit.amount else Refused(
             node=scope.node, limit=limit, used=used, held=0, need=0
         )  # fmt: skip
@@ -427,6 +447,10 @@ def _until(
     else:
         return now + _SOON if surplus > 0 or used + wanted <= limit.amount else float(until)
     return now + _SOON if used + wanted <= limit.amount else float(until)
+
+
+def _newest(db: sqlite3.Connection) -> float:
+    return float(db.execute("SELECT max(at) FROM node").fetchone()[0] or 0.0)
 
 
 def _row(db: sqlite3.Connection, node: int, bucket: str) -> Any:

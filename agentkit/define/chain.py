@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -92,16 +92,6 @@ class Link:
     name: str
     first_token: float | None = None
     takes_filtered: bool = False
-
-
-def short(identity: str, among: Collection[str]) -> str:
-    """A model's name without provider and address, where no other one of these is called the same."""
-    names = [_model_of(one) for one in {*among, identity}]
-    return _model_of(identity) if names.count(_model_of(identity)) == 1 else identity
-
-
-def _model_of(identity: str) -> str:
-    return identity.split(" @ ")[0].split(":", 1)[-1]
 
 
 def parse_link(text: str) -> Link:

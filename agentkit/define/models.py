@@ -61,7 +61,13 @@ def resolve(model: str | Model | None, *, environ: Mapping[str, str] = os.enviro
     """
     if isinstance(model, Model):
         return model
-    text = (model or environ.get("AGENTKIT_MODEL") or DEFAULT).strip()
+    if not model and (default := environ.get("AGENTKIT_MODEL")):
+        try:
+            return resolve(default, environ=environ)
+        except UserError as error:
+            error.args = (f"AGENTKIT_MODEL: {error}", *error.args[1:])
+            raise
+    text = (model or DEFAULT).strip()
     names = [name.strip() for name in text.split("|")]
     if not all(names):
         raise UserError(f"model {text!r}: a name is missing beside '|'; write it as 'openai:gpt-5 | offline'")
@@ -193,7 +199,7 @@ def _missing_package(name: str) -> UserError:
 
 def _remedy(message: str) -> str:
     variable = re.search(r"`([A-Z][A-Z0-9_]+)`", message)
-    return f"set the environment variable {variable[1]}, or use --model offline" if variable else message
+    return f"set the environment variable {variable[1]}, or use the model 'offline'" if variable else message
 
 
 def names() -> list[str]:
@@ -310,12 +316,14 @@ def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | 
 
 def explain(error: ModelAPIError) -> str:
     """One line for a failed request: what happened, at which model, what to do."""
+    where = _where(error)
     if isinstance(error, ModelHTTPError):
-        return f"model {error.model_name!r} answered {error.status_code}: {_advice(error)}"
+        at = "" if where is None else f" at {where}"
+        return f"model {error.model_name!r}{at} answered {error.status_code}: {_advice(error)}"
     lost = next((cause for cause in _causes(error) if isinstance(cause, httpx2.TransportError)), None)
     if lost is None:
-        return f"model {error.model_name!r}: {error.message}"
-    where = _where(lost)
+        return f"model {error.model_name!r}: {'' if where is None else f'{where}: '}{error.message}"
+    where = where or "the server"
     if (untrusted := untrusted_certificate(lost)) is not None:
         return f"model {error.model_name!r}: {where}: {untrusted}"
     if isinstance(lost, (httpx2.ConnectError, httpx2.ConnectTimeout)):
@@ -370,9 +378,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _where(lost: httpx2.TransportError) -> str:
-    try:
-        return _bare(urlsplit(str(lost.request.url)))
-    except RuntimeError:
-        # httpx2 raises it for an error that no request was put on.
-        return "the server"
+def _where(error: BaseException) -> str | None:
+    """The URL that was asked, as far as the error or what caused it has the request."""
+    for cause in _causes(error):
+        try:
+            request = getattr(cause, "request", None)
+        except RuntimeError:
+            # httpx2 raises it for an error that no request was put on.
+            continue
+        if (url := getattr(request, "url", None)) is not None:
+            return _bare(urlsplit(str(url)))
+    return None

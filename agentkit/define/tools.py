@@ -19,8 +19,8 @@ Declared = Literal["none", "idempotent", "once", "kernel"]
 _ATTRIBUTE = "__agentkit__"
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|[KMGT]i?B?)$", re.IGNORECASE)
 _LEAST_BYTES = 32 << 20
-_SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d)$")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])?", re.IGNORECASE)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,9 +186,9 @@ def _declaration(
         verify=verify,
         approve=approve,
         share=scope,
-        ttl=_seconds("ttl", ttl),
+        ttl=seconds(ttl, given="@agentkit.tool(ttl={!r})"),
         memory=sizes,
-        timeout=_seconds("timeout", timeout),
+        timeout=seconds(timeout, given="@agentkit.tool(timeout={!r})"),
         network=network,
         isolate=apart,
         poll=poll,
@@ -224,14 +224,15 @@ def _known(option: str, value: Any, allowed: Sequence[str]) -> Any:
     return value
 
 
-def _seconds(option: str, value: float | str | None) -> float | None:
+def seconds(value: float | str | None, *, given: str) -> float | None:
+    """Return a duration in seconds, None for none. Raise UserError, which names what was `given`, for what is none."""
     if value is None:
         return None
-    found = _SPAN.match(value.strip()) if isinstance(value, str) else None
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else value
-    if isinstance(seconds, str) or seconds <= 0:
-        raise UserError(f'@agentkit.tool({option}={value!r}): write seconds, or "90s", "10m", "2h", "7d"')
-    return float(seconds)
+    found = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
+    duration = float(found[1]) * _SECONDS[(found[2] or "s").lower()] if found else value
+    if isinstance(duration, str) or not duration > 0:
+        raise UserError(f'{given.format(value)}: write seconds, or "90s", "10m", "2h", "7d"')
+    return float(duration)
 
 
 def _ladder(memory: int | str | Sequence[int | str] | None) -> tuple[str, ...]:

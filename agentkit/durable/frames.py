@@ -141,12 +141,14 @@ class Occurrences:
 class Execution:
     """One top-level cell execution or session entry: inside it, equal requests are counted from 0.
 
-    `resting` are models that failed in it, and until when they are left alone.
+    `began` is in unix seconds, as its records are, and `entered` is the same by a clock that nobody sets. `resting` are
+    models that failed in it, and until when they are left alone.
     """
 
     cell: str | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     began: float = field(default_factory=time.time)
+    entered: float = field(default_factory=time.monotonic)
     counts: Occurrences = field(default_factory=Occurrences)
     resting: dict[str, float] = field(default_factory=dict)
 

@@ -302,9 +302,11 @@ class Journal:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
         recorded = unchecked_of(row.evidence)
         unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
-        self._emit(
-            step_event(row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked)
+        event = step_event(
+            row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked
         )
+        # The row may be older than what is known of secrets now.
+        self._emit(self.redactor.scrub_event(event))
 
     def _credit(self, row: Row, run: RunFrame) -> None:
         """Count the steps that a replayed step performed inside itself when it was live."""

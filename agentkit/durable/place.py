@@ -38,9 +38,11 @@ class Place:
         """Make the folder and an empty file, both for this user only."""
         folder = self.path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-        if status.st_uid == os.getuid() and status.st_mode & 0o077 and folder.name == ".agentkit":
-            folder.chmod(0o700)
+        # What comes out of an archive or a clone is open to others.
+        if folder.name == ".agentkit":
+            for made, rights in ((folder, 0o700), (self.path, 0o600)):
+                if made.exists() and (status := made.stat()).st_uid == os.getuid() and status.st_mode & 0o077:
+                    made.chmod(rights)
         try:
             # O_EXCL: closing a file that SQLite has open in this process would drop SQLite's locks on it.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -84,7 +84,8 @@ def origin(source: str) -> str:
 
 def holding(source: str) -> str:
     """Why nothing is performed, and what to do about it."""
-    return f"the records here are {origin(source)}, so nothing is performed: `agentkit journal leave` goes live here"
+    where = origin(source).removeprefix("from ")
+    return f"the records here come from {where}, so nothing is performed: `agentkit journal leave` goes live here"
 
 
 def drop(connection: Connection, of: Of, id: int | str) -> None:
@@ -207,6 +208,8 @@ def _held(path: Path, held: str) -> str:
 
 
 def _copied(path: Path, before: str) -> str:
+    if before == str(path.parent.resolve()):
+        return f"{path.parent}: restored from a copy. Its answers replay; what was decided before is asked again"
     return f"{path.parent}: a copy of {before}. Its answers replay; what was decided there is asked again"
 
 

@@ -7,11 +7,13 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 from agentkit.durable.secret_formats import found_in
+from agentkit.events import Event
 
 _SECRET_NAME = re.compile(
     r"(^|_)(API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|DSN"
@@ -24,6 +26,8 @@ _NO_SECRET = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "COMPASS", "BYPASS"})
 _PASSWORD_IN_URL = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]*?:([^\s/?#]+)@")
 _SHORTEST = 8
 _PLACEHOLDER = re.compile(r"<secret:([^<>:]+)(:url|:literal|:json|:base64[0-2]|:base64url[0-2])?>")
+_TEXTS = ("prompt", "output", "error", "request", "result", "shown", "waiting", "label", "caller", "notes", "unchecked")
+"""What of an event was written by anybody else than agentkit."""
 _REMEMBERED = 10_000
 """Secrets of the texts that one process hides, kept in memory; the oldest is forgotten first."""
 
@@ -89,6 +93,17 @@ class Redactor:
     def scrub_json_again(self, value: Any) -> Any:
         """A JSON value that was scrubbed before, without secrets that are known only now."""
         return _map_strings(value, self.scrub_again)
+
+    def scrub_event(self, event: Event) -> Event:
+        """An event of a record, without secrets that are known only now."""
+        now: dict[str, Any] = {}
+        for name in _TEXTS:
+            value = getattr(event, name, None)
+            if isinstance(value, str) and len(value) >= _SHORTEST and (text := self.scrub_again(value)) != value:
+                now[name] = text
+            elif isinstance(value, tuple) and value:
+                now[name] = tuple(map(self.scrub_again, value))
+        return replace(event, **now) if now else event
 
     def clean(self, text: str) -> bool:
         """Whether `text`, JSON or not, holds nothing that is to be hidden, and nothing that looks hidden."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from abc import ABC
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from opentelemetry import trace
 from pydantic import TypeAdapter
 from pydantic_ai import Agent, InstrumentationSettings
 from pydantic_ai.agent import AbstractAgent, AgentRun, WrapperAgent
 from pydantic_ai.capabilities import Instrumentation
-from pydantic_ai.exceptions import RunCancelled, RunTimedOut, UnexpectedModelBehavior
+from pydantic_ai.exceptions import ModelAPIError, RunCancelled, RunTimedOut, UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
+from pydantic_ai.output import OutputDataT, OutputSpec
+from pydantic_ai.tools import AgentDepsT
 from pydantic_ai.usage import UsageLimits
 from pydantic_core import PydanticSerializationError
 
@@ -39,11 +43,13 @@ from agentkit.engine.names import Names
 from agentkit.engine.sampling import refuse_sampling
 from agentkit.engine.session import Last, Session, current, execution_of, identity_of
 from agentkit.engine.threads import outside_loops
-from agentkit.errors import Interrupted, JournalError, Stopped, told
+from agentkit.errors import Interrupted, JournalError, Stopped, leaves, told
 from agentkit.events import Mode, Run, Scope
+from agentkit.text import visible_line
 
 _PROMPT_CHARACTERS = 2_000
 _OUTPUT_CHARACTERS = 2_000
+_ASKED_BY = "asked by agent "
 _ANY = TypeAdapter(Any)
 # The first two are on every agent. They look at each request, and at most add a message at its end.
 _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation"})
@@ -101,23 +107,74 @@ def _nobody_edits(how: Literal["run", "stream"] = "run") -> Iterator[None]:
         _untouched.reset(token)
 
 
-class DurableAgent(Agent[Any, Any]):
-    """A pydantic-ai agent whose runs are journaled in the open session; outside one it is a plain agent."""
+class JournaledAgent(AbstractAgent[AgentDepsT, OutputDataT], ABC):
+    """An agent whose runs are recorded in the open session; outside one they are plain runs.
+
+    Type checkers see `run` and its kin as pydantic-ai declares them: what is put around them takes and gives the same.
+    """
 
     policy: Policy
 
-    def __init__(self, *args: Any, policy: Policy | None = None, **kwargs: Any) -> None:
-        self.policy = policy or Policy()
-        capabilities = [*(kwargs.pop("capabilities", None) or ()), JournalDurability()]
-        super().__init__(*args, capabilities=capabilities, **kwargs)
+    @property
+    def last(self) -> Answer[OutputDataT] | None:
+        """The newest answer of this agent in this kernel, or None."""
+        return self.policy.last[-1] if self.policy.last else None
+
+    def _repr_html_(self) -> str:
+        return card.as_html(self, self.policy.budget)
+
+    def _repr_markdown_(self) -> str:
+        return card.as_markdown(self, self.policy.budget)
+
+    if not TYPE_CHECKING:
+        run_sync = outside_loops(AbstractAgent.run_sync)
+
+        @wraps(AbstractAgent.run)
+        async def run(self, *args: Any, **kwargs: Any) -> Any:
+            with _nobody_edits():
+                return await super().run(*args, **kwargs)
+
+        @wraps(AbstractAgent.run_stream)
+        @asynccontextmanager
+        async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            with _nobody_edits("stream"):
+                async with super().run_stream(*args, **kwargs) as result:
+                    yield result
+
+
+class DurableAgent(JournaledAgent[AgentDepsT, OutputDataT], Agent[AgentDepsT, OutputDataT]):
+    """A pydantic-ai agent whose runs are journaled in the open session; outside one it is a plain agent."""
+
+    if not TYPE_CHECKING:
+
+        @wraps(Agent.__init__)
+        def __init__(self, *args: Any, policy: Policy | None = None, **kwargs: Any) -> None:
+            self.policy = policy or Policy()
+            capabilities = [*(kwargs.pop("capabilities", None) or ()), JournalDurability()]
+            super().__init__(*args, capabilities=capabilities, **kwargs)
+
+        @wraps(Agent.iter)
+        @asynccontextmanager
+        async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
+            kwargs = dict(names.as_now(self.policy.names, kwargs))
+            async with (
+                _recorded(self, self.policy, args, kwargs),
+                super().iter(*args, **_defaults(self, kwargs)) as run,
+            ):
+                _bind(run)
+                yield run
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any], *, policy: Policy, **options: Any) -> DurableAgent:
-        """A durable agent from AgentSpec fields; `options` are those of `Agent.from_spec`."""
-        agent = Agent.from_spec({"model": None, **fields}, capabilities=[JournalDurability()], **options)
+    def from_fields(
+        cls, fields: Mapping[str, Any], *, policy: Policy, output: OutputSpec[OutputDataT], **options: Any
+    ) -> DurableAgent[Any, OutputDataT]:
+        """Return a durable agent made of AgentSpec fields; `options` are those of `Agent.from_spec`."""
+        agent = Agent.from_spec(
+            {"model": None, **fields}, output_type=output, capabilities=[JournalDurability()], **options
+        )
         # `from_spec` makes an `Agent` whatever class it is called on.
         agent.__class__ = cls
-        durable_agent = cast(DurableAgent, agent)
+        durable_agent = cast(DurableAgent[Any, OutputDataT], agent)
         durable_agent.policy = policy
         return durable_agent
 
@@ -126,84 +183,34 @@ class DurableAgent(Agent[Any, Any]):
         """Remarks for the person from building this agent."""
         return self.policy.notes
 
-    @property
-    def last(self) -> Any:
-        """The newest answer of this agent in this kernel (an `Answer`), or None."""
-        return self.policy.last[-1] if self.policy.last else None
 
-    def _repr_html_(self) -> str:
-        return card.as_html(self, self.policy.budget)
-
-    def _repr_markdown_(self) -> str:
-        return card.as_markdown(self, self.policy.budget)
-
-    run_sync = outside_loops(AbstractAgent.run_sync)
-
-    async def run(self, *args: Any, **kwargs: Any) -> Any:
-        with _nobody_edits():
-            return await super().run(*args, **kwargs)
-
-    @asynccontextmanager
-    async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with _nobody_edits("stream"):
-            async with super().run_stream(*args, **kwargs) as result:
-                yield result
-
-    @asynccontextmanager
-    async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
-        kwargs = dict(names.as_now(self.policy.names, kwargs))
-        async with (
-            _recorded(self, self.policy, args, kwargs),
-            super().iter(*args, **_defaults(self, kwargs)) as run,
-        ):
-            _bind(run)
-            yield run
-
-
-class AdoptedAgent(WrapperAgent[Any, Any]):
+class AdoptedAgent(JournaledAgent[AgentDepsT, OutputDataT], WrapperAgent[AgentDepsT, OutputDataT]):
     """An agent made elsewhere, durable through a capability added to each of its runs."""
 
-    def __init__(self, wrapped: AbstractAgent[Any, Any], policy: Policy | None = None) -> None:
+    def __init__(self, wrapped: AbstractAgent[AgentDepsT, OutputDataT], policy: Policy | None = None) -> None:
         super().__init__(wrapped)
         self.policy = policy or Policy()
 
-    @property
-    def last(self) -> Any:
-        return self.policy.last[-1] if self.policy.last else None
+    if not TYPE_CHECKING:
 
-    def _repr_html_(self) -> str:
-        return card.as_html(self, self.policy.budget)
-
-    def _repr_markdown_(self) -> str:
-        return card.as_markdown(self, self.policy.budget)
-
-    run_sync = outside_loops(AbstractAgent.run_sync)
-
-    async def run(self, *args: Any, **kwargs: Any) -> Any:
-        with _nobody_edits():
-            return await super().run(*args, **kwargs)
-
-    @asynccontextmanager
-    async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with _nobody_edits("stream"):
-            async with super().run_stream(*args, **kwargs) as result:
-                yield result
-
-    @asynccontextmanager
-    async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
-        durability = JournalDurability(name=self.name or "agent")
-        given = _defaults(self, kwargs)
-        given["capabilities"] = [*(given.get("capabilities") or ()), durability]
-        async with _recorded(self, self.policy, args, kwargs), super().iter(*args, **given) as run:
-            _bind(run)
-            yield run
+        @wraps(WrapperAgent.iter)
+        @asynccontextmanager
+        async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
+            durability = JournalDurability(name=self.name or "agent")
+            given = _defaults(self, kwargs)
+            given["capabilities"] = [*(given.get("capabilities") or ()), durability]
+            async with _recorded(self, self.policy, args, kwargs), super().iter(*args, **given) as run:
+                _bind(run)
+                yield run
 
 
-def durable(agent: AbstractAgent[Any, Any]) -> AbstractAgent[Any, Any]:
-    """Adopt an agent made elsewhere: its runs are journaled in the open session."""
-    if isinstance(agent, DurableAgent | AdoptedAgent):
-        return agent
-    return AdoptedAgent(agent)
+def durable(agent: AbstractAgent[AgentDepsT, OutputDataT]) -> JournaledAgent[AgentDepsT, OutputDataT]:
+    """Adopt an agent made elsewhere: its runs are journaled in the open session.
+
+    What `agent` gives and takes stays as it is, for type checkers too. An agent of `agentkit.build`, or one that was
+    adopted already, is returned as it is.
+    """
+    return agent if isinstance(agent, JournaledAgent) else AdoptedAgent(agent)
 
 
 def _defaults(agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,6 +291,7 @@ async def _journaled(
             try:
                 yield
             except BaseException as error:
+                _name_request(session, recording.frame.agent, error)
                 await _close(session, recording, error)
                 raise
         await _close(session, recording, None)
@@ -509,6 +517,15 @@ async def put_down(session: Session, ended: Run, written: Future[None]) -> None:
     except JournalError as error:
         session.emit(replace(ended, status="failed", error=ended.error or bounded(told(error))))
         raise
+
+
+def _name_request(session: Session, agent: str, error: BaseException) -> None:
+    """Note on an error of a model's request which agent asked which server, and what can be done."""
+    failed = [each for each in leaves(error) if isinstance(each, ModelAPIError)]
+    # What a sub-agent's request ended with may come through the runs around it.
+    if failed and not any(note.startswith(_ASKED_BY) for note in getattr(error, "__notes__", ())):
+        lines = "; then ".join(models.explain(each) for each in failed)
+        error.add_note(visible_line(session.redactor.scrub(f"{_ASKED_BY}{agent!r}: {lines}")))
 
 
 def _walked(frame: AgentRunFrame) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 from pydantic_ai.messages import FinishReason, ModelMessage, ModelMessagesTypeAdapter, ModelResponse
+from pydantic_ai.output import OutputDataT
 
 from agentkit.defend.markdown import harmless
 from agentkit.engine import lastresort
@@ -48,10 +49,10 @@ def finish_reason(messages: Sequence[ModelMessage]) -> FinishReason | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Generic[OutputDataT]):
     """What an agent answered: its `output`, the `run` that is recorded and the conversation's `messages`."""
 
-    output: Any
+    output: OutputDataT
     run: Run
     messages: tuple[ModelMessage, ...]
     session: Session
@@ -129,9 +130,9 @@ class Answer:
         return harmless(self.text[:_SHOWN_CHARACTERS]) + more
 
 
-def _as_markdown(answer: Answer) -> tuple[str, str]:
+def _as_markdown(answer: Answer[Any]) -> tuple[str, str]:
     return "text/markdown", answer._repr_markdown_()
 
 
-shown_as: dict[str, Callable[[Answer], tuple[str, str]]] = {}
+shown_as: dict[str, Callable[[Answer[Any]], tuple[str, str]]] = {}
 """How a front end that asks the answer itself shows it, by its name: mime type and data."""

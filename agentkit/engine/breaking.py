@@ -81,7 +81,7 @@ def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
     if usage is not None:
         window = None if about.model is None else about.model.context_window
         cost = counted_cost(about.model, usage)
-        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.time())
+        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.monotonic())
 
 
 # ---- before each model request

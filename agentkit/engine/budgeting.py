@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from pydantic_ai.models import Model
 
-from agentkit.defend.approval import TYPED, Question
+from agentkit.defend.approval import TYPED, Decision, Question
 from agentkit.defend.budget import (
     NANO,
     Amounts,
@@ -32,7 +33,7 @@ from agentkit.defend.ledger import Held, Ledger, Refused, Scope, Stand, default_
 from agentkit.define.chain import affordable
 from agentkit.durable.frames import Call, Told
 from agentkit.durable.records import Outcome
-from agentkit.engine import limiting
+from agentkit.engine import decided, limiting
 from agentkit.engine.asking import ask_all, question_call
 from agentkit.engine.frame import AgentRunFrame
 from agentkit.engine.guards import ModelAsked, ToolAsked, Visit
@@ -45,6 +46,8 @@ from agentkit.events import Event, Gauge, Step
 _LONGEST_NAP = 0.5
 _REMEMBERED = 20
 _BEFORE = 12
+_SINCE = "limit since"
+"""In a question: when its limit was set. Where a clock was set back, the times of two records say no order."""
 
 
 class Budgets:
@@ -57,7 +60,9 @@ class Budgets:
         self._answers: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         self._built: dict[Node, Budget | None] = {}
         self._since: dict[str, float] = {}
-        self._began = time.time()
+        book = self.ledger
+        # When limits were set last before this session: what is set from now on is newer.
+        self._before = None if book is None else book.later(book.newest)
         self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, Node], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._declined: set[tuple[str, Node, Limit]] = set()
         self._raises: dict[str, Raises] = {}
@@ -84,11 +89,12 @@ class Budgets:
     def built(self, name: str, budget: Budget | None) -> None:
         """An agent's budget is what its build says, until `%agent budget` says something else."""
         node = self.node(name)
-        self._since[name] = time.time()
+        self._since[name] = float("inf")
         if budget is not None or self.ledger is not None:
             book = ledger(default_path())
             with self._keeping(node):
                 book.later(partial(self._take_over, book, node, budget)).result()
+                self._since[name] = book.later(book.newest).result()
 
     @contextmanager
     def _keeping(self, node: Node) -> Iterator[None]:
@@ -130,7 +136,11 @@ class Budgets:
     def _begin(self, book: Ledger, frame: AgentRunFrame, budget: Budget | None) -> None:
         place = self._own(frame)
         if budget is not None and self._built.get(place) is not budget:
-            if book.set_at(place) > self._since.get(frame.agent, self._began):
+            since = self._since.get(frame.agent)
+            if since is None:
+                before = self._before
+                since = 0.0 if before is None or before.exception() is not None else before.result()
+            if book.set_at(place) > since:
                 # What was typed since it was built holds, also where its first run is inside another agent's.
                 self._built[place] = budget
             else:
@@ -178,7 +188,7 @@ class Budgets:
         by_place = {one.place: one for one in chain}
         root = chain[-1]
         cell = Stand(
-            id=frame.execution.id, began=frame.execution.began, replayed=self._cells[frame.execution.id]
+            id=frame.execution.id, began=frame.execution.entered, replayed=self._cells[frame.execution.id]
         )  # fmt: skip
         return tuple(
             Scope(node=node, run=_stand(by_place.get(node, root)), cell=cell) for node in frame.place.lineage()
@@ -448,6 +458,7 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
     """The limits that the person raised it to; `since` is when the present ones were set. Raises BudgetExceeded when
     they did not raise them."""
     frame, limit = visit.run, refused.limit
+    store = frame.journal.store
     scrub = frame.journal.redactor.scrub
     free_text = getattr(frame.owner, "output_type", str) is str
     question = Question(
@@ -458,6 +469,7 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
             "limit": limit.said,
             "used": about(limit.measure, refused.used),
             "needed next": about(limit.measure, refused.need),
+            _SINCE: _stamp(since),
         },
         text=f"The budget of {refused.node.said} is {limit.said}. Used so far: {about(limit.measure, refused.used)}; "
         f"the next request may take {about(limit.measure, refused.need)}.",
@@ -470,16 +482,18 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
     # The same question is asked once for each limit: raised, the next one has another.
     payload = {"budget": refused.node, "limit": limit.text}
     call = question_call(frame, "question", question, payload=payload, history=visit.call.history)
+    row = store.find(call.key.key, 0)
+    earlier = None if row is None or row.status != "done" else decided.asked(store, row)
     try:
         (decision,) = await ask_all(frame, [(question, replace(call, request=question.text, counted=False))])
     except ApprovalPending as pending:
         asked = f"{frame.agent} reached the budget of {refused.node.said} ({limit.said}) and"
         raise BudgetAsks(steps=pending.steps, asked=asked, how=TYPED["budget"]) from None
     match decision.verdict:
-        case "raise" if decision.at < since:
+        case "raise" if earlier is not None and _outdated(earlier.question, decision, since):
             # Somebody lowered it after that: nobody raises it again but a person.
             await _forget(frame, call)
-            return await _asked(visit, refused, budget, since=0.0)
+            return await _asked(visit, refused, budget, since=since)
         case "raise":
             return str(decision.answer)
         case "stop":
@@ -490,6 +504,16 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
             raise BudgetExceeded(_exceeded(frame.agent, refused), finish=True)
         case _:
             raise UserError(f"{decision.verdict}: a budget can be raised, or the run finished or stopped")
+
+
+def _outdated(question: Question, decision: Decision, since: float) -> bool:
+    """Whether the limits that are in force `since` then are not those that the person was asked about."""
+    kept = question.arguments.get(_SINCE) if isinstance(question.arguments, Mapping) else None
+    return kept != _stamp(since) if kept is not None else decision.at < since
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
 
 
 async def _forget(frame: AgentRunFrame, call: Call) -> None:

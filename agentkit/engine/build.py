@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from pydantic_ai import Tool
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
+from pydantic_ai.output import OutputDataT, OutputSpec
+from pydantic_ai.tools import AgentDepsT
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset, PrefixedToolset
 
 from agentkit.defend import approval
@@ -18,7 +21,7 @@ from agentkit.defend.budget import Budget, parse, parse_at_limit
 from agentkit.define import models
 from agentkit.define.digest import tool_digest
 from agentkit.define.spec import Spec
-from agentkit.define.tools import Declaration, check, declaration
+from agentkit.define.tools import Declaration, check, declaration, seconds
 from agentkit.engine import isolation
 from agentkit.engine.agent import DurableAgent, Policy
 from agentkit.engine.asking import CALLED, ask_user
@@ -36,11 +39,11 @@ def build(
     name: str,
     tools: Sequence[Any] = (),
     model: str | Model | None = None,
-    output: Any = None,
-    deps: Any = None,
+    output: OutputSpec[OutputDataT] | None = str,  # type: ignore[assignment]  # what the default means to a checker
+    deps: AgentDepsT | None = None,
     mcp: Sequence[str] = (),
     share: Scope | None = None,
-    ttl: float | None = None,
+    ttl: float | str | None = None,
     approve: str | Sequence[str] = (),
     ask: bool = False,
     code: bool = False,
@@ -48,16 +51,18 @@ def build(
     breaker: str | None = None,
     budget: str | None = None,
     at_limit: str | None = None,
-) -> DurableAgent:
+) -> DurableAgent[AgentDepsT, OutputDataT]:
     """A durable agent named `name`, as `spec` describes it.
 
-    `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by URL or a JSON
-    file. `approve` names the tools whose calls need a person, with `*` for anything, those of its sub-agents too; `ask`
-    lets the agent ask the person questions. `code` gives it `run_code`: it writes Python that calls its tools, or those
-    named in `call`, in a sandbox. `breaker` sets thresholds of the circuit breaker, as in "repeats=3/5/8 usd/min=2", or
-    "off". `budget` limits each run ("0.50usd, 20k tokens, 60k tpm, 30 requests, 10min"), or each cell, day, month or
-    all ("5usd/day"); `at_limit` is what happens there: ask, wait, fallback or stop. Raises UserError, in one line, for
-    what cannot be built.
+    `output` is what it answers: a type, or what else pydantic-ai takes as `output_type`. `deps` is an example of what
+    its tools get from each run. `share` says who may reuse its model's answers, and `ttl` for how long: seconds, or
+    "12h", "7d". `tools` are functions, agents (called as sub-agents) and pydantic-ai toolsets; `mcp` names servers by
+    URL or a JSON file. `approve` names the tools whose calls need a person, with `*` for anything, those of its
+    sub-agents too; `ask` lets the agent ask the person questions. `code` gives it `run_code`: it writes Python that
+    calls its tools, or those named in `call`, in a sandbox. `breaker` sets thresholds of the circuit breaker, as in
+    "repeats=3/5/8 usd/min=2", or "off". `budget` limits each run ("0.50usd, 20k tokens, 60k tpm, 30 requests,
+    10min"), or each cell, day, month or all ("5usd/day"); `at_limit` is what happens there: ask, wait, fallback or
+    stop. Raises UserError, in one line, for what cannot be built.
     """
     functions, subagents, toolsets = _sorted(tools)
     named = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
@@ -65,12 +70,12 @@ def build(
     within = [name for found in inside for name in found or ()]
     others = bool(toolsets or mcp)
     held = _patterns("--approve", approve, [*named, *within], others=others or None in inside)
-    agent = DurableAgent.from_fields(
+    agent: DurableAgent[AgentDepsT, OutputDataT] = DurableAgent.from_fields(
         spec.fields,
         model=models.resolve(_model_of(spec, model)),
         name=name,
         instructions=spec.instructions or None,
-        output_type=str if output is None else output,
+        output=cast("OutputSpec[OutputDataT]", str if output is None else output),
         deps_type=object if deps is None else type(deps),
         tools=[
             *(_tool(function) for function in (*functions, *((ask_user,) if ask else ()))),
@@ -80,7 +85,7 @@ def build(
         toolsets=[*toolsets, *_mcp_servers(mcp)],
         policy=Policy(
             share=share,
-            ttl=ttl,
+            ttl=seconds(ttl, given="ttl={!r}"),
             approve=approval.Policy(patterns=held),
             budget=_budget(budget, at_limit),
             breaker=None if breaker is None else parse_thresholds(breaker),
@@ -149,7 +154,9 @@ def _model_of(spec: Spec, model: str | Model | None) -> str | Model | None:
     if model is not None:
         return model
     session = current()
-    return spec.model or (session.model if session is not None else None)
+    # What stands in the environment is said to stand there, if it cannot be had.
+    default = None if session is None or session.model == os.environ.get("AGENTKIT_MODEL") else session.model
+    return spec.model or default
 
 
 def _tool(function: Callable[..., Any]) -> Tool[Any]:

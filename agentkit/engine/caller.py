@@ -81,7 +81,7 @@ class Desk:
         self.kernels: set[asyncio.StreamWriter] = set()
         self.stopping = False
         self.calls = 0
-        self.began = time.time()
+        self.began = time.monotonic()
         self._redactor = Redactor({})
         self._connections = Connections()
 
@@ -111,7 +111,7 @@ class Desk:
         running = sum(flight.ended is None for flight in self.flights.values())
         told = {
             "token": self.token, "pid": os.getpid(), "kernels": len(self.kernels), "running": running,
-            "calls": self.calls, "seconds": time.time() - self.began, "deaths": self.deaths,
+            "calls": self.calls, "seconds": time.monotonic() - self.began, "deaths": self.deaths,
         }  # fmt: skip
         self.stopping |= order["do"] == "stop"
         writer.write(frame(b"J", told))

@@ -25,6 +25,10 @@ _JUDGE = """You grade one answer to one task. Judge only what is asked: is the a
 Length and style count for nothing. Give the reason first, then a score from 0 (useless) to 1 (nothing to improve)."""
 
 
+WORDS = 1_000
+"""So many of an answer are compared with those of others."""
+
+
 class Grade(BaseModel):
     """What a judge says of one answer."""
 
@@ -163,10 +167,16 @@ def _agreement(one: Sample, samples: Sequence[Sample]) -> float | None:
 
 
 def alike(one: Any, other: Any) -> float:
-    """1 for equal values; for texts the share of words in common order, whatever their case and punctuation."""
+    """1 for equal values; for texts the share of words in common order, whatever their case and punctuation.
+
+    Of long texts the first words are compared: it takes a time that grows with their square.
+    """
     if not (isinstance(one, str) and isinstance(other, str)):
         return 1.0 if one == other else 0.0
     mine, theirs = (re.findall(r"\w+", text.casefold()) for text in (one, other))
+    if mine == theirs:
+        return 1.0
+    mine, theirs = mine[:WORDS], theirs[:WORDS]
     return difflib.SequenceMatcher(None, mine, theirs, autojunk=False).ratio()
 
 

@@ -16,12 +16,15 @@ from pydantic_ai.usage import RequestUsage
 from agentkit.define import models
 from agentkit.define.chain import CachedReply, parse_link
 from agentkit.define.transport import Connections
+from agentkit.durable.frames import bounded
 from agentkit.errors import UserError, nearest
+from agentkit.text import visible_line
 
 Found: TypeAlias = Literal["yes", "no", "unknown", "not needed"]
 
 _LISTED = 5
 _SECONDS = 5.0
+_NAME = 120
 # Where the list of models is, when the version is not part of the base URL.
 _LISTS = {"api.anthropic.com": "/v1/models", "generativelanguage.googleapis.com": "/v1beta/models"}
 _LOCAL = ("agentkit", "test", "function", "scripted")
@@ -152,4 +155,5 @@ async def _list(url: str, key: str) -> tuple[int, tuple[str, ...]]:
         body = {}
     found = (body.get("data") or body.get("models") or ()) if isinstance(body, dict) else ()
     names = (each.get("id") or each.get("name") for each in found if isinstance(each, dict))
-    return answer.status_code, tuple(str(name) for name in names if name)
+    # A server may say anything: what is shown of it steers no screen.
+    return answer.status_code, tuple(bounded(visible_line(str(name)), _NAME) for name in names if name)

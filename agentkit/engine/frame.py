@@ -41,10 +41,10 @@ class AgentRunFrame(RunFrame):
     they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
     how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
     pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`. `asked_live`:
-    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it,
-    `whose` says for whom it is made, `place` where it stands in the tree of budgets, `replayed_amounts` what its
-    replayed steps took when they were live, and `gauges` how its limits stood; `restate` tells those who listen when
-    they changed.
+    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `whose`
+    says for whom it is made, `opened` when by a clock that nobody sets, `place` where it stands in the tree of budgets,
+    `replayed_amounts` what its replayed steps took when they were live, and `gauges` how its limits stood; `restate`
+    tells those who listen when they changed.
     """
 
     journal: Journal
@@ -72,7 +72,7 @@ class AgentRunFrame(RunFrame):
     outer: AgentRunFrame | None = None
     whose: Identity = field(default_factory=Identity)
     place: Node = USER
-    opened: float = field(default_factory=time.time)
+    opened: float = field(default_factory=time.monotonic)
     replayed_amounts: Amounts = field(default_factory=Amounts)
     gauges: tuple[Gauge, ...] = ()
     restate: Callable[[], None] = lambda: None

@@ -31,7 +31,10 @@ async def step(
     on_text: Callable[[str], None] | None = None,
     name: str = "",
 ) -> Stepped:
-    """Open a run of `agent` that is paused before its first step (or, with `until`, where that is met)."""
+    """Open a run of `agent` that is paused before its first step (or, with `until`, where that is met).
+
+    `on_text` is called with the whole text of a reply so far, as by `agentkit.ask`.
+    """
     session = _session()
     execution = execution_of(session)
     recipe = Recipe(

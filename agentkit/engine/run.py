@@ -13,10 +13,13 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    UserContent,
 )
+from pydantic_ai.output import OutputDataT
+from pydantic_ai.tools import AgentDepsT
 
 from agentkit.defend.approval import Headless
-from agentkit.engine.agent import AdoptedAgent, DurableAgent, RunOptions, messages_of, run_options
+from agentkit.engine.agent import JournaledAgent, RunOptions, messages_of, run_options
 from agentkit.engine.answer import Answer as Answer
 from agentkit.engine.session import Session, current, execution_of
 from agentkit.errors import UserError
@@ -27,27 +30,28 @@ _UNRECORDED = Run(id="", agent="", status="done", mode="off")
 
 
 async def ask(
-    agent: AbstractAgent[Any, Any],
-    prompt: str | Sequence[Any],
+    agent: AbstractAgent[AgentDepsT, OutputDataT],
+    prompt: str | Sequence[UserContent],
     *,
     continues: str | None = None,
     fresh: bool = False,
     mode: Mode | None = None,
     headless: Headless | None = None,
     walk: bool = False,
-    deps: Any = None,
+    deps: AgentDepsT | None = None,
     on_text: Callable[[str], None] | None = None,
     conversation: str | None = None,
     more: Mapping[str, Any] | None = None,
-) -> Answer:
+) -> Answer[OutputDataT]:
     """Run `agent` on `prompt` in the open session.
 
     `continues` is the id of the run whose conversation is carried on; "" means the last run of this agent in this
     kernel before this cell. `headless` is what happens to a call that needs a person where there is none: it stays
     open (`suspend`), is denied or allowed. `walk` takes every recorded step one by one, where otherwise those that
     still hold are passed over at once. `conversation` is one to carry on that was kept as text. `on_text` is called
-    with the answer's text so far. `more` are other keywords of the agent's own `run`. Raises UserError when there is no
-    such conversation, and whatever the run raises.
+    each time a reply's text grows, with the whole of it so far (cumulative, not the delta); it begins anew with each
+    reply of the model, and a replayed one comes as a whole. `more` are other keywords of the agent's own `run`. Raises
+    UserError when there is no such conversation, and whatever the run raises.
     """
     session = current()
     if session is None:
@@ -70,7 +74,7 @@ async def ask(
         unlisten()
     run = next((run for run in reversed(seen) if run.id in options.opened), _UNRECORDED)
     answer = Answer(output=result.output, run=run, messages=tuple(result.all_messages()), session=session)
-    if isinstance(agent, DurableAgent | AdoptedAgent):
+    if isinstance(agent, JournaledAgent):
         agent.policy.last[:] = [answer]
     return answer
 

@@ -20,10 +20,18 @@ from agentkit.durable.frames import bounded
 from agentkit.engine.asking import answer_of, ask_all, question_call
 from agentkit.engine.frame import AgentRunFrame, frame_of_run
 from agentkit.errors import ServerUnreachable, UserError, leaves, reason
+from agentkit.text import reveal, visible_line
 
 OFFERED = "__agentkit_offered__"
 """On a toolset that `--mcp` made: the end of the names of the tools that read its server's resources and prompts."""
+_OFFER = 1_000_000
+"""Characters of names, descriptions and schemas of the tools of one server, in each request and in the journal."""
+_FIELDS = 50
+_CHOICES = 200
+_CHOICE = 1_000
+_MESSAGE = 10_000
 _LISTED = 40
+_NAMED = 5
 _LINE = 160
 
 
@@ -72,6 +80,7 @@ class Server(WrapperToolset[Any]):
                 f"MCP server {_named(self.wrapped)}: {', '.join(refused)} not offered: it runs only as a task, "
                 "which this client cannot begin"
             )
+        tools = self._bounded(tools)
         ending = getattr(self.wrapped, OFFERED, None)
         if ending is not None:
             for offered in await self._readers(ending):
@@ -105,14 +114,33 @@ class Server(WrapperToolset[Any]):
                     await asyncio.wait({performing})
 
     async def _called(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
-        """What the server answers. That it is gone is told to the agent, which may do without it."""
+        """Return what the server answers. That it is gone, or in short why it failed, is told to the agent."""
         server: Any = self.wrapped
         try:
             return await server.call_tool(name, tool_args, ctx, tool)
         except Exception as error:
             if server.tool_error_behavior == "error" or server.client.is_connected():
+                if isinstance(error, ModelRetry | ToolFailed):
+                    raise type(error)(bounded(error.message, _MESSAGE)) from error
                 raise
             raise ToolFailed(f"MCP server {_named(server)} is gone: {_why(error)}") from error
+
+    def _bounded(self, tools: dict[str, ToolsetTool[Any]]) -> dict[str, ToolsetTool[Any]]:
+        """The tools whose descriptions fit together; of the others it is said that they are not offered."""
+        fitting, left = {}, _OFFER
+        for name, tool in tools.items():
+            about = tool.tool_def
+            size = len(name) + len(about.description or "") + len(str(about.parameters_json_schema))
+            if size <= left:
+                fitting[name] = tool
+                left -= size
+        if (rest := len(tools) - len(fitting)) > 0:
+            names = ", ".join([bounded(name, _LINE) for name in tools if name not in fitting][:_NAMED])
+            self._remark(
+                f"MCP server {_named(self.wrapped)}: {rest} of its {len(tools)} tools not offered ({names}"
+                f"{', …' if rest > _NAMED else ''}): it describes them in more than {_OFFER:,} characters"
+            )
+        return fitting
 
     async def _only_as_tasks(self) -> frozenset[str]:
         """The tools that the server runs only as a task."""
@@ -146,7 +174,7 @@ class Server(WrapperToolset[Any]):
     def _remark(self, text: str) -> None:
         frame = frame_of_run()
         if frame is not None:
-            frame.notes.append(frame.journal.redactor.scrub(bounded(text)))
+            frame.notes.append(frame.journal.redactor.scrub(_line(text)))
 
 
 def _support(tool: Any) -> str | None:
@@ -187,7 +215,7 @@ async def _told(reading: Any) -> Any:
     try:
         return await reading
     except (MCPError, ValueError) as error:
-        raise ModelRetry(str(error)) from error
+        raise ModelRetry(bounded(str(error), _MESSAGE)) from error
 
 
 def _named(toolset: Any) -> str:
@@ -204,7 +232,12 @@ def _named(toolset: Any) -> str:
 
 
 def _why(error: BaseException) -> str:
-    return "; ".join(dict.fromkeys(reason(one) or type(one).__name__ for one in leaves(error)))
+    return _line("; ".join(dict.fromkeys(reason(one) or type(one).__name__ for one in leaves(error))))
+
+
+def _line(text: str) -> str:
+    """What a server says, in one line that steers no screen."""
+    return bounded(" ".join(visible_line(text.replace("\n", " ")).split()))
 
 
 # ---- what a server asks while it works
@@ -258,7 +291,11 @@ class _Listener:
         call = self._asking()
         if call is None:
             return _result("decline")
-        asking = call.context.run(asyncio.ensure_future, _answers(call, message, params))
+        if not _askable(params):
+            remark = f"MCP server {call.server} asked for what cannot be put to a person; it was declined"
+            call.frame.notes.append(call.frame.journal.redactor.scrub(_line(remark)))
+            return _result("decline")
+        asking = call.context.run(asyncio.ensure_future, _answers(call, bounded(message, _MESSAGE), params))
         try:
             return await asking
         except asyncio.CancelledError:
@@ -300,6 +337,29 @@ def _schema(params: Any) -> Mapping[str, Any]:
     return getattr(params, "requested_schema", None) or getattr(params, "requestedSchema", None) or {}
 
 
+def _askable(params: Any) -> bool:
+    """Whether what is wanted is some fields, each with a short default and a few choices that can be told apart."""
+    fields = _schema(params).get("properties", {})
+    if not isinstance(fields, Mapping) or len(fields) > _FIELDS:
+        return False
+    for name, about in fields.items():
+        if len(name) > _CHOICE or not isinstance(about, Mapping):
+            return False
+        if len(str(about.get("default"))) > _MESSAGE:
+            return False
+        titled, named = about.get("oneOf") or about.get("anyOf") or [], about.get("enumNames") or []
+        listed = about.get("enum") or []
+        if not all(isinstance(each, list) and len(each) <= _CHOICES for each in (titled, named, listed)):
+            return False
+        if not all(isinstance(one, Mapping) for one in titled):
+            return False
+        wanted = len([one for one in titled if "const" in one] if titled else listed)
+        shown = _options(about)
+        if len(shown) < wanted or any(len(each) > _CHOICE for each in shown):
+            return False
+    return True
+
+
 def _fields(params: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """What is wanted, by its name; "" for nothing but a yes."""
     return list(_schema(params).get("properties", {}).items()) or [("", {"type": "boolean"})]
@@ -336,12 +396,16 @@ def _question(call: _Call, message: str, name: str, about: Mapping[str, Any]) ->
     return question, options
 
 
+def _choice(name: object) -> str:
+    return " ".join(visible_line(reveal(str(name)).replace("\n", " ").replace("\t", " ")).split())
+
+
 def _options(about: Mapping[str, Any]) -> dict[str, Any]:
     """What may be chosen, as it is shown and as it is sent."""
     if titled := about.get("oneOf") or about.get("anyOf"):
-        return {str(one.get("title") or one.get("const")): one.get("const") for one in titled if "const" in one}
+        return {_choice(one.get("title") or one.get("const")): one.get("const") for one in titled if "const" in one}
     names = about.get("enumNames") or about.get("enum") or ()
-    return {str(name): value for name, value in zip(names, about.get("enum") or (), strict=False)}
+    return {_choice(name): value for name, value in zip(names, about.get("enum") or (), strict=False)}
 
 
 def _value(answer: Any, options: Mapping[str, Any], about: Mapping[str, Any]) -> Any:

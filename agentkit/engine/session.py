@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -79,7 +80,7 @@ class Identity:
 class Session:
     """An open journal with its policy: mode, listeners, the current top-level execution.
 
-    Use it as a context manager (`with agentkit.session("name"):`); agents run inside it are journaled.
+    Use it as a context manager (`with` or `async with agentkit.session("name"):`); agents run inside are journaled.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class Session:
         return self.store.totals(agent=agent, label=label, run=run)
 
     def trace(self, run: str) -> list[Event]:
-        return self.store.trace(run)
+        return [self.redactor.scrub_event(event) for event in self.store.trace(run)]
 
     def in_doubt(self) -> list[Row]:
         return self.store.in_doubt()
@@ -315,11 +316,22 @@ class Session:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._leave()
+        self.close()
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._leave()
+        # Closing waits for the threads of stopped tools, which may need the loop to come to their end.
+        await asyncio.to_thread(self.close)
+
+    def _leave(self) -> None:
         _inside[:] = [(thread, session) for thread, session in _inside if session is not self]
         session_token, execution_token = self._entered
         current_session.reset(session_token)
         current_execution.reset(execution_token)
-        self.close()
 
 
 current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
@@ -344,7 +356,7 @@ def session(
     thread: str | None = None,
     served: bool = False,
 ) -> Session:
-    """A durable container for a script: `with agentkit.session("name"):` journals every agent run inside.
+    """A durable container for a script: `with` or `async with agentkit.session("name"):` journals every run inside.
 
     Without a `mode` it is auto, or replay where the records are from elsewhere (`agentkit journal attach`).
     The journal is `.agentkit/journal.db` in `folder` (default: the working folder), or `journal`, or $AGENTKIT_HOME.

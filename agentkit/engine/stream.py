@@ -129,7 +129,9 @@ class LiveStream(CompletedStreamedResponse):
         live = self._live
         if live is None:
             return super().get()
-        self.canonical_system = live.canonical_system
+        if hasattr(live, "canonical_system"):
+            # pydantic-ai 2.62 knows of none.
+            self.canonical_system = live.canonical_system
         self.provider_response_id = live.provider_response_id
         self.provider_details = live.provider_details
         # Not that of a finished response: of what came so far.

@@ -131,7 +131,8 @@ class Card {
       this.button("Yes", "good", () => ({ verdict: "answer", answer: true }));
       this.button("No", "bad", () => ({ verdict: "answer", answer: false }));
     } else if (card.form === "choice") {
-      for (const choice of card.choices) this.button(choice, "plain", () => ({ verdict: "answer", answer: choice }));
+      // What is shown of a choice may be less than it is: its number is sent.
+      card.choices.forEach((choice, at) => this.button(choice, "plain", () => ({ verdict: "answer", choice: at })));
     } else {
       const field = card.form === "number" ? this.line("a number", true) : area("", 2);
       if (card.form === "number") {
@@ -224,6 +225,9 @@ class Card {
 
 function render({ model, el }) {
   const cards = new Map();
+  // What the panel tells those who have no buttons is not for who sees these; gone with them, it is seen again.
+  const shown = model.get("cards").map((card) => `.agentkit-without-buttons-step-${CSS.escape(card.id)}{display:none}`);
+  el.append(element("style", "", shown.join("")));
   for (const card of model.get("cards")) {
     const made = new Card(model, card);
     cards.set(card.id, made);

@@ -135,7 +135,8 @@ class Asking:
                 self._news.set()
             case {"type": "decide", "id": str(id_), **content} if id_ in self._questions:
                 try:
-                    self._settled(id_, self._session.decide(self._questions[id_], read_click(content)))
+                    question = self._questions[id_]
+                    self._settled(id_, self._session.decide(question, read_click(question, content)))
                 except (AgentKitError, TypeError, ValueError, RecursionError) as error:
                     self._widget.send({"type": "refused", "id": id_, "text": wording.clean(str(error), REFUSAL)})
 

@@ -51,11 +51,11 @@ READY_SECONDS = 3.0
 """How long the front end may take to show the buttons and say that its clicks arrive."""
 
 
-async def ask_move(step: Pending) -> Move | None:
+async def ask_move(step: Pending, *, run: str) -> Move | None:
     """The move that is clicked while the cell waits; None when this front end does not deliver clicks now, or Stop."""
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[object] = asyncio.Queue()
-    card = _card(step)
+    card = _card(step, run=run)
     moves = [move for move in card["moves"] if move[0] not in ("Back", "Stop")]
     stop = ["Stop", "end the run here; a verb takes it up again", {"verb": "stop"}]
     widget = StepWidget(card={**card, "moves": [*moves, stop], "edits": {}, "note": _PLAIN})
@@ -126,7 +126,7 @@ class Buttons:
 
     def _card(self) -> dict[str, Any]:
         run = self._run
-        card: dict[str, Any] = run.session.redactor.scrub_json(_card(run.pending, run.places))
+        card: dict[str, Any] = run.session.redactor.scrub_json(_card(run.pending, run=run.run, places=run.places))
         return card
 
 
@@ -155,10 +155,10 @@ def _plain_move(content: Mapping[Any, Any]) -> Move:
             raise AgentKitError(f"no move is called {content.get('verb')!r}")
 
 
-def _card(step: Pending | None, places: Sequence[str] = ()) -> dict[str, Any]:
+def _card(step: Pending | None, *, run: str, places: Sequence[str] = ()) -> dict[str, Any]:
     if step is None:
         moves = [[name, *_MOVES[name]] for name in ("Next", "Back", "Stop")]
-        return {"at": "", "moves": moves, "places": list(places), "edits": {}}
+        return {"at": "", "run": run, "moves": moves, "places": list(places), "edits": {}}
     senseless = {"Next into": step.kind != "tool", "Next out": len(step.at) == 1}
     names = [name for name in _MOVES if not senseless.get(name)]
     given = "" if step.given is None else json.dumps(step.given.value, ensure_ascii=False)
@@ -166,6 +166,7 @@ def _card(step: Pending | None, places: Sequence[str] = ()) -> dict[str, Any]:
     at = edits.spoken(step.at)
     return {
         "at": at,
+        "run": run,
         "moves": [[name, *_MOVES[name]] for name in names],
         "places": [place for place in places if place != at],
         "edits": _editable(step, written, given),

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from IPython import get_ipython as _get_ipython
 
-from agentkit.errors import Interrupted
+from agentkit.errors import Interrupted, SpecError
 
 T = TypeVar("T")
 # IPython has no types for it.
@@ -27,6 +27,8 @@ get_ipython: Callable[[], Any] = _get_ipython
 depth: contextvars.ContextVar[int] = contextvars.ContextVar("agentkit_cell_depth", default=0)
 _CELL = re.compile(r"%%agent(?:[ \t]+(.*))?$")
 _LINE = re.compile(r"(?P<indent>[ \t]*)(?P<target>[\w.,\[\]\"' \t*()]+=[ \t]*)?%agent(?P<args>[ \t].*)?$")
+_MARKER = re.compile(r"%%(?:$| (?:\[|\w+=))")
+"""A cell's first line in jupytext's percent format, without the `# ` that it takes off a body."""
 _HEADER = re.compile(r"[ \t]*(async[ \t]+def|def|class)\b")
 _TOKEN = re.compile(r'#[^\n]*|"""|\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\\.|[\[\](){}]', re.DOTALL)
 
@@ -60,6 +62,21 @@ def never_run(cell: str) -> str | None:
         "%%capture does not run a body that awaits, and this cell still counts as executed: take %%capture away, or "
         "write `with IPython.utils.capture.capture_output() as taken:` around the await"
     )
+
+
+def refuse_joined(body: str) -> None:
+    """Raise SpecError where jupytext joined the cells after this one to its body, for an odd triple quote in it."""
+    quoted = dict.fromkeys(('"""', "'''"), 0)
+    odd = 0
+    for number, text in enumerate(body.splitlines(), start=2):
+        if odd and _MARKER.match(text):
+            raise SpecError(
+                f"line {number}: {text.strip()!r} begins another cell: jupytext joined it to this one, because the "
+                f"triple quote of line {odd} has no second one; write them in pairs, what follows in its own cells"
+            )
+        for quotes in quoted:
+            quoted[quotes] += text.count(quotes)
+        odd = (odd or number) if any(count % 2 for count in quoted.values()) else 0
 
 
 def _lines(lines: list[str], awaited: bool) -> list[str]:

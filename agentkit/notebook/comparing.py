@@ -28,7 +28,7 @@ async def compare(desk: Desk, line: Line, body: str) -> Reply:
         _prompts(desk, line, body),
         _models(desk, line),
         repeat=_repeat(line),
-        judge=look.model(line.options["judge"], desk.names) if line.has("judge") else None,
+        judge=look.usable_model("--judge", line.options["judge"], desk.names) if line.has("judge") else None,
         deps=desk.deps_of(line, agent.name),
     )
     frame = comparison.samples_frame(found)
@@ -43,7 +43,7 @@ def _models(desk: Desk, line: Line) -> dict[str, str | Model]:
     names = [name.strip() for name in line.options["models"].split(",") if name.strip()]
     if len(set(names)) != len(names):
         raise UserError(f"--models {line.options['models']}: name each model once")
-    return {name: look.model(name, desk.names) for name in names}
+    return {name: look.usable_model("--models", name, desk.names) for name in names}
 
 
 def _repeat(line: Line) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from agentkit.engine.doctor import examine
@@ -14,7 +15,9 @@ from agentkit.notebook.line import Line
 async def doctor(desk: Desk, line: Line) -> Reply:
     from agentkit.observe import doctor as shown
 
-    found = await examine({"": look.model(line.rest, desk.names)} if line.rest else _configured(desk))
+    checkups = await examine({"": look.model(line.rest, desk.names)} if line.rest else _configured(desk))
+    scrub = desk.session.redactor.scrub_again
+    found = [replace(one, model=scrub(one.model), problem=scrub(one.problem)) for one in checkups]
     bundle = {"text/html": shown.html(found), "text/plain": shown.text(found)}
     return Reply(value=shown.frame(found), show=lambda: show(bundle, raw=True))
 

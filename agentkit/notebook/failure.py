@@ -98,6 +98,8 @@ def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
             told = value if value in _raised else shown(value.with_traceback(tb), doing="")
         elif ran_agents():
             told = interrupted("")
+            # IPython renders what it keeps of an error once more, for seconds: every frame of every library in it.
+            vars(value)["_render_traceback_"] = told._render_traceback_
         else:
             shell.showtraceback((etype, value, tb), tb_offset=tb_offset)
             return

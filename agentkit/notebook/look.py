@@ -13,6 +13,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.toolsets import AbstractToolset
 
+from agentkit.define import models
 from agentkit.engine.names import Unbound
 from agentkit.errors import UserError, nearest
 
@@ -126,6 +127,17 @@ def model(text: str, names: Mapping[str, Any]) -> str | Model:
     """A model string, or a model object of the notebook by its name."""
     value = names.get(text)
     return value if isinstance(value, Model) else text
+
+
+def usable_model(where: str, text: str, names: Mapping[str, Any]) -> str | Model:
+    """What `model` finds; a model that cannot be had is a UserError in the words of `where` it was typed."""
+    found = model(text, names)
+    try:
+        models.resolve(found)
+    except UserError as error:
+        error.args = (f"{where}: {error}", *error.args[1:])
+        raise
+    return found
 
 
 def value(option: str, name: str, names: Mapping[str, Any]) -> Any:

@@ -78,7 +78,7 @@ class _Card:
 
     def _decide(self, question: Question, content: Mapping[Any, Any]) -> None:
         try:
-            given = read_click(content)
+            given = read_click(question, content)
             # The cell has ended, and with it the session that it opened.
             with Store.open(self._session.store.path) as store:
                 decision = decided.decide(store, self._session.redactor, question, given)

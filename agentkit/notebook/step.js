@@ -90,6 +90,8 @@ function render({ model, el }) {
     buttons = [];
     box.replaceChildren();
     box.dataset.step = card.at;
+    // What is told those who have no buttons is not for who sees these; gone with them, it is seen again.
+    box.append(element("style", "", `.agentkit-without-buttons-run-${CSS.escape(card.run)}{display:none}`));
     for (const [name, title, move] of card.moves) box.append(button(name, title, () => move));
     if (card.places && card.places.length) box.append(going(card.places));
     box.append(told);

@@ -109,6 +109,8 @@ async def edit(desk: Desk, line: Line, body: str | None) -> Reply:
     what = _what(line, run.met(place), last=place != (run.pending.at if run.pending else None))
     filled = prompt.render(body or "", desk.names, first_line=BODY_LINE).text
     value, _ = desk.session.redactor.restore(edits.parsed(what, filled))
+    if what == "model":
+        look.usable_model("--model", value, {})
     made = edits.Override(at=place, what=what, value=value)
     return await _moved(desk, line.word, Move(verb="edit", edit=made.as_json()))
 
@@ -136,6 +138,8 @@ async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
     *named, place = line.words
     word = " ".join(named)
     options = {key: line.options[key] for key in ("model", "hint", "instructions") if line.has(key)}
+    if line.has("model"):
+        look.usable_model("--model", line.options["model"], {})
     changes = Changes(
         prompt=line.options.get("prompt"),
         name=line.options.get("as", ""),
@@ -290,7 +294,7 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
     )
     output = Output(live=True)
     output.draw(pending.bundle(view), metadata=pending.metadata(view))
-    move = await ask_move(step)
+    move = await ask_move(step, run=gate.root)
     if move is None or move.verb not in ("next", "continue"):
         return None
     output.draw({"text/plain": f"{step}: {move.verb}", "text/html": f"<i>{markup.escape(f'{step}: {move.verb}')}</i>"})

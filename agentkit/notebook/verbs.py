@@ -25,6 +25,7 @@ from agentkit.notebook import (
     breaking,
     budgeting,
     carried,
+    cells,
     comparing,
     doctoring,
     failure,
@@ -50,6 +51,7 @@ from agentkit.observe.wording import needs_a_person, origins
 
 async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
     """Do what the line says; `body` is that of a `%%agent` cell."""
+    cells.refuse_joined(body or "")
     if line.verb == "build":
         return build(desk, line, body or "")
     if line.verb == "run":
@@ -78,8 +80,8 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     name = look.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
     spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
     options = _build_options(desk, line)
-    if isinstance(chosen := options.get("model"), str):
-        _check_model(chosen)
+    if "model" not in options and spec.model:
+        look.usable_model("front matter: model", spec.model, {})
     agent = build_agent(spec, name=name, **options)
     _follow(desk, line, agent, options.get("tools", ()))
     if "deps" in line.options:
@@ -91,15 +93,6 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     say(f"{name}: {models.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
     desk.remark(agent.notes)
     return Reply()
-
-
-def _check_model(text: str) -> None:
-    """Raise UserError in the words of the option where a model cannot be what is typed."""
-    try:
-        models.resolve(text)
-    except UserError as error:
-        error.args = (f"--model: {error}", *error.args[1:])
-        raise
 
 
 def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
@@ -131,7 +124,7 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     options: dict[str, Any] = {}
     given = line.options
     if "model" in given:
-        options["model"] = look.model(given["model"], desk.names)
+        options["model"] = look.usable_model("--model", given["model"], desk.names)
     if "tools" in given:
         options["tools"] = look.tools(given["tools"], desk.names)
     if "output" in given:
@@ -307,8 +300,7 @@ def approve(desk: Desk, line: Line) -> Reply:
 
 def model(desk: Desk, line: Line) -> Reply:
     if line.rest:
-        chosen = look.model(line.rest, desk.names)
-        models.resolve(chosen)
+        chosen = look.usable_model("%agent model", line.rest, desk.names)
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
         desk.session.model = chosen

@@ -24,6 +24,7 @@ _WIDE = 90
 _LISTED = 10
 _TEXT = 4_000
 _ONE_LINE = 160
+_CHOICE = 1_000
 _NEGATIVE = frozenset({"deny", "stop"})
 
 
@@ -75,11 +76,19 @@ def card(question: Question) -> dict[str, Any]:
         "reason": wording.clean_block(reveal(question.reason), _TEXT, lines=_LINES),
         "before": "\n".join(wording.clean(line, 2 * _ONE_LINE) for line in question.before),
         "form": question.form,
-        "choices": [wording.clean(choice, _ONE_LINE) for choice in question.choices],
+        "choices": _choices(question.choices),
         "lasting": question.lasting,
         "raisable": bool(question.default),
         "default": wording.clean(str(question.default), _ONE_LINE) if question.kind == "budget" else "",
     }
+
+
+def _choices(choices: Sequence[str]) -> list[str]:
+    """The choices as they are shown, in order: a click says the number of one."""
+    shown = [wording.clean(reveal(choice), _CHOICE) for choice in choices]
+    if all(shown) and len(set(shown)) == len(shown):
+        return shown
+    return [f"{number}. {one}" for number, one in enumerate(shown, 1)]
 
 
 def cards(questions: Sequence[Question]) -> list[dict[str, Any]]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import html as markup
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import pandas as pd
 
-from agentkit.engine.comparing import Comparison, Sample
+from agentkit.engine import said
+from agentkit.engine.comparing import WORDS, Comparison, Sample
 from agentkit.observe import wording
 from agentkit.observe.panel import AMBER, BLUE, GREEN, GREY, RED
 
 _HEIGHT = 190
 _CELL = "text-align:left;padding:1px 9px 1px 0"
+_ANSWER = "text-align:left;vertical-align:top;padding:2px 12px 2px 0;white-space:pre-wrap;min-width:10em"
+_PROMPTS, _REPEATS = 6, 3
+"""Of so many prompts, so many answers of each model stand beside each other; the frame has all."""
+_CHARACTERS, _FEWEST = 12_000, 80
+"""Of all these answers together, so that a saved cell stays small; and of each at least."""
 _COLUMNS = ("p50", "p95", "p99")
 
 
@@ -106,13 +112,84 @@ def html(comparison: Comparison) -> str:
         f"<b>{markup.escape(wording.clean(comparison.agent, 60))}</b> on {wording.counted(len(rows), 'model')}, "
         f'{asked}<table style="font-size:12px;margin:4px 0;border:none"><thead><tr>{cells}</tr></thead>'
         f"<tbody>{lines}</tbody></table>{plot}"
-        f'<div style="opacity:0.75">◆ no other model is cheaper, faster and better at once. {legend}</div>{notes}</div>'
+        f'<div style="opacity:0.75">◆ no other model is cheaper, faster and better at once. {_agreement(comparison)} '
+        f"{legend}</div>{notes}{_answers(comparison)}</div>"
     )
 
 
 def text(comparison: Comparison) -> str:
     frame = models_frame(comparison)
-    return "\n".join([frame.to_string(index=False), *comparison.notes])
+    return "\n".join(
+        [frame.to_string(index=False), _agreement(comparison), *comparison.notes, *_answer_lines(comparison)]
+    )
+
+
+def _agreement(comparison: Comparison) -> str:
+    several = len({sample.model for sample in comparison.samples}) > 1
+    others = "what the other models answered to the same prompt" if several else "the model's other answers to it"
+    how = f"by their first {WORDS:,} words in common order; 100% is word for word"
+    return f"Agreement: how much an answer has of {others}, {how}."
+
+
+def _side_by_side(comparison: Comparison) -> Iterator[tuple[str, list[list[Sample]]]]:
+    """What was asked, and the rows of answers to it: one from each model, in the order of the table above."""
+    names = list(dict.fromkeys(sample.model for sample in comparison.samples))
+    for number, prompt in enumerate(comparison.prompts[:_PROMPTS]):
+        asked = [sample for sample in comparison.samples if sample.prompt == number]
+        lanes = [[sample for sample in asked if sample.model == name][:_REPEATS] for name in names]
+        yield prompt, [list(row) for row in zip(*lanes, strict=True)]
+
+
+def _answer(sample: Sample, characters: int) -> str:
+    return wording.clean_block(sample.error or said.output(sample.output), characters, lines=24)
+
+
+def _room(comparison: Comparison) -> int:
+    """How many characters of each answer are shown."""
+    shown = min(len(comparison.samples), sum(len(row) for _, rows in _side_by_side(comparison) for row in rows))
+    return max(_FEWEST, _CHARACTERS // max(1, shown))
+
+
+def _left_out(comparison: Comparison) -> str:
+    shown = sum(len(row) for _, rows in _side_by_side(comparison) for row in rows)
+    left = len(comparison.samples) - shown
+    return f"{wording.counted(left, 'more answer')}: the cell's value is a frame of all" if left else ""
+
+
+def _answers(comparison: Comparison) -> str:
+    names = list(dict.fromkeys(sample.model for sample in comparison.samples))
+    heads = "".join(f'<th style="{_CELL}">{_escaped(wording.clean(name, 60))}</th>' for name in names)
+    parts = []
+    for prompt, rows in _side_by_side(comparison):
+        cells = "".join(f"<tr>{''.join(_answer_cell(one, _room(comparison)) for one in row)}</tr>" for row in rows)
+        parts.append(
+            f'<div style="opacity:0.75;margin-top:4px">{_escaped(wording.clean(prompt, 200))}</div>'
+            f'<table style="font-size:12px;border:none"><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table>'
+        )
+    more = f'<div style="opacity:0.75">… {left}</div>' if (left := _left_out(comparison)) else ""
+    return (
+        '<details open style="overflow-x:auto"><summary style="cursor:pointer">answers side by side</summary>'
+        f"{''.join(parts)}{more}</details>"
+    )
+
+
+def _answer_cell(sample: Sample, characters: int) -> str:
+    colour = f";color:{RED}" if sample.error else ""
+    return f'<td style="{_ANSWER}{colour}">{_escaped(_answer(sample, characters))}</td>'
+
+
+def _answer_lines(comparison: Comparison) -> Iterator[str]:
+    for prompt, rows in _side_by_side(comparison):
+        yield wording.clean(prompt, 100)
+        yield from (f"  {one.model}: {wording.clean(_answer(one, 200), 200)}" for row in rows for one in row)
+    if left := _left_out(comparison):
+        yield f"… {left}"
+
+
+def _escaped(words: str) -> str:
+    """Foreign text, which may not turn the direction of what stands beside it."""
+    escaped = markup.escape(words, quote=False)
+    return escaped if words.isascii() else f"<bdi>{escaped}</bdi>"
 
 
 def _known(value: object) -> bool:

@@ -20,6 +20,8 @@ _HEADS = {
     "structured_output": "structured",
     "price": "price known",
 }
+_NAME = 120
+_PROBLEM = 300
 _SIGNS: dict[Found, tuple[str, str]] = {
     "yes": ("✓", GREEN),
     "no": ("✕", RED),
@@ -64,14 +66,15 @@ def _row(one: Checkup, cell: str, columns: int) -> str:
 
 
 def _clean(text: str) -> str:
-    return markup.escape(wording.clean(text, 300), quote=False)
+    return markup.escape(wording.clean(text, _PROBLEM), quote=False)
 
 
 def text(found: Sequence[Checkup]) -> str:
-    width = max((len(one.model) for one in found), default=5)
+    names = [wording.clean(one.model, _NAME) for one in found]
+    width = max(map(len, names), default=5)
     lines = [f"{'model':{width}}  {'  '.join(_HEADS.values())}"]
-    for one in found:
-        signs = "  ".join(f"{_SIGNS[getattr(one, name)][0]:{len(head)}}" for name, head in _HEADS.items())
-        lines.append(f"{one.model:{width}}  {signs}".rstrip())
-        lines += [f"  {one.problem}"] if one.problem else []
+    for name, one in zip(names, found, strict=True):
+        signs = "  ".join(f"{_SIGNS[getattr(one, column)][0]:{len(head)}}" for column, head in _HEADS.items())
+        lines.append(f"{name:{width}}  {signs}".rstrip())
+        lines += [f"  {wording.clean(one.problem, _PROBLEM)}"] if one.problem else []
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from agentkit.durable.totals import Totals
+from agentkit.events import short_model
 from agentkit.observe.trace import RunNode, StepNode, StepState, Trace, end_of, totals
 
 MOST = 60
@@ -51,13 +52,14 @@ class Axis(NamedTuple):
 
 
 class RunLine(NamedTuple):
-    """`remark` is why it stands here, where most of its siblings do not."""
+    """`remark` is why it stands here, where most of its siblings do not; `model` is named where theirs are others."""
 
     node: RunNode
     depth: int
     bar: Bar
     seconds: float
     remark: str = ""
+    model: str = ""
 
 
 class StepLine(NamedTuple):
@@ -80,7 +82,8 @@ class FoldedLine(NamedTuple):
 class GroupLine(NamedTuple):
     """Many runs of one agent: `histogram` counts them by the time they took, from the shortest to the longest.
 
-    `errors` are the most frequent, each with how many runs ended so; `others` are runs with yet other errors.
+    `model` is named where the agent ran on several, each with a line of its own; `errors` are the most frequent, each
+    with how many runs ended so; `others` are runs with yet other errors.
     """
 
     nodes: tuple[RunNode, ...]
@@ -94,6 +97,7 @@ class GroupLine(NamedTuple):
     histogram: tuple[int, ...]
     errors: tuple[tuple[str, int], ...]
     others: int
+    model: str = ""
 
 
 Line: TypeAlias = RunLine | StepLine | FoldedLine | GroupLine
@@ -138,16 +142,24 @@ def _root_axes(trace: Trace, now: float) -> dict[str, Axis]:
 
 
 def _sibling_lines(runs: Sequence[RunNode], axes: Mapping[str, Axis], depth: int, now: float) -> Iterator[_Shown]:
-    """Runs beside each other; many of one agent on one line, where the first of them would stand."""
-    groups: dict[str, list[RunNode]] = {}
+    """Runs beside each other; many of one agent and model on one line, where the first of them would stand."""
+    groups: dict[tuple[str, str], list[RunNode]] = {}
+    models: dict[str, set[str]] = {}
     for node in runs:
-        groups.setdefault(node.run.agent, []).append(node)
+        groups.setdefault((node.run.agent, node.run.model), []).append(node)
+        models.setdefault(node.run.agent, set()).add(node.run.model)
     for node in runs:
-        group = groups[node.run.agent]
+        agent, model = node.run.agent, node.run.model
+        group, several = groups[agent, model], models[agent]
+        named = short_model(model, several) if len(several) > 1 else ""
         if len(group) <= MANY:
-            yield from _run_lines(node, axes[node.run.id], depth, now)
+            first, *below = _run_lines(node, axes[node.run.id], depth, now)
+            yield first._replace(model=named) if isinstance(first, RunLine) else first
+            yield from below
         elif node is group[0]:
-            yield from _group_lines(group, axes, depth, now)
+            first, *below = _group_lines(group, axes, depth, now)
+            yield first._replace(model=named) if isinstance(first, GroupLine) else first
+            yield from below
 
 
 def _group_lines(group: Sequence[RunNode], axes: Mapping[str, Axis], depth: int, now: float) -> Iterator[_Shown]:

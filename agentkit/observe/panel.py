@@ -152,7 +152,8 @@ def _row(line: Line) -> str:
             error = [] if line.remark or error_shown_below(node) else _error(node.run.error)
             return _run_row(line) + _below([*error, *_notes(node.run)], depth)
         case StepLine(node=node, depth=depth):
-            return _step_row(line) + _below([*_to_do(node), *_error(node.step.error)], depth) + _shown(node.step, depth)
+            told = _below([*_to_do(node), *_error(node.step.error)], depth)
+            return _step_row(line) + _asked(node, depth) + told + _shown(node.step, depth)
         case GroupLine(errors=errors, others=others, depth=depth):
             failed: list[_Remark] = [(RED, f"✕ {count:,} ×", error) for error, count in errors]
             more = [("", "·", f"{wording.counted(others, 'run')} with other errors")] if others else []
@@ -194,7 +195,7 @@ def _cells(
 def _run_row(line: RunLine) -> str:
     node = line.node
     facts = " · ".join(_isolated(fact) for fact in (wording.shares_said(node.totals), _prompt(node.run)) if fact)
-    name = f"<b>{_isolated(wording.clean(node.run.agent, 60))}</b> {_muted(facts)}"
+    name = f"{_agent(node.run.agent, line.model)} {_muted(facts)}"
     return _cells(
         line,
         f"{line.remark}: {_muted(_isolated(_prompt(node.run)))}" if line.remark else name,
@@ -209,7 +210,7 @@ def _run_row(line: RunLine) -> str:
 
 def _group_row(line: GroupLine) -> str:
     sums, many = line.totals, Trace(roots=line.nodes)
-    name = f"<b>{_isolated(wording.clean(line.nodes[0].run.agent, 60))}</b> × {len(line.nodes):,}"
+    name = f"{_agent(line.nodes[0].run.agent, line.model)} × {len(line.nodes):,}"
     return _cells(
         line,
         f"{name} {_muted(f'{wording.states_said(many)} · {wording.shares_said(sums)}')}",
@@ -220,6 +221,11 @@ def _group_row(line: GroupLine) -> str:
         price=wording.saved_or_spent(sums),
         saved=not sums.spent,
     )
+
+
+def _agent(name: str, model: str) -> str:
+    on = f" on <b>{_isolated(wording.clean(model, 60))}</b>" if model else ""
+    return f"<b>{_isolated(wording.clean(name, 60))}</b>{on}"
 
 
 def _histogram(line: GroupLine) -> str:
@@ -324,10 +330,16 @@ def _to_do(node: StepNode) -> list[tuple[str, str, str]]:
     """What a person can do about a step."""
     if node.state == "in doubt":
         return [(AMBER, "?", wording.doubt_said(node))]
-    if node.state == "waiting" and node.step.status == "started":
-        return [(AMBER, wording.GLYPHS["waiting"], wording.asked_said(node))]
     unchecked = wording.unchecked_said(node.step)
     return [(AMBER, "·", unchecked)] if unchecked else []
+
+
+def _asked(node: StepNode, depth: int) -> str:
+    """How to decide without buttons; not seen while the widget with the buttons is."""
+    if node.state != "waiting" or node.step.status != "started":
+        return ""
+    told = _below([(AMBER, wording.GLYPHS["waiting"], wording.asked_said(node))], depth)
+    return f'<div class="{wording.without_buttons("step", node.step.id)}">{told}</div>'
 
 
 def _error(error: str | None) -> list[_Remark]:

@@ -84,8 +84,9 @@ def html(view: PendingView) -> str:
 def _moves(view: PendingView) -> str:
     if not view.moves:
         return ""
+    hidden = markup.escape(wording.without_buttons("run", view.run))
     verbs = " · ".join(f"<code>{_escaped(move)}</code>" for move in view.moves)
-    return f'<div style="{_MUTED}">{verbs}</div><div style="{_MUTED}">{AGAIN}</div>'
+    return f'<div style="{_MUTED}">{verbs}</div><div class="{hidden}" style="{_MUTED}">{AGAIN}</div>'
 
 
 def _headline(view: PendingView) -> str:

@@ -35,7 +35,7 @@ def _rows(line: Line, width: int) -> list[str]:
     match line:
         case RunLine(node=node, depth=depth):
             facts = (
-                wording.clean(node.run.agent, 40),
+                _agent(node.run.agent, line.model),
                 wording.shares_said(node.totals),
                 wording.clean(node.run.prompt, 120),
             )
@@ -56,12 +56,16 @@ def _rows(line: Line, width: int) -> list[str]:
             assert_never(line)
 
 
+def _agent(name: str, model: str) -> str:
+    return wording.clean(name, 40) + (f" on {wording.clean(model, 40)}" if model else "")
+
+
 def _group_row(line: GroupLine, width: int) -> str:
     many = Trace(roots=line.nodes)
     highest = max(line.histogram)
     bars = "".join(_HEIGHTS[min(8, -(-8 * count // highest))] for count in line.histogram)
     said = f"{wording.states_said(many)} · {wording.times_said(line)}"
-    name = f"{wording.clean(line.nodes[0].run.agent, 40)} × {len(line.nodes):,} {bars} {said}"
+    name = f"{_agent(line.nodes[0].run.agent, line.model)} × {len(line.nodes):,} {bars} {said}"
     state, money = wording.state_of(many), wording.saved_or_spent(line.totals)
     columns = f"{wording.GLYPHS[state]} {state:<9} {wording.duration(line.seconds):>8} {money:>10} {_bar(line.bar)} "
     return wording.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", max(width, 160)).rstrip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Mapping
+from typing import Literal
 
 from agentkit.durable.provenance import origin
 from agentkit.durable.records import ASKED, Row
@@ -274,6 +275,11 @@ def doubt_said(node: StepNode) -> str:
 def asked_said(node: StepNode) -> str:
     """What can be done about a question that somebody waits at."""
     return f"no buttons? run the cell again, or decide with %agent approve {node.step.id}"
+
+
+def without_buttons(kind: Literal["step", "run"], id_: object) -> str:
+    """The class of a remark for those who have no buttons: a widget that shows them hides it (ask.js, step.js)."""
+    return f"agentkit-without-buttons-{kind}-{id_}"
 
 
 def took(node: StepNode, seconds: float) -> str:

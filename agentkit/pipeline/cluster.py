@@ -164,7 +164,7 @@ def heavy_task(tool: HeavyTool) -> str:
     decorator = f"@{name}_env.task({', '.join(options)})" if options else f"@{name}_env.task"
     called = f"await {name}({passed})" if isinstance(node, ast.AsyncFunctionDef) else f"{name}({passed})"
     if tool.walled:
-        called = f"await agentkit.walled({', '.join(filter(None, [name, passed]))})"
+        called = f"await agentkit.pipeline.walled({', '.join(filter(None, [name, passed]))})"
     if len(tool.memory) > 1:
         sizes = ", ".join(quoted(size) for size in tool.memory)
         elsewhere = f"await with_more_memory({name}_task, ({sizes}), {passed})"
@@ -188,7 +188,7 @@ def decorator(task: Task) -> str:
     """A pure task is cached by what its code and its inputs are; one with effects never is."""
     given = ["retries=3", "report=True"]
     if task.pure:
-        version = f'agentkit.closure(__file__, "{task.name}")'
+        version = f'agentkit.pipeline.closure(__file__, "{task.name}")'
         given.insert(0, f'cache=flyte.Cache("auto", version_override={version})')
     return f"@env.task({', '.join(given)})"
 

@@ -62,6 +62,7 @@ class _Module:
         bound = {name for item in self.plan.module for name in item.binds if item.role == "import"}
         wanted = {
             "agentkit": "agentkit" not in bound,
+            "agentkit.pipeline": "agentkit.pipeline." in code,
             "asyncio": "asyncio." in code and "asyncio" not in bound,
             "flyte": self.flyte,
             "flyte.errors": "flyte.errors." in code,
@@ -164,7 +165,7 @@ class _Module:
             inner = self.maker(name, item.order)
             return f"{self.makers[inner.order]}({', '.join(self.factory_inputs(inner))})"
         if any(tool.name == name for tool in self.heavy):
-            return f"agentkit.elsewhere({name}, {name}_elsewhere, flyte=flyte)"
+            return f"agentkit.pipeline.elsewhere({name}, {name}_elsewhere, flyte=flyte)"
         return name
 
     # -- tasks
@@ -199,7 +200,7 @@ class _Module:
     def opening(self) -> str:
         given = ["NOTEBOOK"] + (["flyte=flyte"] if self.flyte else [])
         given += [f"{key}={quoted(value)}" for key, value in self.plan.policy.items()]
-        return f"    async with agentkit.task({', '.join(given)}):"
+        return f"    async with agentkit.pipeline.task({', '.join(given)}):"
 
     def asked(self, task: Task, item: Item) -> list[str]:
         built = self.maker(item.name, item.order) if item.name in task.agents else None
@@ -318,7 +319,7 @@ class _Module:
         if self.flyte:
             return ""
         given = ", ".join(f"{parameter.name}" for parameter in self.plan.parameters)
-        run = "agentkit.start(main)" if given else "asyncio.run(main())"
+        run = "agentkit.pipeline.start(main)" if given else "asyncio.run(main())"
         shown = f"print({run})" if self.plan.results else run
         return f'if __name__ == "__main__":\n    {shown}'
 

@@ -164,6 +164,8 @@ def test_reloading_the_page_while_it_waits(opened: Opener) -> None:
 def test_a_notebook_that_was_saved_while_it_waited_says_what_to_do(opened: Opener) -> None:
     notebook = started(opened, "reopened")
     notebook.text(2, "waiting for you")
+    notebook.widgets(2).first.wait_for(timeout=30_000)
+    assert "no buttons?" not in notebook.text(2, "waiting for you")
     notebook.reopen()
     assert notebook.widgets(2).count() == 0
     notebook.text(2, "no buttons? run the cell again, or decide with %agent approve 2")
@@ -268,7 +270,7 @@ def replace_model(rule: str, *, build: str, setup: str = "") -> list[str]:
 def test_questions_of_the_agent_are_one_widget(opened: Opener) -> None:
     calls = (
         '[Call("ask_user", {"question": "Keep a copy?", "kind": "yes_no"}), '
-        'Call("ask_user", {"question": "Where?", "kind": "choice", "choices": ["disk", "tape"]}), '
+        'Call("ask_user", {"question": "Where?", "kind": "choice", "choices": ["disk", "tape\\x1b" + "e" * 300]}), '
         'Call("ask_user", {"question": "How many?", "kind": "number"}), Call("ask_user", {"question": "Why?"})]'
     )
     rule = (
@@ -281,7 +283,7 @@ def test_questions_of_the_agent_are_one_widget(opened: Opener) -> None:
     notebook.run(2)
     notebook.widgets(2).nth(3).wait_for(timeout=30_000)
     click(notebook, "Yes")
-    click(notebook, "tape")
+    click(notebook, "tape\u241b" + "e" * 300)
     number, text = notebook.widgets(2).nth(2), notebook.widgets(2).nth(3)
     number.get_by_label("your answer").fill("a few")
     number.get_by_role("button", name="Answer").click()
@@ -290,7 +292,7 @@ def test_questions_of_the_agent_are_one_widget(opened: Opener) -> None:
     number.get_by_role("button", name="Answer").click()
     text.get_by_label("your answer").fill("Because <b>of</b> space")
     text.get_by_role("button", name="Answer").click()
-    notebook.text(2, "answers: [True, 'tape', 3, 'Because <b>of</b> space']")
+    notebook.text(2, "answers: [True, 'tape\\x1b" + "e" * 300 + "', 3, 'Because <b>of</b> space']")
     assert notebook.errors == []
 
 

@@ -107,6 +107,7 @@ def test_going_to_a_step_by_a_click_and_back_there_on_another_day(opened: Opener
     go_to(notebook, "2")
     notebook.text(2, "paused before step 2", "free (replayed)")
     assert "added [(1, 2)] asked 1" in notebook.do(3)
+    assert "model not found" not in notebook.text(2, "paused before step 2")
     notebook.reopen()
     notebook.text(2, 'model not found" below? run the cells again: they come back to this pause')
     assert notebook.output(2).get_by_role("button").count() == 0

@@ -55,7 +55,7 @@ async def perform() -> tuple[list[Any], list[Any]]:
     turns = [Call("price", {"city": "Bern"}), Call("weigh", {"things": ["bag", "boots"]})]
     scripted = ScriptedModel([turns, Call("note", {"text": "Bern it is"}), "Bern."] * 2)
     agent = agentkit.build(agentkit.Spec(instructions="You compare prices."), name="agent", tools=tools, model=scripted)
-    answers = [await agentkit.ask(agent, "Where is it cheap?")]
+    answers: list[Any] = [await agentkit.ask(agent, "Where is it cheap?")]
     offline = agentkit.build(
         agentkit.Spec(instructions="You compare prices."), name="offline", tools=[price], model="offline"
     )

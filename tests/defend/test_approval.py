@@ -17,6 +17,7 @@ from agentkit.defend.approval import (
     needed,
     parse_headless,
     parse_patterns,
+    read_click,
     unattended,
 )
 from agentkit.errors import UserError
@@ -129,6 +130,27 @@ def test_edited_arguments_must_fit_the_schema_and_the_tool() -> None:
 
 def test_arguments_that_were_not_changed_are_an_approval() -> None:
     assert checked(CALL, Decision(verdict="edit", arguments={"ids": [1]})).verdict == "approve"
+
+
+PATH = "x" * 200
+CHOICES = (PATH + "1", PATH + "2", "a\x1b[2Jb", "a\u202eb", "")
+
+
+@pytest.mark.parametrize("at", range(len(CHOICES)))
+def test_a_choice_that_cannot_be_shown_as_it_is_is_chosen_by_its_number(at: int) -> None:
+    asked = Question(kind="ask", form="choice", choices=CHOICES)
+    given = checked(asked, read_click(asked, {"verdict": "answer", "choice": at}))
+    assert given.answer == CHOICES[at]
+
+
+@pytest.mark.parametrize("choice", [-1, 5, True, 1.0, "1", None, [0], {"at": 0}, 10**400])
+def test_a_number_that_is_none_of_the_choices_chooses_nothing(choice: object) -> None:
+    asked = Question(kind="ask", form="choice", choices=CHOICES)
+    with pytest.raises(UserError, match="no choice of this question"):
+        read_click(asked, {"verdict": "answer", "choice": choice})
+    # Nor does it say anything else than a choice.
+    with pytest.raises(UserError, match="no choice of this question"):
+        read_click(Question(kind="doubt", choices=CHOICES), {"verdict": "result", "choice": 0})
 
 
 @pytest.mark.parametrize(

@@ -158,9 +158,25 @@ def test_tokens_per_minute_come_back_after_a_minute(book: Ledger) -> None:
 
 def test_the_time_of_a_run_is_used_up(book: Ledger) -> None:
     book.set(ANALYST, parse("10min"))
-    held(book.reserve(scopes(ANALYST, began=1_000.0), Amounts(), now=1_599.0))
-    assert refused(book.reserve(scopes(ANALYST, began=1_000.0), Amounts(), now=1_600.0)).limit.measure == "seconds"
+    now = time.monotonic()
+    for jump in (0, -30 * 24 * 3600, 30 * 24 * 3600):
+        at = time.time() + jump
+        held(book.reserve(scopes(ANALYST, began=now - 590), Amounts(), now=at))
+        assert refused(book.reserve(scopes(ANALYST, began=now - 600), Amounts(), now=at)).limit.measure == "seconds"
     assert book.under_way() == 0
+
+
+def test_what_is_set_later_is_newer_also_where_the_clock_was_set_back(
+    book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, stamps = time.time, []
+    for jump in (0, 3600, -24 * 3600, 0):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        for node in (ANALYST, WRITER):
+            book.set(node, parse("10min"))
+            stamps.append(book.set_at(node))
+            assert book.newest() == stamps[-1]
+    assert stamps == sorted(set(stamps))
 
 
 def test_what_the_innermost_scope_says_holds_at_the_limits_above_it(book: Ledger) -> None:
@@ -273,6 +289,66 @@ def test_what_a_killed_kernel_had_set_aside_is_free_again_and_a_living_ones_is_n
     book.release(held(book.reserve(scopes(ANALYST), one(tokens=100))))
     assert book.under_way() == 0
     assert [file.name for file in book.path.with_name("budgets.db-owners").iterdir()] == [book.owner]
+
+
+LIVING = """
+import sys
+from pathlib import Path
+from tests.defend.test_ledger import *
+book = Ledger(Path(sys.argv[1]))
+book.commit(held(book.reserve(scopes(ANALYST, run="long"), one(tokens=60))), one(tokens=60))
+held(book.reserve(scopes(ANALYST, run="other"), one(tokens=80)))
+for _ in sys.stdin:
+    found = book.reserve(scopes(ANALYST, run="long"), one(tokens=50))
+    print(isinstance(found, Refused) and found.used, flush=True)
+"""
+
+
+@pytest.mark.parametrize("days", [8, 400, -8, -400])
+def test_a_clock_that_jumps_takes_nothing_from_the_runs_of_a_kernel_that_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    path = tmp_path / "budgets.db"
+    first = Ledger(path)
+    first.set(ANALYST, parse("100 tokens/run"))
+    first.close()
+    kernel = process(LIVING, path)
+    assert kernel.stdin is not None and kernel.stdout is not None
+
+    def used() -> str:
+        kernel.stdin.write("?\n")  # type: ignore[union-attr]
+        kernel.stdin.flush()  # type: ignore[union-attr]
+        return kernel.stdout.readline()  # type: ignore[union-attr]
+
+    assert used() == "60\n"
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + days * 24 * 3600)
+    second = Ledger(path)
+    assert refused(second.reserve(scopes(ANALYST, run="other"), one(tokens=30))).held == 80
+    second.close()
+    assert used() == "60\n"
+    kernel.kill()
+    kernel.wait()
+    # Of one that is gone nothing is kept for ever, whatever the clock said when it counted.
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM spent WHERE bucket = 'run:long'").fetchone() == (1,)
+    third = Ledger(path)
+    third.budgets()
+    third.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM spent WHERE bucket = 'run:long'").fetchone() == (0,)
+
+
+def test_a_file_of_an_earlier_agentkit_is_counted_in_as_before(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "budgets.db")
+    book.set(ANALYST, parse("100 tokens/run"))
+    book.commit(held(book.reserve(scopes(ANALYST), one(tokens=60))), one(tokens=60))
+    book.close()
+    with sqlite3.connect(book.path) as db:
+        db.execute("ALTER TABLE spent DROP COLUMN owner")
+    again = Ledger(book.path)
+    assert refused(again.reserve(scopes(ANALYST), one(tokens=50))).used == 60
+    again.close()
 
 
 def test_threads_of_one_kernel_never_pass_the_limit_together(book: Ledger) -> None:

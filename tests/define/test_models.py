@@ -94,7 +94,7 @@ def test_a_fallback_answers_when_the_first_server_is_gone(server: Serving) -> No
         ("gpt-5", "unknown model 'gpt-5': did you mean 'openai:gpt-5'?"),
         ("claude-sonnet-4-5", "did you mean 'anthropic:claude-sonnet-4-5'?"),
         ("xyzzy", "try 'offline', 'openai:gpt-5' or 'http://127.0.0.1:8000/v1#name'"),
-        ("openai:gpt-5", "set the environment variable OPENAI_API_KEY, or use --model offline"),
+        ("openai:gpt-5", "set the environment variable OPENAI_API_KEY, or use the model 'offline'"),
         ("offline | openai:gpt-5", "set the environment variable OPENAI_API_KEY"),
         ("ollama:qwen3", "set the environment variable OLLAMA_BASE_URL"),
         ("gateway/openai:gpt-5", "set the environment variable PYDANTIC_AI_GATEWAY_API_KEY"),
@@ -196,9 +196,9 @@ def test_prices_are_list_prices_zero_for_offline_and_none_if_unknown() -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Fault(status=401), "model 'small' answered 401: the key is missing or refused"),
-        (Fault(status=404), "model 'small' answered 404: no such model or path"),
-        (Fault(status=418), "model 'small' answered 418: scripted 418"),
+        (Fault(status=401), "/chat/completions answered 401: the key is missing or refused"),
+        (Fault(status=404), "/chat/completions answered 404: no such model or path"),
+        (Fault(status=418), "/chat/completions answered 418: scripted 418"),
         (Fault(cut="middle"), "cut the connection"),
     ],
 )

@@ -56,6 +56,7 @@ def test_bare_tool_decorates() -> None:
         ({"share": "everyone"}, "share='everyone'"),
         ({"share": "user", "effects": "once"}, "needs effects"),
         ({"ttl": "soon"}, "ttl='soon'"),
+        ({"ttl": float("nan")}, "ttl=nan"),
         ({"timeout": -1}, "timeout=-1"),
         ({"memory": "lots"}, "not a size"),
         ({"memory": ["1GB", "512MB"]}, "rising order"),

@@ -585,6 +585,16 @@ def test_the_folder_is_private_and_stays_out_of_git(path: Path) -> None:
     assert (path.parent / ".gitignore").read_text() == "*\n"
 
 
+def test_what_a_clone_or_an_archive_opened_to_others_is_private_again(path: Path) -> None:
+    with Store.open(path) as store:
+        record(store)
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    with Store.open(path):
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.glob("journal.db*")}
+    assert (stat.S_IMODE(path.parent.stat().st_mode), modes) == (0o700, {0o600})
+
+
 def test_a_store_opened_to_read_leaves_no_trace(path: Path) -> None:
     with Store.open(path) as store:
         id = record(store)

@@ -143,6 +143,53 @@ def test_wall_time_stops_a_run(tmp_path: Path) -> None:
     assert 1 <= len(model.requests) <= 2
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0, 3e7, -3e7])
+def test_a_clock_that_jumps_gives_a_run_no_more_time_and_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    real, calls = time.time, []
+
+    def lookup(place: str) -> str:
+        """Look a place up, while somebody sets the clock."""
+        calls.append(place)
+        monkeypatch.setattr(time, "time", lambda: real() + jump * (len(calls) % 2))
+        return f"{place} is known"
+
+    short = priced(delay=0.15)
+    with pytest.raises(BudgetExceeded, match=r"0.4s per run: 0\.[4-9]"):
+        run(tmp_path / "short", lambda: guide(short, tools=[lookup], budget="0.4s"))
+    assert 1 <= len(short.requests) <= 3
+    calls.clear()
+    long = priced()
+    answer = run(tmp_path / "long", lambda: guide(long, tools=[lookup], budget="10min, 30min/cell, 4 requests"))
+    assert answer.output == "all seen" and len(long.requests) == 4
+    # What was counted before the jump counts after it.
+    calls.clear()
+    third = priced(calls=5)
+    with pytest.raises(BudgetExceeded, match="4 requests per run"):
+        run(tmp_path / "third", lambda: guide(third, tools=[lookup], budget="10min, 4 requests"))
+    assert len(third.requests) == 4
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_what_was_typed_after_a_jump_of_the_clock_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    real = time.time
+    with opened(tmp_path) as kept:
+        helper = guide(ScriptedModel(["found", "found"], cost=0.1), name="helper", tools=[], budget="1usd")
+        boss = guide(ScriptedModel.by(_boss, cost=0.1), name="boss", tools=[helper])
+        monkeypatch.setattr(time, "time", lambda: real() + jump)
+        limiting.change(budgets_of(kept).node("boss", "helper"), "0.05usd/run", option="budget", at_limit=None)
+        with pytest.raises(BudgetExceeded, match=r"0\.05usd per run"):
+            asyncio.run(ask(boss, "go"))
+
+
+def _boss(messages: list[ModelMessage]) -> Any:
+    seen = any(isinstance(part, ToolReturnPart) for message in messages for part in message.parts)
+    return "done" if seen else Call("helper", {"prompt": "where"})
+
+
 def test_max_tokens_bounds_what_is_reserved(tmp_path: Path, book: Callable[[], Ledger]) -> None:
     model = ScriptedModel(["word " * 10])
     agent = build(
@@ -344,6 +391,47 @@ def test_nobody_but_a_person_raises_it_again(tmp_path: Path) -> None:
     assert len(asked) == 2
 
 
+def test_a_limit_that_was_put_back_after_a_raise_is_not_raised_again_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raise was decided while the clock was ahead: by the times alone it is newer than what was typed since."""
+    real, ahead = time.time, [24 * 3600.0]
+    monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+
+    async def gone(questions: tuple[Question, ...]) -> tuple[Decision, ...]:
+        raise ApprovalPending(steps=[question.id for question in questions], asked="budget")
+
+    model = priced()
+    with pytest.raises(BudgetAsks) as waits:
+        run(tmp_path, lambda: guide(model, budget="0.15usd"), asker=gone)
+    with opened(tmp_path) as kept:
+        question = decided.find(kept.store, waits.value.steps[0]).question
+        kept.decide(question, Decision(verdict="raise", answer="1usd", at=time.time()))
+        ahead[0] = 0.0
+        for limits in ("1usd", "0.15usd"):
+            limiting.change(budgets_of(kept).node("guide"), limits, option="budget", at_limit=None)
+    asked, asker = answering(Decision(verdict="raise", answer="2usd"))
+    assert run(tmp_path, lambda: guide(model, budget="0.15usd"), asker=asker).output == "all seen"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_what_is_decided_after_a_jump_of_the_clock_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    async def gone(questions: tuple[Question, ...]) -> tuple[Decision, ...]:
+        raise ApprovalPending(steps=[question.id for question in questions], asked="budget")
+
+    real, model = time.time, priced()
+    with pytest.raises(BudgetAsks) as waits:
+        run(tmp_path, lambda: guide(model, budget="0.15usd"), asker=gone)
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    with opened(tmp_path) as kept:
+        question = decided.find(kept.store, waits.value.steps[0]).question
+        kept.decide(question, Decision(verdict="raise", answer="1usd", at=time.time()))
+    assert run(tmp_path, lambda: guide(model, budget="0.15usd"), asker=gone).output == "all seen"
+
+
 def test_a_raise_that_is_not_enough_or_cannot_be_read_is_refused(tmp_path: Path) -> None:
     problems: list[str] = []
 
@@ -402,7 +490,7 @@ def test_where_the_person_cannot_click_the_question_stays_open(tmp_path: Path) -
     assert issubclass(BudgetAsks, BudgetExceeded)
     with opened(tmp_path) as kept:
         question = decided.find(kept.store, waits.value.steps[0]).question
-        kept.decide(question, Decision(verdict="raise", answer="1usd"))
+        kept.decide(question, Decision(verdict="raise", answer="1usd", at=time.time()))
     assert run(tmp_path, lambda: guide(model, budget="0.15usd"), asker=gone).output == "all seen"
 
 

@@ -61,7 +61,7 @@ def test_an_adopted_agent_shows_the_same_outside_a_session() -> None:
     from pydantic_ai import Agent
 
     adopted = durable(Agent(None, name="x" * 10, instructions="y" * 5_000, tools=[look]))
-    for shown in (adopted._repr_html_(), adopted._repr_markdown_()):  # type: ignore[attr-defined]
+    for shown in (adopted._repr_html_(), adopted._repr_markdown_()):
         assert "none: give one to a run" in shown and "more characters" in shown and len(shown) < 2_500
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import subprocess
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from agentkit.define.spec import Spec
 from agentkit.engine.comparing import Comparison, alike, compare
 from agentkit.engine.doctor import examine
 from agentkit.errors import UserError
-from agentkit.observe import comparison, doctor
+from agentkit.observe import comparison, doctor, panel
+from agentkit.observe.trace import Trace
 from agentkit.testing import Output, ScriptedModel
 from tests.serving import serving
 
@@ -59,6 +61,50 @@ def test_it_is_journaled_and_replays_with_the_figures_of_the_live_runs(tmp_path:
         assert now.seconds is not None and now.seconds >= 0.05
 
 
+def test_answers_stand_side_by_side_and_agreement_is_explained(tmp_path: Path) -> None:
+    one = model("one", "It is North", "north <b>again</b>")
+    down = model("down", ModelHTTPError(503, "down"), "South")
+    shown = comparison.html(found := go(tmp_path, [one, down], ["Which?"], repeat=2))
+    first, second = re.findall(r"<tr>(<td style=[^>]*pre-wrap.*?)</tr>", shown)
+    assert first.index("It is North") < first.index("503") and second.index("north &lt;b&gt;again") < second.index(
+        "South"
+    )
+    assert "Agreement: how much an answer has of what the other models answered" in shown
+    assert "one's other answers" not in shown
+    text = comparison.text(found)
+    assert "scripted:one: It is North" in text and "scripted:down: South" in text and "Agreement: " in text
+    alone = comparison.text(go(tmp_path, [model("one", "a", "b")], ["Again?"], repeat=2))
+    assert "the model's other answers" in alone
+
+
+def test_a_saved_comparison_stays_small_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    one, other = (ScriptedModel.by(lambda messages: "w " * 5_000, model_name=name) for name in ("one", "other"))
+    found = go(tmp_path, [one, other], [f"Which {number}?" for number in range(8)], repeat=4)
+    shown = comparison.html(found)
+    assert len(shown) < 40_000 and "28 more answers" in shown
+
+
+def test_the_rows_of_its_runs_name_the_model(tmp_path: Path) -> None:
+    chosen = [model("small", *["x"] * 40), model("large", "y")]
+    go(tmp_path, chosen)
+    with agentkit.session(folder=tmp_path) as session:
+        runs = session.runs()
+        trace = Trace.of([event for run in runs for event in session.trace(run.id)])
+    for shown in (panel.text(trace, now=0), re.sub("<[^>]*>", "", panel.html(trace, now=0))):
+        assert "asked on small" in shown and "asked on large" in shown
+    only = Trace.of(trace.events()[:2])
+    assert "asked on" not in panel.text(only, now=0)
+
+
+def test_many_runs_are_one_row_for_each_model(tmp_path: Path) -> None:
+    go(tmp_path, [model("small", *["x"] * 30), model("large", "y")], [f"{number}" for number in range(1)], repeat=1)
+    go(tmp_path, [model("small", *["x"] * 60)], [f"Which {number}?" for number in range(30)])
+    with agentkit.session(folder=tmp_path) as session:
+        trace = Trace.of([event for run in session.runs() for event in session.trace(run.id)])
+    shown = panel.text(trace, now=0)
+    assert "asked on small × 31" in shown and "asked on large · 1 live" in shown
+
+
 def test_one_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     found = go(tmp_path, [model("down", ModelHTTPError(503, "down")), model("up", "fine")])
     down, up = found.samples
@@ -85,6 +131,7 @@ def test_each_row_is_a_prompt(tmp_path: Path) -> None:
 def test_agreement_of_texts_and_values() -> None:
     assert alike("It is North!", "it is north") == 1
     assert alike("It is North", "It was South") == pytest.approx(1 / 3)
+    assert alike("w " * 100_000, "W, " * 100_000) == 1 and alike("a " * 9_000, "a " * 5_000 + "b") == 1
     assert (alike({"a": 1}, {"a": 1}), alike({"a": 1}, {"a": 2})) == (1, 0)
 
 

@@ -134,6 +134,13 @@ def test_a_decision_of_ones_own_holds_in_its_folder_only(two: Two) -> None:
     # The answers are one's own everywhere; and what was said once is not said again.
     told = two.alice("copy")
     assert told["outputs"] == ["paid 100"] and told["live"] == [] and told["remarks"] == []
+    # So is a backup that stands in the folder's place: with its name, and of other files.
+    two.copy("copy", "backup")
+    shutil.rmtree(two.root / "copy")
+    (two.root / "backup").rename(two.root / "copy")
+    told = two.alice("copy", times=3)
+    assert told["error"].startswith("ApprovalPending") and "restored from a copy" in told["remarks"][0]
+    assert "a copy of" not in told["remarks"][0]
     # A folder that was moved is the same folder.
     (two.root / "mine").rename(two.root / "moved")
     told = two.alice("moved", times=3)

@@ -122,8 +122,8 @@ def helper() -> DurableAgent:
     return build(Spec(instructions="Help."), name="helper", tools=[add], model=ScriptedModel.by(reply))
 
 
-def actor(world: World, *, die_at: int | None = None) -> DurableAgent:
-    agent = build(
+def actor(world: World, *, die_at: int | None = None) -> DurableAgent[Any, Any]:
+    agent: DurableAgent[Any, Any] = build(
         Spec(instructions=world.instructions),
         name="actor",
         tools=[
@@ -197,7 +197,9 @@ def _prompts(part: object) -> bool:
 # -- how it is run
 
 
-async def once(world: World, agent: DurableAgent, *, walk: bool, follows: str | None) -> tuple[Answer, Any]:
+async def once(
+    world: World, agent: DurableAgent[Any, Any], *, walk: bool, follows: str | None
+) -> tuple[Answer[Any], Any]:
     """The answer, and what else the caller has of it."""
     prompt, deps = "go" if follows is None else "and then?", world.deps
     added: dict[str, Any] = {"model_settings": world.settings} if world.settings else {}
@@ -220,6 +222,7 @@ async def once(world: World, agent: DurableAgent, *, walk: bool, follows: str | 
             async with agent.run_stream(prompt, deps=deps, **added) as stream:
                 await stream.get_output()
                 usage = stream.usage
+    assert agent.last is not None
     return agent.last, asdict(usage)
 
 

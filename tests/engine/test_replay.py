@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from agentkit.define.tools import tool
 from agentkit.engine.agent import DurableAgent, durable
 from agentkit.engine.build import build
 from agentkit.engine.run import Answer, ask
-from agentkit.engine.session import Session, session
+from agentkit.engine.session import Session, current, session
 from agentkit.errors import InDoubt, ReplayMiss
 from agentkit.events import Step
 from agentkit.testing import Call, ScriptedModel
@@ -177,6 +180,57 @@ def test_a_streamed_and_a_plain_run_share_their_record(tmp_path: Path) -> None:
     run(tmp_path, calculator(scripted("one two")), on_text=texts.append)
     assert texts[-1] == "one two"
     assert run(tmp_path, calculator(scripted()))[0].output == "one two"
+
+
+def test_on_text_is_told_the_whole_text_so_far_live_and_replayed(tmp_path: Path) -> None:
+    for model in (scripted(Call("add", {"a": 1, "b": 2}), "one two three", delay=0.01), scripted()):
+        texts: list[str] = []
+        answer, _ = run(tmp_path, calculator(model), on_text=texts.append)
+        assert texts[-1] == answer.output == "one two three"
+        assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+    assert texts == ["one two three"]
+
+
+def test_an_async_session_is_left_without_holding_up_the_loop(tmp_path: Path) -> None:
+    """The thread of a stopped tool is waited for, so that what it did is on record; meanwhile other tasks go on."""
+    begun = threading.Event()
+
+    @tool(effects="once")
+    def slow(x: int) -> int:
+        """Slow."""
+        begun.set()
+        time.sleep(0.5)
+        PAID.append(f"slow({x})")
+        return x
+
+    async def ticks() -> None:
+        while True:
+            ticked.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    async def stopped() -> None:
+        ticker = asyncio.create_task(ticks())
+        async with session("test", folder=tmp_path) as opened:
+            assert current() is opened
+            work = asyncio.create_task(calculator(scripted(Call("slow", {"x": 1})), slow).run("go"))
+            await asyncio.to_thread(begun.wait, 10)
+            work.cancel()
+            await asyncio.wait([work])
+            left = time.monotonic()
+        assert current() is not opened
+        assert PAID == ["slow(1)"]
+        assert sum(at > left for at in ticked) > 5
+        ticker.cancel()
+
+    ticked: list[float] = []
+    asyncio.run(stopped())
+
+    async def again() -> str:
+        async with session("test", folder=tmp_path):
+            return (await calculator(scripted("done"), slow).run("go")).output
+
+    assert asyncio.run(again()) == "done"
+    assert PAID == ["slow(1)"]
 
 
 def sub_agents(inner: ScriptedModel, outer: ScriptedModel) -> DurableAgent:

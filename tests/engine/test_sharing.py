@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.models.fallback import FallbackModel
 
 from agentkit.define.spec import Spec
-from agentkit.define.tools import tool
+from agentkit.define.tools import declaration, tool
 from agentkit.engine.agent import DurableAgent
 from agentkit.engine.build import build
 from agentkit.engine.run import ask
@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def agent(model: Any, *tools: Any, share: Scope | None = None, ttl: float | None = None) -> DurableAgent:
+def agent(model: Any, *tools: Any, share: Scope | None = None, ttl: float | str | None = None) -> DurableAgent:
     return build(Spec(instructions="Go."), name="agent", tools=tools, model=model, share=share, ttl=ttl)
 
 
@@ -189,3 +189,20 @@ def test_two_prompts_that_differ_in_a_token_are_two_prompts(tmp_path: Path) -> N
     for name in ("github-token", "github-token (fine-grained)"):
         answer, steps = run(tmp_path, agent(ScriptedModel([name])), f"whose is {SECRETS[name]}?")
         assert answer == name and not steps[0].replayed
+
+
+@pytest.mark.parametrize("ttl", [90, 0.5, "90", "90s", "1.5 h", "7d", "2W"])
+def test_an_agent_takes_the_times_that_a_tool_takes(ttl: float | str) -> None:
+    @tool(effects="none", share="user", ttl=ttl)
+    def looks(x: int) -> int:
+        """Looks."""
+        return x
+
+    assert agent(ScriptedModel([]), share="user", ttl=ttl).policy.ttl == declaration(looks).ttl
+
+
+@pytest.mark.parametrize("ttl", ["soon", "", "-1d", 0, -3])
+def test_a_time_that_is_none_is_one_line_in_the_words_of_build(ttl: float | str) -> None:
+    with pytest.raises(UserError) as caught:
+        agent(ScriptedModel([]), share="user", ttl=ttl)
+    assert str(caught.value) == f'ttl={ttl!r}: write seconds, or "90s", "10m", "2h", "7d"'

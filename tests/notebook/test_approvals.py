@@ -254,6 +254,7 @@ FORGED: list[Any] = [
     *({"type": "decide", "id": "ID", "verdict": "edit", "arguments": given} for given in (None, 1, "x", {"ids": None})),
     {"type": "decide", "id": "ID", "verdict": "edit"},
     {"type": "decide", "id": "ID", "verdict": "hint", "reason": {}},
+    *({"type": "decide", "id": "ID", "verdict": "approve", "choice": at} for at in (0, -1, None, "x", True)),
     {"type": "decide", "id": "ID", "verdict": "approve", "by": "somebody", "at": "never", "always": None},
 ]  # fmt: skip
 

@@ -121,6 +121,27 @@ def test_a_conversation_goes_on_and_survives_a_restart(tmp_path: Path) -> None:
             "%%agent build new --model openai:gpt-5\nx",
             "UserError: --model: model 'openai:gpt-5': set the environment variable",
         ),
+        (
+            "%%agent build new --model http://127.0.0.1:off/v1#m\nx",
+            "UserError: --model: model 'http://127.0.0.1:off/v1#m': its",
+        ),
+        (
+            "%%agent build new\n---\nmodel: http://127.0.0.1:off/v1#m\n---\nx",
+            "UserError: front matter: model: model 'h",
+        ),
+        (
+            "%%agent compare analyst --models offline,http://127.0.0.1:off/v1#m\nx",
+            "UserError: --models: model 'http://127",
+        ),
+        ("%%agent compare analyst --models offline --judge openai:\nx", "UserError: --judge: "),
+        (
+            "%agent model http://127.0.0.1:99999/v1#m",
+            "UserError: %agent model: model 'http://127.0.0.1:99999/v1#m': its",
+        ),
+        (
+            "%agent fork analyst 1 --model http://127.0.0.1:off/v1#m",
+            "UserError: --model: model 'http://127.0.0.1:off/v1",
+        ),
         ("%%agent build new --output Ctiy\nx", "UserError: --output Ctiy: Ctiy is not defined"),
         ("%%agent build new\n---\nmodl: x\n---\ny", "SpecError: line 3: unknown field modl (did you mean model?)"),
         ("%%agent build sales\nx", "UserError: build: sales is already a function in this notebook"),
@@ -134,7 +155,7 @@ def test_a_conversation_goes_on_and_survives_a_restart(tmp_path: Path) -> None:
         ("%agent settle 1 --result {", "UserError: --result {: not JSON"),
         ("%agent settle 99999 --redo", "UserError: no step 99999"),
         ("%agent forget nothing", "UserError: nothing recorded is called nothing"),
-        ("%agent model nonsense:x", "UserError: unknown model"),
+        ("%agent model nonsense:x", "UserError: %agent model: unknown model"),
         ("%%agent build new --model http://127.0.0.1:off/v1#m\nx", "UserError: --model: model 'http://127.0.0.1:off"),
         (
             "%%agent build new --model http://127.0.0.1:99999/v1#m\nx",
@@ -182,6 +203,8 @@ def test_stop_acts_within_a_second_and_the_rerun_continues(notebook: Kernel) -> 
     plain = notebook.run("await sleeper.run('plain')", watched=True, stop_after=1.0)
     assert plain.traceback.startswith("Interrupted: stopped; what is recorded is kept")
     assert plain.seconds < 2.5 and "stopped" in plain.headline
+    kept = "list(get_ipython().history_manager.exceptions.values())[-1]['traceback']"
+    assert notebook.value(f"len({kept}), 'Interrupted' in {kept}[0]") == "(1, True)"
     other = notebook.run("await asyncio.sleep(9)", watched=True, stop_after=0.5)
     assert other.ename == "CancelledError" and other.seconds < 2
     notebook.run("sleepy.delay = 0")

@@ -112,6 +112,7 @@ def strict_nbval(notebook: Path) -> subprocess.CompletedProcess[str]:
 
 def test_jupytext_keeps_a_body_as_a_comment_with_the_documented_setting(tmp_path: Path) -> None:
     sources = ['%%agent build echo\nIt\'s enough to say "once".\n\n# A heading\n{{ names }}', "x = 1", "%agent runs"]
+    sources += ['%%agent run echo\nQuote it in """ or in \'\'\'.\n"""\n# + a list', "y = 2"]
     setting = 'custom_cell_magics = "agent"'
     assert setting in (ROOT / "docs" / "neighbours.md").read_text(encoding="utf-8")
     (tmp_path / "jupytext.toml").write_text(f"{setting}\n")
@@ -119,11 +120,25 @@ def test_jupytext_keeps_a_body_as_a_comment_with_the_documented_setting(tmp_path
     nbformat.write(book, tmp_path / "paired.ipynb")
     jupytext(tmp_path, "--to", "py:percent", "paired.ipynb")
     program = (tmp_path / "paired.py").read_text(encoding="utf-8")
-    assert [type(node).__name__ for node in ast.parse(program).body] == ["Assign"]
+    assert [type(node).__name__ for node in ast.parse(program).body] == ["Assign", "Assign"]
     (tmp_path / "paired.ipynb").unlink()
     jupytext(tmp_path, "--to", "ipynb", "paired.py")
     back = nbformat.read(tmp_path / "paired.ipynb", as_version=4)
     assert [cell.source for cell in back.cells] == sources
+
+
+def test_cells_that_jupytext_joined_are_refused(tmp_path: Path, shell: Kernel) -> None:
+    sources = ['%%agent run echo\nQuote it in """ please', "y = 2", "%%agent run echo\nagain"]
+    (tmp_path / "jupytext.toml").write_text('custom_cell_magics = "agent"\n')
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbformat.write(book, tmp_path / "paired.ipynb")
+    jupytext(tmp_path, "--to", "py:percent", "paired.ipynb")
+    jupytext(tmp_path, "--to", "ipynb", "paired.py")
+    (joined,) = nbformat.read(tmp_path / "paired.ipynb", as_version=4).cells
+    said = str(shell.run(joined.source).error)
+    assert said.startswith("line 4: '%%' begins another cell: jupytext joined it") and "line 2" in said
+    assert shell.run(sources[0]).error is None
+    assert shell.run('%%agent run echo\nSay """a""" and\n%% of it').error is None
 
 
 def jupytext(folder: Path, *arguments: str) -> None:

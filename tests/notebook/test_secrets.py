@@ -133,3 +133,20 @@ def test_half_a_character_in_a_stream_or_a_prompt_stops_nothing(page: Page) -> N
     assert page.shell.value("said[:17]") == repr("half of \\ud83d and"[:17])
     asked = page.shell.run("%%agent run cutter\nRead {{ name }}", watched=True)
     assert asked.status == "ok" and "caf\\udce9.txt" in everything(asked), asked.traceback
+
+
+def test_doctor_shows_neither_a_key_nor_what_steers_the_screen(page: Page) -> None:
+    address = page.server.url.replace("http://", f"http://:{TYPED}@")
+    listed, page.server.listed = page.server.listed, (f"{STEERS}{TYPED}{'x' * 10_000}",)
+    try:
+        table = page.shell.run(f"report = %agent doctor {address}#m")
+        drawn = page.shell.run(f"%agent doctor {address}#m")
+        report = page.shell.run("print(report.to_dict())")
+    finally:
+        page.server.listed = listed
+    shown = "".join(str(content["data"]) for cell in (table, drawn) for content in cell.shown)
+    assert "does not list m" in shown and "does not list m" in report.text
+    for text in (shown, report.text):
+        assert TYPED not in text and len(text) < 5_000
+        assert not {"\x1b", "\x07", "\x08", "\u202e"} & set(text)
+        assert not any(escape in text for escape in ("\\x1b", "\\x07", "\\u202e"))

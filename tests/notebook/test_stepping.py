@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -345,3 +347,50 @@ def refused(shell: Kernel, *typed: tuple[str, str]) -> None:
         told = shell.run(code)
         assert said in str(told.error), (code, told.error, told.text)
         assert told.traceback.count("\n") == 0
+
+
+# ---- what a script of another output sends to the buttons
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+DEEP = "[" * 50_000
+NO_WHAT: tuple[Any, ...] = (None, 1, [], {}, "", "cell", "agent")
+NO_ARGUMENTS: tuple[Any, ...] = (None, 1, {}, "", "x", DEEP)
+FORGED: list[Any] = [
+    None, 1, "x", [], {}, {"type": []}, {"type": "ready"}, {"type": {"move": 1}}, {"type": "move"},
+    *({"type": "move", "verb": verb} for verb in (None, 1, ["next"], {"next": 1}, "", "x" * 99_999, "edit", "goto")),
+    *({"type": "move", "verb": "goto", "to": to} for to in (None, 1, ["1"], "", "-1", "9" * 9_999, "1." * 9_999, "77")),
+    *({"type": "move", "verb": "edit", "what": what, "text": "1"} for what in NO_WHAT),
+    *({"type": "move", "verb": "edit", "what": "arguments", "text": text} for text in NO_ARGUMENTS),
+    *({"type": "move", "verb": "edit", "what": "messages", "text": text} for text in ("{}", "[1]", "[{}]", DEEP)),
+]  # fmt: skip
+
+
+def clicked(notebook: Kernel, widget: str, contents: list[Any], *, until: str) -> list[dict[str, Any]]:
+    """What the kernel puts out from these messages of the page on, up to one that holds `until`."""
+    for content in contents:
+        data = {"method": "custom", "content": content}
+        message = notebook.client.session.msg("comm_msg", {"comm_id": widget, "data": data})
+        notebook.client.shell_channel.send(message)
+    seen: list[dict[str, Any]] = []
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        seen.append(notebook.client.get_iopub_msg(timeout=60))
+        if until in str(seen[-1]["content"]):
+            return seen
+    raise AssertionError(seen)
+
+
+def test_a_forged_message_is_no_move_and_says_nothing_in_the_kernel(notebook: Kernel, tmp_path: Path) -> None:
+    cell = notebook.run(STEP, cell="s", watched=True)
+    (view,) = cell.of(VIEW)
+    widget = str(view["model_id"])  # type: ignore[index]
+    seen = clicked(notebook, widget, [*FORGED, {"type": "move", "verb": "the last"}], until="'the last'")
+    assert [message["content"] for message in seen if message["msg_type"] in ("stream", "error")] == []
+    sent = [str(message["content"]["data"]) for message in seen if message["msg_type"] == "comm_msg"]
+    moves = [one for one in FORGED if isinstance(one, dict) and one.get("type") == "move"]
+    assert sum("refused" in text for text in sent) == len(moves) + 1
+    assert max(map(len, sent)) < 2_000
+    # Nothing was asked for, and the run stands where it stood.
+    assert performed(tmp_path) == []
+    assert pause(notebook.run("%agent next", cell="n1")) == "2 tool"
+    assert performed(tmp_path) == ["model 1"]

@@ -58,6 +58,15 @@ def test_what_is_long_is_cut_with_its_length_and_cannot_be_edited() -> None:
     assert asked.card(question())["editable"]
 
 
+def test_choices_that_look_alike_are_told_apart_by_their_number() -> None:
+    long = "x" * 2_000
+    one = question(kind="ask", form="choice", choices=(f"{long}1", f"{long}2", "a\u202eb"))
+    shown = asked.card(one)["choices"]
+    assert len(set(shown)) == 3 and [text[:3] for text in shown] == ["1. ", "2. ", "3. "]
+    assert shown[2] == "3. a\\u202eb" and max(map(len, shown)) < 1_100
+    assert asked.card(question(kind="ask", form="choice", choices=("disk", "tape")))["choices"] == ["disk", "tape"]
+
+
 def test_one_turn_says_once_what_its_questions_have_in_common() -> None:
     first, second, other = (question(id=id_, reason=why) for id_, why in (("1", "a"), ("2", "a"), ("3", "b")))
     assert [card["reason"] for card in asked.cards([first, second, other])] == ["a", "", "b"]

@@ -125,7 +125,7 @@ def test_on_a_cluster_the_machine_says_how_much_memory_there_is_and_the_walls_st
     exported: dict[tuple[str, Target], Exported], tmp_path: Path
 ) -> None:
     text = exported["tools_in_their_own_process", "flyte"].program.text()
-    assert "return await agentkit.walled(count, n=n)" in text
+    assert "return await agentkit.pipeline.walled(count, n=n)" in text
     (tmp_path / "pipeline.py").write_text(text, encoding="utf-8")
     done = flyte_run(tmp_path, AGENTKIT_STEPS="trace")
     assert done.returncode == 0, done.stdout + done.stderr

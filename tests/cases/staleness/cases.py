@@ -160,6 +160,21 @@ OUTSIDE = [
             ("Path.rglob", "Path('M').rglob('*.csv')", "M/**/*.csv"),
         )
     ),
+    *(
+        _case(name, f"import os\nfrom pathlib import Path\ndef tool() -> str: return '{name}: ' + str({source})", "a.csv", "b.csv", "M/b.csv", **{"M/a.csv": "1"})
+        for name, source in (
+            ("os.path.exists", "os.path.exists('M/b.csv')"),
+            ("os.path.isfile", "os.path.isfile(os.path.abspath('M/b.csv'))"),
+            ("Path.exists", "Path('M/b.csv').exists()"),
+            ("Path.is_file", "(Path('M') / 'b.csv').is_file()"),
+        )
+    ),
+    *(
+        _case(name, f"import os\nfrom pathlib import Path\ndef tool() -> str: return '{name}: ' + str({source})", "1,2", "1,22", ".csv", **_CSV)
+        for name, source in (("os.path.getsize", "os.path.getsize('M.csv')"), ("Path.stat", "Path('M.csv').stat().st_size"))
+    ),
+    _case("a question in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> str:\n"
+          "  import os\n  return f\"isolated: {os.path.exists('M/b.csv')}\"", "a.csv", "b.csv", "M/b.csv", **{"M/a.csv": "1"}),
     _case("a folder in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> list[str]:\n"
           "  import os\n  return os.listdir('M')", "a.csv", "b.csv", "M/", **{"M/a.csv": "1"}),
     _case("a pattern in a process of its own", "import agentkit\n@agentkit.tool(effects='none', isolate=True)\ndef tool() -> list[str]:\n"
@@ -177,6 +192,9 @@ OUTSIDE = [
 ]  # fmt: skip
 
 INNOCENT = [
+    _case("what is in a file that is there", "import os\ndef tool() -> str: return f\"there: {os.path.exists('M.csv')}\"", "1,2", "1,22", **_CSV),
+    _case("a file that it makes where there is none", "import os\nfrom pathlib import Path\ndef tool() -> str:\n  if not Path('M/out').exists():\n"
+          "    os.makedirs('M/out')\n    Path('M/out/x').write_text('x')\n  return 'one'", "one.csv", "two.csv", **{"M/one.csv": "1"}),
     _case("the environment handed on", "import os, subprocess\ndef tool() -> int: return subprocess.run(['true'], env={**os.environ}).returncode",
           "north", "south", **{"M.env": "north"}),
     _case("what an editor leaves", "import os\ndef tool() -> list: return [n for n in os.listdir('M') if n[0] != '.']", "one", "two",
