@@ -104,7 +104,7 @@ def harmless(function: Callable[..., Any]) -> Tool[Any]:
     return Tool(function, metadata={"agentkit": {"effects": "none"}})
 
 
-LOOKS = tuple(map(harmless, (monthly_mean, count_days, warmest_day, top, columns)))
+LOOKS = [harmless(each) for each in (monthly_mean, count_days, warmest_day, top, columns)]
 ACTS = (save_report, send_mail, delete_rows)
 
 
