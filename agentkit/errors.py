@@ -16,7 +16,7 @@ AgentKitError
 │   │   └── CircuitPending  … that gets nowhere (an ApprovalPending too): a decision lets it go on
 │   ├── BudgetExceeded     a budget leaves no room for the next step; raised, re-running pays only what is left
 │   │   └── BudgetAsks     the same, and a person was asked (also an ApprovalPending)
-│   ├── RunPaused          a breakpoint was met where nobody can click; %agent next or continue goes on
+│   ├── RunPaused          a breakpoint was met where nobody can click
 │   ├── InDoubt            a step was started, has no recorded end, and must not be repeated unasked
 │   └── ReplayMiss         `replay` mode met a step that is not in the journal
 └── JournalError           the record cannot be used as it is; names the file and what to do
@@ -114,7 +114,7 @@ class SecretMissing(UserError):
     def __init__(self, name: str, step: str) -> None:
         self.name = name
         # A variable's name has no hyphen; what was known by its form only was never anywhere but in a text.
-        found = "it was in a text and is not recorded: ask anew with --fresh"
+        found = "it was in a text and is not recorded: ask anew with fresh=True"
         what = found if "-" in name else f"set the environment variable {name}"
         super().__init__(f"{step} would receive the placeholder of secret {name}: {what}")
 
@@ -209,10 +209,11 @@ class RunPaused(Stopped):
 
     def __init__(self, *, run: str, agent: str, step: str, cause: str) -> None:
         self.run = run
+        self.agent = agent
         self.step = step
+        self.cause = cause
         super().__init__(
-            f"{agent} is paused before {step} ({cause}): %agent next performs it, %agent continue goes on; "
-            "then run this cell again"
+            f"{agent} is paused before {step} ({cause}): it goes on where a person steps it, and is then run again"
         )
 
 
@@ -224,21 +225,23 @@ class InDoubt(Stopped):
         self.name = name
         self.reason = reason
         super().__init__(
-            f"step {step} ({name}) {reason}: settle it with "
-            f"%agent settle {step} --redo | --result JSON | --stop, then run again"
+            f'step {step} ({name}) {reason}: settle it with session.settle({step}, "redo"), '
+            'or "result" and result=…, or "stop", then run again'
         )
 
 
 class ApprovalPending(Stopped):
-    """A call or question waits for a person, and nobody can answer it here and now."""
+    """A call or question waits for a person, and nobody can answer it here and now.
 
-    def __init__(self, *, steps: Sequence[str], asked: str, how: str = "[--deny WHY | --edit JSON]") -> None:
+    `how` is what may be typed after the ids of `steps`, in a shell and in a cell.
+    """
+
+    def __init__(self, *, steps: Sequence[str], asked: str, how: str = "") -> None:
         self.steps = tuple(steps)
         self.asked = asked
-        ids = " ".join(self.steps)
+        self.how = how
         super().__init__(
-            f"{asked} waits for a person: %agent approve {ids} {how}, in a shell "
-            f"`agentkit approvals decide {ids}`, then run again"
+            f"{asked} waits for a person: `agentkit approvals decide {' '.join(self.steps)}` in a shell, then run again"
         )
 
 
@@ -257,11 +260,11 @@ class CircuitPending(ApprovalPending, CircuitOpen):
         self.evidence = evidence
         self.steps = tuple(steps)
         self.asked = f"{agent}: the circuit breaker opened: {evidence}"
-        ids = " ".join(self.steps)
+        self.how = how
         AgentKitError.__init__(
             self,
-            f"{self.asked}. What ran is kept: %agent approve {ids} {how}, in a shell "
-            f"`agentkit approvals decide {ids}`, then run again",
+            f"{self.asked}. What ran is kept: `agentkit approvals decide {' '.join(self.steps)}` in a shell, "
+            "then run again",
         )
 
 

@@ -272,20 +272,20 @@ class Policy:
         return next((pattern for pattern in self.patterns if fnmatchcase(tool, pattern)), None)
 
 
-def parse_patterns(text: str, *, option: str = "--approve") -> tuple[str, ...]:
+def parse_patterns(text: str, *, option: str = "approve") -> tuple[str, ...]:
     """`delete_*, send_mail` as patterns; UserError for what can match no tool."""
     patterns = tuple(filter(None, (part.strip() for part in text.split(","))))
     for pattern in patterns:
         if not _PATTERN.match(pattern):
-            raise UserError(f"{option} {pattern}: tool names, with * for anything: delete_*,send_mail")
+            raise UserError(f"{option}={pattern!r}: tool names, with * for anything: delete_*,send_mail")
     if not patterns:
         raise UserError(f"{option}: which tools? For instance delete_*,send_mail, or * for all of them")
     return patterns
 
 
-def parse_headless(text: str, *, option: str = "--headless") -> Headless:
+def parse_headless(text: str, *, option: str = "headless") -> Headless:
     if text not in HEADLESS:
-        raise UserError(f"{option} {text}: one of {', '.join(HEADLESS)}{nearest(text, HEADLESS)}")
+        raise UserError(f"{option}={text!r}: one of {', '.join(HEADLESS)}{nearest(text, HEADLESS)}")
     return text
 
 

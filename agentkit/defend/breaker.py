@@ -335,7 +335,7 @@ def same_call(tool: str, arguments: object) -> str:
 _NAMES = ("repeats", "poll", "usd/min", "surge", "growth", "window", "off")
 
 
-def parse_thresholds(text: str, *, base: Thresholds | None = None, option: str = "--breaker") -> Thresholds:
+def parse_thresholds(text: str, *, base: Thresholds | None = None, option: str = "breaker") -> Thresholds:
     """`repeats=3/5/8 poll=30 usd/min=2 surge=5 growth=1.5/3 window=80%`, or `off`; the rest stays as in `base`."""
     found = base or Thresholds()
     words = [word for word in re.split(r"[\s,]+", text.strip()) if word]

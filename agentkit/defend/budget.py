@@ -141,7 +141,7 @@ def place(*, project: str, label: str, agents: Sequence[str] = ()) -> Node:
 
 
 @lru_cache(maxsize=512)
-def parse(text: str, *, option: str = "--budget", window: Window = "run") -> tuple[Limit, ...]:
+def parse(text: str, *, option: str = "budget", window: Window = "run") -> tuple[Limit, ...]:
     """`0.50usd, 20k tokens/day, 60k tpm` as limits; what names no window counts per `window`. UserError in one line."""
     terms = [term.strip() for term in text.split(",")]
     if not any(terms):
@@ -225,8 +225,8 @@ def check_tree(node: Node, limits: Sequence[Limit], others: Iterable[tuple[Node,
 
 
 def typed(node: Node, limit: Limit, amount: int) -> str:
-    """The command that sets this limit of a scope to another amount."""
-    return f"%agent budget {scope_of(node)} {replace(limit, amount=amount).text}"
+    """The command that sets this limit of a scope to another amount, as in a shell."""
+    return f"`agentkit budget {scope_of(node)} {replace(limit, amount=amount).text}`"
 
 
 def scope_of(node: Node) -> str:
@@ -241,9 +241,9 @@ def merged(old: Sequence[Limit], new: Sequence[Limit]) -> tuple[Limit, ...]:
     return tuple(changed.values())
 
 
-def parse_at_limit(text: str, *, option: str = "--at-limit") -> AtLimit:
+def parse_at_limit(text: str, *, option: str = "at_limit") -> AtLimit:
     if text not in AT_LIMIT:
-        raise UserError(f"{option} {text}: one of {', '.join(AT_LIMIT)}{nearest(text, AT_LIMIT)}")
+        raise UserError(f"{option}={text!r}: one of {', '.join(AT_LIMIT)}{nearest(text, AT_LIMIT)}")
     return text
 
 

@@ -276,7 +276,7 @@ def _run(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
     value = _evaluate(ast.parse(source, file), file, space)
     missing = [name for name in job["outputs"] if name not in space]
     if missing:
-        raise NameError(f"the program never assigned {missing[0]}, which --out asks for")
+        raise NameError(f"the program never assigned {missing[0]}, which is one of its outputs")
     outputs = {name: parcel.pack(space[name], where=name) for name in job["outputs"]}
     return {"how": "done", "outputs": outputs, "value": _value(value)}
 

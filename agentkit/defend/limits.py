@@ -31,7 +31,7 @@ class Limits:
     source: int = 64 << 10
 
     @classmethod
-    def parse(cls, text: str, *, option: str = "--limits") -> Limits:
+    def parse(cls, text: str, *, option: str = "limits") -> Limits:
         """`memory=256MB,time=10s,calls=200`; UserError names what is wrong and what can be said."""
         limits = cls()
         for part in filter(None, (part.strip() for part in text.split(","))):

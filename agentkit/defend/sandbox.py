@@ -406,7 +406,9 @@ class _Drive:
             missing = re.match(r"NameError: name '(\w+)'", error.message)
             if missing is None:
                 raise
-            raise SandboxError("code", f"the program never assigned {missing[1]}, which --out asks for") from None
+            raise SandboxError(
+                "code", f"the program never assigned {missing[1]}, which is one of its outputs"
+            ) from None
         named = dict(zip(names, values, strict=True))
         await self._refuse_code({name for name, value in named.items() if _is_like_code(value)})
         return {name: self._taken(value) for name, value in named.items()}

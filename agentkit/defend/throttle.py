@@ -46,7 +46,7 @@ class Limits:
         return ", ".join(f"{number:,} {unit}" for number, unit in known if number is not None) or "no limit known"
 
 
-def parse_limits(text: str, *, option: str = "%agent throttle") -> Limits:
+def parse_limits(text: str, *, option: str = "limits") -> Limits:
     """`60k tpm, 500 rpm`"""
     found: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):

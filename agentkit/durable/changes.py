@@ -56,7 +56,7 @@ class Writing:
     def read(self, step: int) -> list[Any]:
         found = self.connection.execute(_BY_ID, (step,)).fetchone()
         if found is None:
-            raise UserError(f"there is no step {step} in {self.path}: `%agent trace` lists them")
+            raise UserError(f"there is no step {step} in {self.path}: session.trace(run) lists them")
         return list(found)
 
     def row(self, step: int) -> Row:
@@ -250,7 +250,9 @@ def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) ->
 def _settle_done(to: Writing, row: Row, action: Settlement, body: bytes | None) -> Row:
     """What is done is only asked about when it must happen once and its code has changed since; its result stays."""
     if row.effects != "once":
-        raise UserError(f"step {row.id} ({row.name}) has its result: ask anew with --fresh, or %agent forget {row.id}")
+        raise UserError(
+            f"step {row.id} ({row.name}) has its result: ask anew with fresh=True, or session.forget(step={row.id})"
+        )
     to.connection.execute("UPDATE step SET settled = ? WHERE id = ?", (action, row.id))
     if action == "result":
         to.connection.execute("DELETE FROM body WHERE step = ?", (row.id,))

@@ -50,7 +50,7 @@ def withdraw(to: Writing, step: int) -> Row:
     row = _question(to, step)
     decision = {} if row.body is None else json.loads(row.body)
     if row.source or row.status != "done" or not decision.pop("always", False):
-        raise UserError(f"step {step} ({row.name}) is no standing approval: %agent approvals lists those")
+        raise UserError(f"step {step} ({row.name}) is no standing approval: `agentkit approvals ls` lists those")
     body = json.dumps(decision, ensure_ascii=False, separators=(",", ":")).encode()
     to.connection.execute("UPDATE body SET body = ? WHERE step = ?", (body, step))
     to.connection.execute(
@@ -63,5 +63,7 @@ def withdraw(to: Writing, step: int) -> Row:
 def _question(to: Writing, step: int) -> Row:
     row = to.row(step)
     if row.kind not in ASKED:
-        raise UserError(f"step {step} ({row.name}) is a {row.kind} step, not a question: %agent approvals lists those")
+        raise UserError(
+            f"step {step} ({row.name}) is a {row.kind} step, not a question: `agentkit approvals ls` lists those"
+        )
     return row

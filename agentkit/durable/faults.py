@@ -16,7 +16,7 @@ _ANOTHERS = (
     "set AGENTKIT_HOME to a folder of your own; for the steps recorded here, ask {owner} for `agentkit journal export` "
     "and take its file in with `agentkit journal attach`"
 )
-_WRITABLE = "make it writable, set AGENTKIT_HOME to a folder that is, or read it with --mode replay"
+_WRITABLE = "make it writable, set AGENTKIT_HOME to a folder that is, or read it with mode='replay'"
 
 
 def translated(error: Exception, path: Path) -> Exception:

@@ -530,7 +530,7 @@ def _name_request(session: Session, agent: str, error: BaseException) -> None:
 
 def _walked(frame: AgentRunFrame) -> str:
     if frame.walk:
-        return "--walk was given"
+        return "walk was given"
     return "" if frame.forward is None else frame.forward.walked
 
 

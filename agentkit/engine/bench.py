@@ -86,7 +86,7 @@ class Bench:
         names = [one.name for one in self.open]
         if word and names:
             raise UserError(f"no run {word} is being stepped{nearest(word, names)}; open: {', '.join(names)}")
-        raise UserError(f"no run{f' {word}' if word else ''} is being stepped: run its %%agent step cell first")
+        raise UserError(f"no run{f' {word}' if word else ''} is being stepped: open it with agentkit.step(…) first")
 
     def waiting(self, word: str = "") -> Paused | None:
         """The plain run that paused last at a breakpoint, of this agent or run id, and was not taken up yet."""

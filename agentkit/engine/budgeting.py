@@ -27,6 +27,7 @@ from agentkit.defend.budget import (
     nano,
     parse,
     place,
+    scope_of,
     typed,
 )
 from agentkit.defend.ledger import Held, Ledger, Refused, Scope, Stand, default_path, ledger
@@ -446,12 +447,12 @@ def _enough(refused: Refused) -> int:
 def _unpriced(model: str, node: Node, limit: Limit) -> str:
     return (
         f"{model} has no known price and the budget of {node.said} is {limit.said}: limit tokens or requests instead "
-        f"(--budget 20k tokens), choose a model with a price, or lift it ({_lifted(node)})"
+        f"(budget='20k tokens'), choose a model with a price, or lift it ({_lifted(node)})"
     )
 
 
 def _lifted(node: Node) -> str:
-    return typed(node, Limit(measure="usd", window="run", amount=1), 1).rpartition(" ")[0] + " off"
+    return f"`agentkit budget {scope_of(node)} off`"
 
 
 async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float) -> str:

@@ -69,7 +69,7 @@ def build(
     inside = [_tool_names(agent) for agent in subagents]
     within = [name for found in inside for name in found or ()]
     others = bool(toolsets or mcp)
-    held = _patterns("--approve", approve, [*named, *within], others=others or None in inside)
+    held = _patterns("approve", approve, [*named, *within], others=others or None in inside)
     agent: DurableAgent[AgentDepsT, OutputDataT] = DurableAgent.from_fields(
         spec.fields,
         model=models.resolve(_model_of(spec, model)),
@@ -80,7 +80,7 @@ def build(
         tools=[
             *(_tool(function) for function in (*functions, *((ask_user,) if ask else ()))),
             *(_sub_agent(agent) for agent in subagents),
-            *_code_tools(code, _patterns("--call", call, named, others=others)),
+            *_code_tools(code, _patterns("call", call, named, others=others)),
         ],
         toolsets=[*toolsets, *_mcp_servers(mcp)],
         policy=Policy(
@@ -99,7 +99,7 @@ def build(
 
 def _code_tools(code: bool, may_call: tuple[str, ...]) -> list[Tool[Any]]:
     if may_call and not code:
-        raise UserError("--call names what the agent's code may call: add --code")
+        raise UserError("call: it names what the agent's code may call, so add code=True")
     return [_tool(code_tool(may_call or ("*",)))] if code else []
 
 
@@ -131,7 +131,9 @@ def _patterns(option: str, given: str | Sequence[str], names: Sequence[str], *, 
         # What toolsets and servers offer is known at the first run only.
         if not others and not any(fnmatchcase(name, pattern) for name in names):
             known = ", ".join(names) or "none"
-            raise UserError(f"{option} {pattern} names no tool of this agent{nearest(pattern, names)}; it has {known}")
+            raise UserError(
+                f"{option}={pattern!r} names no tool of this agent{nearest(pattern, names)}; it has {known}"
+            )
     return patterns
 
 
@@ -184,7 +186,7 @@ def checked_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]
 
 def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
     if not agent.name:
-        raise UserError("a sub-agent needs a name: build it with %%agent build NAME, or Agent(..., name='…')")
+        raise UserError("a sub-agent needs a name: agentkit.build(…, name='…'), or Agent(…, name='…')")
 
     async def ask_agent(prompt: str) -> Any:
         result = await agent.run(prompt)
@@ -199,7 +201,7 @@ def _sub_agent(agent: AbstractAgent[Any, Any]) -> Tool[Any]:
 
 
 def _mcp_servers(places: Sequence[str]) -> Iterator[AbstractToolset[Any]]:
-    """The servers that `--mcp` names; each also offers to read its resources and prompts, where it has any."""
+    """The servers that `mcp` names; each also offers to read its resources and prompts, where it has any."""
     without_prefix = 0
     for place in places:
         for server in _mcp_servers_of(place):
@@ -222,10 +224,10 @@ def _mcp_servers_of(place: str) -> list[AbstractToolset[Any]]:
     try:
         return list(load_mcp_toolsets(place))
     except FileNotFoundError as error:
-        raise UserError(f"--mcp {place}: there is no such file; give one, or a URL that begins with http") from error
+        raise UserError(f"mcp={place!r}: there is no such file; give one, or a URL that begins with http") from error
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--mcp {place}: not a list of MCP servers in JSON ({reason})") from error
+        raise UserError(f"mcp={place!r}: not a list of MCP servers in JSON ({reason})") from error
 
 
 def _notes(functions: Sequence[Callable[..., Any]]) -> tuple[str, ...]:

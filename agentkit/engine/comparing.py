@@ -82,7 +82,7 @@ async def compare(
     """
     named = chosen if isinstance(chosen, Mapping) else {_name(one): one for one in chosen}
     if len(named) != len(chosen) or not named:
-        raise UserError("--models: name each model once, with commas between: openai:gpt-5,offline")
+        raise UserError("models: name each model once, with commas between: openai:gpt-5,offline")
     resolved = [models.resolve(one) for one in named.values()]
     durably = durable(agent)
     names = list(named)

@@ -95,7 +95,7 @@ def parsed(what: What, text: str) -> Any:
     """The value that the body of `%%agent edit` gives."""
     text = text.strip()
     if not text:
-        raise UserError(f"the body is empty: write the new {what} under the %%agent edit line")
+        raise UserError(f"the new {what} is empty: write it down")
     if what in ("hint", "model", "instructions"):
         return text
     try:
@@ -104,7 +104,7 @@ def parsed(what: What, text: str) -> Any:
         if what == "reply":
             return text
         if what == "messages":
-            raise UserError(f"messages are a JSON list ({error}); plain text is a hint: --hint") from error
+            raise UserError(f"messages are a JSON list ({error}); plain text is a hint") from error
         if what == "result":
             return text
         raise UserError(f'{what} are JSON ({error}): for example {{"name": 1}}') from error

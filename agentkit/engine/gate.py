@@ -350,9 +350,7 @@ class Gate:
         step = current_step.get()
         flights = [] if step is None else [frame.flight for frame in step.lineage() if frame.flight is not None]
         for flight in flights:
-            flight.held = (
-                f"run {self.root} is paused inside this step, at {spoken(at)}: go on with it, or %agent stop it"
-            )
+            flight.held = f"run {self.root} is paused inside this step, at {spoken(at)}: go on with it, or stop it"
         try:
             yield
         finally:

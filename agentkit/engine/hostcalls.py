@@ -106,7 +106,9 @@ def _host_tool(name: str, one: Any) -> HostTool:
         raise UserError(f"{name!r} cannot be called: use letters, digits and _")
     tool = as_tool(one)
     if tool.takes_ctx:
-        raise UserError(f"{name} takes a RunContext, which only an agent has: give it to an agent with --code")
+        raise UserError(
+            f"{name} takes a RunContext, which only an agent has: give it to an agent that is built with code=True"
+        )
     return HostTool(name=name, tool=tool, function=tool.function)
 
 

@@ -36,7 +36,7 @@ def change(scope: Node, text: str, *, option: str, at_limit: str | None) -> str:
         # Together they may contradict each other.
         limits = parse(Budget(limits=limits).text, option=option)
     if not limits:
-        raise UserError(f"--at-limit {at_limit} says what happens at a limit, but {scope.said} has none: give one too")
+        raise UserError(f"{at_limit!r} says what happens at a limit, but {scope.said} has none: give one too")
     how = old.at_limit if at_limit is None else parse_at_limit(at_limit)
     _set(scope, Budget(limits=limits, at_limit=how))
     was = f" (was {_said(old.limits)})" if old.limits and old.limits != limits else ""

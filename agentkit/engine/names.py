@@ -87,14 +87,16 @@ class Names:
                 declaration(bound.tool.function)
             return
         if isinstance(found, AbstractToolset) or bound.tool is None:
-            raise UserError(f"its toolset {name} was made again: run its %%agent build cell again")
+            raise UserError(f"its toolset {name} was made again: build the agent again with agentkit.build(…)")
         try:
             made = self.make(found)
         except (UserError, *_NO_SCHEMA) as error:
             raise UserError(f"its tool {name} was made again, and {error}") from error
         tools = self.agent._function_toolset.tools
         if made.name != bound.tool.name and made.name in tools:
-            raise UserError(f"{name} is now {made.name}, which it has already: run its %%agent build cell again")
+            raise UserError(
+                f"{name} is now {made.name}, which it has already: build the agent again with agentkit.build(…)"
+            )
         # In its place: the order of the tools is part of what the model is told.
         order = [made.name if tool == bound.tool.name else tool for tool in tools]
         tools.pop(bound.tool.name, None)

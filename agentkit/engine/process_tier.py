@@ -32,11 +32,11 @@ async def run_in_process(
     of it runs, where the system cannot cut it off.
     """
     if pause is not None:
-        raise UserError("--step: with --tier process a program runs as a whole; step through it with --tier monty")
+        raise UserError("with tier='process' a program runs as a whole; step through it with tier='monty'")
     limits = limits or Limits()
     _check(program, limits)
     if (why := await asyncio.to_thread(walls_stand)) is not None:
-        raise UserError(f"--tier process cannot run here, for a process cannot be cut off on this system: {why}")
+        raise UserError(f"tier='process' cannot run here, for a process cannot be cut off on this system: {why}")
     job = {
         "kind": "cell",
         "source": program.source,
@@ -87,7 +87,7 @@ def _forged(why: str) -> SandboxError:
 def _check(program: Program, limits: Limits) -> None:
     if program.functions:
         name = min(program.functions)
-        raise UserError(f"--call {name}: a program of --tier process cannot call the notebook; give it data with --in")
+        raise UserError(f"a program of tier='process' cannot call {name}; give it the data as an input")
     if (size := len(program.source.encode())) > limits.source:
         raise SandboxError("limit", f"the program is {size:,} bytes long, more than {limits.source:,}")
     try:

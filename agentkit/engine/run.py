@@ -61,7 +61,7 @@ async def ask(
     if conversation is not None:
         history = ModelMessagesTypeAdapter.validate_json(conversation)
     if parent is not None and not history:
-        raise UserError(f"run {parent} has no finished conversation to continue: %agent runs lists those that have")
+        raise UserError(f"run {parent} has no finished conversation to continue: session.runs() lists those that have")
     seen: list[Run] = []
     unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
     options = RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless, walk=walk)
@@ -80,7 +80,7 @@ async def ask(
 
 
 def parent_run(session: Session, agent: AbstractAgent[Any, Any], continues: str) -> str:
-    """The run that `--continue` means: a given id, or the last one of this agent before this cell."""
+    """The run that `continues` means: a given id, or the last one of this agent before this cell."""
     if continues:
         if session.store.run(continues) is None:
             known = ", ".join(run.id for run in session.runs(agent=agent.name, limit=5)) or "none yet"
@@ -98,7 +98,7 @@ def parent_run(session: Session, agent: AbstractAgent[Any, Any], continues: str)
         return recorded.id
     earlier = [run for run in session.runs(agent=agent.name, label=session.label) if run.status in FINISHED]
     if not earlier:
-        raise UserError(f"--continue: {agent.name} has no earlier run to continue")
+        raise UserError(f"continues='': {agent.name} has no earlier run to continue")
     return earlier[0].id
 
 

@@ -143,11 +143,13 @@ def script(
 ) -> Script:
     """The program, checked before anything of it runs; UserError or SandboxError says in one line what is wrong."""
     if tier not in _RUNNERS:
-        raise UserError(f"--tier {tier}: one of {', '.join(_RUNNERS)}")
+        raise UserError(f"tier={tier!r}: one of {', '.join(_RUNNERS)}")
     given = limits if isinstance(limits, Limits) else Limits.parse(limits)
     tools = host_tools(calls)
     if tools and tier == "process":
-        raise UserError(f"--call {min(tools)}: with --tier process the program cannot call the notebook; use --in")
+        raise UserError(
+            f"calls: with tier='process' the program cannot call {min(tools)}; give it the data as an input"
+        )
     if taken := sorted(set(inputs or {}) & set(tools)):
         raise UserError(f"{taken[0]} is an input and a call: give one of them another name")
     for name in (*(inputs or {}), *outputs):
@@ -183,7 +185,7 @@ def _approvals(approve: str | Sequence[str], tools: Mapping[str, HostTool]) -> a
     policy = approval.Policy(patterns=approval.parse_patterns(text) if text else ())
     for pattern in policy.patterns:
         if not any(approval.Policy(patterns=(pattern,)).names(name) for name in tools):
-            raise UserError(f"--approve {pattern} names none of the calls; they are {', '.join(tools) or 'none'}")
+            raise UserError(f"approve={pattern!r} names none of the calls; they are {', '.join(tools) or 'none'}")
     return policy
 
 
@@ -367,7 +369,9 @@ class _Performance:
             )
         except SandboxError as error:
             raise error.after(() if self._frame is None else self._frame.ran[-TOLD_CALLS:]) from None
-        outputs = {name: crossing.to_record(value, where=f"{name} (--out)") for name, value in ended.outputs.items()}
+        outputs = {
+            name: crossing.to_record(value, where=f"{name} (an output)") for name, value in ended.outputs.items()
+        }
         return {
             "value": _value_record(ended.value),
             "outputs": outputs,

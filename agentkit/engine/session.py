@@ -264,7 +264,7 @@ class Session:
         """Decide on a step that must not be repeated unasked: redo it, give its result, or stop there for good."""
         row = self.store.step(step)
         if row is None:
-            raise UserError(f"no step {step} in {self.path}: %agent runs lists what is recorded")
+            raise UserError(f"no step {step} in {self.path}: session.runs() lists what is recorded")
         body = self._settled_body(row, result) if action == "result" else None
         self.store.settle(step, action, body).result()
         return {

@@ -256,7 +256,7 @@ class Stepped:
     async def _forward(self, move: Move, *, live: bool) -> None:
         if self.state == "done":
             raise UserError(
-                f"{self.name} is done: %agent back, goto STEP, or fork {self.run} STEP open it again at a step"
+                f"{self.name} is done: run.back(), goto STEP, or fork {self.run} STEP open it again at a step"
             )
         if move.n < 1:
             raise UserError(f"next {move.n}: give how many steps, 1 or more")
@@ -321,7 +321,7 @@ class Stepped:
         taken = trail[: len(trail) - (self.pending is not None)]
         if taken:
             return taken[-1]
-        raise UserError(f"{self.name} has taken no step yet: edit the pending one, or %agent next first")
+        raise UserError(f"{self.name} has taken no step yet: edit the pending one, or run.next() first")
 
     def met(self, place: Path) -> Pending:
         """The step of this branch that stands there."""

@@ -113,7 +113,7 @@ def _refusal(error: BaseException) -> CircuitOpen | None:
             again = time.strftime("%H:%M:%S", time.localtime(time.time() + cause.seconds))
             return CircuitOpen(
                 f"{cause}: run again from {again} on, or give the agent another model to fall back to "
-                "(--model a | b | cached(7d))",
+                "(model='a | b | cached(7d)')",
                 evidence=str(cause),
             )
     return None

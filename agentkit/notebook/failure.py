@@ -12,11 +12,38 @@ from types import TracebackType
 from typing import Any, cast
 
 from agentkit.durable.redact import Redactor
-from agentkit.errors import AgentKitError, Interrupted, RunFailed, UserError, leaves, reason
+from agentkit.errors import (
+    AgentKitError,
+    ApprovalPending,
+    InDoubt,
+    Interrupted,
+    RunFailed,
+    RunPaused,
+    UserError,
+    leaves,
+    reason,
+)
 from agentkit.notebook.display import Notice, seen
+from agentkit.notebook.grammar import VERBS
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
 _MEMBERS = 4
+_DOING = re.compile(r"%agent (\w+)")
+# How agentkit names an option where Python is written, at the beginning of a message and within it.
+_FIRST = re.compile(r"([a-z_]+)(?=: | '| [\w/]+=)")
+_KEYWORD = re.compile(r"(?<![\w.(@'\"-])([a-z_]+)=('[^']*'|True\b)")
+# Calls and commands that a verb stands for.
+_TYPED = (
+    (re.compile(r"`agentkit (budget [^`]+)`"), r"%agent \1"),
+    (re.compile(r"`agentkit approvals ls`"), "%agent approvals"),
+    (re.compile(r"\bsession\.runs\(\)"), "%agent runs"),
+    (re.compile(r"\bsession\.trace\(run\)"), "%agent trace"),
+    (re.compile(r"\bsession\.forget\(step=(\d+)\)"), r"%agent forget \1"),
+    (re.compile(r"\bask anew with fresh=True"), "ask anew with --fresh"),
+    (re.compile(r"\brun\.(back|next)\(\)"), r"%agent \1"),
+    (re.compile(r"\bopen it with agentkit\.step\(…\) first"), "run its %%agent step cell first"),
+    (re.compile(r"\bbuild the agent again with agentkit\.build\(…\)"), "run its %%agent build cell again"),
+)
 _kept: list[str] = []
 _raised: list[AgentKitError] = []
 _for_now: list[AgentKitError] = []
@@ -35,10 +62,49 @@ def shown(error: Exception, *, doing: str) -> AgentKitError:
     """
     _kept[:] = [_fit("".join(traceback.format_exception(error)))]
     told = error if isinstance(error, AgentKitError) else _told(error, doing)
+    told.args = (_in_words_of_the_cell(told, doing), *told.args[1:])
     told.args = tuple(_fit(said) if isinstance(said, str) else said for said in told.args)
     told.__cause__ = told.__context__ = None
     _raised[:] = [told]
     return told.with_traceback(None)
+
+
+def _in_words_of_the_cell(error: AgentKitError, doing: str) -> str:
+    """Return what `error` says, with what is to be typed in a cell where it names a call, a keyword or a command."""
+    text = str(error)
+    match error:
+        case ApprovalPending():
+            ids = " ".join(error.steps)
+            told = f"%agent approve {ids} {error.how}".rstrip()
+            return text.replace(
+                f"`agentkit approvals decide {ids}` in a shell", f"{told}, in a shell `agentkit approvals decide {ids}`"
+            )
+        case InDoubt():
+            settled = f"%agent settle {error.step} --redo | --result JSON | --stop"
+            return f"step {error.step} ({error.name}) {error.reason}: settle it with {settled}, then run again"
+        case RunPaused():
+            paused = f"{error.agent} is paused before {error.step} ({error.cause})"
+            return f"{paused}: %agent next performs it, %agent continue goes on; then run this cell again"
+    for pattern, typed in _TYPED:
+        text = pattern.sub(typed, text)
+    found = _DOING.match(doing)
+    if found is None or found[1] not in VERBS:
+        return text
+    # What is wrong with a tool of a program may be right for an agent.
+    options = VERBS["build"].options | VERBS[found[1]].options
+    first = _FIRST.match(text)
+    if first is not None and _option(first[1]) in options:
+        text = f"--{_option(first[1])}{text[first.end(1) :]}"
+    return _KEYWORD.sub(lambda keyword: _as_option(keyword) if _option(keyword[1]) in options else keyword[0], text)
+
+
+def _option(keyword: str) -> str:
+    return keyword.replace("_", "-")
+
+
+def _as_option(keyword: re.Match[str]) -> str:
+    name, value = _option(keyword[1]), keyword[2].strip("'")
+    return f"--{name}" if value in ("", "True") else f"--{name} {value}"
 
 
 def _fit(text: str) -> str:

@@ -16,7 +16,7 @@ def throttle(line: Line) -> str:
         if not text.strip():
             raise UserError(f"%agent throttle {model}: which limits? For instance 60k tpm, 500 rpm")
         name = model.rpartition("#")[2].rpartition(":")[2]
-        here.throttle.give(name, None if text.strip() == "off" else parse_limits(text))
+        here.throttle.give(name, None if text.strip() == "off" else parse_limits(text, option="%agent throttle"))
         return f"{name}: {text.strip()}"
     rows = [f"{name}: {_said(lane)}" for name, lane in here.throttle.lanes().items()]
     failing = [f"{name}: {state}, {circuit.why}" for name, (state, circuit) in here.health.states().items()]

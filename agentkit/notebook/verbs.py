@@ -136,6 +136,8 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     options["ask"] = "ask" in given
     options["code"] = "code" in given
     options["call"] = given.get("call", "")
+    if options["call"] and not options["code"]:
+        raise UserError("--call names what the agent's code may call: add --code")
     if "mcp" in given:
         options["mcp"] = [place.strip() for place in given["mcp"].split(",")]
     if "share" in given:

@@ -334,7 +334,7 @@ def test_another_user_is_told_whose_it_is_and_what_can_be_done(recorded: Path, r
         Store.open(recorded, read_only=read_only)
     # Only root can become another user here; anybody else owns what is closed to them.
     if os.geteuid() == 0:
-        assert f"belongs to {owner} alone" in str(told.value) and "--mode replay" not in str(told.value)
+        assert f"belongs to {owner} alone" in str(told.value) and "replay" not in str(told.value)
         assert "AGENTKIT_HOME" in str(told.value) and "journal export" in str(told.value)
     assert "\n" not in str(told.value)
 

@@ -156,7 +156,7 @@ def test_a_denied_call_is_not_made_and_the_agent_is_told_why(tmp_path: Path) -> 
 def test_what_needs_nobody_is_done_before_the_question_and_several_are_one(tmp_path: Path) -> None:
     calls = [Call("delete", {"ids": [1]}), Call("look", {"at": 1}), Call("delete", {"ids": [2]})]
     world = World(tmp_path, calls)
-    with pytest.raises(ApprovalPending, match="delete waits for a person: %agent approve 3 4 "):
+    with pytest.raises(ApprovalPending, match="delete waits for a person: `agentkit approvals decide 3 4` in a shell"):
         world.run()
     assert world.done == [1]
     world.run(approve)
@@ -223,7 +223,7 @@ def test_the_policy_comes_from_the_option_the_session_or_the_environment(
 ) -> None:
     world = World(tmp_path, ONE)
     monkeypatch.setenv("AGENTKIT_HEADLESS", "maybe")
-    with pytest.raises(UserError, match="AGENTKIT_HEADLESS maybe: one of suspend, deny, allow"):
+    with pytest.raises(UserError, match="AGENTKIT_HEADLESS='maybe': one of suspend, deny, allow"):
         world.run(None)
     monkeypatch.setenv("AGENTKIT_HEADLESS", "allow")
     with pytest.raises(ApprovalPending):
@@ -284,7 +284,8 @@ def test_an_edit_made_elsewhere_that_the_tool_refuses_is_said_and_the_question_i
     assert main([*decide, '{"ids": [7]}']) == 0
     said = (
         rf'question {id_} was approved with changes: {{"ids": \[7\]}} by you on the command line, but these arguments '
-        rf"do not fit delete: ids: Value error, only even ones; it is open again: delete waits .* %agent approve {id_} "
+        rf"do not fit delete: ids: Value error, only even ones; it is open again: delete waits .* "
+        rf"`agentkit approvals decide {id_}` "
     )
     with pytest.raises(ApprovalPending, match=said):
         world.run(None)
@@ -320,7 +321,7 @@ def test_patterns_given_at_the_build_are_checked(tmp_path: Path) -> None:
     world = World(tmp_path, [Call("look", {"at": 1})], approve="look")
     with pytest.raises(ApprovalPending):
         world.run(None)
-    with pytest.raises(UserError, match=r"--approve lok names no tool of this agent \(did you mean look\?\)"):
+    with pytest.raises(UserError, match=r"approve='lok' names no tool of this agent \(did you mean look\?\)"):
         world.agent(approve="lok")
 
 
@@ -349,7 +350,7 @@ def test_what_an_agent_was_built_to_ask_about_holds_for_the_agents_it_calls(tmp_
         middle = agentkit.build(Spec.parse("You pass it on."), name="cleaner", tools=[world.agent()], model=model)
         return agentkit.build(Spec.parse("You lead."), name="boss", tools=[middle], model=model, approve=approve)
 
-    with pytest.raises(UserError, match=r"--approve lok names no tool of this agent \(did you mean look\?\)"):
+    with pytest.raises(UserError, match=r"approve='lok' names no tool of this agent \(did you mean look\?\)"):
         boss("lok")
     if in_session:
         with world.session(), pytest.raises(ApprovalPending, match="look waits for a person"):

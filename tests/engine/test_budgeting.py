@@ -86,7 +86,7 @@ def test_a_run_stops_before_it_passes_its_limit_and_resumes_when_it_is_raised(tm
     for _ in range(2):
         with pytest.raises(BudgetExceeded, match=r"guide stopped at its budget, 0.25usd per run: 0.20usd used") as stop:
             run(tmp_path, lambda: guide(model, budget="0.25usd"))
-        assert "raise it with %agent budget guide 0.50usd/run and run again" in str(stop.value)
+        assert "raise it with `agentkit budget guide 0.50usd/run` and run again" in str(stop.value)
         assert len(model.requests) == 2
     answer = run(tmp_path, lambda: guide(model, budget="0.50usd"))
     assert answer.output == "all seen"
@@ -207,7 +207,7 @@ def test_an_unknown_price_under_a_limit_of_money_is_refused_with_the_ways_out(tm
     model = priced(cost=None)
     with pytest.raises(BudgetExceeded, match=r"scripted:scripted has no known price") as refused:
         run(tmp_path, lambda: guide(model, budget="1usd"))
-    assert "--budget 20k tokens" in str(refused.value) and "%agent budget guide off" in str(refused.value)
+    assert "budget='20k tokens'" in str(refused.value) and "`agentkit budget guide off`" in str(refused.value)
     assert model.requests == []
     assert run(tmp_path, lambda: guide(model, budget="20k tokens")).output == "all seen"
 

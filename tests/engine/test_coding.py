@@ -162,9 +162,9 @@ def test_whose_error_it_is_is_told(tmp_path: Path, code: str, said: str) -> None
 def test_the_code_calls_only_what_it_may(tmp_path: Path) -> None:
     answer = World(tmp_path, "look(at=1)\ndelete(ids=[1])").run(build={"call": "look"})
     assert "NameError: name 'delete' is not defined" in answer.text
-    with pytest.raises(UserError, match=r"--call lok names no tool of this agent .did you mean look"):
+    with pytest.raises(UserError, match=r"call='lok' names no tool of this agent .did you mean look"):
         World(tmp_path, "").agent(call="lok")
-    with pytest.raises(UserError, match="add --code"):
+    with pytest.raises(UserError, match="add code=True"):
         World(tmp_path, "").agent(code=False, call="look")
 
 

@@ -509,7 +509,7 @@ def test_a_value_given_to_a_run_is_passed_over(tmp_path: Path, more: dict[str, A
     [
         ({"more": {"model_settings": lambda ctx: {"temperature": 0.5}}}, "run(…, model_settings=…) is given"),
         ({"more": {"instructions": lambda ctx: "Slowly."}}, "run(…, instructions=…) is given"),
-        ({"walk": True}, "--walk was given"),
+        ({"walk": True}, "walk was given"),
         ({"more": {"usage_limits": UsageLimits(request_limit=90)}}, "run(…, usage_limits=…) is given"),
     ],
 )

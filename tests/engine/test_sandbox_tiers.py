@@ -214,6 +214,6 @@ except agentkit.AgentKitError as error:
     two, refused = done.stdout.splitlines()
     assert two == "2"
     assert refused.startswith(
-        "--tier process cannot run here, for a process cannot be cut off on this system: unshare: "
+        "tier='process' cannot run here, for a process cannot be cut off on this system: unshare: "
     )
     assert not (tmp_path / "ran").exists()

@@ -218,7 +218,7 @@ def test_a_frame_enters_as_records_or_as_a_handle_and_comes_back_as_a_frame(worl
         ("1", {"inputs": {"not a name": 1}}, "cannot be a variable"),
         ("1", {"inputs": {"look": 1}}, "look is an input and a call"),
         ("1", {"outputs": ("a-b",)}, "cannot be a variable"),
-        ("1", {"tier": "moon"}, "--tier moon: one of monty, process"),
+        ("1", {"tier": "moon"}, "tier='moon': one of monty, process"),
         ("1", {"limits": "memory=1TB"}, "limits memory=1TB: write a size"),
         ("1", {"approve": "nothing"}, "names none of the calls"),
         ("1", {"calls": [lambda x: x]}, "a tool needs a name"),

@@ -181,7 +181,7 @@ def test_a_live_step_is_not_given_what_only_a_tool_once_said(tmp_path: Path) -> 
 
     with session(folder=tmp_path), pytest.raises(ConnectionError):
         asyncio.run(agent(ScriptedModel([Call("token"), ConnectionError("cut")]), token).run("go"))
-    with session(folder=tmp_path), pytest.raises(SecretMissing, match=r"jwt-\w+: .* ask anew with --fresh"):
+    with session(folder=tmp_path), pytest.raises(SecretMissing, match=r"jwt-\w+: .* ask anew with fresh=True"):
         asyncio.run(agent(ScriptedModel(["never"]), token).run("go"))
 
 

@@ -180,7 +180,7 @@ def test_going_back_too_far_says_what_is_possible(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="only 1"):
             await run.back(5)
         await run.run_on()
-        with pytest.raises(UserError, match="is done: %agent back"):
+        with pytest.raises(UserError, match=r"is done: run.back\(\), goto"):
             await run.next()
         with pytest.raises(UserError, match="this branch has no such step; it has 1, 2, 3, 4, 5, 6"):
             await run.goto(40)
@@ -562,7 +562,7 @@ def test_a_plain_run_ends_at_a_breakpoint_and_goes_on_from_there(tmp_path: Path)
     async def main(opened: Session) -> None:
         agent = calculator(Asked())
         opened.bench.breakpoints.append(Breakpoint.parse("when \"turn == 1 and tool == 'double'\""))
-        with pytest.raises(RunPaused, match=r"paused before step 3, tool double.*%agent next"):
+        with pytest.raises(RunPaused, match=r"paused before step 3, tool double"):
             await agent.run("how many?")
         assert ADDED == [(1, 2)]
         paused = opened.bench.waiting()
