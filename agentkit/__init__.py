@@ -7,24 +7,16 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import agentkit.durable as _folder
-
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from agentkit.define.spec import Spec as Spec
-    from agentkit.define.tools import tool as tool
-    from agentkit.durable.frames import idempotency_key as idempotency_key
-    from agentkit.engine.agent import DurableAgent as DurableAgent
-    from agentkit.engine.agent import durable as durable
-    from agentkit.engine.build import build as build
-    from agentkit.engine.opening import step as step
-    from agentkit.engine.run import Answer as Answer
-    from agentkit.engine.run import ask as ask
-    from agentkit.engine.sandboxing import SandboxResult as SandboxResult
-    from agentkit.engine.sandboxing import sandbox as sandbox
-    from agentkit.engine.session import Session as Session
-    from agentkit.engine.session import session as session
+    from agentkit.agent.agent import DurableAgent as DurableAgent
+    from agentkit.agent.agent import durable as durable
+    from agentkit.agent.ask import Answer as Answer
+    from agentkit.agent.ask import ask as ask
+    from agentkit.agent.build import build as build
+    from agentkit.agent.spec import Spec as Spec
+    from agentkit.debugger.opening import step as step
     from agentkit.errors import AgentKitError as AgentKitError
     from agentkit.errors import ApprovalPending as ApprovalPending
     from agentkit.errors import BudgetAsks as BudgetAsks
@@ -50,19 +42,25 @@ if TYPE_CHECKING:
     from agentkit.errors import SpecError as SpecError
     from agentkit.errors import Stopped as Stopped
     from agentkit.errors import UserError as UserError
-    from agentkit.notebook.prompt import fill as fill
-    from agentkit.observe.trace import Trace as Trace
+    from agentkit.journal.execution import idempotency_key as idempotency_key
+    from agentkit.notebook.template import fill as fill
+    from agentkit.runtime.session import Session as Session
+    from agentkit.runtime.session import session as session
+    from agentkit.sandbox.program import SandboxResult as SandboxResult
+    from agentkit.sandbox.program import sandbox as sandbox
+    from agentkit.tools.declaration import tool as tool
+    from agentkit.trace.trace import Trace as Trace
 
 _HOME = {
     "AgentKitError": "agentkit.errors",
-    "Answer": "agentkit.engine.run",
+    "Answer": "agentkit.agent.ask",
     "ApprovalPending": "agentkit.errors",
     "BudgetAsks": "agentkit.errors",
     "BudgetExceeded": "agentkit.errors",
     "ChildFailed": "agentkit.errors",
     "CircuitOpen": "agentkit.errors",
     "CircuitPending": "agentkit.errors",
-    "DurableAgent": "agentkit.engine.agent",
+    "DurableAgent": "agentkit.agent.agent",
     "InDoubt": "agentkit.errors",
     "Interrupted": "agentkit.errors",
     "JournalBusy": "agentkit.errors",
@@ -76,24 +74,24 @@ _HOME = {
     "RunFailed": "agentkit.errors",
     "RunPaused": "agentkit.errors",
     "SandboxError": "agentkit.errors",
-    "SandboxResult": "agentkit.engine.sandboxing",
+    "SandboxResult": "agentkit.sandbox.program",
     "SecretMissing": "agentkit.errors",
     "ServerUnreachable": "agentkit.errors",
-    "Session": "agentkit.engine.session",
-    "Spec": "agentkit.define.spec",
+    "Session": "agentkit.runtime.session",
+    "Spec": "agentkit.agent.spec",
     "SpecError": "agentkit.errors",
     "Stopped": "agentkit.errors",
-    "Trace": "agentkit.observe.trace",
+    "Trace": "agentkit.trace.trace",
     "UserError": "agentkit.errors",
-    "ask": "agentkit.engine.run",
-    "build": "agentkit.engine.build",
-    "durable": "agentkit.engine.agent",
-    "fill": "agentkit.notebook.prompt",
-    "idempotency_key": "agentkit.durable.frames",
-    "sandbox": "agentkit.engine.sandboxing",
-    "session": "agentkit.engine.session",
-    "step": "agentkit.engine.opening",
-    "tool": "agentkit.define.tools",
+    "ask": "agentkit.agent.ask",
+    "build": "agentkit.agent.build",
+    "durable": "agentkit.agent.agent",
+    "fill": "agentkit.notebook.template",
+    "idempotency_key": "agentkit.journal.execution",
+    "sandbox": "agentkit.sandbox.program",
+    "session": "agentkit.runtime.session",
+    "step": "agentkit.debugger.opening",
+    "tool": "agentkit.tools.declaration",
 }
 _EXPORTED = frozenset({"closure", "elsewhere", "start", "task", "walled"})
 """What the programs of older exports find here: it has its place in `agentkit.pipeline` now."""
@@ -143,28 +141,26 @@ __all__ = [
 ]
 
 
-class _CallableFolder(ModuleType):
-    """The folder `agentkit/durable` stands where the function `agentkit.durable` belongs, until it has another name."""
+class _Package(ModuleType):
+    """A folder may have the name of a function, as `sandbox` has: `agentkit.sandbox` is the function all the same."""
 
-    def __call__(self, agent: Any) -> Any:
-        return import_module(_HOME["durable"]).durable(agent)
-
-    @property
-    def __signature__(self) -> Any:
-        return import_module("inspect").signature(import_module(_HOME["durable"]).durable)
+    def __setattr__(self, name: str, value: object) -> None:
+        # Python binds a folder to its package as soon as anything in it is imported.
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
 
 
-_folder.__class__ = _CallableFolder
+sys.modules[__name__].__class__ = _Package
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register `%agent` and `%%agent`; whatever is slow to import waits for the first cell."""
-    import_module("agentkit.notebook.magics").load_ipython_extension(shell)
+    import_module("agentkit.notebook.extension").load_ipython_extension(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take `%agent` and `%%agent` away again."""
-    import_module("agentkit.notebook.magics").unload_ipython_extension(shell)
+    import_module("agentkit.notebook.extension").unload_ipython_extension(shell)
 
 
 def __getattr__(name: str) -> Any:

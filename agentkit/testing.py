@@ -18,8 +18,8 @@ from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.settings import ModelSettings
 
-from agentkit.define.replies import WordByWord, estimate, fresh
 from agentkit.errors import UserError
+from agentkit.models.canned_replies import WordByWord, estimate, fresh
 
 
 @dataclass(frozen=True)

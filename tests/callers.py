@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MODULE = "agentkit.engine.caller"
+_MODULE = "agentkit.models.relay.server"
 
 
 def callers(*, under: Path | None = None, runtime: Path | None = None) -> dict[int, str]:

@@ -9,13 +9,14 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from tests.callers import left_after
+from tests.callers import left_after, none_left
 
 _PERSONAL = re.compile(
     r"^AGENTKIT_|_API_KEY$|_TOKEN$|_SECRET$|_BASE_URL$|^JPY_SESSION_NAME$|^(https?|all)_proxy$", re.IGNORECASE
@@ -23,7 +24,7 @@ _PERSONAL = re.compile(
 
 _LONG = re.compile(
     r"tests/(browser|kill|notebook|powercut)/|tests/test_notebooks\.py"
-    r"|tests/engine/test_(caller|chain|isolation|throttling)\w*\.py"
+    r"|tests/models/test_(fallback|relay\w*|throttle)\.py|tests/sandbox/test_isolate\.py"
 )
 """Files that begin kernels, browsers and callers: first, so that none of them is what the other worker waits for."""
 
@@ -61,9 +62,9 @@ def _refuse_beyond_loopback(event: str, args: tuple[Any, ...]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if "agentkit.engine.calling" in sys.modules:
+    if "agentkit.models.relay.client" in sys.modules:
         # Sessions that a test left open end with this process, which is not yet over.
-        sys.modules["agentkit.engine.calling"].release_all()
+        sys.modules["agentkit.models.relay.client"].release_all()
     _left.extend(left_after(_RUNTIME, within=20))
     shutil.rmtree(_RUNTIME)
     if _left:
@@ -75,3 +76,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("left behind by the tests", red=True, bold=True)
         for line in _left:
             terminalreporter.write_line(line)
+
+
+# ---- a project whose calls go through a caller, for the tests that are about it; none of the callers outlives them
+
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[None]:
+    with none_left():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: None) -> Path:
+    monkeypatch.setenv("AGENTKIT_CALLER", "on")
+    return tmp_path
+
+
+@pytest.fixture(params=["off", "on"], ids=["direct", "caller"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, ended: None) -> None:
+    """Everything twice: what a server says must reach a run in the same words, whoever makes the call."""
+    monkeypatch.setenv("AGENTKIT_CALLER", request.param)

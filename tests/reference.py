@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agentkit.cli import parser
+from agentkit.cli.main import parser
 from agentkit.notebook.grammar import GROUPS, VERBS, written
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"

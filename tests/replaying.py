@@ -11,11 +11,11 @@ from unittest import mock
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_core import to_jsonable_python
 
-from agentkit.durable.journal import Journal
-from agentkit.engine.run import Answer
+from agentkit.agent.ask import Answer
 from agentkit.events import Event, Run, Step
-from agentkit.observe import panel
-from agentkit.observe.trace import Trace
+from agentkit.journal.journal import Journal
+from agentkit.trace import render_html
+from agentkit.trace.trace import Trace
 
 _CLOCKS = frozenset({"started", "ended", "recorded_seconds", "run"})
 _LATER = 60.0
@@ -65,7 +65,7 @@ def shown(answer: Answer) -> dict[str, str]:
     """The panel below the cell, as if everything had happened at one moment."""
     events = answer.events()
     names = {event.id: f"run {place}" for place, event in enumerate(events) if isinstance(event, Run)}
-    return panel.bundle(Trace.of([_at_one_moment(event, names) for event in events]), now=_LATER)
+    return render_html.bundle(Trace.of([_at_one_moment(event, names) for event in events]), now=_LATER)
 
 
 def _at_one_moment(event: Event, names: dict[str, str]) -> Event:

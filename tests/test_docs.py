@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import agentkit
-from agentkit.define.tools import Declaration
 from agentkit.notebook.grammar import VERBS
+from agentkit.tools.declaration import Declaration
 from tests import reference
 
 ROOT = Path(__file__).parent.parent

@@ -21,12 +21,12 @@ from pydantic_ai import ModelRetry, RunContext
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.usage import UsageLimits
 
-from agentkit.durable import keys
-from agentkit.durable.canonical import canonical
-from agentkit.durable.keys import Chain
-from agentkit.durable.place import JOURNAL_FILE
-from agentkit.engine.agent import DurableAgent
-from agentkit.engine.session import Session, session
+from agentkit.agent.agent import DurableAgent
+from agentkit.journal import keys
+from agentkit.journal.canonical import canonical
+from agentkit.journal.keys import Chain
+from agentkit.journal.storage import JOURNAL_FILE
+from agentkit.runtime.session import Session, session
 from agentkit.testing import Call, Output, ScriptedModel
 from tests.benchmarks.agents import INSTRUCTIONS, UNLIMITED, add, script, silent
 from tests.benchmarks.door import Conversation, at_the_door

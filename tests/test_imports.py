@@ -15,7 +15,7 @@ from pydantic_ai import Agent
 import agentkit
 import agentkit.pipeline
 from agentkit import errors
-from agentkit.engine.agent import AdoptedAgent
+from agentkit.agent.agent import AdoptedAgent
 
 HEAVY = {"pydantic_ai", "pydantic", "pandas", "numpy", "openai", "diskcache", "opentelemetry", "ipywidgets", "httpx"}
 
@@ -125,8 +125,8 @@ def test_what_an_exported_program_calls_is_imported_at_its_first_use() -> None:
 
 JOURNAL = """
 import json, pathlib, sys
-from agentkit.cli import main
-from agentkit.durable.store import Store
+from agentkit.cli.main import main
+from agentkit.journal.store import Store
 from agentkit.events import Run
 with Store.open(pathlib.Path(".agentkit/journal.db")) as store:
     store.open_run(Run(id="abc", agent="guide", status="done", started=1.0, ended=2.0)).result()

@@ -50,7 +50,7 @@ def level_of(unit: str) -> int:
 
 
 def unit_of(module: str) -> str:
-    """`agentkit.durable.store` stands in the unit `durable`; the root package is a unit itself."""
+    """`agentkit.journal.store` stands in the unit `durable`; the root package is a unit itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "agentkit"
 

@@ -42,7 +42,8 @@ def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:
 
 def test_only_callers_of_this_runtime_folder_are_seen(tmp_path: Path) -> None:
     """A process with the command line of a caller, as the check sees it."""
-    command = [sys.executable, "-c", "print(flush=True); input()", "agentkit.engine.caller", str(tmp_path / "mine")]
+    program = "print(flush=True); input()"
+    command = [sys.executable, "-c", program, "agentkit.models.relay.server", str(tmp_path / "mine")]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run")}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as acting:

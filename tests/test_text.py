@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import agentkit
-from agentkit.defend.approval import Question
-from agentkit.observe import asked
+from agentkit.approval.policy import Question
 from agentkit.text import reveal, visible
+from agentkit.trace import approval_cards
 
 STEERS = "\x1b[2J\x1b]0;title\x07\x1b]8;;http://x\x07link\x9b31m\r\x08\u202etxt.exe\u2066"
 
@@ -59,13 +59,13 @@ def test_a_question_shows_what_its_tool_and_arguments_really_are() -> None:
     question = Question(
         id="q1", kind="approve", agent="clerk\u202e", tool="delete_r\u043ews", arguments=arguments, text="", reason=""
     )
-    card = asked.card(question)
+    card = approval_cards.card(question)
     assert card["title"] == "clerk\\u202e wants to call delete_r\\u043ews"
     assert "p\\u0430th" in card["arguments"] and "/home/\\u0430dmin" in card["arguments"]
     assert "a\\u200bb" in card["arguments"] and "Москва" in card["arguments"]
     # It is edited as JSON: what is not touched stays what it is.
     assert json.loads(card["arguments"]) == arguments
-    for shown in asked.open_bundle([question]).values():
+    for shown in approval_cards.open_bundle([question]).values():
         assert "delete_r\\u043ews" in shown and "\\u0430dmin" in shown
 
 

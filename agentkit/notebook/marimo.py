@@ -9,16 +9,16 @@ from typing import Any
 import marimo
 from marimo._runtime.control_flow import MarimoStopError
 
-from agentkit.defend.approval import Decision, Question, read_click
-from agentkit.durable.store import Store
-from agentkit.engine import decided
-from agentkit.engine.answer import Answer, shown_as
-from agentkit.engine.asking import pending
-from agentkit.engine.session import Session, current, entered
+from agentkit.agent.result import Answer, shown_as
+from agentkit.approval import decisions
+from agentkit.approval.interrupt import pending
+from agentkit.approval.policy import Decision, Question, read_click
 from agentkit.errors import AgentKitError, ApprovalPending
-from agentkit.notebook.widgets import REFUSAL, ask_widget
-from agentkit.observe import asked, panel, wording
-from agentkit.observe.trace import Trace
+from agentkit.journal.store import Store
+from agentkit.notebook.widget import REFUSAL, ask_widget
+from agentkit.runtime.session import Session, current, entered
+from agentkit.trace import approval_cards, format, render_html
+from agentkit.trace.trace import Trace
 
 
 def attend() -> None:
@@ -33,7 +33,7 @@ def _with_panel(answer: Answer) -> tuple[str, str]:
     # It is shown when the cell has ended, and with it the session that it opened.
     with Store.open(answer.session.store.path, read_only=True) as store:
         trace = Trace.of(store.trace(answer.run.id))
-    return "text/html", text + panel.html(trace, now=time.time())
+    return "text/html", text + render_html.html(trace, now=time.time())
 
 
 def _attend_session() -> None:
@@ -69,7 +69,7 @@ class _Card:
     def __init__(self, session: Session, questions: Sequence[Question]) -> None:
         self._session = session
         self._questions = {question.id: question for question in questions}
-        self.widget = ask_widget(asked.cards(questions), self._heard)
+        self.widget = ask_widget(approval_cards.cards(questions), self._heard)
 
     def _heard(self, message: object) -> None:
         match message:
@@ -81,13 +81,13 @@ class _Card:
             given = read_click(question, content)
             # The cell has ended, and with it the session that it opened.
             with Store.open(self._session.store.path) as store:
-                decision = decided.decide(store, self._session.redactor, question, given)
+                decision = decisions.decide(store, self._session.redactor, question, given)
         except (AgentKitError, TypeError, ValueError, RecursionError) as error:
             # What the page sends may be anybody's: anything but a decision leaves the question open.
-            self.widget.send({"type": "refused", "id": question.id, "text": wording.clean(str(error), REFUSAL)})
+            self.widget.send({"type": "refused", "id": question.id, "text": format.clean(str(error), REFUSAL)})
             return
         served = marimo.app_meta().mode == "run"
-        text = asked.decided_text(decision) + ("" if served else ": run the cell again to go on")
+        text = approval_cards.decided_text(decision) + ("" if served else ": run the cell again to go on")
         self.widget.settled = {**self.widget.settled, question.id: text}
         # A page that is served has no button to run a cell: loaded again it replays to here and goes on.
         self.widget.again = served and len(self.widget.settled) == len(self._questions)

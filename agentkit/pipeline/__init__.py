@@ -10,18 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentkit.pipeline.closure import closure as closure
-    from agentkit.pipeline.runtime import elsewhere as elsewhere
-    from agentkit.pipeline.runtime import start as start
-    from agentkit.pipeline.runtime import task as task
-    from agentkit.pipeline.runtime import walled as walled
+    from agentkit.pipeline.entry import elsewhere as elsewhere
+    from agentkit.pipeline.entry import start as start
+    from agentkit.pipeline.entry import task as task
+    from agentkit.pipeline.entry import walled as walled
+    from agentkit.pipeline.task_version import closure as closure
 
 _HOME = {
-    "closure": "agentkit.pipeline.closure",
-    "elsewhere": "agentkit.pipeline.runtime",
-    "start": "agentkit.pipeline.runtime",
-    "task": "agentkit.pipeline.runtime",
-    "walled": "agentkit.pipeline.runtime",
+    "closure": "agentkit.pipeline.task_version",
+    "elsewhere": "agentkit.pipeline.entry",
+    "start": "agentkit.pipeline.entry",
+    "task": "agentkit.pipeline.entry",
+    "walled": "agentkit.pipeline.entry",
 }
 
 __all__ = ["closure", "elsewhere", "start", "task", "walled"]

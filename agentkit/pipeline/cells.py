@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from agentkit.errors import UserError
 from agentkit.pipeline.names import Uses, expression_reads, uses
-from agentkit.pipeline.notebook import Cell
+from agentkit.pipeline.reader import Cell
 
 Role: TypeAlias = Literal["parameter", "import", "definition", "code", "build", "run", "sandbox"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.errors import UserError
-from agentkit.pipeline import layout
+from agentkit.pipeline import code_layout
 from agentkit.pipeline.cells import Item, is_variable
+from agentkit.pipeline.code_layout import quoted
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
-from agentkit.pipeline.texts import quoted
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
 _NEEDS = frozenset({"memory", "timeout", "network"})
@@ -104,17 +104,17 @@ def environments(plan: Plan, settings: Settings, image: Image, heavy: Sequence[H
         own = [f'"{name}_{tool.name}"', "image=image"]
         own += [f'resources=flyte.Resources(cpu=1, memory="{tool.memory[0]}")'] if tool.memory else []
         own += [given[-1]] if given[-1].startswith("secrets") else []
-        lines.append(layout.call(f"{tool.name}_env = flyte.TaskEnvironment", own))
+        lines.append(code_layout.call(f"{tool.name}_env = flyte.TaskEnvironment", own))
     if heavy:
         given.append(f"depends_on=[{', '.join(f'{tool.name}_env' for tool in heavy)}]")
-    lines.append(layout.call("env = flyte.TaskEnvironment", given))
+    lines.append(code_layout.call("env = flyte.TaskEnvironment", given))
     if settings.cron:
         schedule = [
             f'"{name}_schedule"',
             f'automation=flyte.Cron("{settings.cron}")',
             "overwrite_cache=True",
         ]
-        lines.append(layout.call("schedule = flyte.Trigger", schedule))
+        lines.append(code_layout.call("schedule = flyte.Trigger", schedule))
     ladder = _LADDER if any(len(tool.memory) > 1 for tool in heavy) else ""
     return "\n".join(lines) + ladder
 
@@ -188,7 +188,7 @@ def decorator(task: Task) -> str:
     """A pure task is cached by what its code and its inputs are; one with effects never is."""
     given = ["retries=3", "report=True"]
     if task.pure:
-        version = f'agentkit.pipeline.closure(__file__, "{task.name}")'
+        version = f'agentkit.pipeline.task_version(__file__, "{task.name}")'
         given.insert(0, f'cache=flyte.Cache("auto", version_override={version})')
     return f"@env.task({', '.join(given)})"
 

@@ -7,8 +7,8 @@ import hashlib
 import json
 from typing import Any
 
-from agentkit.defend.approval import Decision, Question
-from agentkit.engine.session import Asker
+from agentkit.approval.policy import Decision, Question
+from agentkit.runtime.session import Asker
 
 _BY = "a person, by a condition of the platform"
 

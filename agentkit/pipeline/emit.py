@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agentkit.defend.budget import Budget, merged, parse
-from agentkit.define.spec import Spec
-from agentkit.pipeline import cluster, layout
+from agentkit.agent.spec import Spec
+from agentkit.budget.budget import Budget, merged, parse
+from agentkit.pipeline import cluster, code_layout
 from agentkit.pipeline.cells import Item, is_variable
-from agentkit.pipeline.graph import SHOWS
+from agentkit.pipeline.code_layout import WIDTH, literal, quoted
+from agentkit.pipeline.dataflow import SHOWS
 from agentkit.pipeline.image import Image
 from agentkit.pipeline.items import Parameter
 from agentkit.pipeline.loops import side_by_side
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
-from agentkit.pipeline.texts import WIDTH, literal, quoted
 from agentkit.pipeline.types import Types
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -55,7 +55,7 @@ class _Module:
     def text(self) -> str:
         body = [*self.constants(), *self.environments(), *self.definitions(), *self.tasks(), self.main(), self.start()]
         code = "\n\n\n".join(block.strip("\n") for block in body if block)
-        top = layout.imports(self.plan.module, _names_in(code), more=self.own_imports(code))
+        top = code_layout.imports(self.plan.module, _names_in(code), more=self.own_imports(code))
         return f"{top}\n\n{code}\n"
 
     def own_imports(self, code: str) -> Iterator[str]:
@@ -112,10 +112,10 @@ class _Module:
 
     def factory(self, item: Item) -> str:
         given = ", ".join(self.factory_inputs(item))
-        made = layout.call("agentkit.build", list(self.build_arguments(item)), room=WIDTH - 11)
+        made = code_layout.call("agentkit.build", list(self.build_arguments(item)), room=WIDTH - 11)
         doc = f'    """The agent that {item.cell} builds."""'
         head = f"def {self.makers[item.order]}({given}) -> {self.any()}:"
-        return f"{head}\n{doc}\n" + layout.indented(f"return {made}")
+        return f"{head}\n{doc}\n" + code_layout.indented(f"return {made}")
 
     def factory_inputs(self, item: Item) -> list[str]:
         """What its instructions are filled in with and is made in `main`."""
@@ -128,7 +128,7 @@ class _Module:
         yield self.spec(spec, item)
         yield f"name={quoted(item.name)}"
         if tools := _listed(options.get("tools", "")):
-            yield f"tools={layout.sequence(self.tool(name, item) for name in tools)}"
+            yield f"tools={code_layout.sequence(self.tool(name, item) for name in tools)}"
         model = options.get("model") or (None if spec.model else options.get("session model"))
         if model:
             yield f"model={model if is_variable(model) else quoted(model)}"
@@ -150,8 +150,8 @@ class _Module:
         instructions = self.filled(spec.instructions, item.holes)
         if not spec.fields:
             return f"agentkit.Spec(instructions={instructions})"
-        fields = layout.indented(repr(dict(spec.fields)), 0)
-        return layout.call("agentkit.Spec", [f"instructions={instructions}", f"fields={fields}"], room=100)
+        fields = code_layout.indented(repr(dict(spec.fields)), 0)
+        return code_layout.call("agentkit.Spec", [f"instructions={instructions}", f"fields={fields}"], room=100)
 
     def filled(self, template: str, holes: Sequence[str]) -> str:
         if not holes and "{{{{" not in template:
@@ -178,7 +178,7 @@ class _Module:
         given = [f"{name}: {self.type(name)}" for name in task.inputs]
         given += ["conversation: str"] if task.talk else []
         outputs = [self.type(name) for name in task.outputs] + (["str"] if task.talked else [])
-        head = layout.call(f"async def {task.name}", given, room=WIDTH - 40)
+        head = code_layout.call(f"async def {task.name}", given, room=WIDTH - 40)
         lines = [f"{head} -> {_returned(outputs)}:", f'    """{self.told(task)}"""']
         if task.shared:
             lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in task.shared)})")
@@ -212,10 +212,10 @@ class _Module:
         given += [f"deps={deps}"] if deps else []
         given += [f"headless={quoted(item.options['headless'])}"] if "headless" in item.options else []
         given += ["conversation=conversation"] if task.talk else []
-        asked = layout.call("answer = await agentkit.ask", given, room=WIDTH - 8)
+        asked = code_layout.call("answer = await agentkit.ask", given, room=WIDTH - 8)
         outputs = ["answer.output" for _ in task.outputs] + (["answer.conversation"] if task.talked else [])
         returned = [f"    return {', '.join(outputs)}"] if outputs else []
-        return [self.opening(), layout.indented(asked, 8), *returned]
+        return [self.opening(), code_layout.indented(asked, 8), *returned]
 
     def performed(self, task: Task) -> list[str]:
         lines = [self.opening()]
@@ -227,11 +227,11 @@ class _Module:
             if agent in shared:
                 lines.append(f"        globals().update({agent}={agent})")
         if any(item.role == "sandbox" for item in task.items):
-            lines += [layout.indented(self.sandboxed(item), 8) for item in task.items]
+            lines += [code_layout.indented(self.sandboxed(item), 8) for item in task.items]
         else:
             for item in task.items:
                 gathered = side_by_side(item) if task.pure else None
-                lines.append(layout.indented(gathered or item.text, 8))
+                lines.append(code_layout.indented(gathered or item.text, 8))
                 lines += [f"        {line}" for line in self.published(item)]
         if task.outputs or task.talked:
             lines.append(f"    return {', '.join(task.outputs)}")
@@ -243,14 +243,14 @@ class _Module:
         # A cell ends in a line's end, and is recorded with it.
         given = [literal(item.body if item.body.endswith("\n") else f"{item.body}\n")]
         given += [f"inputs={_mapping(names['in'])}"] if names["in"] else []
-        given += [f"outputs={layout.sequence(map(quoted, names['out']))}"] if names["out"] else []
+        given += [f"outputs={code_layout.sequence(map(quoted, names['out']))}"] if names["out"] else []
         given += [f"calls={_mapping(names['call'])}"] if names["call"] else []
         for key, value in options.items():
             if key in ("approve", "limits", "tier", "headless"):
                 given.append(f"{key}={quoted(value)}")
         result = "result" if "result" not in {*names["in"], *names["out"]} else "came_out"
         start = f"{result} = await agentkit.sandbox" if names["out"] else "await agentkit.sandbox"
-        called = layout.call(start, given, room=WIDTH - 8)
+        called = code_layout.call(start, given, room=WIDTH - 8)
         bound = [f"{name} = {result}.outputs[{quoted(name)}]" for name in names["out"]]
         return "\n".join([called, *bound])
 
@@ -263,7 +263,7 @@ class _Module:
 
     def main(self) -> str:
         given = [self.parameter(parameter) for parameter in self.plan.parameters]
-        head = layout.call("async def main", given, room=WIDTH - 40)
+        head = code_layout.call("async def main", given, room=WIDTH - 40)
         doc = "The notebook from top to bottom."
         if len(self.plan.results) > 1:
             doc = f"The notebook from top to bottom; gives {', '.join(self.plan.results)}."
@@ -276,7 +276,7 @@ class _Module:
         for block in self.plan.main:
             match block:
                 case Item():
-                    lines.append(layout.indented(block.text))
+                    lines.append(code_layout.indented(block.text))
                     lines += [f"    {line}" for line in self.published(block)]
                 case Task():
                     lines.append(f"    {self.awaited(block)}")
@@ -312,8 +312,8 @@ class _Module:
         bound = [f"({each})" if ", " in each else each for each in bound]
         target = "" if all(each == "_" for each in bound) else f"{', '.join(bound)} = "
         called = [self.called(task) for task in tasks]
-        gathered = layout.call(f"{target}await asyncio.gather", called, room=WIDTH - 4)
-        return layout.indented(gathered)
+        gathered = code_layout.call(f"{target}await asyncio.gather", called, room=WIDTH - 4)
+        return code_layout.indented(gathered)
 
     def start(self) -> str:
         if self.flyte:
@@ -343,7 +343,7 @@ def _build_option(option: str, value: str) -> str | None:
         case "output" | "deps":
             return f"{option}={value}"
         case "mcp":
-            return f"mcp={layout.sequence(quoted(place.strip()) for place in value.split(','))}"
+            return f"mcp={code_layout.sequence(quoted(place.strip()) for place in value.split(','))}"
         case "ttl":
             found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])?", value.strip().lower())
             return f"ttl={float(found[1]) * _SECONDS[found[2] or 's']:g}" if found else None

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agentkit.pipeline import cluster, secret
+from agentkit.pipeline import cluster, secrets
 from agentkit.pipeline.cells import Language, take_apart
 from agentkit.pipeline.emit import emit
 from agentkit.pipeline.image import Image, image_of
-from agentkit.pipeline.notebook import Notebook
 from agentkit.pipeline.plan import Plan, plan
+from agentkit.pipeline.reader import Notebook
 from agentkit.pipeline.settings import Settings
 
 
@@ -40,12 +40,12 @@ class Program:
 
 def program(notebook: Notebook, language: Language, settings: Settings, *, everything: bool = False) -> Program:
     """The program that a notebook is; UserError names the cells that cannot be exported."""
-    known = secret.secrets_in(notebook.cells)
+    known = secrets.secrets_in(notebook.cells)
     planned = plan(notebook, take_apart(notebook.cells, language), everything=everything)
     items = list(cluster.items_of(planned))
     image = image_of(items, python=sys.version_info[:2], models=cluster.models_of(planned))
     body = emit(planned, settings, image)
-    secret.refuse(body, notebook.cells, known)
+    secrets.refuse(body, notebook.cells, known)
     return Program(plan=planned, settings=settings, image=image, body=body, scrub=known.scrub)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from agentkit.errors import UserError
 from agentkit.pipeline.cells import Item
+from agentkit.pipeline.code_layout import quoted
 from agentkit.pipeline.names import BUILTINS
-from agentkit.pipeline.notebook import Cell
-from agentkit.pipeline.texts import quoted
+from agentkit.pipeline.reader import Cell
 
 
 @dataclass(frozen=True, kw_only=True)

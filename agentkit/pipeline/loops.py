@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from agentkit.pipeline import layout
+from agentkit.pipeline import code_layout
 from agentkit.pipeline.cells import Item
 
 _NAMES = frozenset({"each_run", "each_item", "each_answer"})
@@ -29,7 +29,7 @@ def side_by_side(item: Item) -> str | None:
     loop = _read(ast.parse(item.text).body[0], item.text)
     if loop is None:
         return None
-    asked = f"async def each_run({loop.target}):\n" + layout.indented(f"return {loop.asked}") + "\n\n"
+    asked = f"async def each_run({loop.target}):\n" + code_layout.indented(f"return {loop.asked}") + "\n\n"
     if loop.bound:
         return (
             f"{asked}{loop.bound} = await asyncio.gather(*[each_run({loop.target}) for {loop.target} in {loop.over}])"

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from agentkit.errors import UserError
 from agentkit.pipeline import surroundings
 from agentkit.pipeline.cells import Contents, Item, LeftOut
-from agentkit.pipeline.graph import SHOWS, Graph, check
+from agentkit.pipeline.dataflow import SHOWS, Graph, check
 from agentkit.pipeline.items import (
     Parameter,
     assigned_by,
@@ -23,7 +23,7 @@ from agentkit.pipeline.items import (
     without_effects,
 )
 from agentkit.pipeline.names import BUILTINS, shows_only
-from agentkit.pipeline.notebook import Cell, Notebook
+from agentkit.pipeline.reader import Cell, Notebook
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentkit.define.digest import value_digest
-from agentkit.engine.session import Session
 from agentkit.errors import AgentKitError
 from agentkit.events import Event, Run, Step
-from agentkit.pipeline import runtime
+from agentkit.pipeline import entry
+from agentkit.runtime.session import Session
+from agentkit.tools.digest import value_digest
 
 MARK = "agentkit-proof:"
 
@@ -23,7 +23,7 @@ MARK = "agentkit-proof:"
 def main(file: str, target: str, count: int) -> None:
     """Run the program with its own parameters; one line says what happened. `count` is how many results it gives."""
     events: dict[tuple[str, int], Event] = {}
-    runtime.opened.append(lambda session: _listen(session, events))
+    entry.opened.append(lambda session: _listen(session, events))
     said: dict[str, Any] = {"error": None, "results": None}
     try:
         result = _run(load(Path(file)), target)

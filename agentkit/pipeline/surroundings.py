@@ -10,7 +10,7 @@ from typing import Literal
 
 from agentkit.errors import UserError
 from agentkit.pipeline.cells import Contents, Item
-from agentkit.pipeline.notebook import Cell
+from agentkit.pipeline.reader import Cell
 
 _FOLDER = re.compile(r"[%]?(?:cd|pushd|popd)(?:\s|$)")
 _VARIABLE = re.compile(r"%?(?:set_)?env\s+(?P<name>\w+)(?:\s*=|\s+\S)")

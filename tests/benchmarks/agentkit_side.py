@@ -9,9 +9,9 @@ import asyncio
 import time
 from pathlib import Path
 
-from agentkit.engine.agent import DurableAgent
-from agentkit.engine.session import session
+from agentkit.agent.agent import DurableAgent
 from agentkit.events import Event, Step
+from agentkit.runtime.session import session
 from tests.benchmarks.agents import INSTRUCTIONS, UNLIMITED, add, script
 from tests.benchmarks.door import Conversation, at_the_door
 from tests.benchmarks.side import Performed, Side

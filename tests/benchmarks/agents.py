@@ -8,8 +8,8 @@ from typing import Any
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage, UsageLimits
 
-from agentkit.define.tools import tool
 from agentkit.testing import ScriptedModel
+from agentkit.tools.declaration import tool
 
 INSTRUCTIONS = "Count upwards, one call after the other."
 UNLIMITED = UsageLimits(request_limit=None)

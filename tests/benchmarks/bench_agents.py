@@ -14,8 +14,8 @@ from pydantic_ai import Agent
 from pydantic_ai.models import Model
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.engine.agent import DurableAgent
-from agentkit.engine.session import session
+from agentkit.agent.agent import DurableAgent
+from agentkit.runtime.session import session
 from tests.benchmarks.agents import INSTRUCTIONS, UNLIMITED, add, script, silent
 from tests.benchmarks.door import NoOpDurability
 from tests.benchmarks.figures import Figure, Samples, bare_syncs, keep

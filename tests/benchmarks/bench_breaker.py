@@ -16,10 +16,10 @@ from pydantic_ai.messages import ModelMessage
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import agentkit
-from agentkit.defend.breaker import Breaker, same_call
-from agentkit.define.spec import Spec
-from agentkit.engine import breaking
-from agentkit.engine.frame import AgentRunFrame
+from agentkit.agent.spec import Spec
+from agentkit.guards import loop_guard
+from agentkit.guards.loop_detector import Breaker, same_call
+from agentkit.runtime.run_state import AgentRunFrame
 from agentkit.testing import Call, ScriptedModel
 from tests.benchmarks.figures import Figure, keep
 
@@ -45,7 +45,7 @@ def counting(steps: int) -> float:
 
 def test_the_breaker_per_step(benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looking: list[float] = []
-    before_request = breaking.before_request
+    before_request = loop_guard.before_request
 
     async def timed(frame: AgentRunFrame, ctx: Any, request: Any) -> None:
         # The request needs this digest for its own key; whoever comes first makes it.
@@ -67,7 +67,7 @@ def test_the_breaker_per_step(benchmark: BenchmarkFixture, tmp_path: Path, monke
         with agentkit.session(folder=tmp_path / str(len(looking))):
             asyncio.run(agentkit.ask(agent, "Go."))
 
-    monkeypatch.setattr(breaking, "before_request", timed)
+    monkeypatch.setattr(loop_guard, "before_request", timed)
     benchmark.pedantic(one_round, rounds=ROUNDS, iterations=1)
     # A model request and a tool call are two steps, and are looked at once.
     each = statistics.median(looking) / 2 + counting(20_000)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.defend.budget import USER, Amounts, Node, parse, place
-from agentkit.defend.ledger import Held, Ledger, Scope, Stand
+from agentkit.budget.budget import USER, Amounts, Node, parse, place
+from agentkit.budget.ledger import Held, Ledger, Scope, Stand
 from tests.benchmarks.figures import Figure, keep
 
 pytestmark = pytest.mark.timeout(900)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx2
 
-from agentkit.define.arrivals import KeptAnswers, arrivals
-from agentkit.define.detached import Detached, caller
-from agentkit.define.transport import Connections
-from agentkit.durable.inbox import Pigeonhole
-from agentkit.engine.session import session
+from agentkit.journal.response_store import Pigeonhole
+from agentkit.models.relay.http_transport import Detached, caller
+from agentkit.models.transport.http_client import Connections
+from agentkit.models.transport.response_capture import KeptAnswers, arrivals
+from agentkit.runtime.session import session
 
 ROUNDS = 150
 STARTS = 10

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.engine.calls import JournalDurability
-from agentkit.engine.session import Session, session
+from agentkit.agent.durability import JournalDurability
+from agentkit.runtime.session import Session, session
 from tests.benchmarks.door import Conversation, NoOpDurability, at_the_door, at_the_surface
 from tests.benchmarks.figures import Figure, Samples, bare_syncs, keep
 

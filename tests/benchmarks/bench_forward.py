@@ -16,10 +16,10 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import agentkit
-from agentkit.define.spec import Spec
-from agentkit.engine.build import build
-from agentkit.engine.run import ask
-from agentkit.engine.session import session
+from agentkit.agent.ask import ask
+from agentkit.agent.build import build
+from agentkit.agent.spec import Spec
+from agentkit.runtime.session import session
 from agentkit.testing import Call, ScriptedModel
 from tests.benchmarks.figures import Figure, Samples, keep
 

@@ -19,8 +19,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import agentkit
-from agentkit.engine.isolation import called
-from agentkit.engine.session import current
+from agentkit.runtime.session import current
+from agentkit.sandbox.process.isolate import called
 from tests.benchmarks.figures import Figure, Samples, keep
 from tests.cells import notebook
 

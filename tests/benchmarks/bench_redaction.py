@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.durable.redact import Redactor
-from agentkit.engine.session import session
+from agentkit.journal.redaction import Redactor
+from agentkit.runtime.session import session
 from tests.benchmarks.door import Conversation, at_the_door
 from tests.benchmarks.figures import Figure, Samples, keep
-from tests.durable.prompts import prompts
+from tests.journal.prompts import prompts
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 200

@@ -19,7 +19,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import agentkit
-from agentkit.engine.session import current
+from agentkit.runtime.session import current
 from tests.benchmarks.figures import Figure, Samples, bare_syncs, keep
 
 pytestmark = pytest.mark.timeout(900)
@@ -28,7 +28,7 @@ ROUNDS = 9
 CALLS = 200
 COLD = """
 import asyncio, datetime, time
-from agentkit.defend.sandbox import Program, World, run
+from agentkit.sandbox.monty.driver import Program, World, run
 world = World(now=datetime.datetime.now(datetime.UTC))
 async def nobody(call): ...
 started = time.perf_counter()

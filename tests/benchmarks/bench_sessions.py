@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.durable.place import JOURNAL_FILE
-from agentkit.engine.session import Session, session
+from agentkit.journal.storage import JOURNAL_FILE
+from agentkit.runtime.session import Session, session
 from tests.benchmarks.door import Conversation, at_the_door
 from tests.benchmarks.figures import Figure, Samples, keep
 

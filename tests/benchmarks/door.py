@@ -17,12 +17,12 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext, ToolDefinition
 from pydantic_ai.usage import RequestUsage, RunUsage
 
-from agentkit.durable.frames import inside
-from agentkit.durable.keys import Chain, RequestParts
-from agentkit.engine.calls import JournalBackend, JournalDurability
-from agentkit.engine.frame import AgentRunFrame
-from agentkit.engine.session import Session, execution_of
+from agentkit.agent.durability import JournalBackend, JournalDurability
 from agentkit.events import Run
+from agentkit.journal.execution import inside
+from agentkit.journal.keys import Chain, RequestParts
+from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.session import Session, execution_of
 
 SAID = "The numbers of the table say what they say, and here is what they say about it. " * 24
 """1.9 KB, so that a recorded response is 2 KB of JSON."""

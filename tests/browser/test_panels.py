@@ -9,16 +9,16 @@ from typing import Any
 import nbformat
 import pytest
 
-from agentkit.observe import panel
-from agentkit.observe.trace import Trace
+from agentkit.trace import render_html
+from agentkit.trace.trace import Trace
 from tests.browser import lab
-from tests.observe.samples import NOW, SAMPLES
+from tests.trace.samples import NOW, SAMPLES
 
 SHOWN = ("nested sub-agents", "200 runs", "20 parallel runs", "errors")
 _DRAW = f"""
-from agentkit.observe import panel
-from agentkit.observe.trace import Trace
-from tests.observe.samples import NOW, SAMPLES
+from agentkit.trace import render_html as panel
+from agentkit.trace.trace import Trace
+from tests.trace.samples import NOW, SAMPLES
 for name in {SHOWN!r}:
     display(panel.bundle(Trace.of(SAMPLES[name]()), now=NOW), raw=True)
 """
@@ -45,7 +45,7 @@ NAME, STATE, BAR, TOOK, TOKENS, PRICE = range(6)
 def drawn(served: lab.Server) -> Path:
     """A notebook that draws the samples when its cell is run, and in which they stand, as in one that was cloned."""
     outputs = [
-        nbformat.v4.new_output("display_data", panel.bundle(Trace.of(SAMPLES[name]()), now=NOW)) for name in SHOWN
+        nbformat.v4.new_output("display_data", render_html.bundle(Trace.of(SAMPLES[name]()), now=NOW)) for name in SHOWN
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_DRAW, outputs=outputs, execution_count=1)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

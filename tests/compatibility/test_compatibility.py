@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from agentkit.durable import schema
-from agentkit.durable.store import Store
+from agentkit.journal import schema
+from agentkit.journal.store import Store
 
 HERE = Path(__file__).parent
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from agentkit.durable.records import Row
-from agentkit.durable.store import Store
+from agentkit.journal.records import Row
+from agentkit.journal.store import Store
 from tests.kill import workload
 from tests.kill.wiretap import DIRECTLY
 from tests.kill.workload import KEYED, REPEATABLE, STEP

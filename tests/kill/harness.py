@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from agentkit.engine.caller import sweep
-from agentkit.engine.session import Session, session
 from agentkit.events import Event, Step
+from agentkit.models.relay.server import sweep
+from agentkit.runtime.session import Session, session
 from tests.callers import callers, gone, runtime, sockets
 from tests.kill import workload
 from tests.kill.figures import (

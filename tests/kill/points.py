@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agentkit.define.spec import Spec
-from agentkit.define.tools import tool
-from agentkit.engine.build import build
-from agentkit.engine.run import ask
+from agentkit.agent.ask import ask
+from agentkit.agent.build import build
+from agentkit.agent.spec import Spec
 from agentkit.errors import InDoubt
+from agentkit.tools.declaration import tool
 from tests.kill import workload
 from tests.kill.figures import name_of, outputs_of, rows
 from tests.kill.harness import Warm, server

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from pydantic_ai.exceptions import ModelHTTPError
 
-from agentkit.define.spec import Spec
-from agentkit.define.tools import tool
-from agentkit.engine.agent import DurableAgent
-from agentkit.engine.build import build
-from agentkit.engine.session import Session, session
+from agentkit.agent.agent import DurableAgent
+from agentkit.agent.build import build
+from agentkit.agent.spec import Spec
 from agentkit.errors import InDoubt, JournalFull
+from agentkit.runtime.session import Session, session
 from agentkit.testing import ScriptedModel
+from agentkit.tools.declaration import tool
 from tests.serving import Fault, Serving, serving
 
 Run = Callable[[], Awaitable[Any]]

@@ -10,10 +10,10 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from agentkit.define.detached import Detached
-from agentkit.define.models import telling
-from agentkit.define.transport import Connections, client
-from agentkit.durable.frames import idempotency_key
+from agentkit.journal.execution import idempotency_key
+from agentkit.models.relay.http_transport import Detached
+from agentkit.models.resolve import telling
+from agentkit.models.transport.http_client import Connections, client
 from tests.kill.workload import STEP
 
 DIRECTLY = "x-directly"

@@ -13,13 +13,13 @@ from typing import Any
 import httpx2
 from pydantic_ai.models import Model
 
-from agentkit.define.spec import Spec
-from agentkit.define.tools import tool
-from agentkit.define.transport import Connections
-from agentkit.durable.frames import idempotency_key
-from agentkit.engine.agent import DurableAgent
-from agentkit.engine.build import build
-from agentkit.engine.run import ask
+from agentkit.agent.agent import DurableAgent
+from agentkit.agent.ask import ask
+from agentkit.agent.build import build
+from agentkit.agent.spec import Spec
+from agentkit.journal.execution import idempotency_key
+from agentkit.models.transport.http_client import Connections
+from agentkit.tools.declaration import tool
 
 STEP = "x-step"
 """The header by which the server's ledger says which step asked."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.durable.store import Store
+from agentkit.journal.store import Store
 from tests.notebook.kernels import Kernel, kernel
 from tests.serving import Fault, Serving, serving
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.errors import Interrupted
-from agentkit.notebook.cells import blocking, depth, transform
+from agentkit.notebook.cell_transform import blocking, depth, transform
 
 
 def rewritten(code: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from agentkit.cli import main
+from agentkit.cli.main import main
 from tests.notebook.kernels import Cell, Kernel, kernel
 
 CELLS = (

@@ -137,7 +137,8 @@ def test_no_orphan_survives_a_killed_kernel(tmp_path: Path) -> None:
 def children(pid: int) -> list[int]:
     """The isolated calls of a kernel."""
     found = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for line in found for child in line if "agentkit.defend" in read(Path(f"/proc/{child}/cmdline"))]
+    ours = "agentkit.sandbox"
+    return [int(child) for line in found for child in line if ours in read(Path(f"/proc/{child}/cmdline"))]
 
 
 PROGRAM = """%%agent sandbox --tier process --in sales --out summary

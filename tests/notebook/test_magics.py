@@ -187,7 +187,7 @@ def test_a_failing_tool_is_one_line_with_its_place_and_the_rest_on_request(noteb
 def test_our_errors_are_one_line_in_plain_cells_too(notebook: Kernel) -> None:
     notebook.run("%%agent build analyst --tools sales\nYou answer questions about sales.")
     cell = notebook.run(
-        "from agentkit.engine.session import mode\nwith mode('replay'):\n    await analyst.run('unheard of')"
+        "from agentkit.runtime.session import mode\nwith mode('replay'):\n    await analyst.run('unheard of')"
     )
     assert cell.ename == "ReplayMiss" and "\n" not in cell.traceback, cell.traceback
     assert "unheard of" in notebook.run("%agent traceback").text
@@ -383,7 +383,7 @@ def test_a_recording_made_elsewhere_is_attached_and_replayed(notebook: Kernel, t
     notebook.run("%%agent run echo\ntravel")
     file = tmp_path / "travel.journal"
     notebook.run(
-        "from agentkit.durable import portable\nfrom agentkit.engine.session import current\n"
+        "from agentkit.journal import portable\nfrom agentkit.runtime.session import current\n"
         f"from pathlib import Path\nportable.export(current().store, [echo.last.run.id], Path({str(file)!r}), str)"
     )
     assert file.exists()
@@ -402,7 +402,7 @@ def test_a_recording_that_lies_beside_the_notebook_is_taken_in(notebook: Kernel,
     notebook.run("%%agent run echo\ntravel")
     file = tmp_path / "trip.agentkit"
     notebook.run(
-        "from agentkit.durable import portable\nfrom agentkit.engine.session import current\n"
+        "from agentkit.journal import portable\nfrom agentkit.runtime.session import current\n"
         f"from pathlib import Path\nportable.export(current().store, [echo.last.run.id], Path({str(file)!r}), str)"
     )
     with kernel(tmp_path) as elsewhere:

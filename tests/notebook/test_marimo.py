@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import agentkit
-from agentkit.define.spec import Spec
-from agentkit.engine import decided
-from agentkit.engine.build import build
-from agentkit.engine.run import ask
-from agentkit.engine.session import Session, session
+from agentkit.agent.ask import ask
+from agentkit.agent.build import build
+from agentkit.agent.spec import Spec
+from agentkit.approval import decisions
 from agentkit.errors import ApprovalPending
 from agentkit.notebook.marimo import _Card
+from agentkit.runtime.session import Session, session
 from agentkit.testing import Call, ScriptedModel
 from tests.notebook.test_approvals import FORGED
 
@@ -40,7 +40,7 @@ def test_a_forged_message_is_no_decision_in_marimo(tmp_path: Path, monkeypatch: 
     with session("page", folder=tmp_path) as opened:
         with pytest.raises(ApprovalPending):
             run(opened)
-        (question,) = [one.question for one in decided.everything(opened.store)]
+        (question,) = [one.question for one in decisions.everything(opened.store)]
         card = _Card(opened, [question])
         monkeypatch.setattr(card.widget, "send", sent.append)
     # The cell has ended, as it has when a person clicks.
@@ -50,7 +50,7 @@ def test_a_forged_message_is_no_decision_in_marimo(tmp_path: Path, monkeypatch: 
     assert [message["type"] for message in sent] == ["refused"] * len(addressed)
     assert max(len(str(message)) for message in sent) < 2_000 and card.widget.settled == {}
     with session("page", folder=tmp_path) as opened:
-        (still,) = decided.everything(opened.store)
+        (still,) = decisions.everything(opened.store)
         assert still.waits and deleted == []
         with pytest.raises(ApprovalPending):
             run(opened)

@@ -14,7 +14,7 @@ import nbclient
 import nbformat
 import pytest
 
-from agentkit import headless
+from agentkit.cli import run_notebook
 from tests.notebook.kernels import ROOT, Kernel, kernel
 
 SETUP = """
@@ -69,7 +69,7 @@ def test_a_given_value_wins_over_each_cell_tagged_parameters(tmp_path: Path) -> 
     tagged = [nbformat.v4.new_code_cell(f"n = {n}", metadata={"tags": ["parameters"]}) for n in (1, 2)]
     path = tmp_path / "two.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[*tagged, nbformat.v4.new_code_cell("print('n is', n)")]), path)
-    assert headless.run(path, ["n=3"], tmp_path / "out.ipynb") == 0
+    assert run_notebook.run(path, ["n=3"], tmp_path / "out.ipynb") == 0
     (shown,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
     assert shown.text == "n is 3\n"
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agentkit.events import Run, Step
-from agentkit.notebook import display
-from agentkit.notebook.panels import Panels
+from agentkit.notebook import output
+from agentkit.notebook.panel import Panels
 
 
 def run(name: str, *, cell: str | None = "a", status: Any = "running", parent: str | None = None) -> Run:
@@ -28,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         lines.append("show " + bundle["text/plain"].splitlines()[0])
         return Handle()
 
-    monkeypatch.setattr(display, "show", show)
+    monkeypatch.setattr(output, "show", show)
     return lines
 
 

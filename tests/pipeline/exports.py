@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentkit.notebook.written import LANGUAGE
-from agentkit.pipeline.check import child_environment
+from agentkit.notebook.verbs.export_notebook import LANGUAGE
 from agentkit.pipeline.export import Program, program
-from agentkit.pipeline.notebook import read
 from agentkit.pipeline.proof import MARK
+from agentkit.pipeline.reader import read
 from agentkit.pipeline.settings import Settings, Target
+from agentkit.pipeline.verify import child_environment
 from tests.notebook.kernels import ROOT, kernel
 from tests.pipeline.notebooks import Sample, write
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.durable.store import Store
 from agentkit.events import Step
+from agentkit.journal.store import Store
 from tests.notebook.kernels import ROOT
 from tests.pipeline.exports import make
 from tests.pipeline.notebooks import SAMPLES, Sample

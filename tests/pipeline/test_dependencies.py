@@ -13,14 +13,14 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, assume, event, given, note, settings
 from hypothesis import strategies as st
 
-from agentkit.define.spec import Spec
-from agentkit.define.tools import tool
+from agentkit.agent.spec import Spec
 from agentkit.errors import UserError
-from agentkit.notebook.prompt import fill
-from agentkit.notebook.written import LANGUAGE
+from agentkit.notebook.template import fill
+from agentkit.notebook.verbs.export_notebook import LANGUAGE
 from agentkit.pipeline.export import program
-from agentkit.pipeline.notebook import Cell, Notebook
+from agentkit.pipeline.reader import Cell, Notebook
 from agentkit.pipeline.settings import Settings
+from agentkit.tools.declaration import tool
 
 DATA = ("a", "b", "c", "d")
 FUNCTIONS = ("f", "g")
@@ -151,7 +151,7 @@ def by_hand(cells: list[tuple[str, str]]) -> list[str]:
             answer = asyncio.run(recorder.ask(space["agent"], filled(body, space)))
             space[head.split()[-1]] = answer.output
         else:
-            exec(source.replace("import agentkit\n", "from agentkit.define import tools as agentkit\n"), space)
+            exec(source.replace("import agentkit\n", "from agentkit.tools import declaration as agentkit\n"), space)
     return recorder.seen
 
 

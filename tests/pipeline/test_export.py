@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from agentkit import cli, headless
-from agentkit.notebook.written import LANGUAGE
+from agentkit.cli import main, run_notebook
+from agentkit.notebook.verbs.export_notebook import LANGUAGE
 from agentkit.pipeline import wire
-from agentkit.pipeline.closure import closure
 from agentkit.pipeline.export import program
-from agentkit.pipeline.notebook import Cell, Notebook
 from agentkit.pipeline.proof import load
+from agentkit.pipeline.reader import Cell, Notebook
 from agentkit.pipeline.settings import Settings
+from agentkit.pipeline.task_version import closure
 from tests.notebook.kernels import ROOT, Kernel, kernel
 from tests.pipeline.notebooks import SAMPLES, Sample, write
 
@@ -49,7 +49,7 @@ def execute(shell: Kernel, sample: Sample) -> None:
 
 
 def export(*arguments: str) -> int:
-    return cli.main(["export", *arguments])
+    return main.main(["export", *arguments])
 
 
 def made(sample: Sample, **settings: object) -> str:
@@ -289,6 +289,6 @@ def test_the_notebooks_of_this_repository_are_programs_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     notebook = Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path))
-    assert headless.run(notebook, [], None) == headless.DONE
+    assert run_notebook.run(notebook, [], None) == run_notebook.DONE
     assert export(str(notebook), "-o", str(tmp_path / "pipeline.py"), "--target", "script") == 0
     assert "0 live, every answer equal to the notebook's" in capsys.readouterr().out

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from agentkit.notebook.written import LANGUAGE
+from agentkit.notebook.verbs.export_notebook import LANGUAGE
 from agentkit.pipeline.export import program
-from agentkit.pipeline.notebook import Cell, Notebook
+from agentkit.pipeline.reader import Cell, Notebook
 from agentkit.pipeline.settings import Settings
 
 MARK = "os.system"

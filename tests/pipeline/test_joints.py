@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from agentkit import cli, headless
-from agentkit.durable.store import Store
+from agentkit.cli import main, run_notebook
 from agentkit.errors import UserError
-from agentkit.pipeline.check import read_as_code
+from agentkit.journal.store import Store
 from agentkit.pipeline.settings import Target
+from agentkit.pipeline.verify import read_as_code
 from tests.notebook.kernels import ROOT
 from tests.pipeline.exports import TARGETS, Exported, exported_of, make
 from tests.pipeline.joints import JOINTS, REFUSED
@@ -54,7 +54,7 @@ def test_a_sandbox_cell_passes_the_check(
     exported: dict[tuple[str, Target], Exported], folder: Path, capsys: pytest.CaptureFixture[str], target: Target
 ) -> None:
     out = folder / f"checked_{target}.py"
-    assert cli.main(["export", str(folder / "sandbox.ipynb"), "-o", str(out), "--target", target]) == 0
+    assert main.main(["export", str(folder / "sandbox.ipynb"), "-o", str(out), "--target", target]) == 0
     assert "1 runs, 1 steps replayed, 0 live, every answer equal to the notebook's" in capsys.readouterr().out
 
 
@@ -157,7 +157,7 @@ def tagged(name: str, folder: Path, *cells: int) -> Path:
 def test_a_notebook_of_this_repository_that_is_no_program_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
 ) -> None:
-    assert cli.main(["export", str(tagged(name, tmp_path)), "-o", str(tmp_path / "pipeline.py")]) == 1
+    assert main.main(["export", str(tagged(name, tmp_path)), "-o", str(tmp_path / "pipeline.py")]) == 1
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
 
@@ -169,6 +169,6 @@ def test_without_the_cells_it_names_it_is_a_program(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, skipped: tuple[int, ...]
 ) -> None:
     notebook = tagged(name, tmp_path, *skipped)
-    assert headless.run(notebook, [], None) == headless.DONE
-    assert cli.main(["export", str(notebook), "-o", str(tmp_path / "pipeline.py"), "--target", "script"]) == 0
+    assert run_notebook.run(notebook, [], None) == run_notebook.DONE
+    assert main.main(["export", str(notebook), "-o", str(tmp_path / "pipeline.py"), "--target", "script"]) == 0
     assert "0 live, every answer equal to the notebook's" in capsys.readouterr().out

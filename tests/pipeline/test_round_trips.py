@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.durable.store import Store
 from agentkit.errors import UserError
-from agentkit.pipeline.check import read_as_code
+from agentkit.journal.store import Store
 from agentkit.pipeline.settings import Target
+from agentkit.pipeline.verify import read_as_code
 from tests.pipeline.exports import TARGETS, Exported, exported_of, make
 from tests.pipeline.notebooks import KEPT, REFUSED
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agentkit.errors import UserError
-from agentkit.notebook.written import LANGUAGE
+from agentkit.notebook.verbs.export_notebook import LANGUAGE
 from agentkit.pipeline.export import program
-from agentkit.pipeline.notebook import Cell, Notebook
+from agentkit.pipeline.reader import Cell, Notebook
 from agentkit.pipeline.settings import Settings
 
 READS = (

@@ -18,13 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentkit import liveness
-from agentkit.durable import schema
-from agentkit.durable.inbox import read_answer
-from agentkit.durable.place import JOURNAL_FILE
-from agentkit.durable.store import Store
 from agentkit.errors import AgentKitError
 from agentkit.events import Event, Step
+from agentkit.journal import process_lock, schema
+from agentkit.journal.response_store import read_answer
+from agentkit.journal.storage import JOURNAL_FILE
+from agentkit.journal.store import Store
 from tests.kill import workload
 from tests.kill.figures import Figures, Kill, Undisturbed, name_of
 from tests.kill.harness import Life, Plan, Warm, server
@@ -34,7 +33,7 @@ from tests.powercut.options import Kind, Synchronous
 from tests.serving import control
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_CALLER = b"agentkit.engine.caller"
+_CALLER = b"agentkit.models.relay.server"
 _SUBREAPER = 36
 _EARLY = 0.2
 _OPENING = 0.05
@@ -168,7 +167,7 @@ class Machine(Warm):
         self._runtime.mkdir(mode=0o700)
         self._name.write_text(f"{uuid.uuid4()}\n")
         # This process lives on where none would.
-        liveness.boot.cache_clear()
+        process_lock.boot.cache_clear()
 
     def dismantle(self) -> None:
         self.disk.unmount()

@@ -19,9 +19,9 @@ import pytest
 from pydantic_ai import Agent
 from pydantic_core import to_jsonable_python
 
-from agentkit.durable.frames import Execution
-from agentkit.engine.agent import AdoptedAgent, DurableAgent
-from agentkit.engine.session import Session, current_execution, current_session, session
+from agentkit.agent.agent import AdoptedAgent, DurableAgent
+from agentkit.journal.execution import Execution
+from agentkit.runtime.session import Session, current_execution, current_session, session
 
 KNOWN = Path(__file__).parent / "known.txt"
 

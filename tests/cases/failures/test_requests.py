@@ -13,7 +13,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError
 
 import agentkit
-from agentkit.define.spec import Spec
+from agentkit.agent.spec import Spec
 from tests.serving import Fault, Serving, serving
 
 FAILED = (ModelAPIError, FallbackExceptionGroup)

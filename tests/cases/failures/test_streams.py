@@ -15,7 +15,7 @@ from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.agent import AbstractAgent
 
 import agentkit
-from agentkit.define import models
+from agentkit.models import resolve
 from tests.serving import Fault, Serving, serving
 
 
@@ -58,7 +58,7 @@ def refused(text: str) -> str:
 
 
 def made(server: Serving, kind: str) -> Agent[None, Any]:
-    model = models.resolve(server.model())
+    model = resolve.resolve(server.model())
     match kind:
         case "text":
             return Agent(model, name="a")

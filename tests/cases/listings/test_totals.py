@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.durable.decisions import WAITING
-from agentkit.durable.records import CONTROL_ERROR, STALE, Intent
-from agentkit.durable.store import Store
-from agentkit.engine.agent import DurableAgent
-from agentkit.engine.session import session
+from agentkit.agent.agent import DurableAgent
 from agentkit.events import Usage
-from agentkit.observe.trace import Trace
+from agentkit.journal.records import CONTROL_ERROR, STALE, Intent
+from agentkit.journal.settlements import WAITING
+from agentkit.journal.store import Store
+from agentkit.runtime.session import session
 from agentkit.testing import Call, ScriptedModel
+from agentkit.trace.trace import Trace
 from tests.compatibility import test_compatibility
-from tests.durable.journaling import child, intent, outcome, record, replayed, run_of, said
+from tests.journal.journaling import child, intent, outcome, record, replayed, run_of, said
 
 _PAID = Usage(input_tokens=10, output_tokens=5, cost=0.25)
 
@@ -184,5 +184,5 @@ def test_a_sum_reads_no_run_into_python(store: Store, monkeypatch: pytest.Monkey
         raise AssertionError("a sum read a row")
 
     for reader in ("run_of", "step_of", "row_of"):
-        monkeypatch.setattr(f"agentkit.durable.reading.{reader}", refuse)
+        monkeypatch.setattr(f"agentkit.journal.queries.{reader}", refuse)
     assert store.totals().spent == pytest.approx(30.0) and store.count() == 120

@@ -14,7 +14,7 @@ from tests.notebook.kernels import Kernel, kernel
 _MODEL = """
 %load_ext agentkit
 import agentkit
-from agentkit.define.tools import declaration
+from agentkit.tools.declaration import declaration
 from pydantic import BaseModel
 from pydantic_ai import RunContext
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart

@@ -18,11 +18,11 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.usage import UsageLimits
 
-from agentkit.define.spec import Spec
-from agentkit.define.tools import tool
-from agentkit.engine.agent import DurableAgent, RunOptions, run_with
-from agentkit.engine.build import build
-from agentkit.engine.session import current, mode, session
+from agentkit.agent.agent import DurableAgent, RunOptions, run_with
+from agentkit.agent.build import build
+from agentkit.agent.spec import Spec
+from agentkit.runtime.session import current, mode, session
+from agentkit.tools.declaration import tool
 
 
 @dataclass

@@ -17,8 +17,8 @@ from pydantic_ai.messages import ModelMessage, ToolReturnPart
 
 import agentkit
 from agentkit.events import Step
-from agentkit.observe.why import explain
 from agentkit.testing import Call, ScriptedModel
+from agentkit.trace.explain import explain
 
 
 def answer(messages: list[ModelMessage]) -> Any:

@@ -1,0 +1,546 @@
+"""The one pydantic-ai capability: every operation of an agent run becomes a call at the journal's door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, cast
+from weakref import WeakValueDictionary
+
+from opentelemetry import trace
+from pydantic_ai.agent import AbstractAgent
+from pydantic_ai.durable_exec import (
+    BaseDurabilityCapability,
+    CapabilityOperationId,
+    DurabilityEngineSpec,
+    DurableOperationId,
+    EventStreamHandlerId,
+    JournalCallableOperationBackend,
+    ModelRequestId,
+    RoleBasedOperationConfig,
+    ToolsetCallToolId,
+    ToolsetGetInstructionsId,
+    ToolsetGetToolsId,
+    ToolsetValidateToolArgumentsId,
+)
+from pydantic_ai.durable_exec._toolset import DurableMCPToolset
+from pydantic_ai.exceptions import UserError as LibraryUserError
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.run import AgentRunResult
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
+
+from agentkit.agent.mcp_servers import Server
+from agentkit.approval import interrupt, recovery
+from agentkit.approval.interrupt import function_of
+from agentkit.budget import request_estimate
+from agentkit.debugger.gate import Arrival
+from agentkit.events import Kind, Usage
+from agentkit.guards import loop_guard
+from agentkit.journal.codec import RESULT_CODEC, as_replayed, encode_tool_result
+from agentkit.journal.execution import Call, Reading, current_run, current_step
+from agentkit.journal.journal import Performed
+from agentkit.journal.keys import Key, model_key, operation_key, tool_key
+from agentkit.models import resolve
+from agentkit.models.relay.http_transport import caller
+from agentkit.models.transport.response_capture import arrivals
+from agentkit.runtime import describe, fallback_record, server_limits
+from agentkit.runtime.evidence import watched
+from agentkit.runtime.guard import ModelAsked, ToolAsked
+from agentkit.runtime.live_stream import LiveModel, SourceModel, forward_deltas, live_deltas
+from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.sandbox.process import isolate
+from agentkit.tools.declaration import Declaration, loop_identity, performs_more
+from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
+
+ENGINE = "agentkit"
+_SHARED_SECONDS = 30 * 24 * 3600.0
+# The code of MCP and dynamic tools is somewhere else: they are known by their schema, which is in the history.
+_FOREIGN = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
+_NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
+
+
+class JournalBackend(JournalCallableOperationBackend[None]):
+    """Turns each durable operation into a `Call` and gives it to the journal."""
+
+    async def execute(
+        self,
+        *,
+        operation_id: DurableOperationId,
+        name: str,
+        body: Callable[[], Awaitable[object]],
+        cache_key: tuple[object, ...],
+        config: None,
+    ) -> object:
+        frame = frame_of_run()
+        if frame is None or isinstance(operation_id, EventStreamHandlerId):
+            return await body()
+        within = _within_arrivals(isolate.apart(operation_id, cache_key, body))
+        arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
+        if frame.gate is not None and arrival is not None:
+            frame.gate.change_arguments(arrival)
+        if isinstance(operation_id, ToolsetCallToolId):
+            await _hold(frame, operation_id, name, cache_key)
+        if frame.gate is None or arrival is None:
+            performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), within)
+        else:
+            performed = await frame.gate.through(
+                frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
+            )
+        _mark_span(performed, frame)
+        if isinstance(operation_id, ToolsetGetToolsId | ToolsetGetInstructionsId) and frame.forward is not None:
+            frame.forward.discovered[type(operation_id).__name__, operation_id.toolset_id] = performed.payload
+        if isinstance(operation_id, ModelRequestId):
+            fallback_record.note(frame, performed)
+            frame.asked_live = not performed.replayed
+            if performed.replayed and frame.forward is not None:
+                performed = frame.forward.beyond(performed, cast(RunContext[Any], cache_key[-1]))
+        if isinstance(operation_id, ToolsetCallToolId):
+            tool_name, args, _, tool = cast(tuple[Any, ...], cache_key)
+            frame.ran.append(describe.in_one_line(str(tool_name), args, performed.payload))
+            if performed.replayed and frame.asked_live:
+                loop_guard.answered_from_record(frame, tool_name, args, tool, performed.payload)
+        return performed.payload
+
+
+async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
+    tool_name, args, ctx, tool = cache_key
+
+    def call(arguments: Any) -> Call:
+        return _call(frame, operation_id, name, (tool_name, arguments, ctx, tool))
+
+    await interrupt.hold(frame, tool_name, args, ctx, tool, call=call)
+
+
+def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+    """What arrives from the wire inside the step is kept with it until the step is recorded."""
+
+    async def performed() -> object:
+        step = current_step.get()
+        run = frame_of_run()
+        token = arrivals.set(None if step is None else step.arrivals)
+        caller_token = caller.set(None if run is None or run.session is None else run.session.calling)
+        try:
+            with server_limits.explained():
+                return await body()
+        finally:
+            caller.reset(caller_token)
+            arrivals.reset(token)
+
+    return performed
+
+
+def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.set_attributes(
+            {"agentkit.replayed": performed.replayed, "agentkit.step.id": performed.step, "agentkit.run.id": frame.id}
+        )
+
+
+def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Call:
+    match operation_id:
+        case ModelRequestId():
+            return model_call(frame, *cache_key)
+        case ToolsetCallToolId(toolset_id=toolset):
+            return _tool_call(frame, toolset, *cache_key)
+        case ToolsetValidateToolArgumentsId(toolset_id=toolset):
+            tool_name, args, ctx, _ = cache_key
+            return _operation(frame, "validate", f"{toolset}:{tool_name}", {"args": args}, ctx)
+        case ToolsetGetToolsId(toolset_id=toolset) | ToolsetGetInstructionsId(toolset_id=toolset):
+            (ctx,) = cache_key
+            payload = {"operation": type(operation_id).__name__, "prompt": ctx.prompt}
+            return _operation(frame, "discovery", toolset, payload, ctx)
+        case CapabilityOperationId(capability_id=capability, operation=operation):
+            *given, ctx = cache_key
+            return _operation(frame, "capability", f"{capability}.{operation}", given, ctx)
+        case _:
+            # The union of operations may grow in a minor release: an unknown one is still recorded, by its content.
+            ctx = next((value for value in cache_key if isinstance(value, RunContext)), None)
+            given = [value for value in cache_key if not isinstance(value, RunContext)]
+            return _operation(frame, "capability", name, given, ctx)
+
+
+def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> Arrival | None:
+    """What stands at the gate of a stepped run; None for what is not a step that a person takes."""
+    match operation_id:
+        case ModelRequestId():
+            model_id, messages, _, parameters, ctx = cache_key
+            in_use = _model_in_use(model_id, ctx)
+            return Arrival(
+                kind="model",
+                name=model_id or "" if in_use is None else resolve.identity(in_use),
+                messages=tuple(messages),
+                record=lambda name, edit: edit_call(frame, name, edit, ctx),
+                parameters=parameters,
+                model=in_use,
+            )
+        case ToolsetCallToolId():
+            name, args, ctx, tool = cache_key
+            definition = getattr(tool, "tool_def", None)
+            return Arrival(
+                kind="tool",
+                name=name,
+                messages=tuple(ctx.messages),
+                record=lambda name, edit: edit_call(frame, name, edit, ctx),
+                arguments=args,
+                validator=getattr(tool, "args_validator", None),
+                schema=getattr(definition, "parameters_json_schema", None),
+                call_id=ctx.tool_call_id,
+                enters=hasattr(function_of(tool), interrupt.CALLED),
+            )
+        case _:
+            return None
+
+
+# -- model requests
+
+
+def model_call(
+    frame: AgentRunFrame,
+    model_id: str | None,
+    messages: list[ModelMessage],
+    settings: ModelSettings | None,
+    parameters: ModelRequestParameters,
+    ctx: RunContext[Any],
+) -> Call:
+    history = frame.chain.digest(messages, trusted=frame.trusted)
+    in_use = _model_in_use(model_id, ctx)
+    members = resolve.answering(in_use) if isinstance(in_use, FallbackModel) else ()
+    identity = model_id or "" if in_use is None else resolve.identity(members[0] if members else in_use)
+
+    def keyed(model: str) -> Key:
+        shared = frame.share is not None
+        return model_key(
+            model=model, history=history, settings=settings, params=parameters, memo=frame.memo, shared=shared
+        )
+
+    key = keyed(identity)
+    by_member = {resolve.identity(member): keyed(resolve.identity(member)).key for member in members[1:]}
+    names = {member.model_name: resolve.identity(member) for member in members}
+    tried = fallback_record.begin(frame, key, parameters)
+    asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
+    return Call(
+        key=key,
+        kind="model",
+        name=identity,
+        effects="none",
+        request=describe.last_text(messages),
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
+        model=identity,
+        alternatives=tuple(by_member.values()),
+        cache=frame.cache(frame.share),
+        ttl=frame.ttl or _SHARED_SECONDS,
+        cacheable=_complete,
+        sends=in_use is not None and resolve.tells_when_it_sends(in_use),
+        read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
+        control=fallback_record.control,
+        as_replayed=as_replayed,
+        describe=lambda payload: fallback_record.described(payload, identity, tried.answered, names),
+        about=asked,
+    )
+
+
+_instances: WeakValueDictionary[str, Model] = WeakValueDictionary()
+_INSTANCE = "agentkit-instance:"
+
+
+def _model_in_use(model_id: str | None, ctx: RunContext[Any]) -> Model | None:
+    if model_id is not None and model_id.startswith(_INSTANCE):
+        return _instances.get(model_id)
+    return _bare(ctx.model) if model_id is None or model_id == ctx.model_id else None
+
+
+def _bare(model: object) -> Model:
+    while isinstance(model, WrapperModel):
+        model = model.wrapped
+    return cast(Model, model)
+
+
+def _read_response(
+    payload: Any, asked: ModelAsked, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+) -> Reading:
+    response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
+    unreported = request_estimate.unreported(asked, response)
+    if unreported is not None:
+        response = replace(response, usage=unreported)
+    price = resolve.priced(response, asked.settings)
+    usage = Usage(
+        input_tokens=resolve.tokens(response.usage.input_tokens),
+        output_tokens=resolve.tokens(response.usage.output_tokens),
+        cost=None if price is None else price.dollars,
+        estimated=unreported is not None,
+        list_price=price is not None and price.listed,
+    )
+    answered = member or names.get(response.model_name or "")
+    return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
+
+
+def _complete(payload: Any) -> bool:
+    return payload.get("finish_reason") not in ("length", "content_filter", "error") and bool(payload.get("parts"))
+
+
+# -- tools
+
+
+def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
+    function = function_of(tool)
+    call = tool_call(
+        frame,
+        f"{toolset}:{name}",
+        args,
+        name=name,
+        function=function,
+        declared=interrupt.declared_of(tool),
+        history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
+        deps=value_digest(ctx.deps) if ctx.deps is not None else None,
+    )
+    encode = None if function is None or getattr(tool, "is_async", True) else partial(encode_tool_result, name=name)
+    return replace(call, encode=encode)
+
+
+def tool_call(
+    frame: AgentRunFrame,
+    identity: str,
+    args: Any,
+    *,
+    name: str,
+    function: Callable[..., Any] | None,
+    declared: Declaration,
+    history: bytes | None,
+    deps: bytes | None = None,
+    place: str | None = None,
+) -> Call:
+    """The step that a call of the tool `identity` is, whoever makes it.
+
+    `name` is what it is called here; `place` keeps apart what is asked in different cells.
+    """
+    shared = declared.share is not None
+
+    def keyed(digest: ToolDigest) -> Key:
+        return tool_key(
+            name=identity,
+            args=args,
+            digest=digest.digest,
+            history=None if shared else history,
+            call=None if shared else place,
+            deps=deps,
+            reads=digest.reads,
+            memo=frame.memo,
+        )
+
+    digest = _digest(function)
+    older = [] if digest.older is None else [digest.older]
+    if function is not None and hasattr(function, interrupt.CALLED):
+        # Journals of before the agent that a tool asks was a part of its code.
+        before = tool_digest(function)
+        older += [before, *([] if before.older is None else [before.older])]
+    call = Call(
+        key=keyed(digest),
+        alternatives=tuple(keyed(each).key for each in older),
+        kind="tool",
+        name=name,
+        effects=declared.effects,
+        request=describe.shown_arguments(args),
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
+        counted=not shared,
+        verify=_probe(declared, args),
+        cache=frame.cache(declared.share) if declared.effects == "none" else None,
+        ttl=declared.ttl or _SHARED_SECONDS,
+        control=_control,
+        stale=isolate.outgrown(function, declared),
+        cacheable=lambda payload: payload.get("kind") == "tool_return",
+        describe=describe.returned,
+        outer=function is not None and performs_more(function),
+        about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
+    )
+    return call if function is None or call.outer else watched(call, frame, declared, digest)
+
+
+def _digest(function: Callable[..., Any] | None) -> ToolDigest:
+    return _FOREIGN if function is None else interrupt.code_of(function)
+
+
+def _control(payload: Any) -> str | None:
+    kind = payload.get("kind") if isinstance(payload, dict) else None
+    return kind if kind in _NEVER_ANSWERS else None
+
+
+def _probe(declared: Declaration, args: Any) -> Callable[[], Awaitable[Any]] | None:
+    verify = declared.verify
+    if verify is None:
+        return None
+
+    async def probe() -> Any:
+        answer = verify(**args)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        return None if answer is None else encode_tool_result(answer)
+
+    return probe
+
+
+# -- everything else
+
+
+def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: RunContext[Any] | None) -> Call:
+    messages = [] if ctx is None else ctx.messages
+    history = frame.chain.digest(messages, trusted=frame.trusted)
+    return Call(
+        key=operation_key(name=f"{kind}:{name}", payload=payload, history=history, memo=frame.memo),
+        kind=kind,
+        name=name,
+        effects="none",
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
+        control=_control,
+    )
+
+
+def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] | None) -> Call:
+    """What a person put in the place of a step, as a step of its own."""
+    value = edit["value"]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    stands = edit["what"] in ("result", "reply")
+    asked, answered = ("", f"{text} (by you)") if stands else (f": {text}", "by you")
+    call = _operation(frame, "question", name, edit, ctx)
+    return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
+
+
+class _RunServer(DurableMCPToolset[Any]):
+    """An MCP toolset whose runs each hold their own `Server`."""
+
+    async def for_run(self, ctx: RunContext[Any]) -> AbstractToolset[Any]:
+        of_run = await super().for_run(ctx)
+        held = getattr(of_run, "_run_held", None)
+        if held is not None:
+            held.toolset = Server(held.toolset)
+        return of_run
+
+
+class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
+    """Makes an agent durable: inside a session its steps are replayed from the journal or recorded in it."""
+
+    engine_spec: ClassVar[DurabilityEngineSpec] = DurabilityEngineSpec(
+        engine_name=ENGINE,
+        durable_unit_noun="step",
+        durable_container_noun="session",
+        codec=RESULT_CODEC,
+        tool_config_key=ENGINE,
+        unsupported_runtime_toolset_kinds=frozenset({"function", "mcp", "dynamic"}),
+        toolset_lifecycles={"function": "enter-always", "mcp": "enter-in-durable-unit", "dynamic": "enter-never"},
+    )
+
+    @property
+    def in_durable_context(self) -> bool:
+        return current_run.get() is not None
+
+    def _bind_models(self, agent: AbstractAgent[Any, Any]) -> None:
+        if agent.model is not None:
+            super()._bind_models(agent)
+            return
+        # A run gives the model, and an instance is known in this process: nothing has to be registered before.
+        self._default_model_id = None
+        self._models_by_id = dict(self._extra_models)
+
+    def _wrap_and_register_leaf(self, ts: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        if ts._explicit_id is None and isinstance(ts, FunctionToolset) and ts.tools:
+            # Stable where tools are added and toolsets change places: no two tools of an agent have one name.
+            ts._id = f"toolset of {next(iter(ts.tools))}"
+        return super()._wrap_and_register_leaf(ts)
+
+    def get_durable_operation_backend(self) -> JournalBackend:
+        return JournalBackend(
+            agent_name=self.name,
+            default_model_id=self.default_model_id,
+            config=RoleBasedOperationConfig(model=None, event=None, capability=None, tool=None),
+        )
+
+    def _build_mcp_toolset(self, toolset: Any) -> Any:
+        durable = super()._build_mcp_toolset(Server(toolset))
+        # pydantic-ai finds its toolsets again by identity; what a run holds of it is a `Server`.
+        durable.wrapped = toolset
+        durable.__class__ = _RunServer
+        return durable
+
+    def _model_stream_event_handler(self) -> Any:
+        return forward_deltas
+
+    @asynccontextmanager
+    async def _durable_model_scope(
+        self, model_id: str | None, run_context: RunContext[Any], *, serving: bool = False
+    ) -> AsyncGenerator[tuple[Model, RunContext[Any]]]:
+        async with super()._durable_model_scope(model_id, run_context, serving=serving) as (model, ctx):
+            yield (model if live_deltas.get() is None else SourceModel(model)), ctx
+
+    async def _build_durable_model(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> LiveModel:
+        return LiveModel.of(await super()._build_durable_model(ctx, request_context))
+
+    def _find_model_id(self, model: Model) -> str | None:
+        try:
+            return super()._find_model_id(model)
+        except LibraryUserError:
+            return self._register_instance(_bare(model))
+
+    def _find_registered_model_id_for_hook(self, model: Model) -> str | None:
+        return self._find_model_id(model)
+
+    def _register_instance(self, model: Model) -> str:
+        """A model instance given to one run: durable units here run in this process, so it can simply be kept."""
+        key = f"{_INSTANCE}{id(model)}"
+        self._models_by_id[key] = model
+        _instances[key] = model
+        return key
+
+    async def before_run(self, ctx: RunContext[Any]) -> None:
+        """Take a cancellation token, which the base refuses: a journal knows steps by content, not by their order.
+
+        So a run may end anywhere, as with a task that is cancelled, and is taken up where it ended.
+        """
+
+    async def before_tool_execute(
+        self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
+    ) -> dict[str, Any]:
+        if current_run.get() is None:
+            await interrupt.refuse_unrecorded(ctx, call.tool_name, args)
+        return await super().before_tool_execute(ctx, call=call, tool_def=tool_def, args=args)
+
+    async def handle_deferred_tool_calls(
+        self, ctx: RunContext[Any], *, requests: DeferredToolRequests
+    ) -> DeferredToolResults | None:
+        frame = frame_of_run()
+        return None if frame is None else await interrupt.answers(frame, ctx, requests)
+
+    async def on_run_error(self, ctx: RunContext[Any], *, error: BaseException) -> AgentRunResult[Any]:
+        frame = frame_of_run()
+        if frame is None:
+            raise error
+        return await recovery.instead(frame, ctx, error)
+
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        frame = frame_of_run()
+        if frame is not None and frame.gate is not None:
+            await frame.gate.revise(ctx, request_context)
+        if frame is not None:
+            await loop_guard.before_request(frame, ctx, request_context)
+        return await super().before_model_request(ctx, request_context)
+
+
+def enclosing_step() -> tuple[str, int] | None:
+    """The run and place of the step that is running now, for a sub-agent's run to name as its parent."""
+    step = current_step.get()
+    return None if step is None else (step.run.id, step.ord)

@@ -1,0 +1,1 @@
+"""What waits for a person: which calls, what is asked, what was decided, and what happens to a failed run."""

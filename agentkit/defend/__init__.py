@@ -1,1 +1,0 @@
-"""What stands between an agent and the world: approvals and questions."""

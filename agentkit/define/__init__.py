@@ -1,1 +1,0 @@
-"""What an agent is: text and functions in, frozen descriptions out; no disk and no network."""

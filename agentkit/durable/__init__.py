@@ -1,1 +1,0 @@
-"""Nothing is paid for twice: one append-only record on disk."""

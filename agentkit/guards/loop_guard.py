@@ -1,0 +1,241 @@
+"""The circuit breaker in a run: counts live steps, warns the agent, asks a person, or stops with the evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry import trace
+from pydantic_ai.messages import ModelRequest, ToolReturnPart, UserPromptPart
+from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.tools import RunContext
+
+from agentkit.approval.decisions import asked as asked_at
+from agentkit.approval.interrupt import ask_all, function_of, question_call
+from agentkit.approval.policy import TYPED, Decision, Question
+from agentkit.budget.request_estimate import counted_cost
+from agentkit.errors import ApprovalPending, CircuitPending, Stopped
+from agentkit.guards.loop_detector import OFF, Breaker, Finding, same_call
+from agentkit.journal.execution import Call, Payload, Told, dumps
+from agentkit.journal.journal import trusted
+from agentkit.journal.keys import Key, place_key
+from agentkit.journal.records import ASKED, Outcome, Row
+from agentkit.journal.settlements import WAITING
+from agentkit.runtime.guard import ModelAsked, ToolAsked, Visit
+from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.tools.declaration import Declaration, declaration, loop_identity
+
+BREAKER = "breaker"
+_BEFORE = 12
+
+
+class CountingGuard:
+    """Tells the breaker of a run about each of its steps that was really performed."""
+
+    @asynccontextmanager
+    async def admit(self, visit: Visit) -> AsyncIterator[Told]:
+        about, breaker = visit.call.about, visit.run.breaker
+        match about:
+            case ToolAsked():
+                yield lambda outcome: _called(breaker, about, visit, outcome)
+            case ModelAsked():
+                yield lambda outcome: _replied(breaker, about, outcome)
+            case _:
+                yield lambda outcome: None
+
+
+GUARD = CountingGuard()
+
+
+def _called(breaker: Breaker, about: ToolAsked, visit: Visit, outcome: Outcome) -> None:
+    breaker.called(
+        identity=about.loop or same_call(about.name, about.arguments),
+        shown=f"{about.name}({visit.call.request})",
+        result=hashlib.sha256(outcome.body or b"").digest(),
+        poll=about.poll,
+    )
+
+
+def answered_from_record(frame: AgentRunFrame, name: str, args: Any, tool: Any, payload: Payload) -> None:
+    """A live reply asked for what is on record: the answer is free, and asking again and again is not."""
+    function = function_of(tool)
+    declared = Declaration() if function is None else declaration(function)
+    frame.breaker.called(
+        identity=loop_identity(declared, name, args) or same_call(name, args),
+        shown=f"{name}({_shown(args)})",
+        result=hashlib.sha256(dumps(payload)).digest(),
+        poll=declared.poll,
+    )
+
+
+def _shown(args: Any) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in args.items()) if isinstance(args, dict) else repr(args)
+
+
+def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
+    usage = outcome.usage
+    if usage is not None:
+        window = None if about.model is None else about.model.context_window
+        cost = counted_cost(about.model, usage)
+        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.monotonic())
+
+
+# ---- before each model request
+
+
+async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: ModelRequestContext) -> None:
+    """Put back what was said here before, or act on what the live steps show."""
+    if frame.breaker.thresholds is OFF:
+        return
+    _count_refused(frame, request)
+    history = frame.chain.digest(request.messages, trusted=frame.trusted)
+    key = place_key(BREAKER, history, frame.memo)
+    row = frame.journal.store.find(key.key, frame.execution.counts.ahead(key.key))
+    spoke = row is not None and (row.status == "done" or row.error == WAITING) and trusted(row, frame)
+    if row is not None and spoke and not frame.fresh:
+        await _again(frame, ctx, request, _look(frame, key, history), row)
+        return
+    finding = frame.breaker.due()
+    if finding is not None:
+        await _act(frame, ctx, request, _look(frame, key, history), finding)
+    _tell_spans(frame)
+
+
+def _look(frame: AgentRunFrame, key: Key, history: bytes) -> Call:
+    """The step that stands before this request if the breaker acted there: known by the conversation alone."""
+    return Call(
+        key=key,
+        kind="capability",
+        name=BREAKER,
+        effects="none",
+        history=history,
+        nodes=frame.chain.take,
+        known=frame.chain.on_disk,
+        describe=lambda payload: Decision.from_json(payload).said,
+    )
+
+
+def _count_refused(frame: AgentRunFrame, request: ModelRequestContext) -> None:
+    """Calls that were refused for their arguments leave no step: they are seen in what is sent back to the model."""
+    last = request.messages[-1] if request.messages else None
+    if not frame.asked_live or not isinstance(last, ModelRequest):
+        return
+    for part in last.parts:
+        retry = part.retry if isinstance(part, ToolReturnPart) else None
+        if isinstance(part, ToolReturnPart) and retry is not None and retry.cause != "model_retry":
+            frame.breaker.refused(tool=part.tool_name, shown=f"{part.tool_name}(…)")
+
+
+async def _again(
+    frame: AgentRunFrame, ctx: RunContext[Any], request: ModelRequestContext, look: Call, row: Row
+) -> None:
+    if row.kind not in ASKED:
+        performed = await frame.journal.perform(look, _unrecorded)
+        _say(ctx, request, Decision.from_json(performed.payload))
+        return
+    kept = asked_at(frame.journal.store, row)
+    if kept is None:
+        return
+    question = replace(kept.question, id="")
+    decision = await _decided(frame, question, look)
+    mark = question.arguments or {}
+    if decision.verdict == "once":
+        frame.breaker.resume(mark["trip"], mark["count"], tuple(mark["mark"]))
+    elif decision.verdict == "raise":
+        frame.breaker.double(mark["trip"])
+    _obey(frame, ctx, request, decision, None, question.text)
+
+
+async def _unrecorded() -> Payload:
+    raise Stopped("what the breaker said here is not recorded any more: run again")
+
+
+async def _act(
+    frame: AgentRunFrame, ctx: RunContext[Any], request: ModelRequestContext, look: Call, finding: Finding
+) -> None:
+    attended = frame.session is not None and frame.session.asker is not None
+    if finding.level == "warn":
+        said = Decision(verdict="hint", reason=f"[agentkit] {finding.advice}", by=BREAKER)
+
+        async def body() -> Payload:
+            return said.to_json()
+
+        await frame.journal.perform(replace(look, request=f"{finding.trip}: {finding.evidence}"), body)
+        _say(ctx, request, said)
+    elif finding.level == "open" or attended:
+        question = _question(frame, finding)
+        decision = await _decided(frame, question, look)
+        _obey(frame, ctx, request, decision, finding, finding.evidence)
+
+
+def _question(frame: AgentRunFrame, finding: Finding) -> Question:
+    scrub = frame.journal.redactor.scrub
+    return Question(
+        kind="circuit",
+        tool=BREAKER,
+        arguments={"trip": finding.trip, "count": finding.count, "mark": [scrub(part) for part in finding.mark]},
+        text=scrub(finding.evidence),
+        default=True,
+        before=tuple(frame.ran[-_BEFORE:]),
+        agent=frame.agent,
+    )
+
+
+async def _decided(frame: AgentRunFrame, question: Question, look: Call) -> Decision:
+    call = question_call(frame, "question", question, payload={}, history=look.history)
+    # Found again by its place alone, before it is known whether anything was asked there.
+    key = replace(call.key, key=look.key.key, slot=look.key.slot)
+    call = replace(call, key=key, request=question.text)
+    try:
+        (decision,) = await ask_all(frame, [(question, call)])
+    except ApprovalPending as pending:
+        how = TYPED["circuit"]
+        raise CircuitPending(steps=pending.steps, agent=frame.agent, evidence=question.text, how=how) from None
+    return decision
+
+
+def _obey(
+    frame: AgentRunFrame,
+    ctx: RunContext[Any],
+    request: ModelRequestContext,
+    decision: Decision,
+    finding: Finding | None,
+    evidence: str,
+) -> None:
+    match decision.verdict:
+        case "stop":
+            raise Stopped(f"{decision.by} said stop: {evidence}")
+        case "hint":
+            _say(ctx, request, decision)
+            if finding is not None:
+                frame.breaker.steered(finding)
+        case "raise" if finding is not None:
+            frame.breaker.raised(finding)
+        case "once" if finding is not None:
+            frame.breaker.once(finding)
+
+
+def _say(ctx: RunContext[Any], request: ModelRequestContext, decision: Decision) -> None:
+    """One message more, at the end; the conversation keeps it."""
+    said = ModelRequest(parts=[UserPromptPart(decision.reason)], run_id=ctx.run_id)
+    request.messages = [*request.messages, said]
+    ctx.messages.append(said)
+
+
+def _tell_spans(frame: AgentRunFrame) -> None:
+    for change in frame.breaker.transitions():
+        said = f"{change.trip} {change.before} → {change.after}: {change.evidence}"
+        frame.notes.append(f"breaker {frame.journal.redactor.scrub(said)}")
+        trace.get_current_span().add_event(
+            "agentkit.breaker",
+            {
+                "agentkit.breaker.trip": change.trip,
+                "agentkit.breaker.before": change.before,
+                "agentkit.breaker.after": change.after,
+                "agentkit.breaker.evidence": change.evidence,
+            },
+        )

@@ -1,0 +1,392 @@
+"""What is being performed: the call, the run and the step it stands in, and how the code inside finds them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from agentkit.events import Effects, Kind, Mode, Step, StepStatus, Usage
+from agentkit.journal.keys import Key
+from agentkit.journal.records import Node, Outcome, Row
+from agentkit.journal.response_store import Pigeonhole
+from agentkit.journal.shown_output import PRINTED_CHARACTERS, in_short
+from agentkit.journal.single_flight import Flight
+
+Payload: TypeAlias = Any
+"""What a step answers: JSON values only."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_SHOWN_CHARACTERS = 400
+_SHOWN_BYTES = 1 << 20
+_PRINT_PAUSE_SECONDS = 0.2
+
+
+class CallCacheView(Protocol):
+    """What the journal needs of the call cache that is shared across projects."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+    def put(self, key: bytes, body: bytes, ttl: float | None) -> None: ...
+
+
+class Reading(NamedTuple):
+    """What the engine reads from a payload before it is recorded."""
+
+    usage: Usage | None = None
+    node: Node | None = None
+    model: str | None = None
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One step about to be answered, from the record or live.
+
+    `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
+    they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
+    names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
+    is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
+    `about` is what the engine's guards want to know of it. `outer`: its body performs steps or tasks
+    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves. It is performed
+    inside `watching`; then `evidence` says what it read from outside, and `outdated` why a record with such evidence no
+    longer answers it. `unchecked` names what it reads in ways that nobody can see.
+    """
+
+    key: Key
+    kind: Kind
+    name: str
+    effects: Effects
+    request: str = ""
+    history: bytes | None = None
+    nodes: Callable[[], tuple[Node, ...]] = tuple
+    known: Callable[[], None] = lambda: None
+    model: str | None = None
+    counted: bool = True
+    alternatives: tuple[bytes, ...] = ()
+    verify: Callable[[], Awaitable[Payload | None]] | None = None
+    cache: CallCacheView | None = None
+    ttl: float | None = None
+    control: Callable[[Payload], str | None] = lambda payload: None
+    stale: Callable[[bytes], bool] = lambda body: False
+    cacheable: Callable[[Payload], bool] = lambda payload: True
+    read: Callable[[Payload], Reading] = lambda payload: Reading()
+    as_replayed: Callable[[Payload], Payload] = lambda payload: payload
+    encode: Callable[[object], Payload] | None = None
+    describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
+    about: Any = None
+    outer: bool = False
+    sends: bool = False
+    watching: Callable[[], AbstractContextManager[Any]] = nullcontext
+    evidence: Callable[[], dict[str, Any] | None] = lambda: None
+    outdated: Callable[[Row, dict[str, Any]], str | None] = lambda row, evidence: None
+    unchecked: Callable[[], tuple[str, ...]] = tuple
+
+
+class Occurrence(NamedTuple):
+    """The `n`-th request of this key in one execution."""
+
+    key: bytes
+    n: int
+
+
+class Occurrences:
+    """Which of the equal requests of one execution comes next; what an unfinished run took is given out again first."""
+
+    def __init__(self) -> None:
+        self._next: Counter[bytes] = Counter()
+        self._returned: dict[bytes, list[int]] = {}
+        self._resumable: set[Occurrence] = set()
+
+    def take(self, key: bytes) -> int:
+        returned = self._returned.get(key)
+        if returned:
+            return heappop(returned)
+        n = self._next[key]
+        self._next[key] = n + 1
+        return n
+
+    def ahead(self, key: bytes, distance: int = 0) -> int:
+        """What `take` would give after `distance` others; nothing is taken."""
+        returned = sorted(self._returned.get(key, ()))
+        return returned[distance] if distance < len(returned) else self._next[key] + distance - len(returned)
+
+    def give_back(self, taken: Occurrence) -> None:
+        """The run that took it did not finish: the next equal one resumes it."""
+        heappush(self._returned.setdefault(taken.key, []), taken.n)
+        self._resumable.add(taken)
+
+    def resumes(self, taken: Occurrence) -> bool:
+        """Whether a run of this execution took it and did not finish."""
+        return taken in self._resumable
+
+    def copy(self) -> Occurrences:
+        copied = Occurrences()
+        copied._next = Counter(self._next)
+        copied._returned = {key: list(returned) for key, returned in self._returned.items() if returned}
+        copied._resumable = set(self._resumable)
+        return copied
+
+
+@dataclass(kw_only=True)
+class Execution:
+    """One top-level cell execution or session entry: inside it, equal requests are counted from 0.
+
+    `began` is in unix seconds, as its records are, and `entered` is the same by a clock that nobody sets. `resting` are
+    models that failed in it, and until when they are left alone.
+    """
+
+    cell: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    began: float = field(default_factory=time.time)
+    entered: float = field(default_factory=time.monotonic)
+    counts: Occurrences = field(default_factory=Occurrences)
+    resting: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class RunFrame:
+    """The run that steps are performed for, while it runs; `sources` are the runs that performed what it replays.
+
+    `taken` is what it and the runs inside it took of their execution's occurrences, `replied` that of the last reply of
+    a model, and `broke` the error that ended its last failed step.
+    """
+
+    id: str
+    agent: str
+    execution: Execution
+    mode: Mode = "auto"
+    fresh: bool = False
+    ord: int = 0
+    live: int = 0
+    replayed: int = 0
+    missing_secrets: tuple[str, ...] = ()
+    sources: set[str] = field(default_factory=set)
+    taken: list[Occurrence] = field(default_factory=list)
+    replied: Occurrence | None = None
+    broke: BaseException | None = None
+
+    def next_ord(self) -> int:
+        self.ord += 1
+        return self.ord
+
+
+@dataclass(kw_only=True)
+class StepFrame:
+    """A step in progress: what runs inside it counts as its own, and a thread may record its end.
+
+    `thread` resolves when that thread has recorded it or failed; false when it was never begun. `paid_before` says
+    whether the step was possibly paid twice before this attempt, if that is known; `paused` that a person is waited for
+    inside it. `told` hears what was recorded. `shown` are MIME bundles and what was printed (`stream` and `text`, of
+    `printed` characters in all), in order; `changed` tells those who look that there is more of it.
+    """
+
+    row: Row
+    ord: int
+    run: RunFrame
+    started: float
+    idempotency_key: str
+    outer: StepFrame | None = None
+    nested: Counter[str] = field(default_factory=Counter)
+    inner: Usage | None = None
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    printed: int = 0
+    changed: Callable[[], None] = lambda: None
+    changed_at: float = 0.0
+    arrivals: Pigeonhole | None = None
+    paid_before: bool | None = None
+    finish_in_thread: Callable[[object], None] | None = None
+    thread: Future[bool] | None = None
+    recorded: bool = False
+    paused: bool = False
+    flight: Flight | None = None
+    told: Callable[[Outcome], None] = lambda outcome: None
+
+    def lineage(self) -> Iterator[StepFrame]:
+        frame: StepFrame | None = self
+        while frame is not None:
+            yield frame
+            frame = frame.outer
+
+
+Told: TypeAlias = Callable[[Outcome], None]
+"""Hears how an admitted step ended, from whichever thread records it."""
+
+Admission: TypeAlias = Callable[[Call, RunFrame, int], AbstractAsyncContextManager[Told]]
+"""Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped; nothing is on disk yet."""
+
+
+def free(call: Call, run: RunFrame, ord: int) -> AbstractAsyncContextManager[Told]:
+    """Admits every step."""
+    return nullcontext(lambda outcome: None)
+
+
+current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)
+current_step: ContextVar[StepFrame | None] = ContextVar("agentkit_step", default=None)
+
+
+def idempotency_key() -> str | None:
+    """The key of the step now running, equal on every attempt of it; None outside a step."""
+    frame = current_step.get()
+    return None if frame is None else frame.idempotency_key
+
+
+def absorb(outer: StepFrame | None, usage: Usage | None) -> None:
+    """Count what a step inside `outer` cost as that of the steps around it: replayed alone, they save all of it."""
+    if outer is None or usage is None:
+        return
+    for frame in outer.lineage():
+        frame.inner = usage if frame.inner is None else _sum(frame.inner, usage)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cost=None if one.cost is None or other.cost is None else one.cost + other.cost,
+        estimated=one.estimated or other.estimated,
+        list_price=one.list_price or other.list_price,
+    )
+
+
+def record_shown(bundle: dict[str, Any]) -> None:
+    """Keep what the step now running shows (a MIME bundle of JSON values), so that a replay shows it again."""
+    frame = current_step.get()
+    if frame is None:
+        return
+    room = _SHOWN_BYTES - sum(len(str(kept)) for kept in frame.shown)
+    if len(str(bundle)) > room:
+        bundle = {"text/plain": f"[agentkit] {len(str(bundle))} bytes of output were shown and not kept"}
+    frame.shown.append(bundle)
+
+
+def record_printed(stream: str, text: str) -> bool:
+    """Keep what the tool now running prints with its step; False where none runs, and it is to be printed as ever."""
+    frame = current_step.get()
+    if frame is None or frame.row.kind != "tool" or frame.recorded:
+        return False
+    room = PRINTED_CHARACTERS - frame.printed
+    frame.printed += len(text)
+    if room > 0 and text:
+        frame.shown.append({"stream": stream, "text": text[:room]})
+    if time.monotonic() - frame.changed_at > _PRINT_PAUSE_SECONDS:
+        frame.changed_at = time.monotonic()
+        frame.changed()
+    return True
+
+
+def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
+    """`text` cut to `limit` characters, saying how many are left out."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
+
+
+def dumps(payload: Payload) -> bytes:
+    return _ENCODER.encode(payload).encode()
+
+
+def crash_point(name: Literal["intent", "call", "record"]) -> None:
+    """Die here when AGENTKIT_CRASH_AT says so: the kill tests' way to stop at an exact instruction."""
+    wanted = os.environ.get("AGENTKIT_CRASH_AT")
+    if wanted is None:
+        return
+    point, _, nth = wanted.partition(":")
+    if point == name:
+        _crash_counts[name] += 1
+        if _crash_counts[name] == int(nth or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+_crash_counts: Counter[str] = Counter()
+
+
+def step_event(
+    row: Row,
+    run: RunFrame,
+    ord: int,
+    *,
+    status: StepStatus,
+    replayed: bool,
+    started: float,
+    ended: float | None = None,
+    shared: bool = False,
+    unchecked: tuple[str, ...] = (),
+) -> Step:
+    """The step as it stands now, for those who listen, told where it was asked for."""
+    within = _within(run, current_step.get())
+    return _event(
+        row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within,
+        unchecked=unchecked,
+    )  # fmt: skip
+
+
+def live_event(frame: StepFrame, row: Row, status: StepStatus, ended: float | None = None) -> Step:
+    """The same of a step under way; what tells of it may be the step itself, or a thread that is in no step."""
+    within = _within(frame.run, frame.outer)
+    return _event(
+        row, frame.run, frame.ord, status=status, replayed=False, started=frame.started, ended=ended, within=within
+    )
+
+
+def _event(
+    row: Row,
+    run: RunFrame,
+    ord: int,
+    *,
+    status: StepStatus,
+    replayed: bool,
+    started: float,
+    ended: float | None,
+    within: int | None,
+    shared: bool = False,
+    unchecked: tuple[str, ...] = (),
+) -> Step:
+    recorded = None if row.ended is None else row.ended - row.started
+    return Step(
+        run=run.id,
+        ord=ord,
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        status=status,
+        replayed=replayed,
+        effects=row.effects,
+        started=started,
+        ended=ended,
+        recorded_seconds=recorded,
+        # Live, the steps inside a tool's step stand beside it with what they cost.
+        usage=row.usage if replayed or row.kind == "model" else None,
+        attempt=row.attempt,
+        shared=shared,
+        maybe_paid_twice=row.maybe_paid_twice,
+        request=row.request,
+        result=row.result,
+        error=row.error,
+        shown=in_short(row.shown) if row.kind == "tool" else "",
+        within=within,
+        unchecked=unchecked,
+        source=row.source if replayed else "",
+    )
+
+
+def _within(run: RunFrame, outer: StepFrame | None) -> int | None:
+    made_by_code = outer is not None and outer.run is run and outer.row.kind == "tool"
+    return outer.ord if outer is not None and made_by_code else None
+
+
+@contextmanager
+def inside(frame: RunFrame) -> Iterator[RunFrame]:
+    """Perform steps for `frame` in this context."""
+    token = current_run.set(frame)
+    try:
+        yield frame
+    finally:
+        current_run.reset(token)

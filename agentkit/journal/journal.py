@@ -1,0 +1,586 @@
+"""The one door: every model, tool and human call is replayed from the record here, or performed and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import wait
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+from pydantic_core import from_json
+
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
+from agentkit.events import Event
+from agentkit.journal import database_errors
+from agentkit.journal.execution import (
+    Admission,
+    Call,
+    Occurrence,
+    Payload,
+    RunFrame,
+    StepFrame,
+    absorb,
+    bounded,
+    crash_point,
+    current_run,
+    current_step,
+    dumps,
+    free,
+    live_event,
+    step_event,
+)
+from agentkit.journal.provenance import holding
+from agentkit.journal.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
+from agentkit.journal.redaction import Redactor
+from agentkit.journal.row_codec import unchecked_of
+from agentkit.journal.settlements import WAITING
+from agentkit.journal.shown_output import joined
+from agentkit.journal.single_flight import Flight, Flights
+from agentkit.journal.store import Store
+from agentkit.journal.uncertain_steps import Found, doubt, paid_twice
+from agentkit.journal.write_ahead import intent_of, missing
+from agentkit.journal.writer import on_disk
+
+_JOIN_POLL_SECONDS = 0.05
+
+
+class Performed(NamedTuple):
+    """The answer of a step, whether it was replayed, and the step's id on disk."""
+
+    payload: Payload
+    replayed: bool
+    step: int
+
+
+class Journal:
+    """Answers calls from a store, or performs and records them; tells listeners about each change."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        redactor: Redactor,
+        emit: Callable[[Event], None],
+        show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None,
+    ) -> None:
+        self.store = store
+        self.redactor = redactor
+        self._emit = emit
+        self._show = show
+        self._flights = Flights()
+        self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _nobody
+        self.admission: Admission = free
+
+    async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
+
+        Raises InDoubt when the step must not be repeated unasked, ReplayMiss in `replay` mode, and JournalError when
+        the record cannot be read or written, in which case `body` was not called.
+        """
+        run = current_run.get()
+        if run is None:
+            raise RuntimeError("a step was performed outside a run")
+        n = self.count(call, run)
+        ord = run.next_ord()
+        started = time.time()
+        # What is on record needs nobody's turn.
+        landings = self._flights.landings
+        if (found := self._find(call, n, run)) is not None and self._replays(found, call, run):
+            return _replied(self._replay(found.row, call, run, ord=ord, started=started), call, run, n)
+        while True:
+            flight, mine = self._flights.take_off(call.key.key, n)
+            if not mine:
+                await flight.wait()
+                continue
+            try:
+                if self._flights.landings != landings:
+                    found = self._find(call, n, run)
+                performed = await self._attempt(flight, found, call, run, body, ord=ord, started=started)
+            except InDoubt as doubtful:
+                if not await self.settle_doubt(doubtful):
+                    raise
+                performed = None
+            finally:
+                if not flight.handed_over:
+                    self._flights.land(flight)
+            if performed is not None:
+                return _replied(performed, call, run, n)
+
+    async def enter(self, row: Row, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
+        run = current_run.get()
+        assert run is not None
+        self.count(call, run)
+        ord, started = run.next_ord(), time.time()
+        # What is inside counts for itself.
+        performed = self._replay(replace(row, nested={}, usage=None), call, run, ord=ord, started=started)
+        token = current_step.set(self._frame(row, None, call, run, ord=ord))
+        try:
+            await body()
+        finally:
+            current_step.reset(token)
+        return performed
+
+    async def _attempt(
+        self,
+        flight: Flight,
+        found: Found | None,
+        call: Call,
+        run: RunFrame,
+        body: Callable[[], Awaitable[Payload]],
+        *,
+        ord: int,
+        started: float,
+    ) -> Performed | None:
+        """Replay or perform; None when another process has been at it, so that it is to be looked up again."""
+        if found is not None and self._replays(found, call, run):
+            return self._replay(found.row, call, run, ord=ord, started=started)
+        if found is not None and await self._waited_for_other(found.row):
+            return None
+        redo = await self._may_go_live(found, call, run, ord=ord)
+        if isinstance(redo, Performed):
+            return redo
+        shared = await self._from_cache(call)
+        before = None if found is None else found.row
+        admission = free if shared is not None else self.admission
+        async with admission(call, run, ord) as told:
+            intent = intent_of(
+                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub,
+                unsent=self.store.inbox.unsent,
+            )  # fmt: skip
+            claim = await self._claim(intent)
+            if not claim.mine:
+                await self._waited_for_other(claim.row)
+                return None
+            if shared is not None:
+                return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
+            frame = self._frame(claim.row, before, call, run, ord=ord)
+            frame.told = told
+            return await self._live(flight, frame, call, body)
+
+    # -- one at a time
+
+    async def _waited_for_other(self, row: Row) -> bool:
+        """Wait a little for somebody else who performs this step; false when nobody does."""
+        if row.status != "started":
+            return False
+        flight = self._flights.get(row.key, row.n)
+        if flight is not None and row.owner == self.store.owner and flight.key != row.key:
+            await flight.wait()
+            return True
+        # A row of our own that is not in flight was given up: its result could not be written.
+        if row.owner == self.store.owner or not self.store.alive(row.owner):
+            return False
+        await asyncio.sleep(_JOIN_POLL_SECONDS)
+        return True
+
+    async def _claim(self, intent: Intent) -> Claim:
+        """The row to perform under. When stopped meanwhile, it is given back: nothing was performed, so no doubt."""
+        future = self.store.begin(intent)
+        try:
+            return await on_disk(future)
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None and (claim := future.result()).mine:
+                wait([self.store.finish(Outcome(step=claim.row.id, status="cancelled", error=UNPERFORMED))])
+            raise
+
+    # -- looking up
+
+    def count(self, call: Call, run: RunFrame) -> int:
+        """Which of the equal requests of this execution this one is; the next will be another."""
+        return self._take(call.key.key, run) if call.counted else 0
+
+    def _take(self, key: bytes, run: RunFrame) -> int:
+        outer = current_step.get()
+        if outer is not None:
+            for frame in outer.lineage():
+                frame.nested[key.hex()] += 1
+        taken = Occurrence(key, run.execution.counts.take(key))
+        run.taken.append(taken)
+        return taken.n
+
+    def resume_later(self, run: RunFrame, *, but: Occurrence | None = None) -> None:
+        """Give back what an unfinished run took, so that the next equal one goes on where it ended.
+
+        `but` is the reply that it ended for: the next one asks for another.
+        """
+        outer = current_step.get()
+        around = () if outer is None else tuple(outer.lineage())
+        for taken in run.taken:
+            if taken == but:
+                continue
+            run.execution.counts.give_back(taken)
+            for frame in around:
+                frame.nested[taken.key.hex()] -= 1
+        run.taken.clear()
+
+    def _find(self, call: Call, n: int, run: RunFrame) -> Found | None:
+        for key in (call.key.key, *call.alternatives):
+            row = self.store.find(key, n)
+            if row is not None:
+                # What must happen once is not repeated unasked, whichever part of what it is made of has changed.
+                asks = call.effects == "once" and row.status == "done" and row.settled is None
+                changed = self.outdated(row, call) if asks else None
+                return Found(row, edited=changed is not None, changed=changed)
+        if call.effects == "once":
+            row = self.store.find_slot(call.key.slot, n)
+            if row is not None:
+                return Found(row, edited=True)
+        return None
+
+    def decided_elsewhere(self, call: Call, run: RunFrame) -> Row | None:
+        """What is on record of the question `call`, where it was answered by somebody else or in another place."""
+        found = self._find(call, run.execution.counts.ahead(call.key.key) if call.counted else 0, run)
+        return None if found is None or trusted(found.row, run) or found.row.status != "done" else found.row
+
+    def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
+        """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
+
+        Nothing is counted or noted.
+        """
+        found = self._find(call, run.execution.counts.ahead(call.key.key, ahead) if call.counted else 0, run)
+        return found.row if found is not None and self._replays(found, call, run) else None
+
+    def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
+        row = found.row
+        if row.status != "done" or row.body is None or row.settled in ("redo", "stop") or not trusted(row, run):
+            return False
+        if found.edited:
+            return row.settled == "result"
+        anew = run.mode == "live" or (run.fresh and call.effects != "once")
+        if anew and not (row.started >= run.execution.began and run.execution.counts.resumes(_occurrence(call, row))):
+            return False
+        if run.mode != "replay" and call.stale(row.body):
+            return False
+        if call.effects == "kernel" and row.owner != self.store.owner:
+            return run.mode == "replay"
+        # What a person settled holds, whatever has changed since.
+        return row.settled == "result" or self.outdated(row, call) is None
+
+    def outdated(self, row: Row, call: Call) -> str | None:
+        """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
+        return None if row.evidence is None else call.outdated(row, from_json(row.evidence))
+
+    # -- replaying
+
+    def _replay(self, row: Row, call: Call, run: RunFrame, *, ord: int, started: float) -> Performed:
+        assert row.body is not None
+        payload = from_json(row.body)
+        if b"<secret:" in row.body:
+            payload, missing = self.redactor.restore(payload)
+            run.missing_secrets += tuple(missing)
+        if row.history == call.history:
+            call.known()
+        self._note_replayed(row, run, ord=ord, started=started, unchecked=call.unchecked())
+        return Performed(call.as_replayed(payload), True, row.id)
+
+    def pass_over(self, row: Row, run: RunFrame, *, counted: bool, unchecked: tuple[str, ...] = ()) -> None:
+        """Note a recorded step as replayed, in its turn, where nobody needs its answer."""
+        if counted:
+            self._take(row.key, run)
+        if row.kind == "model":
+            run.replied = Occurrence(row.key, row.n)
+        self._note_replayed(row, run, ord=run.next_ord(), started=time.time(), unchecked=unchecked)
+
+    def _note_replayed(
+        self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
+    ) -> None:
+        self._credit(row, run)
+        absorb(current_step.get(), row.usage)
+        for bundle in json.loads(row.shown) if row.shown else ():
+            # What was printed stands in the row of the step.
+            if "stream" not in bundle:
+                self._show(bundle, row.source)
+        run.replayed += 1
+        run.sources.add(row.run)
+        ended = time.time()
+        if not self.store.read_only:
+            self.store.note((Use(run.id, ord, row.id, True, started, ended),))
+        recorded = unchecked_of(row.evidence)
+        unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
+        event = step_event(
+            row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked
+        )
+        # The row may be older than what is known of secrets now.
+        self._emit(self.redactor.scrub_event(event))
+
+    def _credit(self, row: Row, run: RunFrame) -> None:
+        """Count the steps that a replayed step performed inside itself when it was live."""
+        for key, times in row.nested.items():
+            for _ in range(times):
+                self._take(bytes.fromhex(key), run)
+
+    # -- going live
+
+    async def _may_go_live(self, found: Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
+        """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
+        if run.mode == "replay":
+            own = None if found is None else found.row
+            changed = None if own is None or own.status != "done" else self.outdated(own, call)
+            held = f"; {holding(self.store.held)}" if self.store.held else ""
+            detail = changed or missing(self.store, call, run, own)
+            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
+        if self.store.read_only:
+            # Before anybody is asked and anything is set aside for it.
+            raise database_errors.read_only(self.store.path)
+        if run.missing_secrets:
+            raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
+        if found is None:
+            return False
+        row = found.row
+        if row.settled == "stop":
+            raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
+        done = row.status == "done" and not found.edited
+        if (row.settled == "redo" and not row.source) or (done and not (row.source and call.effects == "once")):
+            return True
+        if (reason := doubt(found, call.effects)) is None:
+            return False
+        if call.verify is not None and not found.edited:
+            answer = await call.verify()
+            if answer is None:
+                return True
+            await self._record_verified(row, answer, call)
+            return self._replay(self._reload(row), call, run, ord=ord, started=time.time())
+        raise InDoubt(step=row.id, name=call.name, reason=reason)
+
+    async def _record_verified(self, row: Row, answer: Payload, call: Call) -> None:
+        body = self._body(answer)
+        await asyncio.wrap_future(self.store.settle(row.id, "result", body))
+
+    def _reload(self, row: Row) -> Row:
+        again = self.store.step(row.id)
+        assert again is not None
+        return again
+
+    async def _from_cache(self, call: Call) -> Payload | None:
+        if call.cache is None:
+            return None
+        body = await asyncio.to_thread(call.cache.get, call.key.key)
+        return None if body is None else json.loads(body)
+
+    async def _adopt(
+        self, payload: Payload, call: Call, row: Row, run: RunFrame, *, ord: int, started: float
+    ) -> Performed:
+        """Record an answer that the call cache already had: nothing is performed and nothing is spent."""
+        reading = call.read(payload)
+        use = Use(run.id, ord, row.id, True, started, time.time())
+        await asyncio.wrap_future(
+            self.store.finish(
+                Outcome(
+                    step=row.id,
+                    status="done",
+                    body=self._body(payload),
+                    usage=reading.usage,
+                    node=reading.node,
+                    use=use,
+                )
+            )
+        )
+        run.replayed += 1
+        again = self._reload(row)
+        self._emit(
+            step_event(again, run, ord, status="done", replayed=True, started=started, ended=use.ended, shared=True)
+        )
+        return Performed(call.as_replayed(payload), True, row.id)
+
+    def _frame(self, row: Row, before: Row | None, call: Call, run: RunFrame, *, ord: int) -> StepFrame:
+        frame = StepFrame(
+            row=row,
+            ord=ord,
+            run=run,
+            started=time.time(),
+            idempotency_key=f"{row.key.hex()[:32]}-{row.n}-{row.gen}",
+            outer=current_step.get(),
+            paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
+        )
+        if call.kind == "model":
+            frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
+        if call.encode is not None:
+            encode = call.encode
+
+            def finish(value: object) -> None:
+                if inspect.isawaitable(value):
+                    # A plain function that gave work to await: it goes on outside the thread.
+                    frame.thread = None
+                else:
+                    self._finish_in_thread(frame, call, encode(value))
+
+            frame.finish_in_thread = finish
+        return frame
+
+    async def _live(
+        self, flight: Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
+    ) -> Performed:
+        frame.run.live += 1
+        frame.flight = flight
+        frame.changed = lambda: self._emit(live_event(frame, replace(frame.row, shown=self._shown(frame)), "started"))
+        self._emit(live_event(frame, frame.row, "started"))
+        if call.sends and frame.arrivals is not None:
+            frame.arrivals.wait()
+        crash_point("intent")
+        token = current_step.set(frame)
+        try:
+            with call.watching():
+                payload = await body()
+            if call.kind == "tool" and not frame.recorded:
+                # It reads files, which may be large.
+                await asyncio.to_thread(call.evidence)
+        except asyncio.CancelledError:
+            self._cancelled(frame, flight)
+            raise
+        except BaseException as error:
+            frame.run.broke = error
+            await self._failed(frame, error)
+            raise
+        finally:
+            current_step.reset(token)
+        crash_point("call")
+        await self._record(frame, call, payload)
+        crash_point("record")
+        return Performed(payload, False, frame.row.id)
+
+    async def _record(self, frame: StepFrame, call: Call, payload: Payload) -> None:
+        if (signal_name := call.control(payload)) is not None:
+            await self._finish(frame, status="failed", error=f"{CONTROL_ERROR}{signal_name}")
+            return
+        if frame.recorded:
+            return
+        try:
+            outcome = self._outcome(frame, call, payload)
+        except (ValueError, TypeError, RecursionError) as error:
+            # What cannot be written is the error of this step, never one in doubt.
+            await self._failed(frame, error)
+            raise
+        written = self.store.finish(outcome)
+        try:
+            await on_disk(written)
+        finally:
+            if written.exception() is None:
+                self._recorded(frame, outcome)
+        if call.cache is not None and outcome.body is not None and call.cacheable(payload):
+            await asyncio.to_thread(call.cache.put, call.key.key, outcome.body, call.ttl)
+
+    def _recorded(self, frame: StepFrame, outcome: Outcome) -> None:
+        frame.recorded = True
+        if frame.row.kind == "model":
+            absorb(frame.outer, outcome.usage)
+        if frame.arrivals is not None:
+            frame.arrivals.drop()
+        frame.told(outcome)
+        self._tell_done(frame, outcome)
+
+    def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
+        reading = call.read(payload)
+        body = self._body(payload)
+        evidence = call.evidence()
+        return Outcome(
+            step=frame.row.id,
+            status="done",
+            body=body,
+            evidence=None if evidence is None else self._body(evidence),
+            wrote=tuple(one["path"] for one in (evidence or {}).get("wrote", ())),
+            usage=reading.usage or frame.inner,
+            nested=dict(frame.nested),
+            shown=self._shown(frame),
+            result=bounded(self.redactor.scrub(call.describe(payload))),
+            key=reading.key,
+            model=reading.model,
+            node=reading.node,
+            use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
+            paid_twice=paid_twice(frame),
+        )
+
+    def _shown(self, frame: StepFrame) -> bytes | None:
+        return self._body(joined(tuple(frame.shown), frame.printed)) if frame.shown else None
+
+    def _body(self, payload: Payload) -> bytes:
+        body = dumps(payload)
+        # Nearly every answer holds no secret, and is read through once instead of being made anew.
+        return body if self.redactor.clean(body.decode()) else dumps(self.redactor.scrub_json(payload))
+
+    def _finish_in_thread(self, frame: StepFrame, call: Call, payload: Payload) -> None:
+        """Record a tool's result from the thread that did the work, whether or not anybody still waits for it."""
+        if call.control(payload) is not None:
+            return
+        outcome = self._outcome(frame, call, payload)
+        self.store.finish(outcome).result()
+        self._recorded(frame, outcome)
+
+    def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
+        if frame.thread is None:
+            error = PAUSED if frame.paused else "stopped"
+            wait([self.store.finish(self._end(frame, "cancelled", error))])
+            self._tell(frame, status="cancelled", error=error)
+            return
+        # The thread goes on and records its end; whoever asks again waits for it.
+        flight.handed_over = True
+        frame.thread.add_done_callback(lambda thread: self._after_thread(frame, flight, performed=thread.result()))
+
+    def _after_thread(self, frame: StepFrame, flight: Flight, *, performed: bool) -> None:
+        try:
+            if not frame.recorded:
+                error = "the tool raised after it was stopped" if performed else UNPERFORMED
+                self.store.finish(self._end(frame, "failed" if performed else "cancelled", error)).result()
+        finally:
+            self._flights.land(flight)
+
+    async def _failed(self, frame: StepFrame, error: BaseException) -> None:
+        # Where in a program it was stands below the cell; the record has one line.
+        said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else told(error)
+        text = bounded(self.redactor.scrub(said))
+        if frame.arrivals is not None:
+            # An answer that cannot be used must not be given again.
+            frame.arrivals.drop()
+            text += LOST if frame.arrivals.lost else ""
+        if isinstance(error, ApprovalPending) and frame.row.kind in ASKED:
+            await self._finish(frame, status="cancelled", error=WAITING)
+            return
+        # A program that stops to be gone on with did not fail.
+        stopped = frame.row.kind == "sandbox" and isinstance(error, Stopped)
+        await self._finish(frame, status="cancelled" if stopped else "failed", error=text)
+
+    async def _finish(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
+        written = self.store.finish(self._end(frame, status, error))
+        try:
+            await on_disk(written)
+        finally:
+            # Stopped while it was written, it has ended all the same.
+            if written.exception() is None:
+                self._tell(frame, status=status, error=error)
+
+    def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
+        use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())
+        shown, nested = self._shown(frame), dict(frame.nested)
+        return Outcome(step=frame.row.id, status=status, error=error, nested=nested, shown=shown, use=use)
+
+    def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
+        ended = outcome.use.ended if outcome.use is not None else None
+        self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
+
+    def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
+        row = replace(frame.row, error=error, shown=self._shown(frame))
+        self._emit(live_event(frame, row, status, time.time()))
+
+
+def trusted(row: Row, run: RunFrame) -> bool:
+    """Whether a record may stand for a step of this run: one from elsewhere only where nothing is performed."""
+    return not row.source or run.mode == "replay"
+
+
+def _replied(performed: Performed, call: Call, run: RunFrame, n: int) -> Performed:
+    if call.kind == "model":
+        run.replied = Occurrence(call.key.key, n)
+    return performed
+
+
+def _occurrence(call: Call, row: Row) -> Occurrence:
+    return Occurrence(call.key.key, row.n)
+
+
+async def _nobody(doubtful: InDoubt) -> bool:
+    """There is nobody to settle it."""
+    return False

@@ -1,0 +1,1 @@
+"""The process that outlives the kernel and ends the model requests that the kernel began."""

@@ -1,0 +1,59 @@
+"""How requests to model servers travel: transient failures are tried again a few times, promptly and bounded."""
+
+from __future__ import annotations
+
+import httpx2
+from pydantic_ai.models import create_async_httpx2_client
+from pydantic_ai.retries import AsyncHTTPX2TenacityTransport, RetryConfig, wait_retry_after
+from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+
+from agentkit.models.relay.http_transport import Detached
+from agentkit.models.transport.connections import TRANSIENT, ReadErrors
+from agentkit.models.transport.connections import Connections as Connections
+from agentkit.models.transport.connections import proxy as proxy
+from agentkit.models.transport.rate_limit import Metered
+from agentkit.models.transport.response_capture import KeptAnswers
+
+ATTEMPTS = 4
+LONGEST_WAIT = 30.0
+"""Seconds. A server that asks for a longer wait is taken at its word: its answer is the error."""
+
+# The random part keeps clients that failed together from coming back together.
+_backoff = wait_exponential(multiplier=0.25, max=4) + wait_random(0, 0.25)
+
+# Not read timeouts: the server may have been working (and charging) all that time.
+_LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+
+
+def client(wire: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
+    """A client for one provider, usable on any event loop; `wire` stands in for its connections."""
+    kept = KeptAnswers(wire or Detached(Connections()))
+    return create_async_httpx2_client(transport=patient(Metered(ReadErrors(kept))))
+
+
+def patient(wrapped: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
+    """The transport with retries; what still fails after them is given as the server gave it."""
+    config = RetryConfig(
+        retry=retry_if_exception_type((httpx2.HTTPStatusError, *_LOST)),
+        wait=wait_retry_after(_backoff, max_wait=LONGEST_WAIT),
+        stop=stop_after_attempt(ATTEMPTS),
+        retry_error_callback=_give_up,
+    )
+    return AsyncHTTPX2TenacityTransport(config, wrapped, _refuse_transient)
+
+
+def _refuse_transient(response: httpx2.Response) -> None:
+    wait = response.headers.get("retry-after", "")
+    too_long = wait.isdigit() and int(wait) > LONGEST_WAIT
+    said_no = response.headers.get("x-should-retry") == "false"
+    if response.status_code in TRANSIENT and not too_long and not said_no:
+        response.raise_for_status()
+
+
+def _give_up(state: RetryCallState) -> httpx2.Response:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    if isinstance(error, httpx2.HTTPStatusError):
+        return error.response
+    assert error is not None
+    raise error

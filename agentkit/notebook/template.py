@@ -1,0 +1,214 @@
+"""`{{ expression }}` in a body: found, evaluated in the notebook, and put in as bounded text or as an image."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from agentkit.errors import SpecError, nearest
+from agentkit.values.registry import text as writable
+
+ROWS = 20
+CHARACTERS = 20_000
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image a model can see."""
+
+    data: bytes
+    media_type: str
+
+
+Part: TypeAlias = str | Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """The body with its expressions filled in: text and images in order, and remarks for the person."""
+
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    source: str
+    line: int
+
+
+def render(template: str, names: Mapping[str, Any], *, first_line: int = 1) -> Rendered:
+    """Fill `template` in from `names`; `{{{{` stands for two braces. SpecError names expression and line."""
+    parts: list[Part] = []
+    notes: list[str] = []
+    for piece in _pieces(template, first_line):
+        if isinstance(piece, str):
+            parts.append(piece)
+            continue
+        value = _evaluate(piece, names)
+        image = as_image(value)
+        if image is not None:
+            parts.append(image)
+            continue
+        text, note = as_text(value)
+        parts.append(text)
+        notes += [f"{{{{ {piece.source} }}}}: {note}"] if note else []
+    return Rendered(parts=tuple(_joined(parts)), notes=tuple(notes))
+
+
+def holes(template: str) -> tuple[str, ...]:
+    """The expressions in `template`, as they are written."""
+    return tuple(piece.source for piece in _pieces(template, 1) if isinstance(piece, _Hole))
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
+    """`template` with the value of each expression by its source: the prompt that the notebook would send."""
+    parts: list[Part] = []
+    for piece in _pieces(template, 1):
+        value = piece if isinstance(piece, str) else values[piece.source]
+        image = None if isinstance(piece, str) else as_image(value)
+        parts.append(image or (piece if isinstance(piece, str) else as_text(value)[0]))
+    joined = list(_joined(parts))
+    if all(isinstance(part, str) for part in joined):
+        return "".join(map(str, joined)).strip()
+    # Imported here: text alone needs no model's library.
+    from pydantic_ai import BinaryContent
+
+    return [part if isinstance(part, str) else BinaryContent(part.data, media_type=part.media_type) for part in joined]
+
+
+def _joined(parts: list[Part]) -> Iterator[Part]:
+    text = ""
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+            continue
+        if text:
+            yield text
+        text = ""
+        yield part
+    if text:
+        yield text
+
+
+def _pieces(template: str, first_line: int) -> Iterator[str | _Hole]:
+    position = 0
+    while (start := template.find("{{", position)) >= 0:
+        yield template[position:start]
+        if template.startswith("{{{{", start):
+            yield "{{"
+            position = start + 4
+            continue
+        line = first_line + template.count("\n", 0, start)
+        source, position = _expression(template, start, line)
+        yield _Hole(source, line)
+    yield template[position:]
+
+
+def _expression(template: str, start: int, line: int) -> tuple[str, int]:
+    """The shortest text up to a `}}` that is a Python expression (it may hold braces of its own)."""
+    end, problem = template.find("}}", start + 2), "is empty"
+    first = template[start + 2 : end].strip()
+    if end < 0:
+        shown = template[start : start + 30].split("\n")[0]
+        raise SpecError(f"line {line}: {shown} is never closed with }}}} (two literal braces are written {{{{{{{{)")
+    while end >= 0:
+        source = template[start + 2 : end].strip()
+        try:
+            if source:
+                ast.parse(source, mode="eval")
+                return source, end + 2
+        except (SyntaxError, ValueError) as error:
+            problem = f"is not a Python expression ({getattr(error, 'msg', error)})"
+        end = template.find("}}", end + 1)
+    raise SpecError(f"line {line}: {{{{ {first[:60]} }}}} {problem}; two literal braces are written {{{{{{{{")
+
+
+def _evaluate(hole: _Hole, names: Mapping[str, Any]) -> Any:
+    where = f"line {hole.line}: {{{{ {hole.source} }}}}"
+    try:
+        # The person's own cell in the person's own kernel: the expression may do whatever the next cell may do.
+        return eval(compile(hole.source, "<{{ }}>", "eval"), {**names})
+    except NameError as error:
+        name = error.name or hole.source
+        raise SpecError(f"{where}: {name} is not defined in the notebook{nearest(name, _visible(names))}") from error
+    except Exception as error:
+        raise SpecError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _visible(names: Mapping[str, Any]) -> list[str]:
+    return [name for name in names if not name.startswith("_")]
+
+
+def as_text(value: Any) -> tuple[str, str]:
+    """A value as a model reads it, and a remark where less than all of it is sent."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series):
+        return _table(value)
+    text = writable(value if isinstance(value, str) else _plain(value))
+    if len(text) > CHARACTERS:
+        kept = f"[the first {CHARACTERS:,} of {len(text):,} characters; digest {_digest(text.encode())}]"
+        return f"{text[:CHARACTERS]}\n{kept}", f"only the first {CHARACTERS:,} of {len(text):,} characters are sent"
+    if _ADDRESS.search(text):
+        return text, "its text holds a memory address, which differs in every kernel: this prompt will not replay"
+    return text, ""
+
+
+def _plain(value: Any) -> str:
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.ndarray):
+        return str(value)
+    shown: str = numpy.array2string(value, threshold=1000, separator=", ")
+    if value.size <= 1000:
+        return shown
+    return f"{shown}\n[shape {value.shape}, shortened; digest {_digest(value.tobytes())}]"
+
+
+def _table(frame: Any) -> tuple[str, str]:
+    """CSV, bounded; the digest makes a prompt with other data another prompt, whichever rows are sent."""
+    rows = len(frame)
+    text = writable(frame.head(ROWS).to_csv(lineterminator="\n").rstrip("\n"))
+    if rows > ROWS:
+        whole = writable(frame.to_csv(lineterminator="\n"))
+        text += f"\n[the first {ROWS} of {rows:,} rows; digest {_digest(whole.encode())}]"
+    if len(text) > CHARACTERS:
+        text = f"{text[:CHARACTERS]}\n[cut at {CHARACTERS:,} characters; digest {_digest(text.encode())}]"
+        return text, f"only the first {CHARACTERS:,} characters of {rows:,} rows are sent"
+    return text, f"only the first {ROWS} of {rows:,} rows are sent" if rows > ROWS else ""
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def as_image(value: Any) -> Image | None:
+    """A figure or picture as PNG (or what it is), else None."""
+    module = type(value).__module__.partition(".")[0]
+    data = getattr(value, "data", None)
+    if module == "IPython" and type(value).__name__ == "Image" and isinstance(data, bytes):
+        return Image(data, f"image/{getattr(value, 'format', 'png')}")
+    media_type = str(getattr(value, "media_type", ""))
+    if module == "pydantic_ai" and isinstance(data, bytes) and media_type.startswith("image/"):
+        return Image(data, media_type)
+    if module == "PIL" and hasattr(value, "save"):
+        return Image(_saved(value.save, format="PNG"), "image/png")
+    if hasattr(value, "savefig"):
+        return Image(_saved(value.savefig, format="png", metadata={"Software": None}), "image/png")
+    return None
+
+
+def _saved(save: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    save(file, **options)
+    return file.getvalue()

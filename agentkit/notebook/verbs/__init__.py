@@ -1,0 +1,1 @@
+"""What each verb of `%agent` and `%%agent` does."""

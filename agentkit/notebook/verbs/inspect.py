@@ -1,0 +1,205 @@
+"""What the record holds of this notebook: its last run, its runs, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from agentkit.agent.doctor import examine
+from agentkit.errors import UserError, nearest
+from agentkit.events import Run
+from agentkit.models.relay.client import said, stopped
+from agentkit.notebook import namespace
+from agentkit.notebook.context import Desk, Reply
+from agentkit.notebook.grammar import VERBS
+from agentkit.notebook.output import say, show
+from agentkit.notebook.parser import Line
+from agentkit.runtime.session import Session
+from agentkit.trace import format
+
+_LIMIT = 100
+_KNOWN = 50
+_NOTHING = "nothing has run yet: %%agent run AGENT"
+_COST_AT_A_GLANCE = (
+    "run",
+    "agent",
+    "notebook",
+    "step",
+    "kind",
+    "name",
+    "state",
+    "seconds",
+    "input_tokens",
+    "output_tokens",
+    "spent",
+    "saved",
+)
+_RUNS_AT_A_GLANCE = (
+    "run",
+    "caller",
+    "agent",
+    "notebook",
+    "status",
+    "prompt",
+    "continues",
+    "started",
+    "seconds",
+    "live",
+    "replayed",
+    "spent",
+    "saved",
+    "source",
+)
+"""What is shown of a frame that has everything."""
+
+
+def last_run(desk: Desk, agent: str | None = None) -> Run | None:
+    """The newest run of this notebook, or of one of its agents; without a name, none that ran inside another."""
+    found = desk.session.runs(agent=agent, label=desk.session.label, top=agent is None, limit=1)
+    return found[0] if found else None
+
+
+def run_meant(desk: Desk, word: str) -> Run:
+    """The run a line names: its id, the last one of the agent it names, or the last of all, in this notebook."""
+    session = desk.session
+    if word and (named := session.store.run(word)) is not None:
+        return named
+    if (found := last_run(desk, word or None)) is not None:
+        return found
+    if not word:
+        raise UserError(nothing(desk))
+    if elsewhere := session.runs(agent=word, limit=1):
+        other = elsewhere[0]
+        raise UserError(f"{word} has not run in this notebook; its last run is {other.id}, of notebook {other.label}")
+    recent = session.runs(limit=_KNOWN)
+    known = [run.id for run in recent] + [run.agent for run in recent]
+    raise UserError(f"no run or agent {word} is recorded{nearest(word, known)}; %agent runs lists them")
+
+
+def nothing(desk: Desk) -> str:
+    """That nothing has run in this notebook, and where something has."""
+    others = [label for label in desk.session.store.labels() if label != desk.session.label]
+    return f"{_NOTHING} (%agent runs --all lists those of {', '.join(others[:3])})" if others else _NOTHING
+
+
+def cost(desk: Desk, line: Line) -> Reply:
+    from agentkit.trace.dataframes import at_a_glance, cost_frame
+
+    session, label = desk.session, _label(desk, line)
+    if line.word:
+        run = run_meant(desk, line.word).id
+        found, count, totals = [run], 1, session.totals(run=run)
+    else:
+        found = [run.id for run in reversed(session.runs(label=label, top=True, limit=_limit(line)))]
+        count, totals = session.store.count(label=label, top=True), session.totals(label=label)
+    frame = cost_frame([event for run in found for event in session.trace(run)])
+    if frame.empty:
+        return Reply(value=frame, show=lambda: say(nothing(desk)))
+    twice = ["maybe_paid_twice"] if frame["maybe_paid_twice"].any() else []
+    shown = frame[[*_COST_AT_A_GLANCE, *twice]]
+    return Reply(
+        value=frame,
+        show=lambda: show(at_a_glance(shown)),
+        remark="\n".join([*_cut(len(found), count, "the steps of "), _summed(count, format.sums(totals))]),
+    )
+
+
+def runs(desk: Desk, line: Line) -> Reply:
+    from agentkit.trace.dataframes import Coloured, at_a_glance, runs_frame
+
+    session, label, agent = desk.session, _label(desk, line), line.word or None
+    found = session.runs(agent=agent, label=label, limit=_limit(line))
+    if agent and not found:
+        if elsewhere := session.runs(agent=agent, limit=1):
+            place = f"notebook {elsewhere[0].label}"
+            raise UserError(f"{agent} has run in {place} only: %agent runs {agent} --all lists its runs")
+        known = sorted({run.agent for run in session.runs(limit=_KNOWN)})
+        raise UserError(f"no run of {agent} is recorded{nearest(agent, known)}")
+    frame = runs_frame(found, session.store.totals_by_run(run.id for run in found))
+    if frame.empty:
+        return Reply(value=frame, show=lambda: say(nothing(desk)))
+    count = session.store.count(agent=agent, label=label)
+    names = [name for name in _RUNS_AT_A_GLANCE if name in frame and (name != "source" or frame.source.notna().any())]
+    seen = at_a_glance(frame[names])
+    facts = format.sums(session.totals(agent=agent, label=label))
+    return Reply(
+        value=frame,
+        show=lambda: show(Coloured(seen)),
+        remark="\n".join([*_cut(len(found), count), _summed(count, facts)]),
+    )
+
+
+def _cut(listed: int, count: int, what: str = "") -> list[str]:
+    """That a listing does not hold everything; the sums do."""
+    return [f"{what}the newest {listed:,} of {count:,} runs; --limit {count} lists all"] if listed < count else []
+
+
+def _summed(count: int, facts: list[str]) -> str:
+    return " · ".join([*([f"all {count:,} runs"] if count > 1 else []), *facts])
+
+
+def _limit(line: Line) -> int:
+    given = line.options.get("limit")
+    if given is None:
+        return _LIMIT
+    if not given.isdecimal() or not int(given):
+        raise UserError(f"%agent {line.verb}: --limit {given}: how many runs to list, such as --limit 500")
+    return int(given)
+
+
+def _label(desk: Desk, line: Line) -> str | None:
+    """Whose runs are meant: this notebook's, those of another, or (None) those of all."""
+    given = line.options.get("notebook")
+    if line.has("all"):
+        if given is not None:
+            raise UserError(f"%agent {line.verb}: --all and --notebook {given} are two answers to one question")
+        return None
+    if given is None:
+        return desk.session.label
+    label = given.removesuffix(".ipynb")
+    known = desk.session.store.labels()
+    if label not in known:
+        raise UserError(f"%agent {line.verb}: --notebook {given}: nothing has run there{nearest(label, known)}")
+    return label
+
+
+async def doctor(desk: Desk, line: Line) -> Reply:
+    from agentkit.trace import checkup_view as shown
+
+    checkups = await examine({"": namespace.model(line.rest, desk.names)} if line.rest else _configured(desk))
+    scrub = desk.session.redactor.scrub_again
+    found = [replace(one, model=scrub(one.model), problem=scrub(one.problem)) for one in checkups]
+    bundle = {"text/html": shown.html(found), "text/plain": shown.text(found)}
+    return Reply(value=shown.frame(found), show=lambda: show(bundle, raw=True))
+
+
+def _configured(desk: Desk) -> dict[str, Any]:
+    """The session's model and that of each agent of the notebook."""
+    agents = {name: getattr(agent, "model", None) for name, agent in namespace.agents(desk.names).items()}
+    return {"the session": desk.session.model, **{name: model for name, model in agents.items() if model is not None}}
+
+
+WORDS = VERBS["caller"].one_of
+
+
+def caller(session: Session, word: str) -> str:
+    """Do what the word says; the line that tells of it."""
+    calling = session.calling
+    match word or "status":
+        case "status":
+            if calling.off:
+                return f"caller off: {calling.off}"
+            state = calling.ask("status")
+            return said(state) if state else "caller on: no caller is running; the next live call starts it"
+        case "stop":
+            return stopped(calling.ask("stop"))
+        case "on":
+            calling.turn_on()
+            if calling.off:
+                return f"caller off: {calling.off}"
+            return "caller on: started by the next live call; what it has begun is answered also when the kernel dies"
+        case "off":
+            calling.turn_off()
+            return "caller off: this kernel makes its calls directly from now on"
+        case _:
+            raise UserError(f"%agent caller {word}: one of {', '.join(WORDS)}{nearest(word, WORDS)}")

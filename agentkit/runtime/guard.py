@@ -1,0 +1,115 @@
+"""The chain of guards that every live step passes before it is performed: each may let it in, wait, or refuse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+
+from agentkit.events import Step, StepStatus
+from agentkit.journal.execution import Admission, Call, RunFrame, Told
+from agentkit.journal.records import Outcome
+from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAsked:
+    """What is known of a model request before it is sent (`Call.about` of a step of kind `model`).
+
+    `model` is None when it is known by name only; its members are tried in order when it is a fallback chain.
+    """
+
+    model: Model | None
+    messages: Sequence[ModelMessage]
+    settings: ModelSettings | None
+    parameters: ModelRequestParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolAsked:
+    """What is known of a tool call before it is made (`Call.about` of a step of kind `tool`)."""
+
+    name: str
+    arguments: Any
+    poll: bool
+    loop: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """A live step that asks to be performed, and the place in its run where it stands."""
+
+    call: Call
+    run: AgentRunFrame
+    ord: int
+    session: Session
+    came: float = field(default_factory=time.time)
+
+    def waits(self, why: str, *, until: float | None = None) -> None:
+        """Show the step as waiting; it is on disk only once it is let in."""
+        self._tell("started", waiting=why, until=until)
+
+    def refused(self, why: str) -> None:
+        """Show that the step was not let in."""
+        self._tell("cancelled", error=why)
+
+    def _tell(
+        self, status: StepStatus, *, error: str | None = None, waiting: str = "", until: float | None = None
+    ) -> None:
+        now = time.time()
+        self.session.emit(
+            Step(
+                run=self.run.id,
+                ord=self.ord,
+                id=0,
+                kind=self.call.kind,
+                name=self.call.name,
+                status=status,
+                replayed=False,
+                effects=self.call.effects,
+                started=self.came,
+                ended=None if waiting else now,
+                request=self.call.request,
+                error=error,
+                waiting=waiting,
+                until=until,
+            )
+        )
+
+
+class Guard(Protocol):
+    """One link of the chain: entered before the step (it may wait, or raise Stopped) and left when it is over.
+
+    What it yields hears the recorded outcome, from any thread; a step that fails is left with its error instead.
+    """
+
+    def admit(self, visit: Visit) -> AbstractAsyncContextManager[Told]: ...
+
+
+def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
+    """The journal's admission: `guards` in order, the first one asked first."""
+
+    @asynccontextmanager
+    async def admission(call: Call, run: RunFrame, ord: int) -> AsyncIterator[Told]:
+        visit = Visit(call=call, run=cast(AgentRunFrame, run), ord=ord, session=session)
+        async with AsyncExitStack() as entered:
+            try:
+                told = [await entered.enter_async_context(guard.admit(visit)) for guard in guards()]
+            except BaseException as error:
+                visit.refused(str(error) or "stopped before it was performed")
+                raise
+            yield lambda outcome: _tell_all(told, outcome)
+
+    return admission
+
+
+def _tell_all(told: Sequence[Told], outcome: Outcome) -> None:
+    for one in told:
+        one(outcome)

@@ -1,0 +1,82 @@
+"""The run that steps are performed for, with what its keys are built from and whom it may ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.tools import RunContext
+
+from agentkit.approval.policy import Headless
+from agentkit.budget.budget import USER, Amounts, Node
+from agentkit.debugger.gate import Gate
+from agentkit.events import Gauge, Scope
+from agentkit.guards.loop_detector import Breaker
+from agentkit.journal.execution import CallCacheView, Occurrences, RunFrame, current_run
+from agentkit.journal.journal import Journal, Performed
+from agentkit.journal.keys import Chain, RequestParts
+from agentkit.runtime.session import Identity, Session
+
+
+class Shortcut(Protocol):
+    """Passes over what of a run is on record; `walked` says why it did not.
+
+    `discovered` is what servers said they offer, by the operation that asked and the name of the server.
+    """
+
+    walked: str
+    discovered: dict[tuple[str, str], Any]
+
+    def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed: ...
+
+
+@dataclass(kw_only=True)
+class AgentRunFrame(RunFrame):
+    """A run with the chain of its messages, the memo of its request parts, and its approvals.
+
+    `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
+    they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
+    how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
+    pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`. `asked_live`:
+    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `whose`
+    says for whom it is made, `opened` when by a clock that nobody sets, `place` where it stands in the tree of budgets,
+    `replayed_amounts` what its replayed steps took when they were live, and `gauges` how its limits stood; `restate`
+    tells those who listen when they changed.
+    """
+
+    journal: Journal
+    chain: Chain
+    memo: RequestParts
+    trusted: bool = True
+    cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
+    share: Scope | None = None
+    ttl: float | None = None
+    gate: Gate | None = None
+    session: Session | None = None
+    owner: Any = None
+    messages: Callable[[], list[ModelMessage]] = list
+    began: Occurrences = field(default_factory=Occurrences)
+    headless: Headless | None = None
+    held: dict[str, Any] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
+    state: Any = None
+    forward: Shortcut | None = None
+    walk: bool = False
+    breaker: Breaker = field(default_factory=Breaker)
+    asked_live: bool = False
+    notes: list[str] = field(default_factory=list)
+    outer: AgentRunFrame | None = None
+    whose: Identity = field(default_factory=Identity)
+    place: Node = USER
+    opened: float = field(default_factory=time.monotonic)
+    replayed_amounts: Amounts = field(default_factory=Amounts)
+    gauges: tuple[Gauge, ...] = ()
+    restate: Callable[[], None] = lambda: None
+
+
+def frame_of_run() -> AgentRunFrame | None:
+    return cast("AgentRunFrame | None", current_run.get())

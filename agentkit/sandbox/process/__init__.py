@@ -1,0 +1,1 @@
+"""The second tier: real Python in a process of its own, cut off by the system."""

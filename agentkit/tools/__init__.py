@@ -1,0 +1,1 @@
+"""What a tool is: what it declares, what its code is, what it reads from outside."""
