@@ -79,7 +79,7 @@ def reason(error: BaseException) -> str:
     return text if cause is error else f"no connection to {model}: {str(cause) or type(cause).__name__}"
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Kind and text of an error on record; a group of errors tells each of its members."""
     return "; then ".join(f"{type(one).__name__}: {reason(one)}" for one in leaves(error))
 
@@ -146,7 +146,7 @@ class SandboxError(AgentKitError):
         self.source = source
         self.hint = hint
         self.calls = tuple(calls)
-        super().__init__(self._said())
+        super().__init__(self._describe())
 
     def after(self, calls: Sequence[str], *, hint: str = "") -> SandboxError:
         """The same error, with the host calls made before it and what to write instead."""
@@ -160,7 +160,7 @@ class SandboxError(AgentKitError):
         """The error in one line."""
         return f"{self.fault}: {self.message}" + (f" (line {self.line})" if self.line is not None else "")
 
-    def _said(self) -> str:
+    def _describe(self) -> str:
         told = [self.headline]
         if self.line is not None and self.source:
             number = str(self.line)

@@ -130,7 +130,7 @@ class ScriptedModel(Model):
         reply = await scripted if inspect.isawaitable(scripted) else scripted
         if isinstance(reply, BaseException) or (isinstance(reply, type) and issubclass(reply, BaseException)):
             raise reply
-        return self._signed(_response(reply, messages=messages, params=params), messages)
+        return self._sign(_response(reply, messages=messages, params=params), messages)
 
     def _next(self, asked: Asked) -> Any:
         with self._lock:
@@ -145,7 +145,7 @@ class ScriptedModel(Model):
             "add a reply, or use ScriptedModel.by(rule)"
         )
 
-    def _signed(self, reply: ModelResponse, messages: list[ModelMessage]) -> ModelResponse:
+    def _sign(self, reply: ModelResponse, messages: list[ModelMessage]) -> ModelResponse:
         usage = reply.usage if reply.usage.has_values() else estimate(messages, reply)
         if self._cost is not None and usage.cost is None:
             usage = replace(usage, cost=Decimal(str(self._cost)))

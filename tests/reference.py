@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.cli.main import parser
-from agentkit.notebook.grammar import GROUPS, VERBS, written
+from agentkit.notebook.grammar import GROUPS, VERBS, format_option
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 _TOP = """# Everything that can be typed
@@ -38,7 +38,7 @@ def _verb(name: str) -> Iterator[str]:
     sign = "%agent" if verb.where == "line" else "%%agent"
     either = f" (or `%agent {name}` in one line)" if verb.where == "both" else ""
     yield from (f"#### `{' '.join(filter(None, [sign, name, verb.words]))}`", "", _sentence(f"{verb.help}{either}"), "")
-    yield from _table([(written(key, option), option.help) for key, option in verb.options.items()])
+    yield from _table([(format_option(key, option), option.help) for key, option in verb.options.items()])
 
 
 def _sentence(text: str) -> str:

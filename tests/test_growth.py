@@ -24,7 +24,7 @@ from pydantic_ai.usage import UsageLimits
 from agentkit.agent.agent import DurableAgent
 from agentkit.journal import keys
 from agentkit.journal.canonical import canonical
-from agentkit.journal.keys import Chain
+from agentkit.journal.keys import MessageChain
 from agentkit.journal.storage import JOURNAL_FILE
 from agentkit.runtime.session import Session, session
 from agentkit.testing import Call, Output, ScriptedModel
@@ -131,16 +131,16 @@ CONVERSATIONS: dict[str, Sequence[Any]] = {
 def checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Every digest that is asked of a chain is compared with that of the whole history; the lengths of those."""
     lengths: list[int] = []
-    chained = Chain.digest
+    chained = MessageChain.digest
 
-    def compared(self: Chain, messages: Sequence[ModelMessage], *, trusted: bool = True) -> bytes:
+    def compared(self: MessageChain, messages: Sequence[ModelMessage], *, trusted: bool = True) -> bytes:
         answer = chained(self, messages, trusted=trusted)
         assert trusted
-        assert answer == chained(Chain(), messages, trusted=False)
+        assert answer == chained(MessageChain(), messages, trusted=False)
         lengths.append(len(messages))
         return answer
 
-    monkeypatch.setattr(Chain, "digest", compared)
+    monkeypatch.setattr(MessageChain, "digest", compared)
     yield lengths
     assert lengths
 

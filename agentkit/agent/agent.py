@@ -33,23 +33,23 @@ from agentkit.agent.durability import JournalDurability, enclosing_step
 from agentkit.agent.live_names import Names
 from agentkit.agent.mcp_servers import refuse_sampling
 from agentkit.agent.result import NOT_WHOLE, Answer, finish_reason
-from agentkit.agent.resume import Forward
+from agentkit.agent.resume import FastForward
 from agentkit.approval import interrupt
 from agentkit.approval import policy as approval
 from agentkit.budget import reservation
 from agentkit.budget.budget import Budget
 from agentkit.debugger.gate import Gate, current_gate
-from agentkit.errors import Interrupted, JournalError, Stopped, leaves, told
+from agentkit.errors import Interrupted, JournalError, Stopped, describe_error, leaves
 from agentkit.events import Mode, Run, Scope
 from agentkit.guards import loop_guard
-from agentkit.guards.loop_detector import Breaker, Thresholds
-from agentkit.journal.execution import bounded, current_run, inside
-from agentkit.journal.keys import Chain, RequestParts, restore
+from agentkit.guards.loop_detector import LoopDetector, Thresholds
+from agentkit.journal.execution import current_run, inside, shorten
+from agentkit.journal.keys import MessageChain, RequestParts, restore
 from agentkit.models import resolve
 from agentkit.runtime import describe
 from agentkit.runtime import guard as guards
 from agentkit.runtime.executor import outside_loops
-from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.session import Last, Session, current, execution_of, identity_of
 from agentkit.text import visible_line
 
@@ -74,7 +74,7 @@ class RunOptions:
 
 
 @dataclass(kw_only=True)
-class Policy:
+class AgentPolicy:
     """How an agent's requests may be shared, which of its tools need a person, and what was remarked at its build."""
 
     share: Scope | None = None
@@ -119,7 +119,7 @@ class JournaledAgent(AbstractAgent[AgentDepsT, OutputDataT], ABC):
     Type checkers see `run` and its kin as pydantic-ai declares them: what is put around them takes and gives the same.
     """
 
-    policy: Policy
+    policy: AgentPolicy
 
     @property
     def last(self) -> Answer[OutputDataT] | None:
@@ -154,8 +154,8 @@ class DurableAgent(JournaledAgent[AgentDepsT, OutputDataT], Agent[AgentDepsT, Ou
     if not TYPE_CHECKING:
 
         @wraps(Agent.__init__)
-        def __init__(self, *args: Any, policy: Policy | None = None, **kwargs: Any) -> None:
-            self.policy = policy or Policy()
+        def __init__(self, *args: Any, policy: AgentPolicy | None = None, **kwargs: Any) -> None:
+            self.policy = policy or AgentPolicy()
             capabilities = [*(kwargs.pop("capabilities", None) or ()), JournalDurability()]
             super().__init__(*args, capabilities=capabilities, **kwargs)
 
@@ -164,7 +164,7 @@ class DurableAgent(JournaledAgent[AgentDepsT, OutputDataT], Agent[AgentDepsT, Ou
         async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
             kwargs = dict(names.as_now(self.policy.names, kwargs))
             async with (
-                _recorded(self, self.policy, args, kwargs),
+                _recording_run(self, self.policy, args, kwargs),
                 super().iter(*args, **_defaults(self, kwargs)) as run,
             ):
                 _bind(run)
@@ -172,7 +172,7 @@ class DurableAgent(JournaledAgent[AgentDepsT, OutputDataT], Agent[AgentDepsT, Ou
 
     @classmethod
     def from_fields(
-        cls, fields: Mapping[str, Any], *, policy: Policy, output: OutputSpec[OutputDataT], **options: Any
+        cls, fields: Mapping[str, Any], *, policy: AgentPolicy, output: OutputSpec[OutputDataT], **options: Any
     ) -> DurableAgent[Any, OutputDataT]:
         """Return a durable agent made of AgentSpec fields; `options` are those of `Agent.from_spec`."""
         agent = Agent.from_spec(
@@ -193,9 +193,9 @@ class DurableAgent(JournaledAgent[AgentDepsT, OutputDataT], Agent[AgentDepsT, Ou
 class AdoptedAgent(JournaledAgent[AgentDepsT, OutputDataT], WrapperAgent[AgentDepsT, OutputDataT]):
     """An agent made elsewhere, durable through a capability added to each of its runs."""
 
-    def __init__(self, wrapped: AbstractAgent[AgentDepsT, OutputDataT], policy: Policy | None = None) -> None:
+    def __init__(self, wrapped: AbstractAgent[AgentDepsT, OutputDataT], policy: AgentPolicy | None = None) -> None:
         super().__init__(wrapped)
-        self.policy = policy or Policy()
+        self.policy = policy or AgentPolicy()
 
     if not TYPE_CHECKING:
 
@@ -205,7 +205,7 @@ class AdoptedAgent(JournaledAgent[AgentDepsT, OutputDataT], WrapperAgent[AgentDe
             durability = JournalDurability(name=self.name or "agent")
             given = _defaults(self, kwargs)
             given["capabilities"] = [*(given.get("capabilities") or ()), durability]
-            async with _recorded(self, self.policy, args, kwargs), super().iter(*args, **given) as run:
+            async with _recording_run(self, self.policy, args, kwargs), super().iter(*args, **given) as run:
                 _bind(run)
                 yield run
 
@@ -224,14 +224,14 @@ def _defaults(agent: AbstractAgent[Any, Any], kwargs: Mapping[str, Any]) -> dict
     given = dict(kwargs)
     if given.get("usage_limits") is None:
         given["usage_limits"] = UsageLimits(request_limit=None)
-    if _spans_wanted(agent):
+    if _records_spans(agent):
         # What was said may hold secrets: who wants it in spans instruments the agent.
         spans = Instrumentation(InstrumentationSettings(include_content=False, include_binary_content=False))
         given["capabilities"] = [*(given.get("capabilities") or ()), spans]
     return given
 
 
-def _spans_wanted(agent: AbstractAgent[Any, Any]) -> bool:
+def _records_spans(agent: AbstractAgent[Any, Any]) -> bool:
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or Agent._instrument_default:
         return False
     return not any(isinstance(capability, Instrumentation) for capability in agent.root_capability.capabilities)
@@ -239,7 +239,7 @@ def _spans_wanted(agent: AbstractAgent[Any, Any]) -> bool:
 
 @dataclass
 class _Recording:
-    frame: AgentRunFrame
+    frame: RunState
     record: Run
     session: Session
     agent_run: AgentRun[Any, Any] | None = None
@@ -262,17 +262,17 @@ def _bind(run: AgentRun[Any, Any]) -> None:
 
 
 @asynccontextmanager
-async def _recorded(
-    agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
+async def _recording_run(
+    agent: AbstractAgent[Any, Any], policy: AgentPolicy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
     with interrupt.asking_for(policy.approve):
-        async with _journaled(agent, policy, args, kwargs):
+        async with _journaling(agent, policy, args, kwargs):
             yield
 
 
 @asynccontextmanager
-async def _journaled(
-    agent: AbstractAgent[Any, Any], policy: Policy, args: Sequence[Any], kwargs: Mapping[str, Any]
+async def _journaling(
+    agent: AbstractAgent[Any, Any], policy: AgentPolicy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
     session = current()
     if session is None or (options := options_of(session)).mode == "off":
@@ -315,7 +315,7 @@ def gate_of(session: Session, agent: Any, args: Sequence[Any], kwargs: Mapping[s
     stepped = current_gate.get()
     if stepped is not None or not session.bench.breakpoints:
         return stepped
-    return session.bench.watching(agent, args, kwargs, execution_of(session).counts.copy())
+    return session.bench.gate_for(agent, args, kwargs, execution_of(session).counts.copy())
 
 
 @contextmanager
@@ -357,7 +357,7 @@ def _prompt(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 def _open(
     session: Session,
     agent: AbstractAgent[Any, Any],
-    policy: Policy,
+    policy: AgentPolicy,
     options: RunOptions,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -369,14 +369,14 @@ def _open(
     execution, outer = execution_of(session), frame_of_run()
     whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret(resolve.keys(model) if isinstance(model, Model) else ())
-    frame = AgentRunFrame(
+    frame = RunState(
         id=uuid.uuid4().hex[:8],
         agent=agent.name or "agent",
         execution=execution,
         mode=options.mode or session.mode,
         fresh=options.fresh,
         journal=session.journal,
-        chain=Chain(redactor=session.redactor),
+        chain=MessageChain(redactor=session.redactor),
         memo=RequestParts(redactor=session.redactor, identity=whose.parts),
         whose=whose,
         trusted=bool(_untouched.get())
@@ -391,7 +391,7 @@ def _open(
         began=execution.counts.copy(),
         headless=options.headless,
         walk=options.walk,
-        breaker=Breaker(thresholds=policy.breaker or session.breaker),
+        breaker=LoopDetector(thresholds=policy.breaker or session.breaker),
         outer=outer,
         notes=[] if policy.names is None else list(policy.names.remarks),
     )
@@ -410,7 +410,7 @@ def _open(
     return recording
 
 
-def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prompt: str, model: object) -> Run:
+def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: str, model: object) -> Run:
     """What is known of a run when it begins."""
     outer = enclosing_step()
     return Run(
@@ -419,7 +419,7 @@ def _record(session: Session, frame: AgentRunFrame, options: RunOptions, *, prom
         status="running",
         label=session.label,
         cell=frame.execution.cell,
-        prompt=bounded(session.redactor.scrub(prompt), _PROMPT_CHARACTERS),
+        prompt=shorten(session.redactor.scrub(prompt), _PROMPT_CHARACTERS),
         model=resolve.identity(model) if isinstance(model, Model) else str(model or ""),
         mode=frame.mode,
         started=time.time(),
@@ -436,11 +436,11 @@ def guard(session: Session) -> None:
     session.journal.admission = guards.chain(session, lambda: (*session.guards, loop_guard.GUARD))
 
 
-def _forward(frame: AgentRunFrame, kwargs: Mapping[str, Any]) -> Forward | None:
+def _forward(frame: RunState, kwargs: Mapping[str, Any]) -> FastForward | None:
     """Whoever steps, looks at the nodes or asks anew has the run walked."""
     if frame.gate is not None or frame.walk or frame.fresh or not _untouched.get():
         return None
-    return Forward.of(frame, kwargs, streams=_untouched.get() == "stream")
+    return FastForward.of(frame, kwargs, streams=_untouched.get() == "stream")
 
 
 def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
@@ -457,7 +457,7 @@ def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
     return False
 
 
-def _keep(session: Session, policy: Policy, recording: _Recording) -> None:
+def _keep(session: Session, policy: AgentPolicy, recording: _Recording) -> None:
     """The answer, for `agent.last`."""
     if (run := recording.agent_run) is not None and (result := run.result) is not None:
         messages = tuple(result.all_messages())
@@ -475,9 +475,9 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
         recording.record,
         status=_status(error, finished=result is not None) if cut is None else cut.status,
         ended=time.time(),
-        output=bounded(session.redactor.scrub(describe.output(result.output)), _OUTPUT_CHARACTERS) if result else "",
-        error=None if error is None else bounded(session.redactor.scrub(told(error))),
-        walked=_walked(frame),
+        output=shorten(session.redactor.scrub(describe.output(result.output)), _OUTPUT_CHARACTERS) if result else "",
+        error=None if error is None else shorten(session.redactor.scrub(describe_error(error))),
+        walked=_why_no_fast_forward(frame),
         notes=tuple(frame.notes),
     )
     if not session.store.read_only:
@@ -496,7 +496,7 @@ async def _close(session: Session, recording: _Recording, error: BaseException |
     session.emit(ended)
 
 
-def settle_occurrences(frame: AgentRunFrame, error: BaseException | None, *, finished: bool) -> None:
+def settle_occurrences(frame: RunState, error: BaseException | None, *, finished: bool) -> None:
     """Let the next equal run be another sample when this one finished, and resume this one when it did not.
 
     Where the model's last reply is the reason (it fits no output, it asks for a tool that keeps failing) the run is
@@ -521,7 +521,7 @@ async def put_down(session: Session, ended: Run, written: Future[None]) -> None:
     try:
         await asyncio.wrap_future(written)
     except JournalError as error:
-        session.emit(replace(ended, status="failed", error=ended.error or bounded(told(error))))
+        session.emit(replace(ended, status="failed", error=ended.error or shorten(describe_error(error))))
         raise
 
 
@@ -534,7 +534,7 @@ def _name_request(session: Session, agent: str, error: BaseException) -> None:
         error.add_note(visible_line(session.redactor.scrub(f"{_ASKED_BY}{agent!r}: {lines}")))
 
 
-def _walked(frame: AgentRunFrame) -> str:
+def _why_no_fast_forward(frame: RunState) -> str:
     if frame.walk:
         return "walk was given"
     return "" if frame.forward is None else frame.forward.walked

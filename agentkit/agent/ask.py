@@ -88,7 +88,7 @@ def parent_run(session: Session, agent: AbstractAgent[Any, Any], continues: str)
         return continues
     cell = execution_of(session).cell
     mine = [last for name, last in session.last_runs if name == agent.name]
-    recorded = _recorded_parent(session, agent, cell)
+    recorded = _find_parent(session, agent, cell)
     if recorded is not None and any(last.cell == cell for last in mine):
         return _latest_of_cell(session, recorded, mine)
     before = [last for last in mine if cell is None or last.cell != cell]
@@ -102,7 +102,7 @@ def parent_run(session: Session, agent: AbstractAgent[Any, Any], continues: str)
     return earlier[0].id
 
 
-def _recorded_parent(session: Session, agent: AbstractAgent[Any, Any], cell: str | None) -> Run | None:
+def _find_parent(session: Session, agent: AbstractAgent[Any, Any], cell: str | None) -> Run | None:
     """What this very cell continued when it was last executed."""
     if cell is None:
         return None

@@ -15,7 +15,7 @@ from pydantic_ai.output import OutputDataT, OutputSpec
 from pydantic_ai.tools import AgentDepsT
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset, PrefixedToolset
 
-from agentkit.agent.agent import DurableAgent, Policy
+from agentkit.agent.agent import AgentPolicy, DurableAgent
 from agentkit.agent.mcp_servers import OFFERED
 from agentkit.agent.spec import Spec
 from agentkit.approval import policy
@@ -64,7 +64,7 @@ def build(
     10min"), or each cell, day, month or all ("5usd/day"); `at_limit` is what happens there: ask, wait, fallback or
     stop. Raises UserError, in one line, for what cannot be built.
     """
-    functions, subagents, toolsets = _sorted(tools)
+    functions, subagents, toolsets = _sort_tools(tools)
     named = [*(function.__name__ for function in functions), *(str(agent.name) for agent in subagents)]
     inside = [_tool_names(agent) for agent in subagents]
     within = [name for found in inside for name in found or ()]
@@ -83,7 +83,7 @@ def build(
             *_code_tools(code, _patterns("call", call, named, others=others)),
         ],
         toolsets=[*toolsets, *_mcp_servers(mcp)],
-        policy=Policy(
+        policy=AgentPolicy(
             share=share,
             ttl=seconds(ttl, given="ttl={!r}"),
             approve=policy.Policy(patterns=held),
@@ -93,7 +93,7 @@ def build(
         ),
     )
     if (session := current()) is not None:
-        budgets_of(session).built(name, agent.policy.budget)
+        budgets_of(session).set_default(name, agent.policy.budget)
     return agent
 
 
@@ -103,7 +103,7 @@ def _code_tools(code: bool, may_call: tuple[str, ...]) -> list[Tool[Any]]:
     return [_tool(code_tool(may_call or ("*",)))] if code else []
 
 
-def _sorted(tools: Sequence[Any]) -> tuple[list[Callable[..., Any]], list[Any], list[Any]]:
+def _sort_tools(tools: Sequence[Any]) -> tuple[list[Callable[..., Any]], list[Any], list[Any]]:
     """The functions, agents and toolsets among them."""
     functions = [tool for tool in tools if callable(tool) and not isinstance(tool, AbstractAgent | AbstractToolset)]
     subagents = [tool for tool in tools if isinstance(tool, AbstractAgent)]
@@ -177,7 +177,7 @@ def as_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
     return _sub_agent(one) if isinstance(one, AbstractAgent) else _tool(one)
 
 
-def checked_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
+def require_tool(one: Callable[..., Any] | AbstractAgent[Any, Any]) -> Tool[Any]:
     """As `as_tool`; UserError for what cannot be one."""
     if not isinstance(one, AbstractAgent):
         check([one])

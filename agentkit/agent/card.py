@@ -51,7 +51,7 @@ def as_html(agent: AbstractAgent[Any, Any], budget: Budget | None) -> str:
         for fact in facts(agent, budget)
     )
     return (
-        f'<div class="tex2jax_ignore mathjax_ignore" style="font-size:12px"><b>{_escaped(agent.name or "agent")}</b>'
+        f'<div class="tex2jax_ignore mathjax_ignore" style="font-size:12px"><b>{_escape(agent.name or "agent")}</b>'
         f"<table>{rows}</table></div>"
     )
 
@@ -67,13 +67,13 @@ def as_markdown(agent: AbstractAgent[Any, Any], budget: Budget | None) -> str:
 
 def _html(fact: Fact) -> str:
     named = ", ".join(
-        f"<b>{_escaped(name)}</b>" + (f' <span style="opacity:0.75">{_escaped(words)}</span>' if words else "")
+        f"<b>{_escape(name)}</b>" + (f' <span style="opacity:0.75">{_escape(words)}</span>' if words else "")
         for name, words in fact.code
     )
-    return named + _escaped(fact.words)
+    return named + _escape(fact.words)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return markup.escape(text, quote=False)
 
 

@@ -16,7 +16,7 @@ from pydantic_ai.models import Model
 
 from agentkit.agent.agent import durable
 from agentkit.agent.ask import Answer, ask
-from agentkit.errors import UserError, told
+from agentkit.errors import UserError, describe_error
 from agentkit.events import Step
 from agentkit.models import resolve
 from agentkit.runtime.session import current
@@ -87,16 +87,16 @@ async def compare(
     durably = durable(agent)
     names = list(named)
     lanes = [
-        _repeated(durably, name, model, number, prompt, repeat=repeat, deps=deps)
+        _repeat(durably, name, model, number, prompt, repeat=repeat, deps=deps)
         for name, model in zip(names, resolved, strict=True)
         for number, prompt in enumerate(prompts)
     ]
     samples = [sample for lane in await asyncio.gather(*lanes) for sample in lane]
-    samples = _agreeing(samples)
+    samples = _majority(samples)
     notes: tuple[str, ...] = ()
     if judge is not None:
         grader = resolve.resolve(judge)
-        samples = await _graded(samples, [str(prompt) for prompt in prompts], grader)
+        samples = await _grade(samples, [str(prompt) for prompt in prompts], grader)
         notes = _partial(grader, names, resolved)
     return Comparison(
         agent=agent.name or "agent", prompts=tuple(map(str, prompts)), samples=tuple(samples), notes=notes
@@ -107,7 +107,7 @@ def _name(model: str | Model) -> str:
     return model if isinstance(model, str) else resolve.identity(model)
 
 
-async def _repeated(
+async def _repeat(
     agent: AbstractAgent[Any, Any], name: str, model: Model, number: int, prompt: Any, *, repeat: int, deps: Any
 ) -> list[Sample]:
     # One after the other: each is the n-th equal request, and is found again as that.
@@ -117,18 +117,18 @@ async def _repeated(
         try:
             answer = await ask(agent, prompt, deps=deps, more={"model": model})
         except Exception as error:  # noqa: BLE001 - one model that fails is a result of the comparison
-            found.append(replace(empty, error=_scrubbed(told(error))))
+            found.append(replace(empty, error=_scrub(describe_error(error))))
         else:
-            found.append(_measured(empty, answer))
+            found.append(_measure(empty, answer))
     return found
 
 
-def _scrubbed(text: str) -> str:
+def _scrub(text: str) -> str:
     session = current()
     return text if session is None else session.redactor.scrub(text)
 
 
-def _measured(sample: Sample, answer: Answer) -> Sample:
+def _measure(sample: Sample, answer: Answer) -> Sample:
     steps = [event for event in answer.events() if isinstance(event, Step)]
     asked = [step for step in steps if step.kind == "model" and step.usage is not None]
     costs = [step.usage.cost for step in asked if step.usage is not None]
@@ -153,7 +153,7 @@ def _seconds(step: Step) -> float:
 # ---- agreement
 
 
-def _agreeing(samples: Sequence[Sample]) -> list[Sample]:
+def _majority(samples: Sequence[Sample]) -> list[Sample]:
     return [replace(one, agreement=_agreement(one, samples)) for one in samples]
 
 
@@ -183,7 +183,7 @@ def alike(one: Any, other: Any) -> float:
 # ---- the judge
 
 
-async def _graded(samples: Sequence[Sample], prompts: Sequence[str], judge: Model) -> list[Sample]:
+async def _grade(samples: Sequence[Sample], prompts: Sequence[str], judge: Model) -> list[Sample]:
     grader = durable(Agent(judge, name="judge", instructions=_JUDGE, output_type=Grade))
 
     async def grade(sample: Sample) -> Sample:
@@ -192,7 +192,7 @@ async def _graded(samples: Sequence[Sample], prompts: Sequence[str], judge: Mode
         try:
             given = await ask(grader, f"# Task\n{prompts[sample.prompt]}\n\n# Answer\n{sample.output}")
         except Exception as error:  # noqa: BLE001 - an answer without a grade is shown as that
-            return replace(sample, reason=_scrubbed(f"not graded: {told(error)}"))
+            return replace(sample, reason=_scrub(f"not graded: {describe_error(error)}"))
         return replace(sample, score=given.output.score, reason=given.output.reason)
 
     return list(await asyncio.gather(*map(grade, samples)))

@@ -14,13 +14,13 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import RequestUsage
 
 from agentkit.errors import UserError, nearest
-from agentkit.journal.execution import bounded
+from agentkit.journal.execution import shorten
 from agentkit.models import resolve
 from agentkit.models.fallback import CachedReply, parse_link
 from agentkit.models.transport.http_client import Connections
 from agentkit.text import visible_line
 
-Found: TypeAlias = Literal["yes", "no", "unknown", "not needed"]
+CheckAnswer: TypeAlias = Literal["yes", "no", "unknown", "not needed"]
 
 _LISTED = 5
 _SECONDS = 5.0
@@ -36,12 +36,12 @@ class Checkup:
 
     model: str
     used_by: str = ""
-    key: Found = "unknown"
-    reachable: Found = "unknown"
-    tools: Found = "unknown"
-    streaming: Found = "unknown"
-    structured_output: Found = "unknown"
-    price: Found = "unknown"
+    key: CheckAnswer = "unknown"
+    reachable: CheckAnswer = "unknown"
+    tools: CheckAnswer = "unknown"
+    streaming: CheckAnswer = "unknown"
+    structured_output: CheckAnswer = "unknown"
+    price: CheckAnswer = "unknown"
     window: int | None = None
     problem: str = ""
 
@@ -69,7 +69,7 @@ def _members(used_by: str, model: str | Model, environ: Mapping[str, str]) -> li
         try:
             resolved = resolve.resolve(parse_link(name).name if isinstance(name, str) else name, environ=environ)
         except UserError as error:
-            key: Found = "no" if "environment variable" in str(error) else "unknown"
+            key: CheckAnswer = "no" if "environment variable" in str(error) else "unknown"
             found.append((used_by, Checkup(model=str(name), used_by=used_by, key=key, problem=str(error))))
             continue
         found += [(used_by, one) for one in resolve.members(resolved) if not isinstance(one, CachedReply)]
@@ -96,24 +96,24 @@ async def _checkup(used_by: str, model: Model | Checkup) -> Checkup:
         used_by=used_by,
         key=key,
         reachable=reachable,
-        tools=_yes(profile.get("supports_tools", True)),
-        streaming=_yes(type(model).request_stream is not Model.request_stream),
-        structured_output=_yes(structured or profile.get("supports_tools", True)),
-        price=_priced(model),
+        tools=_as_answer(profile.get("supports_tools", True)),
+        streaming=_as_answer(type(model).request_stream is not Model.request_stream),
+        structured_output=_as_answer(structured or profile.get("supports_tools", True)),
+        price=_check_price(model),
         window=model.context_window,
         problem=problem,
     )
 
 
-def _yes(value: object) -> Found:
+def _as_answer(value: object) -> CheckAnswer:
     return "yes" if value else "no"
 
 
-def _priced(model: Model) -> Found:
-    return _yes(resolve.list_price(model, RequestUsage(input_tokens=1000, output_tokens=1000)) is not None)
+def _check_price(model: Model) -> CheckAnswer:
+    return _as_answer(resolve.list_price(model, RequestUsage(input_tokens=1000, output_tokens=1000)) is not None)
 
 
-async def _reach(model: Model) -> tuple[Found, Found, str]:
+async def _reach(model: Model) -> tuple[CheckAnswer, CheckAnswer, str]:
     """Whether the server answers, and takes the key: its list of models is asked for, which costs nothing."""
     if model.system in _LOCAL or not model.base_url:
         return ("not needed", "not needed", "") if model.system in _LOCAL else ("unknown", "unknown", "")
@@ -123,7 +123,7 @@ async def _reach(model: Model) -> tuple[Found, Found, str]:
         status, listed = await _list(url, _key_of(model))
     except httpx2.TransportError as error:
         where = urlsplit(url).netloc.rpartition("@")[2]
-        if (untrusted := resolve.untrusted_certificate(error)) is not None:
+        if (untrusted := resolve.explain_certificate_error(error)) is not None:
             return "no", "unknown", f"{where}: {untrusted}"
         return "no", "unknown", f"cannot reach {where} ({type(error).__name__}): is it running, and the URL right?"
     if status in (401, 403):
@@ -156,4 +156,4 @@ async def _list(url: str, key: str) -> tuple[int, tuple[str, ...]]:
     found = (body.get("data") or body.get("models") or ()) if isinstance(body, dict) else ()
     names = (each.get("id") or each.get("name") for each in found if isinstance(each, dict))
     # A server may say anything: what is shown of it steers no screen.
-    return answer.status_code, tuple(bounded(visible_line(str(name)), _NAME) for name in names if name)
+    return answer.status_code, tuple(shorten(visible_line(str(name)), _NAME) for name in names if name)

@@ -41,21 +41,21 @@ from agentkit.agent.mcp_servers import Server
 from agentkit.approval import interrupt, recovery
 from agentkit.approval.interrupt import function_of
 from agentkit.budget import request_estimate
-from agentkit.debugger.gate import Arrival
+from agentkit.debugger.gate import StepRequest
 from agentkit.events import Kind, Usage
 from agentkit.guards import loop_guard
-from agentkit.journal.codec import RESULT_CODEC, as_replayed, encode_tool_result
-from agentkit.journal.execution import Call, Reading, current_run, current_step
+from agentkit.journal.codec import RESULT_CODEC, encode_tool_result, mark_replay
+from agentkit.journal.execution import Operation, Reading, current_run, current_step
 from agentkit.journal.journal import Performed
 from agentkit.journal.keys import Key, model_key, operation_key, tool_key
 from agentkit.models import resolve
 from agentkit.models.relay.http_transport import caller
 from agentkit.models.transport.response_capture import arrivals
 from agentkit.runtime import describe, fallback_record, server_limits
-from agentkit.runtime.evidence import watched
-from agentkit.runtime.guard import ModelAsked, ToolAsked
+from agentkit.runtime.evidence import watch
+from agentkit.runtime.guard import ModelRequestInfo, ToolCallInfo
 from agentkit.runtime.live_stream import LiveModel, SourceModel, forward_deltas, live_deltas
-from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.sandbox.process import isolate
 from agentkit.tools.declaration import Declaration, loop_identity, performs_more
 from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
@@ -91,7 +91,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         if frame.gate is None or arrival is None:
             performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), within)
         else:
-            performed = await frame.gate.through(
+            performed = await frame.gate.wait_at_step(
                 frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
             )
         _mark_span(performed, frame)
@@ -101,19 +101,19 @@ class JournalBackend(JournalCallableOperationBackend[None]):
             fallback_record.note(frame, performed)
             frame.asked_live = not performed.replayed
             if performed.replayed and frame.forward is not None:
-                performed = frame.forward.beyond(performed, cast(RunContext[Any], cache_key[-1]))
+                performed = frame.forward.jump_from(performed, cast(RunContext[Any], cache_key[-1]))
         if isinstance(operation_id, ToolsetCallToolId):
             tool_name, args, _, tool = cast(tuple[Any, ...], cache_key)
             frame.ran.append(describe.in_one_line(str(tool_name), args, performed.payload))
             if performed.replayed and frame.asked_live:
-                loop_guard.answered_from_record(frame, tool_name, args, tool, performed.payload)
+                loop_guard.count_recorded_answer(frame, tool_name, args, tool, performed.payload)
         return performed.payload
 
 
-async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
+async def _hold(frame: RunState, operation_id: ToolsetCallToolId, name: str, cache_key: tuple[Any, ...]) -> None:
     tool_name, args, ctx, tool = cache_key
 
-    def call(arguments: Any) -> Call:
+    def call(arguments: Any) -> Operation:
         return _call(frame, operation_id, name, (tool_name, arguments, ctx, tool))
 
     await interrupt.hold(frame, tool_name, args, ctx, tool, call=call)
@@ -122,22 +122,22 @@ async def _hold(frame: AgentRunFrame, operation_id: ToolsetCallToolId, name: str
 def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
     """What arrives from the wire inside the step is kept with it until the step is recorded."""
 
-    async def performed() -> object:
+    async def perform() -> object:
         step = current_step.get()
         run = frame_of_run()
         token = arrivals.set(None if step is None else step.arrivals)
         caller_token = caller.set(None if run is None or run.session is None else run.session.calling)
         try:
-            with server_limits.explained():
+            with server_limits.explaining():
                 return await body()
         finally:
             caller.reset(caller_token)
             arrivals.reset(token)
 
-    return performed
+    return perform
 
 
-def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:
+def _mark_span(performed: Performed, frame: RunState) -> None:
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attributes(
@@ -145,7 +145,7 @@ def _mark_span(performed: Performed, frame: AgentRunFrame) -> None:
         )
 
 
-def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Call:
+def _call(frame: RunState, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Operation:
     match operation_id:
         case ModelRequestId():
             return model_call(frame, *cache_key)
@@ -168,13 +168,13 @@ def _call(frame: AgentRunFrame, operation_id: DurableOperationId, name: str, cac
             return _operation(frame, "capability", name, given, ctx)
 
 
-def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> Arrival | None:
+def _arrival(frame: RunState, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> StepRequest | None:
     """What stands at the gate of a stepped run; None for what is not a step that a person takes."""
     match operation_id:
         case ModelRequestId():
             model_id, messages, _, parameters, ctx = cache_key
             in_use = _model_in_use(model_id, ctx)
-            return Arrival(
+            return StepRequest(
                 kind="model",
                 name=model_id or "" if in_use is None else resolve.identity(in_use),
                 messages=tuple(messages),
@@ -185,7 +185,7 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
         case ToolsetCallToolId():
             name, args, ctx, tool = cache_key
             definition = getattr(tool, "tool_def", None)
-            return Arrival(
+            return StepRequest(
                 kind="tool",
                 name=name,
                 messages=tuple(ctx.messages),
@@ -204,30 +204,30 @@ def _arrival(frame: AgentRunFrame, operation_id: DurableOperationId, cache_key: 
 
 
 def model_call(
-    frame: AgentRunFrame,
+    frame: RunState,
     model_id: str | None,
     messages: list[ModelMessage],
     settings: ModelSettings | None,
     parameters: ModelRequestParameters,
     ctx: RunContext[Any],
-) -> Call:
+) -> Operation:
     history = frame.chain.digest(messages, trusted=frame.trusted)
     in_use = _model_in_use(model_id, ctx)
-    members = resolve.answering(in_use) if isinstance(in_use, FallbackModel) else ()
+    members = resolve.answering_models(in_use) if isinstance(in_use, FallbackModel) else ()
     identity = model_id or "" if in_use is None else resolve.identity(members[0] if members else in_use)
 
-    def keyed(model: str) -> Key:
+    def make_key(model: str) -> Key:
         shared = frame.share is not None
         return model_key(
             model=model, history=history, settings=settings, params=parameters, memo=frame.memo, shared=shared
         )
 
-    key = keyed(identity)
-    by_member = {resolve.identity(member): keyed(resolve.identity(member)).key for member in members[1:]}
+    key = make_key(identity)
+    by_member = {resolve.identity(member): make_key(resolve.identity(member)).key for member in members[1:]}
     names = {member.model_name: resolve.identity(member) for member in members}
     tried = fallback_record.begin(frame, key, parameters)
-    asked = ModelAsked(model=in_use, messages=messages, settings=settings, parameters=parameters)
-    return Call(
+    asked = ModelRequestInfo(model=in_use, messages=messages, settings=settings, parameters=parameters)
+    return Operation(
         key=key,
         kind="model",
         name=identity,
@@ -244,8 +244,8 @@ def model_call(
         sends=in_use is not None and resolve.tells_when_it_sends(in_use),
         read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
         control=fallback_record.control,
-        as_replayed=as_replayed,
-        describe=lambda payload: fallback_record.described(payload, identity, tried.answered, names),
+        as_replayed=mark_replay,
+        describe=lambda payload: fallback_record.describe_reply(payload, identity, tried.answered, names),
         about=asked,
     )
 
@@ -267,13 +267,13 @@ def _bare(model: object) -> Model:
 
 
 def _read_response(
-    payload: Any, asked: ModelAsked, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
+    payload: Any, asked: ModelRequestInfo, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
 ) -> Reading:
     response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
-    unreported = request_estimate.unreported(asked, response)
+    unreported = request_estimate.estimate_missing_usage(asked, response)
     if unreported is not None:
         response = replace(response, usage=unreported)
-    price = resolve.priced(response, asked.settings)
+    price = resolve.price_reply(response, asked.settings)
     usage = Usage(
         input_tokens=resolve.tokens(response.usage.input_tokens),
         output_tokens=resolve.tokens(response.usage.output_tokens),
@@ -292,7 +292,7 @@ def _complete(payload: Any) -> bool:
 # -- tools
 
 
-def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Call:
+def _tool_call(frame: RunState, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Operation:
     function = function_of(tool)
     call = tool_call(
         frame,
@@ -300,7 +300,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
         args,
         name=name,
         function=function,
-        declared=interrupt.declared_of(tool),
+        declared=interrupt.declaration_of(tool),
         history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
         deps=value_digest(ctx.deps) if ctx.deps is not None else None,
     )
@@ -309,7 +309,7 @@ def _tool_call(frame: AgentRunFrame, toolset: str, name: str, args: Any, ctx: Ru
 
 
 def tool_call(
-    frame: AgentRunFrame,
+    frame: RunState,
     identity: str,
     args: Any,
     *,
@@ -319,14 +319,14 @@ def tool_call(
     history: bytes | None,
     deps: bytes | None = None,
     place: str | None = None,
-) -> Call:
+) -> Operation:
     """The step that a call of the tool `identity` is, whoever makes it.
 
     `name` is what it is called here; `place` keeps apart what is asked in different cells.
     """
     shared = declared.share is not None
 
-    def keyed(digest: ToolDigest) -> Key:
+    def make_key(digest: ToolDigest) -> Key:
         return tool_key(
             name=identity,
             args=args,
@@ -344,13 +344,13 @@ def tool_call(
         # Journals of before the agent that a tool asks was a part of its code.
         before = tool_digest(function)
         older += [before, *([] if before.older is None else [before.older])]
-    call = Call(
-        key=keyed(digest),
-        alternatives=tuple(keyed(each).key for each in older),
+    call = Operation(
+        key=make_key(digest),
+        alternatives=tuple(make_key(each).key for each in older),
         kind="tool",
         name=name,
         effects=declared.effects,
-        request=describe.shown_arguments(args),
+        request=describe.format_arguments(args),
         history=history,
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
@@ -359,13 +359,13 @@ def tool_call(
         cache=frame.cache(declared.share) if declared.effects == "none" else None,
         ttl=declared.ttl or _SHARED_SECONDS,
         control=_control,
-        stale=isolate.outgrown(function, declared),
+        stale=isolate.limit_check(function, declared),
         cacheable=lambda payload: payload.get("kind") == "tool_return",
-        describe=describe.returned,
+        describe=describe.describe_result,
         outer=function is not None and performs_more(function),
-        about=ToolAsked(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
+        about=ToolCallInfo(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
     )
-    return call if function is None or call.outer else watched(call, frame, declared, digest)
+    return call if function is None or call.outer else watch(call, frame, declared, digest)
 
 
 def _digest(function: Callable[..., Any] | None) -> ToolDigest:
@@ -394,10 +394,10 @@ def _probe(declared: Declaration, args: Any) -> Callable[[], Awaitable[Any]] | N
 # -- everything else
 
 
-def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: RunContext[Any] | None) -> Call:
+def _operation(frame: RunState, kind: Kind, name: str, payload: Any, ctx: RunContext[Any] | None) -> Operation:
     messages = [] if ctx is None else ctx.messages
     history = frame.chain.digest(messages, trusted=frame.trusted)
-    return Call(
+    return Operation(
         key=operation_key(name=f"{kind}:{name}", payload=payload, history=history, memo=frame.memo),
         kind=kind,
         name=name,
@@ -409,7 +409,7 @@ def _operation(frame: AgentRunFrame, kind: Kind, name: str, payload: Any, ctx: R
     )
 
 
-def edit_call(frame: AgentRunFrame, name: str, edit: Any, ctx: RunContext[Any] | None) -> Call:
+def edit_call(frame: RunState, name: str, edit: Any, ctx: RunContext[Any] | None) -> Operation:
     """What a person put in the place of a step, as a step of its own."""
     value = edit["value"]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -514,7 +514,7 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
     ) -> dict[str, Any]:
         if current_run.get() is None:
-            await interrupt.refuse_unrecorded(ctx, call.tool_name, args)
+            await interrupt.refuse_without_session(ctx, call.tool_name, args)
         return await super().before_tool_execute(ctx, call=call, tool_def=tool_def, args=args)
 
     async def handle_deferred_tool_calls(

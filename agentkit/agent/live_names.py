@@ -65,7 +65,7 @@ class Names:
         except UserError as error:
             self.problem = f"{self.agent.name}: {error}"
 
-    def given(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_deps(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The keywords of a run, with the deps of the notebook where it was given none."""
         if self.deps is None or kwargs.get("deps") is not None:
             return kwargs
@@ -143,4 +143,4 @@ def as_now(own: Names | None, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         return kwargs
     if own.problem:
         raise UserError(own.problem)
-    return own.given(kwargs)
+    return own.with_deps(kwargs)

@@ -40,7 +40,7 @@ _LANGUAGES = frozenset(
 """Fences that are coloured as code. What a front end may draw (mermaid, vega, math, directives) is not among them."""
 
 
-def harmless(text: str) -> str:
+def neutralize(text: str) -> str:
     """Return the same Markdown with everything that could act made visible as text."""
     # Markdown ends a line there too.
     text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -20,8 +20,8 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from agentkit.approval.interrupt import answer_of, ask_all, question_call
 from agentkit.approval.policy import Question
 from agentkit.errors import ServerUnreachable, UserError, leaves, reason
-from agentkit.journal.execution import bounded
-from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.journal.execution import shorten
+from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.text import reveal, visible_line
 
 OFFERED = "__agentkit_offered__"
@@ -53,13 +53,13 @@ class Server(WrapperToolset[Any]):
         return self.wrapped.id
 
     async def __aenter__(self) -> Server:
-        _listening(self.wrapped)
+        _listen(self.wrapped)
         try:
             await self.wrapped.__aenter__()
         except Exception as error:
             if isinstance(error, UserError):
                 raise
-            raise ServerUnreachable(_named(self.wrapped), _why(error)) from error
+            raise ServerUnreachable(_describe_server(self.wrapped), _describe_cause(error)) from error
         return self
 
     async def __aexit__(self, *args: Any) -> bool | None:
@@ -67,7 +67,9 @@ class Server(WrapperToolset[Any]):
             return await self.wrapped.__aexit__(*args)
         except Exception as error:  # noqa: BLE001 - a server may go in any way
             # Whatever the run has is here. That the server is gone is a remark and no failure.
-            self._remark(f"MCP server {_named(self.wrapped)} was gone when the run ended: {_why(error)}")
+            self._remark(
+                f"MCP server {_describe_server(self.wrapped)} was gone when the run ended: {_describe_cause(error)}"
+            )
             return None
 
     async def get_tools(self, ctx: RunContext[Any]) -> dict[str, ToolsetTool[Any]]:
@@ -79,7 +81,8 @@ class Server(WrapperToolset[Any]):
         if refused:
             tools = {name: tool for name, tool in tools.items() if name not in refused}
             self._remark(
-                f"MCP server {_named(self.wrapped)}: {', '.join(refused)} not offered: it runs only as a task, "
+                f"MCP server {_describe_server(self.wrapped)}: {', '.join(refused)} not offered: it runs only as a "
+                f"task, "
                 "which this client cannot begin"
             )
         tools = self._bounded(tools)
@@ -95,15 +98,15 @@ class Server(WrapperToolset[Any]):
     ) -> Any:
         match (tool.tool_def.metadata or {}).get("reads"):
             case "resource":
-                return await _told(self.wrapped.read_resource(_text(tool_args, "uri")))  # type: ignore[attr-defined]
+                return await _report_missing(self.wrapped.read_resource(_text(tool_args, "uri")))  # type: ignore[attr-defined]
             case "prompt":
-                return await _told(self._prompt(_text(tool_args, "name"), tool_args.get("arguments")))
+                return await _report_missing(self._prompt(_text(tool_args, "name"), tool_args.get("arguments")))
         frame = frame_of_run()
         listening = _listeners.get(getattr(self.wrapped, "client", None))
         if frame is None or listening is None:
-            return await self._called(name, tool_args, ctx, tool)
+            return await self._call(name, tool_args, ctx, tool)
         with listening.during(_Call(frame=frame, ctx=ctx, server=self.id or "", tool=name)) as under_way:
-            performing = asyncio.ensure_future(self._called(name, tool_args, ctx, tool))
+            performing = asyncio.ensure_future(self._call(name, tool_args, ctx, tool))
             try:
                 await asyncio.wait({performing, under_way.failed}, return_when=asyncio.FIRST_COMPLETED)
                 if under_way.failed.done():
@@ -115,7 +118,7 @@ class Server(WrapperToolset[Any]):
                     performing.cancel()
                     await asyncio.wait({performing})
 
-    async def _called(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
+    async def _call(self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]) -> Any:
         """Return what the server answers. That it is gone, or in short why it failed, is told to the agent."""
         server: Any = self.wrapped
         try:
@@ -123,9 +126,9 @@ class Server(WrapperToolset[Any]):
         except Exception as error:
             if server.tool_error_behavior == "error" or server.client.is_connected():
                 if isinstance(error, ModelRetry | ToolFailed):
-                    raise type(error)(bounded(error.message, _MESSAGE)) from error
+                    raise type(error)(shorten(error.message, _MESSAGE)) from error
                 raise
-            raise ToolFailed(f"MCP server {_named(server)} is gone: {_why(error)}") from error
+            raise ToolFailed(f"MCP server {_describe_server(server)} is gone: {_describe_cause(error)}") from error
 
     def _bounded(self, tools: dict[str, ToolsetTool[Any]]) -> dict[str, ToolsetTool[Any]]:
         """The tools whose descriptions fit together; of the others it is said that they are not offered."""
@@ -137,9 +140,9 @@ class Server(WrapperToolset[Any]):
                 fitting[name] = tool
                 left -= size
         if (rest := len(tools) - len(fitting)) > 0:
-            names = ", ".join([bounded(name, _LINE) for name in tools if name not in fitting][:_NAMED])
+            names = ", ".join([shorten(name, _LINE) for name in tools if name not in fitting][:_NAMED])
             self._remark(
-                f"MCP server {_named(self.wrapped)}: {rest} of its {len(tools)} tools not offered ({names}"
+                f"MCP server {_describe_server(self.wrapped)}: {rest} of its {len(tools)} tools not offered ({names}"
                 f"{', …' if rest > _NAMED else ''}): it describes them in more than {_OFFER:,} characters"
             )
         return fitting
@@ -192,7 +195,7 @@ def _reader(what: str, name: str, about: str, properties: Mapping[str, Any], req
 
 def _lines(listed: Iterator[tuple[str, Any]]) -> str:
     lines = [
-        bounded(f"- {name}: {about}" if (about := one.description or one.title) else f"- {name}", _LINE)
+        shorten(f"- {name}: {about}" if (about := one.description or one.title) else f"- {name}", _LINE)
         for name, one in listed
     ]
     rest = len(lines) - _LISTED
@@ -210,17 +213,17 @@ def _text(arguments: Mapping[str, Any], name: str) -> str:
     return value
 
 
-async def _told(reading: Any) -> Any:
+async def _report_missing(reading: Any) -> Any:
     """What is read; what the server does not have is told to the agent, which may ask for something else."""
     from pydantic_ai.mcp import MCPError
 
     try:
         return await reading
     except (MCPError, ValueError) as error:
-        raise ModelRetry(bounded(str(error), _MESSAGE)) from error
+        raise ModelRetry(shorten(str(error), _MESSAGE)) from error
 
 
-def _named(toolset: Any) -> str:
+def _describe_server(toolset: Any) -> str:
     """The server with what it is reached by."""
     transport = getattr(toolset.client, "transport", None)
     where = getattr(transport, "command", None)
@@ -233,13 +236,13 @@ def _named(toolset: Any) -> str:
     return f"{toolset.id} ({where})" if where else str(toolset.id)
 
 
-def _why(error: BaseException) -> str:
+def _describe_cause(error: BaseException) -> str:
     return _line("; ".join(dict.fromkeys(reason(one) or type(one).__name__ for one in leaves(error))))
 
 
 def _line(text: str) -> str:
     """What a server says, in one line that steers no screen."""
-    return bounded(" ".join(visible_line(text.replace("\n", " ")).split()))
+    return shorten(" ".join(visible_line(text.replace("\n", " ")).split()))
 
 
 # ---- what a server asks while it works
@@ -249,7 +252,7 @@ def _line(text: str) -> str:
 class _Call:
     """A call that a server is busy with. `failed` gets why it cannot go on: nobody has answered yet, or said stop."""
 
-    frame: AgentRunFrame
+    frame: RunState
     ctx: RunContext[Any]
     server: str
     tool: str
@@ -261,13 +264,13 @@ _listeners: WeakKeyDictionary[Any, _Listener] = WeakKeyDictionary()
 _calling: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("agentkit_mcp_call", default=None)
 
 
-def _listening(toolset: AbstractToolset[Any]) -> None:
+def _listen(toolset: AbstractToolset[Any]) -> None:
     """Hear what the server asks the person, unless somebody else does."""
     client = getattr(toolset, "client", None)
     if client is None or client in _listeners or "elicitation_callback" in getattr(client, "_session_kwargs", {}):
         return
     _listeners[client] = listener = _Listener()
-    client.set_elicitation_callback(listener.heard)
+    client.set_elicitation_callback(listener.answer)
 
 
 class _Listener:
@@ -288,16 +291,16 @@ class _Listener:
             if not call.failed.done():
                 call.failed.cancel()
 
-    async def heard(self, message: str, _: Any, params: Any, __: Any) -> Any:
+    async def answer(self, message: str, _: Any, params: Any, __: Any) -> Any:
         """The answer to a question of the server, as MCP wants it."""
-        call = self._asking()
+        call = self._calling_step()
         if call is None:
             return _result("decline")
         if not _askable(params):
             remark = f"MCP server {call.server} asked for what cannot be put to a person; it was declined"
             call.frame.notes.append(call.frame.journal.redactor.scrub(_line(remark)))
             return _result("decline")
-        asking = call.context.run(asyncio.ensure_future, _answers(call, bounded(message, _MESSAGE), params))
+        asking = call.context.run(asyncio.ensure_future, _answers(call, shorten(message, _MESSAGE), params))
         try:
             return await asking
         except asyncio.CancelledError:
@@ -308,7 +311,7 @@ class _Listener:
                 call.failed.set_exception(error)
             return _result("cancel")
 
-    def _asking(self) -> _Call | None:
+    def _calling_step(self) -> _Call | None:
         """The call that is asked about. Calls of one turn ask with one history, so any of them will do."""
         own = _calling.get()
         if own in self._calls:
@@ -378,7 +381,7 @@ def _question(call: _Call, message: str, name: str, about: Mapping[str, Any]) ->
         kind="ask",
         tool=call.tool,
         arguments={"server": call.server, "question": redactor.scrub(message), "field": name},
-        text=redactor.scrub(bounded(text)),
+        text=redactor.scrub(shorten(text)),
         form=(
             "choice"
             if options

@@ -9,7 +9,7 @@ from typing import Any, Generic
 from pydantic_ai.messages import FinishReason, ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.output import OutputDataT
 
-from agentkit.agent.markdown import harmless
+from agentkit.agent.markdown import neutralize
 from agentkit.events import Event, Run, RunStatus, Usage
 from agentkit.runtime import fallback_record
 from agentkit.runtime.session import Session
@@ -127,7 +127,7 @@ class Answer(Generic[OutputDataT]):
     def _repr_markdown_(self) -> str:
         left = len(self.text) - _SHOWN_CHARACTERS
         more = f"\n\n… ({left:,} more characters: `answer.text`)" if left > 0 else ""
-        return harmless(self.text[:_SHOWN_CHARACTERS]) + more
+        return neutralize(self.text[:_SHOWN_CHARACTERS]) + more
 
 
 def _as_markdown(answer: Answer[Any]) -> tuple[str, str]:

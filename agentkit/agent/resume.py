@@ -15,19 +15,19 @@ from pydantic_ai.tools import RunContext
 from pydantic_core import from_json
 
 from agentkit.agent.resume_blockers import is_early, is_server, leaf_of, obstacle, servers
-from agentkit.approval.interrupt import code_of, declared_of, function_of, may_ask
+from agentkit.approval.interrupt import code_of, declaration_of, function_of, may_ask
 from agentkit.errors import JournalError
 from agentkit.guards.loop_detector import OFF
 from agentkit.guards.loop_guard import BREAKER
-from agentkit.journal.codec import RESULT_CODEC, as_replayed
-from agentkit.journal.execution import bounded, dumps
-from agentkit.journal.journal import Performed, trusted
-from agentkit.journal.keys import Chain, place_key, restore
+from agentkit.journal.codec import RESULT_CODEC, mark_replay
+from agentkit.journal.execution import dumps, shorten
+from agentkit.journal.journal import Performed, is_trusted
+from agentkit.journal.keys import MessageChain, place_key, restore
 from agentkit.journal.queries import Used
-from agentkit.journal.records import Node, Row
+from agentkit.journal.records import MessageNode, Row
 from agentkit.journal.redaction import Redactor
 from agentkit.journal.store import Store
-from agentkit.runtime.evidence import Watch
+from agentkit.runtime.evidence import InputWatch
 from agentkit.tools.declaration import Declaration
 from agentkit.tools.digest import ToolDigest, value_digest
 
@@ -78,7 +78,7 @@ class _Place(NamedTuple):
     asked: bytes
 
 
-class _Kept:
+class _Checkpoint:
     """The conversation as the run keeps it, where that is more than what is sent (settings, instructions of a server).
 
     Then requests are keyed by what is sent, and all other steps by what is kept.
@@ -86,17 +86,17 @@ class _Kept:
 
     def __init__(self, messages: Sequence[ModelMessage], redactor: Redactor) -> None:
         self._messages = list(messages)
-        self._chain = Chain(redactor=redactor)
+        self._chain = MessageChain(redactor=redactor)
         self._chain.digest(self._messages)
 
     def numbers(self) -> dict[str, str]:
         """The calls by their numbers."""
         return self._chain.number(())
 
-    def add(self, reply: Row, asked: Node) -> _Place:
+    def add(self, reply: Row, asked: MessageNode) -> _Place:
         self._messages.append(RESULT_CODEC.load(ModelResponse, from_json(reply.body or b"")))
         said = self._chain.digest(self._messages)
-        self._messages.append(_renamed(restore([asked.body])[0], self.numbers()))
+        self._messages.append(_rename_calls(restore([asked.body])[0], self.numbers()))
         return _Place(said, self._chain.digest(self._messages))
 
 
@@ -143,7 +143,7 @@ class _Record:
     def _uses(self, store: Store, run: str, place: int) -> Iterator[Used]:
         while True:
             try:
-                page = store.used_by(run, since=place, limit=_PAGE)
+                page = store.uses_of(run, since=place, limit=_PAGE)
             except JournalError:
                 # Who walks there is told, and perhaps nobody does.
                 return
@@ -162,7 +162,7 @@ def _slim(used: Used) -> Used:
 
 
 @dataclass(kw_only=True)
-class Forward:
+class FastForward:
     """What one run may pass over. `walks` says why it may not; `walked` that it could have, but for that.
 
     `early`: a reply may be the last one although it calls tools, namely where it says something too.
@@ -182,17 +182,17 @@ class Forward:
     _live: int = 0
 
     @classmethod
-    def of(cls, frame: Any, given: Mapping[str, Any], *, streams: bool) -> Forward:
+    def of(cls, frame: Any, given: Mapping[str, Any], *, streams: bool) -> FastForward:
         """For the run of `frame`, which was given this; `streams`: the first text that comes may be its answer."""
         return cls(frame=frame, walks=partial(obstacle, frame.owner, given), early=streams or is_early(frame.owner))
 
-    def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed:
+    def jump_from(self, performed: Performed, ctx: RunContext[Any]) -> Performed:
         """The last recorded reply that this run would come to from the replayed reply `performed`; else `performed`.
 
         What was said in between then stands in the run's messages, and its steps are noted as replayed.
         """
         # How often a tool may still fail is counted by the loop: it walks until that tool has succeeded.
-        if not _calls(performed.payload) or _failing(ctx) or self.frame.state is None:
+        if not _calls(performed.payload) or _has_failures(ctx) or self.frame.state is None:
             return performed
         record = self._record_with(performed.step)
         if record is None or (place := record.place(performed.step)) is None or record.turn(place + 1) is None:
@@ -202,7 +202,7 @@ class Forward:
         self.walked = self._obstacle
         if self.walked:
             return performed
-        kept = self._kept(record.turn(place))
+        kept = self._read_checkpoint(record.turn(place))
         valid = self._unless_the_breaker_spoke(list(self._valid(record, place, ctx, kept)))
         return self._pass(valid, performed, ctx, kept) if valid else performed
 
@@ -216,22 +216,22 @@ class Forward:
                 self._record = _Record(store, longest, place=place)
         return self._record
 
-    def _kept(self, turn: _Turn | None) -> _Kept | None:
+    def _read_checkpoint(self, turn: _Turn | None) -> _Checkpoint | None:
         """None where the request just made was all of the conversation."""
         frame, messages = self.frame, self.frame.state.message_history
         if turn is not None and turn.reply.row.history == frame.chain.digest(messages, trusted=frame.trusted):
             return None
-        return _Kept(messages, frame.journal.redactor)
+        return _Checkpoint(messages, frame.journal.redactor)
 
     # -- what of it still holds
 
-    def _valid(self, record: _Record, place: int, ctx: RunContext[Any], kept: _Kept | None) -> Iterator[_Turn]:
+    def _valid(self, record: _Record, place: int, ctx: RunContext[Any], kept: _Checkpoint | None) -> Iterator[_Turn]:
         """The turns behind `place` that the loop would come to."""
         before = record.turn(place)
         assert before is not None
         present = self._present(before.reply.row, ctx)
         while (turn := record.turn(place := place + 1)) is not None:
-            if not _called(before.reply.row, turn) or (self.early and _SAID.search(before.reply.row.body or b"")):
+            if not _calls_match(before.reply.row, turn) or (self.early and _SAID.search(before.reply.row.body or b"")):
                 return
             asked = turn.reply.request
             if asked is None or turn.reply.answers != before.reply.row.history:
@@ -283,7 +283,7 @@ class Forward:
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
             return False
-        if not trusted(row, self.frame) or (used.source and self.frame.mode != "replay"):
+        if not is_trusted(row, self.frame) or (used.source and self.frame.mode != "replay"):
             return False
         if not _PARTS.issuperset(row.parts):
             return False
@@ -306,7 +306,7 @@ class Forward:
     def _same_tool(self, row: Row, stands: _Place, present: _Present) -> bool:
         named = row.parts.get("name", "")
         if named not in present.fitting:
-            present.fitting[named] = self._fitting(row.name, present.tools.get(named))
+            present.fitting[named] = self._free_declaration(row.name, present.tools.get(named))
         declared = present.fitting[named]
         if declared is None or declared.effects != row.effects:
             return False
@@ -327,11 +327,11 @@ class Forward:
             row.parts.get(name) == (identity[name].digest.hex() if name in identity else None) for name in _WHOSE
         )
 
-    def _fitting(self, name: str, offered: _Tool | None) -> Declaration | None:
+    def _free_declaration(self, name: str, offered: _Tool | None) -> Declaration | None:
         """What a tool declares whose calls need nobody; None for another one."""
         if offered is None or offered.tool.tool_def.kind != "function" or may_ask(self.frame, name, offered.tool):
             return None
-        return declared_of(offered.tool)
+        return declaration_of(offered.tool)
 
     def _digest_of(self, offered: _Tool) -> ToolDigest | None:
         """None where nobody can know what a tool is made of."""
@@ -355,9 +355,9 @@ class Forward:
         digest = self._digest_of(offered)
         if digest is None or row.evidence is None:
             return False
-        watch = Watch(self.frame, declared, digest)
-        outdated = watch.outdated(row, from_json(row.evidence)) is not None
-        self._unchecked[row.id] = watch.unchecked
+        watch = InputWatch(self.frame, declared, digest)
+        outdated = watch.find_change(row, from_json(row.evidence)) is not None
+        self._unchecked[row.id] = watch.blind_spots
         return outdated
 
     def _part(self, value: object) -> str:
@@ -370,7 +370,7 @@ class Forward:
 
     def _in_turn(self, row: Row, seen: Counter[bytes]) -> bool:
         """Whether the count of equal requests in this execution would come to this row."""
-        expected = self.frame.execution.counts.ahead(row.key, seen[row.key])
+        expected = self.frame.execution.counts.peek(row.key, seen[row.key])
         seen[row.key] += 1
         for key, times in row.nested.items():
             seen[bytes.fromhex(key)] += times
@@ -387,23 +387,23 @@ class Forward:
     # -- passing over
 
     def _pass(
-        self, turns: Sequence[_Turn], performed: Performed, ctx: RunContext[Any], kept: _Kept | None
+        self, turns: Sequence[_Turn], performed: Performed, ctx: RunContext[Any], kept: _Checkpoint | None
     ) -> Performed:
         frame, state = self.frame, self.frame.state
         tools = self._tools(ctx)
         bodies = [turn.reply.row.body or b"" for turn in turns]
-        payloads = [performed.payload, *map(as_replayed, from_json(b"[" + b",".join(bodies) + b"]"))]
+        payloads = [performed.payload, *map(mark_replay, from_json(b"[" + b",".join(bodies) + b"]"))]
         replies = RESULT_CODEC.load(list[ModelResponse], payloads[:-1])
         requests = restore([turn.reply.request.body for turn in turns if turn.reply.request is not None])
         names = frame.chain.number(replies) if kept is None else kept.numbers()
         instructions = _instructions(state.message_history)
         for reply, request in zip(replies, requests, strict=True):
-            state.message_history += (_said(reply, ctx), _asked(request, names, ctx, instructions))
+            state.message_history += (_stamp_reply(reply, ctx), _rebuild_request(request, names, ctx, instructions))
         for turn in turns:
             for used in turn.steps:
                 self._note(used.row)
         state.usage.requests += len(turns)
-        state.usage.tool_calls += sum(_succeeded(*each, tools) for each in zip(requests, turns, strict=True))
+        state.usage.tool_calls += sum(_count_successes(*each, tools) for each in zip(requests, turns, strict=True))
         self._step_on(ctx, len(turns))
         last = turns[-1].reply
         if kept is None and last.request is not None:
@@ -422,21 +422,21 @@ class Forward:
         unchecked = self._unchecked.get(row.id, ())
         self.frame.journal.pass_over(row, self.frame, counted=counted, unchecked=unchecked)
         if row.kind == "tool":
-            line = f"{row.name}({bounded(row.request, _ONE_LINE)})"
-            self.frame.ran.append(f"{line} → {bounded(row.result, _ONE_LINE)}" if row.result else line)
+            line = f"{row.name}({shorten(row.request, _ONE_LINE)})"
+            self.frame.ran.append(f"{line} → {shorten(row.result, _ONE_LINE)}" if row.result else line)
 
 
 def _calls(payload: Any) -> bool:
     return any("tool_name" in part for part in payload.get("parts", ()))
 
 
-def _called(reply: Row, turn: _Turn) -> bool:
+def _calls_match(reply: Row, turn: _Turn) -> bool:
     """Whether each call that this reply asks for is a step of the turn after it, and there is one at all."""
     calls = (reply.body or b"").count(_CALL)
     return 0 < calls == sum(used.row.kind == "tool" for used in turn.steps)
 
 
-def _failing(ctx: RunContext[Any]) -> bool:
+def _has_failures(ctx: RunContext[Any]) -> bool:
     manager = ctx.tool_manager
     return bool(ctx.retries) or (manager is not None and manager.ctx is not None and bool(manager.ctx.retries))
 
@@ -446,7 +446,7 @@ def _same_question(row: Row, first: Row) -> bool:
     return row.model == first.model and all(row.parts.get(name) == first.parts.get(name) for name in _SAME_QUESTION)
 
 
-def _has_retry(asked: Node) -> bool:
+def _has_retry(asked: MessageNode) -> bool:
     parts = restore([asked.body])[0].parts
     return any(part.part_kind in _RETRIES or getattr(part, "outcome", "success") != "success" for part in parts)
 
@@ -457,24 +457,24 @@ def _instructions(messages: Sequence[ModelMessage]) -> str | None:
     return next(filter(None, (getattr(message, "instructions", None) for message in asked)), None)
 
 
-def _said(reply: ModelResponse, ctx: RunContext[Any]) -> ModelResponse:
+def _stamp_reply(reply: ModelResponse, ctx: RunContext[Any]) -> ModelResponse:
     reply.run_id, reply.conversation_id = ctx.run_id, ctx.conversation_id
     if getattr(reply, "model_id", "") is None:
         reply.model_id = getattr(ctx.model, "model_id", None)
     return reply
 
 
-def _asked(
+def _rebuild_request(
     request: ModelMessage, names: Mapping[str, str], ctx: RunContext[Any], instructions: str | None
 ) -> ModelMessage:
     """A recorded request in this run."""
     request.run_id, request.conversation_id = ctx.run_id, ctx.conversation_id
     if isinstance(request, ModelRequest):
         request.instructions = instructions
-    return _renamed(request, names)
+    return _rename_calls(request, names)
 
 
-def _renamed(request: ModelMessage, names: Mapping[str, str]) -> ModelMessage:
+def _rename_calls(request: ModelMessage, names: Mapping[str, str]) -> ModelMessage:
     """With the ids of its calls as they are in the replies."""
     for part in request.parts:
         if isinstance(part, ToolReturnPart):
@@ -482,6 +482,6 @@ def _renamed(request: ModelMessage, names: Mapping[str, str]) -> ModelMessage:
     return request
 
 
-def _succeeded(request: ModelMessage, turn: _Turn, tools: Mapping[str, _Tool]) -> int:
+def _count_successes(request: ModelMessage, turn: _Turn, tools: Mapping[str, _Tool]) -> int:
     called = {tools[used.row.parts["name"]].name for used in turn.steps if used.row.kind == "tool"}
     return sum(isinstance(part, ToolReturnPart) and part.tool_name in called for part in request.parts)

@@ -56,7 +56,7 @@ _OF_THE_PROVIDER = frozenset({"NativeTool", "WebSearch", "WebFetch", "XSearch", 
 
 def obstacle(agent: AbstractAgent[Any, Any], given: Mapping[str, Any]) -> str:
     """Why the next request of this run may depend on more than its record; "" when it cannot."""
-    inner = _unwrapped(agent)
+    inner = _unwrap(agent)
     if not isinstance(inner, Agent):
         return f"a {type(inner).__name__} may decide anything"
     reasons = (*_from_run(given), *_from_agent(inner), *_from_toolsets(inner.toolsets))
@@ -66,7 +66,7 @@ def obstacle(agent: AbstractAgent[Any, Any], given: Mapping[str, Any]) -> str:
 def servers(agent: AbstractAgent[Any, Any]) -> list[Any]:
     """The MCP servers behind the tools of an agent, whatever names their tools are given."""
     found: list[Any] = []
-    for toolset in _unwrapped(agent).toolsets:
+    for toolset in _unwrap(agent).toolsets:
         toolset.apply(lambda leaf: found.append(leaf) if is_server(leaf) else None)
     return found
 
@@ -78,7 +78,7 @@ def is_server(toolset: object) -> bool:
 
 def is_early(agent: AbstractAgent[Any, Any]) -> bool:
     """Whether a reply may be the last one although it calls tools."""
-    return getattr(_unwrapped(agent), "end_strategy", "") == "early"
+    return getattr(_unwrap(agent), "end_strategy", "") == "early"
 
 
 def leaf_of(tool: Any, name: str) -> tuple[Any, str]:
@@ -95,7 +95,7 @@ def leaf_of(tool: Any, name: str) -> tuple[Any, str]:
     return toolset, name
 
 
-def _unwrapped(agent: AbstractAgent[Any, Any]) -> AbstractAgent[Any, Any]:
+def _unwrap(agent: AbstractAgent[Any, Any]) -> AbstractAgent[Any, Any]:
     while isinstance(agent, WrapperAgent):
         agent = agent.wrapped
     return agent

@@ -39,7 +39,7 @@ class Spec:
         opening = next((number for number, line in enumerate(lines) if line.strip()), None)
         if opening is None or lines[opening].rstrip() != FENCE:
             return cls(instructions=text.strip())
-        closing = _closing(lines, opening, first_line)
+        closing = _find_end(lines, opening, first_line)
         head = "\n".join(lines[opening + 1 : closing])
         fields = _front_matter(head, first_line=first_line + opening + 1)
         body = "\n".join(lines[closing + 1 :]).strip()
@@ -71,7 +71,7 @@ def _texts(given: str | list[str] | None) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _closing(lines: list[str], opening: int, first_line: int) -> int:
+def _find_end(lines: list[str], opening: int, first_line: int) -> int:
     for number in range(opening + 1, len(lines)):
         if lines[number].rstrip() == FENCE:
             return number

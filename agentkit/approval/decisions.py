@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentkit.approval.policy import Decision, Question, check_applies, checked
+from agentkit.approval.policy import Decision, Question, check_applies, check_decision
 from agentkit.errors import UserError
-from agentkit.journal.execution import bounded, dumps
+from agentkit.journal.execution import dumps, shorten
 from agentkit.journal.provenance import origin
 from agentkit.journal.records import Row
 from agentkit.journal.redaction import Redactor
@@ -21,7 +21,7 @@ SHOWN = "question"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class QuestionRecord:
     """A question with what was decided, if anything was."""
 
     question: Question
@@ -43,32 +43,32 @@ class Asked:
         return self.question.id
 
 
-def asked(store: Store, row: Row) -> Asked | None:
+def read_question(store: Store, row: Row) -> QuestionRecord | None:
     """The question that a step is; None for a step that is none."""
     kept = row.parts.get(SHOWN)
     shown = None if kept is None else store.part(bytes.fromhex(kept))
     if shown is None:
         return None
     decision = None if row.status != "done" or row.body is None else Decision.from_json(json.loads(row.body))
-    return Asked(question=Question.from_json(json.loads(shown), id=str(row.id)), decision=decision, row=row)
+    return QuestionRecord(question=Question.from_json(json.loads(shown), id=str(row.id)), decision=decision, row=row)
 
 
-def everything(store: Store) -> list[Asked]:
+def everything(store: Store) -> list[QuestionRecord]:
     """All questions, newest first."""
-    return [found for row in store.questions() if (found := asked(store, row)) is not None]
+    return [found for row in store.questions() if (found := read_question(store, row)) is not None]
 
 
-def find(store: Store, id_: str) -> Asked:
+def find(store: Store, id_: str) -> QuestionRecord:
     """One question; UserError names those that are open."""
     row = store.step(int(id_)) if id_.isdecimal() and len(id_) < 10 else None
-    found = None if row is None else asked(store, row)
+    found = None if row is None else read_question(store, row)
     if found is None:
         waiting = ", ".join(one.id for one in everything(store) if one.waits)
         raise UserError(f"no question {id_}: {f'waiting are {waiting}' if waiting else 'nothing waits for a decision'}")
     return found
 
 
-def find_open(store: Store, id_: str) -> Asked:
+def find_open(store: Store, id_: str) -> QuestionRecord:
     """One question that can be decided here, or that has been; UserError for one that was asked elsewhere."""
     found = find(store, id_)
     if found.source:
@@ -78,10 +78,10 @@ def find_open(store: Store, id_: str) -> Asked:
 
 def decide(store: Store, redactor: Redactor, question: Question, decision: Decision) -> Decision:
     """Put the decision on disk. One that is there already is what holds, and is given back."""
-    decision = checked(question, decision)
+    decision = check_decision(question, decision)
     kept = redactor.scrub_json(decision.to_json())
     try:
-        row = store.decide(int(question.id), dumps(kept), said=Decision.from_json(kept).said).result()
+        row = store.decide(int(question.id), dumps(kept), said=Decision.from_json(kept).description).result()
     except UserError:
         row = find(store, question.id).row
         if row.status != "done" or row.source:
@@ -89,19 +89,19 @@ def decide(store: Store, redactor: Redactor, question: Question, decision: Decis
     return Decision.from_json(json.loads(row.body or b"{}"))
 
 
-def held_to(store: Store, redactor: Redactor, question: Question, decision: Decision) -> Decision:
+def apply_decision(store: Store, redactor: Redactor, question: Question, decision: Decision) -> Decision:
     """A decision made elsewhere, if it can be done; else the question is open again, and UserError says why."""
     arguments, _ = redactor.restore(decision.arguments)
     try:
         check_applies(question, replace(decision, arguments=arguments))
     except UserError as error:
         store.reopen(int(question.id)).result()
-        said = bounded(decision.said, _SAID)
+        said = shorten(decision.description, _SAID)
         raise UserError(f"question {question.id} was {said}, but {error}; it is open again") from None
     return decision
 
 
-def standing(store: Store, question: Question, *, label: str, caller: str = "") -> Decision | None:
+def find_standing(store: Store, question: Question, *, label: str, caller: str = "") -> Decision | None:
     """The approval that an earlier Always gives: for this very tool, arguments and caller, in this session.
 
     It was given here, by this user: an Always does not travel.
@@ -128,7 +128,7 @@ def _asks(question: Question) -> tuple[str, str, Any]:
 _TYPED = ("edit", "deny", "answer", "redo", "stop", "hint", "once", "raise", "finish")
 
 
-def typed(question: Question, given: Mapping[str, str], *, usage: str) -> Decision:
+def parse_decision(question: Question, given: Mapping[str, str], *, usage: str) -> Decision:
     """The decision that options say: none of them approves. What is JSON and what is text depends on the question."""
     chosen = [name for name in _TYPED if name in given]
     if len(chosen) > 1:

@@ -19,15 +19,25 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.tools import RunContext
 
 from agentkit.approval import decisions as decided
-from agentkit.approval.policy import TYPED, Decision, Form, Headless, Need, Policy, Question, needed, unattended
+from agentkit.approval.policy import (
+    TYPED,
+    Decision,
+    Form,
+    Headless,
+    Need,
+    Policy,
+    Question,
+    decide_unattended,
+    find_need,
+)
 from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
 from agentkit.events import Kind
 from agentkit.journal import wait_marks
-from agentkit.journal.execution import Call, current_step
+from agentkit.journal.execution import Operation, current_step
 from agentkit.journal.keys import operation_key
-from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.session import Session, current
-from agentkit.tools.declaration import Declaration, declaration, stood_for
+from agentkit.tools.declaration import Declaration, declaration, original_of
 from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
 
 _REASON_CHARACTERS = 2_000
@@ -50,11 +60,11 @@ def ask_user(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class WaitingCall:
     """A call that waits: the step it will be with these arguments or others, and what is known about its tool."""
 
-    call: Call
-    changed: Callable[[Any], Call | None]
+    call: Operation
+    changed: Callable[[Any], Operation | None]
     need: Need
     schema: Mapping[str, Any]
     code: str
@@ -79,24 +89,24 @@ def asking_for(approve: Policy) -> Iterator[None]:
 
 
 async def hold(
-    frame: AgentRunFrame,
+    frame: RunState,
     name: str,
     args: Mapping[str, Any],
     ctx: RunContext[Any],
     tool: Any,
     *,
-    call: Callable[[Any], Call],
+    call: Callable[[Any], Operation],
 ) -> None:
     """Let the call pass, or raise what makes pydantic-ai put it aside until the others of its turn are done."""
     id_, function = ctx.tool_call_id or "", function_of(tool)
     if ctx.tool_call_approved:
         if id_ in frame.passed:
-            _check_still_recorded(frame, call(args))
+            _check_record(frame, call(args))
         return
     if function is ask_user:
-        frame.held[id_] = _held(frame, args, Need(lasting=False), tool, ctx, call=call)
+        frame.held[id_] = _waiting_call(frame, args, Need(lasting=False), tool, ctx, call=call)
         raise CallDeferred()
-    need = await needed(
+    need = await find_need(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
@@ -104,15 +114,15 @@ async def hold(
         policies=_policies(frame),
     )
     if need is not None:
-        frame.held[id_] = _held(frame, args, need, tool, ctx, call=call)
+        frame.held[id_] = _waiting_call(frame, args, need, tool, ctx, call=call)
         raise ApprovalRequired()
 
 
-async def refuse_unrecorded(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
+async def refuse_without_session(ctx: RunContext[Any], name: str, args: Mapping[str, Any]) -> None:
     """Outside a session nobody can be asked and no decision is kept: a call that needs one is not made."""
-    tool = _offered(ctx, name)
+    tool = _find_tool(ctx, name)
     function = function_of(tool)
-    need = await needed(
+    need = await find_need(
         name,
         args,
         declared=declaration(function).approve if function is not None else None,
@@ -133,7 +143,7 @@ def function_of(tool: Any) -> Callable[..., Any] | None:
 
 def code_of(function: Callable[..., Any]) -> ToolDigest:
     """The digest of a tool's function; of one that asks an agent, with that of the agent and its tools."""
-    digest = tool_digest(stood_for(function))
+    digest = tool_digest(original_of(function))
     called = getattr(function, CALLED, None)
     if called is None:
         return digest
@@ -142,7 +152,7 @@ def code_of(function: Callable[..., Any]) -> ToolDigest:
     return replace(digest, digest=whole, reads={**digest.reads, f"agent {called.name}": asked.hex()}, older=None)
 
 
-def declared_of(tool: Any) -> Declaration:
+def declaration_of(tool: Any) -> Declaration:
     """What is declared of a toolset's tool: by its function, else by the hints of the server that offers it."""
     if (function := function_of(tool)) is not None:
         return declaration(function)
@@ -152,7 +162,7 @@ def declared_of(tool: Any) -> Declaration:
     return Declaration(effects="idempotent" if hints.get("idempotentHint") else "undeclared")
 
 
-def may_ask(frame: AgentRunFrame, name: str, tool: Any) -> bool:
+def may_ask(frame: RunState, name: str, tool: Any) -> bool:
     """Whether there may be a call of this tool that needs a person."""
     function = function_of(tool)
     declared = None if function is None else declaration(function).approve
@@ -161,29 +171,29 @@ def may_ask(frame: AgentRunFrame, name: str, tool: Any) -> bool:
     return declared != "never" and (declared is not None or _destructive(tool))
 
 
-def _policies(frame: AgentRunFrame) -> tuple[Policy, ...]:
+def _policies(frame: RunState) -> tuple[Policy, ...]:
     return (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
 
 
-def _held(
-    frame: AgentRunFrame,
+def _waiting_call(
+    frame: RunState,
     args: Mapping[str, Any],
     need: Need,
     tool: Any,
     ctx: RunContext[Any],
     *,
-    call: Callable[[Any], Call],
-) -> Held:
-    def changed(arguments: Any) -> Call | None:
+    call: Callable[[Any], Operation],
+) -> WaitingCall:
+    def change(arguments: Any) -> Operation | None:
         try:
             return call(tool.args_validator.validate_python(arguments, context=ctx.validation_context))
         except ValidationError:
             return None
 
     definition = getattr(tool, "tool_def", None)
-    return Held(
+    return WaitingCall(
         call=call(args),
-        changed=changed,
+        changed=change,
         need=need,
         schema=getattr(definition, "parameters_json_schema", None) or {},
         code=about_code(frame, function_of(tool)),
@@ -191,7 +201,7 @@ def _held(
     )
 
 
-def about_code(frame: AgentRunFrame, function: Callable[..., Any] | None) -> str:
+def about_code(frame: RunState, function: Callable[..., Any] | None) -> str:
     """The code that a person decides about, by its digest; empty where it is somewhere else."""
     return "" if function is None else code_of(function).digest.hex()
 
@@ -215,29 +225,27 @@ def _hints(tool: Any) -> Mapping[str, Any]:
     return metadata.get("annotations") or {}
 
 
-def _check_still_recorded(frame: AgentRunFrame, call: Call) -> None:
+def _check_record(frame: RunState, call: Operation) -> None:
     # Passed because its result is on record: it must be answered from there, whatever ran in between.
-    if frame.journal.recorded(call, frame) is None:
+    if frame.journal.find_record(call, frame) is None:
         raise UserError(f"{call.name} needs an approval that it did not need before: run again to be asked")
 
 
 # ---- the calls of one turn that were put aside
 
 
-async def answers(
-    frame: AgentRunFrame, ctx: RunContext[Any], requests: DeferredToolRequests
-) -> DeferredToolResults | None:
+async def answers(frame: RunState, ctx: RunContext[Any], requests: DeferredToolRequests) -> DeferredToolResults | None:
     """What was decided about the calls; None when all of them are somebody else's to answer."""
     results = DeferredToolResults()
-    asked: list[tuple[ToolCallPart, Question, Call]] = []
+    asked: list[tuple[ToolCallPart, Question, Operation]] = []
     seen: list[bytes] = []
     for part in requests.approvals:
         held = frame.held.get(part.tool_call_id)
-        if held is None and _left_to_caller(ctx):
+        if held is None and _defers_to_caller(ctx):
             continue
         question = _approval(frame, ctx, part, held)
         call = _question_call(frame, ctx, "approval", question)
-        if held is not None and frame.journal.recorded(call, frame) is None:
+        if held is not None and frame.journal.find_record(call, frame) is None:
             passes = _only_replays(frame, held, call, seen)
             if passes is not None:
                 # The count goes on as if it had been asked.
@@ -248,24 +256,24 @@ async def answers(
         asked.append((part, question, call))
     for part in requests.calls:
         if part.tool_call_id in frame.held:
-            question = _asked_by_agent(frame, ctx, part)
+            question = _agent_question(frame, ctx, part)
             asked.append((part, question, _question_call(frame, ctx, "question", question)))
     decisions = await ask_all(frame, [(question, call) for _, question, call in asked])
     for (part, question, _), decision in zip(asked, decisions, strict=True):
         if question.kind == "approve":
-            results.approvals[part.tool_call_id] = _approved(frame, decision)
+            results.approvals[part.tool_call_id] = _approval_result(frame, decision)
         else:
             results.calls[part.tool_call_id] = answer_of(question, decision)
     return results if results.approvals or results.calls else None
 
 
-def _left_to_caller(ctx: RunContext[Any]) -> bool:
+def _defers_to_caller(ctx: RunContext[Any]) -> bool:
     """Whether the agent was written to end with its requests, for its caller to answer."""
     output = getattr(ctx.agent, "output_type", None)
     return output is DeferredToolRequests or (isinstance(output, Sequence) and DeferredToolRequests in output)
 
 
-def _only_replays(frame: AgentRunFrame, held: Held, asked: Call, seen: list[bytes]) -> Any:
+def _only_replays(frame: RunState, held: WaitingCall, asked: Operation, seen: list[bytes]) -> Any:
     """How a call may pass that nobody here decided about, because its own result is on record; None when it is not.
 
     It needed no approval when it ran, or the decision is somebody else's.
@@ -279,9 +287,9 @@ def _only_replays(frame: AgentRunFrame, held: Held, asked: Call, seen: list[byte
     return None
 
 
-def arguments_elsewhere(frame: AgentRunFrame, asked: Call) -> Any:
+def arguments_elsewhere(frame: RunState, asked: Operation) -> Any:
     """What somebody else, or this user in another place, changed the arguments to; None when nobody did."""
-    row = frame.journal.decided_elsewhere(asked, frame)
+    row = frame.journal.find_decision(asked, frame)
     decision = None if row is None or row.body is None else Decision.from_json(json.loads(row.body))
     if decision is None or decision.verdict != "edit":
         return None
@@ -289,14 +297,14 @@ def arguments_elsewhere(frame: AgentRunFrame, asked: Call) -> Any:
     return None if missing else arguments
 
 
-def _on_record(frame: AgentRunFrame, call: Call, seen: list[bytes]) -> bool:
+def _on_record(frame: RunState, call: Operation, seen: list[bytes]) -> bool:
     key = call.key.key
     ahead = seen.count(key)
     seen.append(key)
-    return frame.journal.recorded(call, frame, ahead=ahead) is not None
+    return frame.journal.find_record(call, frame, ahead=ahead) is not None
 
 
-def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
+def _approval_result(frame: RunState, decision: Decision) -> Any:
     match decision.verdict:
         case "approve":
             return True
@@ -306,7 +314,7 @@ def _approved(frame: AgentRunFrame, decision: Decision) -> Any:
             return ToolApproved(override_args=arguments)
         case _:
             why = f": {decision.reason}" if decision.reason else ""
-            return ToolDenied(f"This call was denied by {whom(decision)}{why}. It was not made.")
+            return ToolDenied(f"This call was denied by {describe_person(decision)}{why}. It was not made.")
 
 
 def answer_of(question: Question, decision: Decision) -> Any:
@@ -316,7 +324,7 @@ def answer_of(question: Question, decision: Decision) -> Any:
     return decision.answer
 
 
-def whom(decision: Decision) -> str:
+def describe_person(decision: Decision) -> str:
     """Who decided, as the agent is told."""
     return "the person" if decision.by.startswith("you") else decision.by
 
@@ -324,7 +332,7 @@ def whom(decision: Decision) -> str:
 # ---- the question
 
 
-def _approval(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart, held: Held | None) -> Question:
+def _approval(frame: RunState, ctx: RunContext[Any], part: ToolCallPart, held: WaitingCall | None) -> Question:
     definition = None if ctx.tool_manager is None else ctx.tool_manager.get_tool_def(part.tool_name)
     return Question(
         kind="approve",
@@ -336,16 +344,16 @@ def _approval(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart, he
         before=tuple(frame.ran[-_BEFORE:]),
         agent=frame.agent,
         lasting=held is None or held.need.lasting,
-        code=held.code if held is not None else about_code(frame, function_of(_offered(ctx, part.tool_name))),
+        code=held.code if held is not None else about_code(frame, function_of(_find_tool(ctx, part.tool_name))),
         check=None if held is None else held.check,
     )
 
 
-def _offered(ctx: RunContext[Any], name: str) -> Any:
+def _find_tool(ctx: RunContext[Any], name: str) -> Any:
     return None if ctx.tool_manager is None or ctx.tool_manager.tools is None else ctx.tool_manager.tools.get(name)
 
 
-def _asked_by_agent(frame: AgentRunFrame, ctx: RunContext[Any], part: ToolCallPart) -> Question:
+def _agent_question(frame: RunState, ctx: RunContext[Any], part: ToolCallPart) -> Question:
     given = _arguments(part)
     choices = tuple(map(str, given.get("choices") or ()))
     form: Form = given.get("kind") or ("choice" if choices else "text")
@@ -376,15 +384,15 @@ def _reason(messages: Sequence[ModelMessage]) -> str:
     return "\n".join(parts).strip()[:_REASON_CHARACTERS]
 
 
-def _question_call(frame: AgentRunFrame, ctx: RunContext[Any], kind: Kind, question: Question) -> Call:
+def _question_call(frame: RunState, ctx: RunContext[Any], kind: Kind, question: Question) -> Operation:
     history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
     payload = {"tool": question.tool, "arguments": question.arguments}
     return question_call(frame, kind, question, payload=payload, history=history)
 
 
 def question_call(
-    frame: AgentRunFrame, kind: Kind, question: Question, *, payload: Mapping[str, Any], history: bytes | None
-) -> Call:
+    frame: RunState, kind: Kind, question: Question, *, payload: Mapping[str, Any], history: bytes | None
+) -> Operation:
     """The step that a question is. What is shown with it is kept beside its key and is not part of it.
 
     The digest of the tool is: about an edited tool nothing is decided yet. Older journals have keys without it.
@@ -397,7 +405,7 @@ def question_call(
         key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
     shown = frame.memo.part(question.to_json())
     key = replace(key, parts={**key.parts, "question": shown.digest.hex()}, bodies=(*key.bodies, shown))
-    return Call(
+    return Operation(
         key=key,
         kind=kind,
         name=question.tool or question.kind,
@@ -407,14 +415,14 @@ def question_call(
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
         alternatives=older,
-        describe=lambda payload: Decision.from_json(payload).said,
+        describe=lambda payload: Decision.from_json(payload).description,
     )
 
 
 # ---- asking
 
 
-async def ask_all(frame: AgentRunFrame, questions: Sequence[tuple[Question, Call]]) -> list[Decision]:
+async def ask_all(frame: RunState, questions: Sequence[tuple[Question, Operation]]) -> list[Decision]:
     """The decisions, in order: those on record, and the rest from whoever can be asked, all of them together."""
     gathering = _Gathering(frame, len(questions))
     tasks = (gathering.answer(question, call) for question, call in questions)
@@ -428,7 +436,7 @@ async def ask_all(frame: AgentRunFrame, questions: Sequence[tuple[Question, Call
 class _Gathering:
     """The questions of one turn: asked as soon as it is known of each whether it is on record."""
 
-    def __init__(self, frame: AgentRunFrame, expected: int) -> None:
+    def __init__(self, frame: RunState, expected: int) -> None:
         self._frame = frame
         self._expected = expected
         self._open: list[tuple[Question, asyncio.Future[Decision]]] = []
@@ -437,7 +445,7 @@ class _Gathering:
         self._context = contextvars.copy_context()
         self._context.run(current_step.set, None)
 
-    async def answer(self, question: Question, call: Call) -> Decision:
+    async def answer(self, question: Question, call: Operation) -> Decision:
         asked = False
 
         async def body() -> Any:
@@ -456,16 +464,16 @@ class _Gathering:
             return decision
         made = replace(question, id=str(performed.step))
         try:
-            return decided.held_to(self._frame.journal.store, self._frame.journal.redactor, made, decision)
+            return decided.apply_decision(self._frame.journal.store, self._frame.journal.redactor, made, decision)
         except UserError as error:
-            raise pending([made], why=str(error)) from error
+            raise pending_error([made], why=str(error)) from error
 
     async def _ask(self, question: Question) -> Decision:
         step = current_step.get()
         assert step is not None
         question = replace(question, id=str(step.row.id))
         session = self._frame.session
-        if session is not None and (always := session.standing(question)) is not None:
+        if session is not None and (always := session.find_standing(question)) is not None:
             self._expected -= 1
             self._begin()
             return always
@@ -507,14 +515,14 @@ async def put(
     if given is not None and session is not None:
         return tuple(session.decide(question, decision) for question, decision in zip(questions, given, strict=True))
     policy: Headless = headless or ("suspend" if session is None else session.headless)
-    by_policy = {question.id: unattended(question, policy) for question in questions}
+    by_policy = {question.id: decide_unattended(question, policy) for question in questions}
     left = [question for question in questions if by_policy[question.id] is None]
     if left:
-        raise pending(left)
+        raise pending_error(left)
     return tuple(decision for decision in by_policy.values() if decision is not None)
 
 
-def pending(questions: Sequence[Question], *, why: str = "") -> ApprovalPending:
+def pending_error(questions: Sequence[Question], *, why: str = "") -> ApprovalPending:
     names = list(dict.fromkeys(question.tool or question.kind for question in questions))
     how = " or ".join(dict.fromkeys(TYPED[question.kind] for question in questions))
     asked = f"{why}: {', '.join(names)}" if why else ", ".join(names)

@@ -103,7 +103,7 @@ class Decision:
         return cls(**kept)
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """In one line, as the trace shows it."""
         what = _SAID[self.verdict]
         if self.verdict == "raise" and self.answer:
@@ -151,22 +151,22 @@ def _choice(question: Question, at: object) -> str:
     raise UserError("this message is no choice of this question: decide with the buttons")
 
 
-def checked(question: Question, decision: Decision) -> Decision:
+def check_decision(question: Question, decision: Decision) -> Decision:
     """`decision` as it is recorded; UserError says what is wrong with it and what is possible."""
     possible = POSSIBLE[question.kind]
     if decision.verdict not in possible:
-        raise UserError(f"{decision.verdict}: {_named(question)} can be answered with {', '.join(possible)}")
+        raise UserError(f"{decision.verdict}: {_describe_choices(question)} can be answered with {', '.join(possible)}")
     if decision.always and (decision.verdict != "approve" or not question.lasting):
-        raise UserError(f"always: {_named(question)} can be approved once only")
+        raise UserError(f"always: {_describe_choices(question)} can be approved once only")
     match decision.verdict:
         case "edit":
-            return _edited(question, decision)
+            return _check_edit(question, decision)
         case "answer" if question.kind == "ask":
             return replace(decision, answer=_answer(question, decision.answer))
         case "answer":
             check_applies(question, decision)
         case "raise" if question.kind == "budget":
-            return replace(decision, answer=_raised_to(question, decision.answer))
+            return replace(decision, answer=_parse_raise(question, decision.answer))
         case "finish" if "finish" not in question.choices:
             raise UserError("finish: this agent owes an answer of a given form; raise the limit, or stop")
         case "raise" if not question.default:
@@ -176,7 +176,7 @@ def checked(question: Question, decision: Decision) -> Decision:
     return decision
 
 
-def _edited(question: Question, decision: Decision) -> Decision:
+def _check_edit(question: Question, decision: Decision) -> Decision:
     if decision.arguments == question.arguments:
         return replace(decision, verdict="approve", arguments=None)
     wrong = mismatch(question.schema, decision.arguments)
@@ -209,14 +209,14 @@ def _answer(question: Question, given: Any) -> Any:
                 raise UserError(f"{given!r}: choose one of {', '.join(question.choices)}{near}")
             return given
         case "yes_no":
-            return _yes(given)
+            return _is_true(given)
         case "number":
             return _number(given)
         case _:
             return given
 
 
-def _raised_to(question: Question, given: Any) -> str:
+def _parse_raise(question: Question, given: Any) -> str:
     limits = parse(str(given or question.default), option="raise")
     wrong = None if question.check is None else question.check(limits)
     if wrong is not None:
@@ -227,7 +227,7 @@ def _raised_to(question: Question, given: Any) -> str:
 _WORDS = {"yes": True, "y": True, "true": True, "no": False, "n": False, "false": False}
 
 
-def _yes(given: Any) -> bool:
+def _is_true(given: Any) -> bool:
     answer = given if isinstance(given, bool) else _WORDS.get(str(given).strip().lower())
     if answer is None:
         raise UserError(f"{given!r}: answer yes or no")
@@ -246,7 +246,7 @@ def _number(given: Any) -> float | int:
     return int(number) if number.is_integer() and "." not in str(given) and "e" not in str(given).lower() else number
 
 
-def _named(question: Question) -> str:
+def _describe_choices(question: Question) -> str:
     return f"question {question.id}" if question.kind != "approve" else f"the call of {question.tool} ({question.id})"
 
 
@@ -289,7 +289,7 @@ def parse_headless(text: str, *, option: str = "headless") -> Headless:
     return text
 
 
-async def needed(
+async def find_need(
     tool: str,
     arguments: Mapping[str, Any],
     *,
@@ -326,7 +326,7 @@ async def _by_function(declared: Callable[..., Any], arguments: Mapping[str, Any
     return Need(why=answer if isinstance(answer, str) else "")
 
 
-def unattended(question: Question, headless: Headless) -> Decision | None:
+def decide_unattended(question: Question, headless: Headless) -> Decision | None:
     """What the policy decides where nobody can be asked; None to leave it open."""
     if headless == "suspend" or question.kind != "approve":
         return None

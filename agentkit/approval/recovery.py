@@ -18,8 +18,8 @@ from pydantic_ai.usage import UsageLimits
 from agentkit.approval.interrupt import ask_all, question_call
 from agentkit.approval.policy import Question
 from agentkit.errors import BudgetExceeded, Stopped
-from agentkit.journal.execution import Execution, bounded
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.journal.execution import Execution, shorten
+from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import current_execution
 
 _ATTEMPTS = 3
@@ -28,11 +28,11 @@ _RETRIES = ("retry-prompt", "retry-feedback")
 _USED_UP = ("max retries count", "maximum output retries")
 
 
-async def instead(frame: AgentRunFrame, ctx: RunContext[Any], error: BaseException) -> AgentRunResult[Any]:
+async def instead(frame: RunState, ctx: RunContext[Any], error: BaseException) -> AgentRunResult[Any]:
     """The result a person led the run to; `error` itself where nobody is there, or it is none of these."""
     if isinstance(error, BudgetExceeded) and error.finish:
-        return AgentRunResult(output=_so_far(frame, error))
-    if frame.session is None or frame.session.asker is None or not _is_used_up(error):
+        return AgentRunResult(output=_partial_answer(frame, error))
+    if frame.session is None or frame.session.asker is None or not _is_limit_error(error):
         raise error
     question = _question(frame, ctx, error)
     payload = {"failed": str(error), "attempts": list(question.before)}
@@ -44,15 +44,15 @@ async def instead(frame: AgentRunFrame, ctx: RunContext[Any], error: BaseExcepti
         case "answer":
             return AgentRunResult(output=_output(ctx, decision.answer))
         case "hint":
-            return await _again(frame, ctx, decision.reason, message_history=frame.messages())
+            return await _run_again(frame, ctx, decision.reason, message_history=frame.messages())
         case "raise":
             with _from_the_beginning(frame):
-                return await _again(frame, ctx, ctx.prompt, usage_limits=_raised(ctx.usage_limits))
+                return await _run_again(frame, ctx, ctx.prompt, usage_limits=_double_limits(ctx.usage_limits))
         case _:
             raise Stopped(f"{decision.by} said stop: {error}")
 
 
-def _so_far(frame: AgentRunFrame, error: BudgetExceeded) -> str:
+def _partial_answer(frame: RunState, error: BudgetExceeded) -> str:
     """What there is when a run is finished at its budget: what the agent said, else what its tools gave."""
     texts = [
         part.content
@@ -65,13 +65,13 @@ def _so_far(frame: AgentRunFrame, error: BudgetExceeded) -> str:
     return f"{found}\n\n*Finished at a budget, before the agent was done.*".strip()
 
 
-def _is_used_up(error: BaseException) -> bool:
+def _is_limit_error(error: BaseException) -> bool:
     if isinstance(error, UsageLimitExceeded):
         return True
     return isinstance(error, UnexpectedModelBehavior) and any(words in error.message for words in _USED_UP)
 
 
-def _question(frame: AgentRunFrame, ctx: RunContext[Any], error: BaseException) -> Question:
+def _question(frame: RunState, ctx: RunContext[Any], error: BaseException) -> Question:
     adapter = _adapter(ctx)
     return Question(
         kind="bailout",
@@ -95,18 +95,18 @@ def _attempts(messages: Sequence[ModelMessage]) -> list[str]:
     found: list[str] = []
     for part in (part for message in messages for part in message.parts):
         if isinstance(part, ToolCallPart):
-            calls[part.tool_call_id] = f"{part.tool_name}({_bounded(part.args_as_json_str())})"
+            calls[part.tool_call_id] = f"{part.tool_name}({_shorten(part.args_as_json_str())})"
         elif getattr(part, "outcome", None) == "retried" or part.part_kind in _RETRIES:
             tried = calls.pop(getattr(part, "tool_call_id", ""), "the answer")
-            found.append(f"{tried}: {_bounded(str(getattr(part, 'content', '')))}")
+            found.append(f"{tried}: {_shorten(str(getattr(part, 'content', '')))}")
         else:
             calls.pop(getattr(part, "tool_call_id", ""), None)
     # What has no result is what failed for good.
     return [*found, *(f"{call}: the last attempt" for call in calls.values())][-_ATTEMPTS:]
 
 
-def _bounded(text: str) -> str:
-    return bounded(text, _ATTEMPT_CHARACTERS)
+def _shorten(text: str) -> str:
+    return shorten(text, _ATTEMPT_CHARACTERS)
 
 
 # ---- what was decided
@@ -137,13 +137,13 @@ def _output(ctx: RunContext[Any], answer: Any) -> Any:
     return answer if adapter is None else adapter.validate_python(answer)
 
 
-async def _again(frame: AgentRunFrame, ctx: RunContext[Any], prompt: Any, **options: Any) -> AgentRunResult[Any]:
+async def _run_again(frame: RunState, ctx: RunContext[Any], prompt: Any, **options: Any) -> AgentRunResult[Any]:
     limits = {} if "usage_limits" in options or ctx.usage_limits is None else {"usage_limits": ctx.usage_limits}
     result: AgentRunResult[Any] = await frame.owner.run(prompt, deps=ctx.deps, **limits, **options)
     return result
 
 
-def _raised(limits: UsageLimits | None) -> UsageLimits:
+def _double_limits(limits: UsageLimits | None) -> UsageLimits:
     """Twice of everything that was limited."""
     given = limits or UsageLimits()
     numbers = {
@@ -155,7 +155,7 @@ def _raised(limits: UsageLimits | None) -> UsageLimits:
 
 
 @contextmanager
-def _from_the_beginning(frame: AgentRunFrame) -> Iterator[None]:
+def _from_the_beginning(frame: RunState) -> Iterator[None]:
     """The same requests again are not further equal ones: all that the run did so far is replayed."""
     token = current_execution.set(Execution(cell=frame.execution.cell, counts=frame.began.copy()))
     try:

@@ -56,7 +56,7 @@ class Limit:
         return f"{amount_text(self.measure, self.amount)}/{self.window}"
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """As a sentence has it."""
         if self.window == "minute":
             return f"{_short(self.amount)} tokens per minute"
@@ -90,7 +90,7 @@ class Amounts:
 _STEP = "\x1f"
 
 
-class Node(str):
+class BudgetScope(str):
     """A scope of the tree, named by the way to it: the level and name of each scope from the user down."""
 
     __slots__ = ()
@@ -104,26 +104,26 @@ class Node(str):
         return self.rpartition(_STEP)[2].partition(":")[2]
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         return self.name or self.level if self.level in ("agent", "eval", "caller") else f"the {self.level}"
 
     @property
     def depth(self) -> int:
         return self.count(_STEP)
 
-    def child(self, level: Level, name: str) -> Node:
-        return Node(f"{self}{_STEP}{level}:{name}")
+    def child(self, level: Level, name: str) -> BudgetScope:
+        return BudgetScope(f"{self}{_STEP}{level}:{name}")
 
-    def lineage(self) -> Iterator[Node]:
+    def lineage(self) -> Iterator[BudgetScope]:
         """From the user down to this one."""
         steps = self.split(_STEP)
-        yield from (Node(_STEP.join(steps[: place + 1])) for place in range(len(steps)))
+        yield from (BudgetScope(_STEP.join(steps[: place + 1])) for place in range(len(steps)))
 
 
-USER = Node("user:")
+USER = BudgetScope("user:")
 
 
-def place(*, project: str, label: str, agents: Sequence[str] = ()) -> Node:
+def place(*, project: str, label: str, agents: Sequence[str] = ()) -> BudgetScope:
     """Where a run stands: user > project > notebook (or eval) > agent > sub-agent."""
     node = USER.child("project", project)
     first, _, rest = label.partition("/")
@@ -151,7 +151,7 @@ def parse(text: str, *, option: str = "budget", window: Window = "run") -> tuple
     for limit in limits:
         kept = seen.setdefault((limit.measure, limit.window), limit)
         if kept is not limit:
-            raise UserError(f"{option}: {kept.said} and {limit.said} contradict each other; give one of them")
+            raise UserError(f"{option}: {kept.label} and {limit.label} contradict each other; give one of them")
     _check_windows(limits, option)
     return tuple(sorted(limits, key=lambda limit: (get_args(Measure).index(limit.measure), _WIDTH[limit.window])))
 
@@ -162,7 +162,7 @@ def _limit(term: str, *, option: str, window: Window) -> Limit:
         raise UserError(f"{option} {term!r} cannot be read: write for instance {_EXAMPLE}")
     unit = "usd" if found["dollar"] and not found["unit"] else found["unit"].lower()
     if unit not in _UNITS:
-        raise UserError(f"{option} {term!r}: {_unknown(unit)}; write for instance {_EXAMPLE}")
+        raise UserError(f"{option} {term!r}: {_describe_unknown(unit)}; write for instance {_EXAMPLE}")
     measure, smallest = _UNITS[unit]
     amount = round(Decimal(found["number"].replace("_", "")) * _MANY[(found["many"] or "").lower()] * smallest)
     if found["sign"] == "-" or amount <= 0:
@@ -171,7 +171,7 @@ def _limit(term: str, *, option: str, window: Window) -> Limit:
     return Limit(measure=measure, window=chosen, amount=amount)
 
 
-def _unknown(unit: str) -> str:
+def _describe_unknown(unit: str) -> str:
     return f"what is {unit!r}?{nearest(unit, _UNITS)}" if unit else "of what?"
 
 
@@ -197,7 +197,7 @@ def _check_windows(limits: Iterable[Limit], option: str) -> None:
     for narrow in known:
         for wide in known:
             if _exceeds(narrow, wide):
-                raise UserError(f"{option}: {narrow.said} is more than {wide.said}; lower it or leave it out")
+                raise UserError(f"{option}: {narrow.label} is more than {wide.label}; lower it or leave it out")
 
 
 def _exceeds(inner: Limit, outer: Limit) -> bool:
@@ -207,35 +207,37 @@ def _exceeds(inner: Limit, outer: Limit) -> bool:
     return _WIDTH[inner.window] <= _WIDTH[outer.window] and inner.amount > outer.amount
 
 
-def check_tree(node: Node, limits: Sequence[Limit], others: Iterable[tuple[Node, Sequence[Limit]]]) -> None:
+def check_tree(
+    node: BudgetScope, limits: Sequence[Limit], others: Iterable[tuple[BudgetScope, Sequence[Limit]]]
+) -> None:
     """UserError when a scope would be allowed more than one above it allows, or less than one below it was given."""
     for other, theirs in others:
         for mine in limits:
             for limit in theirs:
                 if node.startswith(f"{other}{_STEP}") and _exceeds(mine, limit):
                     raise UserError(
-                        f"{node.said}: {mine.said} is more than {other.said} allows ({limit.said}): lower it, "
-                        f"or raise that first with {typed(other, limit, mine.amount)}"
+                        f"{node.label}: {mine.label} is more than {other.label} allows ({limit.label}): lower it, "
+                        f"or raise that first with {format_command(other, limit, mine.amount)}"
                     )
                 if other.startswith(f"{node}{_STEP}") and _exceeds(limit, mine):
                     raise UserError(
-                        f"{node.said}: {mine.said} is less than {other.said} was given ({limit.said}): raise it, "
-                        f"or lower that first with {typed(other, limit, mine.amount)}"
+                        f"{node.label}: {mine.label} is less than {other.label} was given ({limit.label}): raise it, "
+                        f"or lower that first with {format_command(other, limit, mine.amount)}"
                     )
 
 
-def typed(node: Node, limit: Limit, amount: int) -> str:
+def format_command(node: BudgetScope, limit: Limit, amount: int) -> str:
     """The command that sets this limit of a scope to another amount, as in a shell."""
     return f"`agentkit budget {scope_of(node)} {replace(limit, amount=amount).text}`"
 
 
-def scope_of(node: Node) -> str:
+def scope_of(node: BudgetScope) -> str:
     """How a scope is called on the line: a sub-agent by the way to it, since it has limits of its own there."""
     way = [one.name for one in node.lineage() if one.level == "agent"]
     return "/".join(way) or node.level
 
 
-def merged(old: Sequence[Limit], new: Sequence[Limit]) -> tuple[Limit, ...]:
+def merge(old: Sequence[Limit], new: Sequence[Limit]) -> tuple[Limit, ...]:
     """`old` with what `new` says of the same measure and window in its place."""
     changed = {(limit.measure, limit.window): limit for limit in (*old, *new)}
     return tuple(changed.values())
@@ -275,7 +277,7 @@ def amount_text(measure: Measure, amount: int) -> str:
             return f"{seconds / 60:g}min" if seconds >= 60 and seconds % 6 == 0 else f"{seconds:g}s"
 
 
-def about(measure: Measure, amount: int) -> str:
+def format_amount(measure: Measure, amount: int) -> str:
     """An amount as a sentence has it: money with as many digits as matter, tokens to the token."""
     if measure == "usd" and amount:
         digits = max(2, 10 - len(str(amount)) + 1) if amount < NANO // 10 else 4

@@ -28,7 +28,7 @@ class Range:
     middle: float
     most: float
 
-    def said(self, form: Any) -> str:
+    def format(self, form: Any) -> str:
         least, middle, most = form(self.least), form(self.middle), form(self.most)
         return f"about {middle}" if least == most else f"{least} to {most}, most likely about {middle}"
 
@@ -46,21 +46,21 @@ class Estimate:
     how: tuple[str, ...]
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """In a few lines."""
         if self.tokens is None or self.requests is None or self.seconds is None:
             return "\n".join([f"{self.agent}: no estimate", *(f"  · {line}" for line in self.how)])
-        price = "no known price" if self.cost is None else self.cost.said(_dollars)
-        requests = self.requests.said(_whole)
+        price = "no known price" if self.cost is None else self.cost.format(_dollars)
+        requests = self.requests.format(_whole)
         facts = [
             f"{self.agent}: {price}",
-            f"  {self.tokens.said(_whole)} tokens · {requests} request{'' if requests == 'about 1' else 's'} · "
-            f"{self.seconds.said(_seconds)}",
+            f"  {self.tokens.format(_whole)} tokens · {requests} request{'' if requests == 'about 1' else 's'} · "
+            f"{self.seconds.format(_seconds)}",
         ]
         return "\n".join([*facts, *(f"  · {line}" for line in self.how)])
 
     def __repr__(self) -> str:
-        return self.said
+        return self.description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimat
     past, repeated = _different(_past(session, run) for run in runs)
     if not past:
         return _nothing(agent, name, prompt)
-    how = [f"from {_counted(len(past), 'recorded run')} of {name}" + _left_out(repeated)]
+    how = [f"from {_count_text(len(past), 'recorded run')} of {name}" + _describe_left_out(repeated)]
     if prompt is not None and (same := next((one for one in past if one.run.prompt == prompt), None)) is not None:
         how.append(f"run {same.run.id} had this very prompt: where nothing changed it replays and costs nothing")
     longer = 0 if prompt is None else tokens(prompt) - round(median(tokens(one.run.prompt) for one in past))
@@ -103,10 +103,10 @@ def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimat
     model = agent.model if isinstance(agent.model, Model) else None
     inputs = [max(0, one.input + longer * len(one.requests)) for one in past]
     costs = [_cost(one, given, model) for one, given in zip(past, inputs, strict=True)]
-    how += _priced_by(past, model)
+    how += _price_basis(past, model)
     unreported = sum(_usage(step).estimated for one in past for step in one.requests)
     if unreported:
-        how.append(f"{_counted(unreported, 'request')} whose server counted nothing: what was set aside counts")
+        how.append(f"{_count_text(unreported, 'request')} whose server counted nothing: what was set aside counts")
     known = [cost for cost in costs if cost is not None]
     if len(past) < _FEW:
         how.append("few runs: the range is from the least to the most of them")
@@ -123,7 +123,7 @@ def estimate(session: Session, agent: Any, prompt: str | None = None) -> Estimat
     )
 
 
-def recorded(session: Session, agent: str) -> list[Event]:
+def read_history(session: Session, agent: str) -> list[Event]:
     """What the newest runs of an agent recorded."""
     return [event for run in session.runs(agent=agent, limit=_RECENT) for event in session.trace(run.id)]
 
@@ -146,11 +146,11 @@ def _past(session: Session, run: Run) -> _Past:
     return _Past(
         run=run,
         requests=tuple(step for step in (*inside, *whole) if step.usage is not None),
-        seconds=sum(_took(step) for step in own),
+        seconds=sum(_seconds_of(step) for step in own),
     )
 
 
-def _took(step: Step) -> float:
+def _seconds_of(step: Step) -> float:
     if step.replayed:
         return step.recorded_seconds or 0.0
     return max(0.0, (step.ended or step.started) - step.started)
@@ -169,21 +169,21 @@ def _different(found: Iterable[_Past]) -> tuple[list[_Past], int]:
 
 def _cost(past: _Past, given: int, model: Model | None) -> float | None:
     if model is not None and past.run.model != resolve.identity(model):
-        first = resolve.answering(model)[0]
+        first = resolve.answering_models(model)[0]
         return resolve.list_price(first, RequestUsage(input_tokens=given, output_tokens=past.output))
     if past.cost is None or model is None or given == past.input:
         return past.cost
-    first = resolve.answering(model)[0]
+    first = resolve.answering_models(model)[0]
     prices = [resolve.list_price(first, RequestUsage(input_tokens=tokens_in)) for tokens_in in (given, past.input)]
     return past.cost + (prices[0] or 0.0) - (prices[1] or 0.0)
 
 
-def _priced_by(past: Sequence[_Past], model: Model | None) -> list[str]:
+def _price_basis(past: Sequence[_Past], model: Model | None) -> list[str]:
     if model is None or all(one.run.model == resolve.identity(model) for one in past):
         return []
     others = sum(one.run.model != resolve.identity(model) for one in past)
     return [
-        f"{_counted(others, 'run')} used another model: their tokens at the list price of {resolve.identity(model)}"
+        f"{_count_text(others, 'run')} used another model: their tokens at the list price of {resolve.identity(model)}"
     ]
 
 
@@ -200,11 +200,11 @@ def _usage(step: Step) -> Usage:
     return step.usage or Usage()
 
 
-def _left_out(repeated: int) -> str:
+def _describe_left_out(repeated: int) -> str:
     return f" ({repeated} that only replayed the same steps left out)" if repeated else ""
 
 
-def _counted(number: int, noun: str) -> str:
+def _count_text(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 

@@ -71,7 +71,7 @@ def of_rest(events: Iterable[Event], *, run: str, since: int) -> tuple[int, floa
     return len(own), sum(cost for cost in costs if cost is not None), sum(cost is None for cost in costs)
 
 
-def said(count: int, cost: float, unpriced: int, *, since: int) -> str:
+def describe(count: int, cost: float, unpriced: int, *, since: int) -> str:
     """What `of_rest` found, to be put behind a sentence; nothing when nothing will be live."""
     if count == 0:
         return ""

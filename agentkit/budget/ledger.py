@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from agentkit.budget.budget import Amounts, AtLimit, Budget, Limit, Node, Window, check_tree, dump, load
+from agentkit.budget.budget import Amounts, AtLimit, Budget, BudgetScope, Limit, Window, check_tree, dump, load
 from agentkit.errors import JournalError
 from agentkit.journal import presence
 
@@ -90,13 +90,13 @@ class Stand:
 class Scope:
     """A scope that a step spends from, with the run and the cell that it is part of there."""
 
-    node: Node
+    node: BudgetScope
     run: Stand
     cell: Stand
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Held:
+class Hold:
     """What is set aside for a step until it is committed or released. `id` is 0 where nothing limits it."""
 
     id: int
@@ -105,13 +105,13 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
+class Shortfall:
     """A limit that leaves no room: what was used, what others have set aside, and what was needed.
 
     `until` is when there may be room again; None when there will be none in this window.
     """
 
-    node: Node
+    node: BudgetScope
     limit: Limit
     used: int
     held: int
@@ -124,7 +124,7 @@ class Refused:
 class Standing:
     """A limit and what has been used of it. For a run or cell without a name it is the newest one's."""
 
-    node: Node
+    node: BudgetScope
     limit: Limit | None
     used: int
     held: int
@@ -138,7 +138,7 @@ class Ledger:
         self.path = path
         self._owners = path.with_name(f"{path.name}-owners")
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentkit-budget")
-        self._ids: dict[Node, int] = {}
+        self._ids: dict[BudgetScope, int] = {}
         self._connection: sqlite3.Connection | None = None
         self._file = 0
         self.owner = ""
@@ -147,9 +147,9 @@ class Ledger:
 
     def later(self, work: Callable[[], T]) -> Future[T]:
         """Do `work` on the ledger's thread."""
-        return self._thread.submit(self._told, work)
+        return self._thread.submit(self._translate_errors, work)
 
-    def _told(self, work: Callable[[], T]) -> T:
+    def _translate_errors(self, work: Callable[[], T]) -> T:
         try:
             return work()
         except (sqlite3.Error, OSError) as error:
@@ -173,7 +173,7 @@ class Ledger:
 
     # ---- limits
 
-    def set(self, node: Node, limits: Sequence[Limit], *, at_limit: AtLimit | None = None) -> None:
+    def set(self, node: BudgetScope, limits: Sequence[Limit], *, at_limit: AtLimit | None = None) -> None:
         """Give a scope these limits and no others. UserError when they contradict those above or below it."""
         with self._writing() as db:
             related = [(other, kept) for other, kept in self._all(db) if other != node and kept.limits]
@@ -186,11 +186,11 @@ class Ledger:
                 (dump(limits), at_limit or "", at, id_),
             )
 
-    def budget(self, node: Node) -> Budget:
+    def budget(self, node: BudgetScope) -> Budget:
         row = self._db.execute("SELECT limits, at_limit FROM node WHERE path = ?", (node,)).fetchone()
         return _budget(*row) if row else Budget()
 
-    def set_at(self, node: Node) -> float:
+    def set_at(self, node: BudgetScope) -> float:
         """Return when the limits of a scope were set: unix seconds, and later than whatever was set before."""
         row = self._db.execute("SELECT at FROM node WHERE path = ?", (node,)).fetchone()
         return float(row[0]) if row else 0.0
@@ -199,28 +199,28 @@ class Ledger:
         """Return when limits were set last, of whichever scope."""
         return _newest(self._db)
 
-    def budgets(self) -> list[tuple[Node, Budget]]:
+    def budgets(self) -> list[tuple[BudgetScope, Budget]]:
         """Every scope that is known, from the user down."""
         return self._all(self._db)
 
-    def _all(self, db: sqlite3.Connection) -> list[tuple[Node, Budget]]:
+    def _all(self, db: sqlite3.Connection) -> list[tuple[BudgetScope, Budget]]:
         rows = db.execute("SELECT path, limits, at_limit FROM node ORDER BY path").fetchall()
-        return [(Node(path), _budget(limits, at_limit)) for path, limits, at_limit in rows]
+        return [(BudgetScope(path), _budget(limits, at_limit)) for path, limits, at_limit in rows]
 
     # ---- reserving
 
-    def reserve(self, scopes: Sequence[Scope], need: Amounts, *, now: float | None = None) -> Held | Refused:
+    def reserve(self, scopes: Sequence[Scope], need: Amounts, *, now: float | None = None) -> Hold | Shortfall:
         """Set `need` aside on every scope, or on none: then the limit that leaves no room for it."""
         when = time.time() if now is None else now
         with self._writing() as db:
             found = self._reserve(db, scopes, need, when)
-            if isinstance(found, Refused) and found.held and self._expire(db):
+            if isinstance(found, Shortfall) and found.held and self._expire(db):
                 found = self._reserve(db, scopes, need, when)
         return found
 
-    def _reserve(self, db: sqlite3.Connection, scopes: Sequence[Scope], need: Amounts, now: float) -> Held | Refused:
+    def _reserve(self, db: sqlite3.Connection, scopes: Sequence[Scope], need: Amounts, now: float) -> Hold | Shortfall:
         buckets: list[tuple[int, str]] = []
-        refused: list[Refused] = []
+        refused: list[Shortfall] = []
         chosen = ""
         for scope in scopes:
             id_ = self._id(db, scope.node)
@@ -238,7 +238,7 @@ class Ledger:
             first = min(refused, key=lambda one: (one.until is not None, -one.node.depth))
             return replace(first, at_limit=chosen or None)  # type: ignore[arg-type]
         if not buckets or need == Amounts():
-            return Held(id=0, scopes=tuple(scopes), amounts=need)
+            return Hold(id=0, scopes=tuple(scopes), amounts=need)
         unique = sorted(set(buckets))
         needed = (now, need.usd, need.tokens, need.requests, self.owner)
         db.executemany(HOLD, [(*bucket, *needed) for bucket in unique])
@@ -246,16 +246,16 @@ class Ledger:
             "INSERT INTO held (owner, at, usd, tokens, requests, buckets) VALUES (?, ?, ?, ?, ?, ?)",
             (self.owner, now, need.usd, need.tokens, need.requests, json.dumps(unique)),
         )
-        return Held(id=int(cursor.lastrowid or 0), scopes=tuple(scopes), amounts=need)
+        return Hold(id=int(cursor.lastrowid or 0), scopes=tuple(scopes), amounts=need)
 
-    def commit(self, held: Held, took: Amounts, *, now: float | None = None) -> None:
+    def commit(self, held: Hold, took: Amounts, *, now: float | None = None) -> None:
         """Count what the step really took in place of what was set aside for it."""
         when = time.time() if now is None else now
         with self._writing() as db:
             buckets = set(self._drop(db, held.id)) if held.id else set()
             for scope in held.scopes:
                 id_ = self._id(db, scope.node)
-                buckets |= {(id_, _bucket(window, scope, held_at(buckets, id_, when))) for window in _COUNTED}
+                buckets |= {(id_, _bucket(window, scope, amount_at(buckets, id_, when))) for window in _COUNTED}
             spending = [bucket for bucket in sorted(buckets) if bucket[1] != "minute"]
             taken = (when, took.usd, took.tokens, took.requests, self.owner)
             db.executemany(SPEND, [(*bucket, *taken) for bucket in spending])
@@ -263,7 +263,7 @@ class Ledger:
                 if bucket == "minute":
                     _spend_minute(db, id_, took.tokens, when)
 
-    def release(self, held: Held) -> None:
+    def release(self, held: Hold) -> None:
         """The step took nothing."""
         if held.id:
             with self._writing() as db:
@@ -297,28 +297,28 @@ class Ledger:
 
     # ---- reading
 
-    def standings(self, nodes: Iterable[Node], *, now: float | None = None) -> list[Standing]:
+    def standings(self, nodes: Iterable[BudgetScope], *, now: float | None = None) -> list[Standing]:
         """How much of each limit of these scopes is used; one without a limit where a scope has none."""
         when = time.time() if now is None else now
         with self._writing() as db:
             self._expire(db)
             return [standing for node in nodes for standing in self._standings(db, node, when)]
 
-    def _standings(self, db: sqlite3.Connection, node: Node, now: float) -> Iterator[Standing]:
+    def _standings(self, db: sqlite3.Connection, node: BudgetScope, now: float) -> Iterator[Standing]:
         row = db.execute("SELECT id, limits, at_limit FROM node WHERE path = ?", (node,)).fetchone()
         id_, limits, kept = row or (0, "", "")
         at_limit = _budget("", kept).at_limit
         for limit in load(limits):
-            used, held = (0, 0) if limit.measure == "seconds" else _used_lately(db, id_, limit, now)
+            used, held = (0, 0) if limit.measure == "seconds" else _recent_use(db, id_, limit, now)
             yield Standing(node=node, limit=limit, used=used, held=held, at_limit=at_limit)
         if not limits:
             yield Standing(node=node, limit=None, used=0, held=0, at_limit=at_limit)
 
-    def spent(self, node: Node, window: Window = "total", *, now: float | None = None) -> Amounts:
+    def spending(self, node: BudgetScope, window: Window = "total", *, now: float | None = None) -> Amounts:
         """What a scope has spent in total, today or this month, since the ledger exists."""
         when = time.time() if now is None else now
         row = self._db.execute("SELECT id FROM node WHERE path = ?", (node,)).fetchone()
-        found = None if row is None else _row(self._db, row[0], _dated(window, when))
+        found = None if row is None else _row(self._db, row[0], _bucket_of(window, when))
         return Amounts() if found is None else Amounts(usd=found[0], tokens=found[1], requests=found[2])
 
     def under_way(self) -> int:
@@ -329,7 +329,7 @@ class Ledger:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        if self._connection is not None and self._is_gone():
+        if self._connection is not None and self._is_missing():
             self._connection.close()
             self._connection = None
             self._ids.clear()
@@ -372,7 +372,7 @@ class Ledger:
             if not owner or not presence.present(self._owners, owner):
                 db.execute(f"DELETE FROM spent WHERE owner = ? AND {old}", (owner, *span))
 
-    def _is_gone(self) -> bool:
+    def _is_missing(self) -> bool:
         """Whether somebody removed the file, or put another one in its place."""
         try:
             return self.path.stat().st_ino != self._file
@@ -391,7 +391,7 @@ class Ledger:
             raise
         db.execute("COMMIT")
 
-    def _id(self, db: sqlite3.Connection, node: Node) -> int:
+    def _id(self, db: sqlite3.Connection, node: BudgetScope) -> int:
         known = self._ids.get(node)
         if known is not None:
             return known
@@ -404,7 +404,7 @@ class Ledger:
 _COUNTED: tuple[Window, ...] = ("day", "month", "total")
 
 
-def held_at(buckets: Iterable[tuple[int, str]], node: int, now: float) -> float:
+def amount_at(buckets: Iterable[tuple[int, str]], node: int, now: float) -> float:
     """A step counts on the day on which it was reserved, though it ends on the next one."""
     day = next((bucket[4:] for id_, bucket in buckets if id_ == node and bucket.startswith("day:")), None)
     return now if day is None else time.mktime(time.strptime(day, "%Y-%m-%d"))
@@ -421,10 +421,10 @@ def _bucket(window: Window, scope: Scope, now: float) -> str:
         case "cell":
             return f"cell:{scope.cell.id}"
         case _:
-            return _dated(window, now)
+            return _bucket_of(window, now)
 
 
-def _dated(window: Window, now: float) -> str:
+def _bucket_of(window: Window, now: float) -> str:
     match window:
         case "day":
             return time.strftime("day:%Y-%m-%d", time.localtime(now))
@@ -434,12 +434,12 @@ def _dated(window: Window, now: float) -> str:
             return window
 
 
-def _room(db: sqlite3.Connection, node: int, scope: Scope, limit: Limit, need: Amounts, now: float) -> Refused | None:
+def _room(db: sqlite3.Connection, node: int, scope: Scope, limit: Limit, need: Amounts, now: float) -> Shortfall | None:
     """None when there is room for `need` below the limit."""
     stand = scope.run if limit.window == "run" else scope.cell if limit.window == "cell" else None
     if limit.measure == "seconds":
         used = 0 if stand is None else round((time.monotonic() - stand.began) * 1000)
-        return None if used < limit.amount else Refused(
+        return None if used < limit.amount else Shortfall(
             node=scope.node, limit=limit, used=used, held=0, need=0
         )  # fmt: skip
     wanted = need.of(limit.measure)
@@ -455,7 +455,7 @@ def _room(db: sqlite3.Connection, node: int, scope: Scope, limit: Limit, need: A
     if used + held + wanted <= limit.amount:
         return None
     until = _until(db, node, limit, used=used, held=held, wanted=wanted, now=now)
-    return Refused(node=scope.node, limit=limit, used=used, held=held, need=wanted, until=until)
+    return Shortfall(node=scope.node, limit=limit, used=used, held=held, need=wanted, until=until)
 
 
 _SOON: Final = 0.05
@@ -510,7 +510,7 @@ def _spend_minute(db: sqlite3.Connection, node: int, tokens: int, now: float) ->
     )
 
 
-def _used_lately(db: sqlite3.Connection, node: int, limit: Limit, now: float) -> tuple[int, int]:
+def _recent_use(db: sqlite3.Connection, node: int, limit: Limit, now: float) -> tuple[int, int]:
     place = _PLACE[limit.measure]
     if limit.window in ("run", "cell"):
         kept = db.execute(
@@ -519,7 +519,7 @@ def _used_lately(db: sqlite3.Connection, node: int, limit: Limit, now: float) ->
             (node, f"{limit.window}:%"),
         ).fetchone()
     else:
-        kept = _row(db, node, _dated(limit.window, now))
+        kept = _row(db, node, _bucket_of(limit.window, now))
     used, held = (kept or _NOTHING)[place], (kept or _NOTHING)[place + 3]
     return (_minute(db, node, now) if limit.window == "minute" else used), held
 

@@ -16,7 +16,7 @@ from agentkit.budget.budget import Amounts, nano
 from agentkit.events import Usage
 from agentkit.models import resolve
 from agentkit.models.canned_replies import estimate, overhead
-from agentkit.runtime.guard import ModelAsked
+from agentkit.runtime.guard import ModelRequestInfo
 
 UNKNOWN_OUTPUT = 500
 """Output tokens expected of an agent that has not answered yet and whose requests have no max_tokens."""
@@ -36,7 +36,7 @@ class Weight:
     usage: RequestUsage = field(default_factory=RequestUsage)
 
 
-def weigh(asked: ModelAsked, *, expected_output: int | None) -> tuple[Weight, ...]:
+def weigh(asked: ModelRequestInfo, *, expected_output: int | None) -> tuple[Weight, ...]:
     """For each model that may answer, in order. An answer longer than expected is what can exceed it."""
     tokens_in = _input(asked)
     bound = (asked.settings or {}).get("max_tokens")
@@ -45,10 +45,10 @@ def weigh(asked: ModelAsked, *, expected_output: int | None) -> tuple[Weight, ..
     if asked.model is None:
         amounts = Amounts(tokens=tokens_in + tokens_out, requests=1)
         return (Weight(member="", amounts=amounts, priced=False, usage=usage),)
-    return tuple(_weight(member, usage, asked.settings) for member in resolve.answering(asked.model))
+    return tuple(_weight(member, usage, asked.settings) for member in resolve.answering_models(asked.model))
 
 
-def unreported(asked: ModelAsked, response: ModelResponse) -> RequestUsage | None:
+def estimate_missing_usage(asked: ModelRequestInfo, response: ModelResponse) -> RequestUsage | None:
     """Return what a reply counts for whose server did not say what it took, None where it did: unknown is not 0.
 
     What was set aside for the request counts, or the length of the reply where that is more.
@@ -65,12 +65,12 @@ def unreported(asked: ModelAsked, response: ModelResponse) -> RequestUsage | Non
     )
 
 
-def counted_cost(model: Model | None, usage: Usage) -> float | None:
+def cost_to_count(model: Model | None, usage: Usage) -> float | None:
     """Return the price of a request, or where nobody knows it the dearest list price of those that may answer."""
     if usage.cost is not None or model is None:
         return usage.cost
     counted = RequestUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
-    prices = [resolve.list_price(member, counted) for member in resolve.answering(model)]
+    prices = [resolve.list_price(member, counted) for member in resolve.answering_models(model)]
     return max((price for price in prices if price is not None), default=None)
 
 
@@ -90,7 +90,7 @@ def heaviest(weights: Sequence[Weight]) -> Amounts:
     )
 
 
-def _input(asked: ModelAsked) -> int:
+def _input(asked: ModelRequestInfo) -> int:
     text, media = _size(asked.messages)
     return _PER_REQUEST + -(-text // _BYTES_PER_TOKEN) + media * _MEDIA_TOKENS + overhead(asked.parameters) * 4 // 3
 

@@ -24,26 +24,26 @@ from agentkit.budget.budget import (
     NANO,
     Amounts,
     Budget,
+    BudgetScope,
     Limit,
-    Node,
-    about,
-    merged,
+    format_amount,
+    format_command,
+    merge,
     nano,
     parse,
     place,
     scope_of,
-    typed,
 )
-from agentkit.budget.ledger import Held, Ledger, Refused, Scope, Stand, default_path, ledger
-from agentkit.budget.request_estimate import Weight, counted_cost, heaviest, weigh
+from agentkit.budget.ledger import Hold, Ledger, Scope, Shortfall, Stand, default_path, ledger
+from agentkit.budget.request_estimate import Weight, cost_to_count, heaviest, weigh
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, JournalError, UserError
 from agentkit.events import Event, Gauge, Step
-from agentkit.journal.execution import Call, Told
+from agentkit.journal.execution import OnOutcome, Operation
 from agentkit.journal.records import Outcome, Row
 from agentkit.journal.store import Store
 from agentkit.models.fallback import affordable
-from agentkit.runtime.guard import ModelAsked, ToolAsked, Visit
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
+from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session
 
 
@@ -51,7 +51,7 @@ class Raise(NamedTuple):
     """At the recorded step `step` this limit of a scope was raised to these."""
 
     step: int
-    node: Node
+    node: BudgetScope
     limit: Limit
     to: tuple[Limit, ...]
 
@@ -64,11 +64,11 @@ class Raises:
         self._known: set[str] = set()
         self._waiting: list[Raise] = []
 
-    def before(self, step: int, frame: AgentRunFrame) -> list[Raise]:
+    def before(self, step: int, frame: RunState) -> list[Raise]:
         """What was raised before this recorded step was performed, and not handed out before."""
         for run in frame.sources - self._known:
             self._known.add(run)
-            self._waiting += filter(None, map(self._raise, self._store.asked_in(run, "budget")))
+            self._waiting += filter(None, map(self._raise, self._store.questions_in(run, "budget")))
         due = [one for one in self._waiting if one.step < step]
         self._waiting = [one for one in self._waiting if one.step >= step]
         return due
@@ -81,7 +81,7 @@ class Raises:
         if decision.verdict != "raise" or not decision.answer:
             return None
         (limit,) = parse(asked["limit"])
-        return Raise(row.id, Node(asked["budget"]), limit, parse(str(decision.answer), window=limit.window))
+        return Raise(row.id, BudgetScope(asked["budget"]), limit, parse(str(decision.answer), window=limit.window))
 
 
 _LONGEST_NAP = 0.5
@@ -96,19 +96,21 @@ class Budgets:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._runs: dict[str, AgentRunFrame] = {}
+        self._runs: dict[str, RunState] = {}
         self._cells: defaultdict[str, Amounts] = defaultdict(Amounts)
         self._answers: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
-        self._built: dict[Node, Budget | None] = {}
+        self._built: dict[BudgetScope, Budget | None] = {}
         self._since: dict[str, float] = {}
         book = self.ledger
         # When limits were set last before this session: what is set from now on is newer.
         self._before = None if book is None else book.later(book.newest)
-        self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, Node], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._declined: set[tuple[str, Node, Limit]] = set()
+        self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, BudgetScope], asyncio.Lock] = defaultdict(
+            asyncio.Lock
+        )
+        self._declined: set[tuple[str, BudgetScope, Limit]] = set()
         self._raises: dict[str, Raises] = {}
         # Where a ledger could not be kept: nothing is refused for it until a live step would need it.
-        self._unkept: dict[Node, JournalError] = {}
+        self._unkept: dict[BudgetScope, JournalError] = {}
         session.listen(self._hear)
 
     @property
@@ -123,11 +125,11 @@ class Budgets:
 
     # ---- limits
 
-    def node(self, *agents: str) -> Node:
+    def node(self, *agents: str) -> BudgetScope:
         """Where an agent of this session stands; without a name, the session's notebook."""
         return place(project=self.project, label=self._session.label, agents=agents)
 
-    def built(self, name: str, budget: Budget | None) -> None:
+    def set_default(self, name: str, budget: Budget | None) -> None:
         """An agent's budget is what its build says, until `%agent budget` says something else."""
         node = self.node(name)
         self._since[name] = float("inf")
@@ -138,7 +140,7 @@ class Budgets:
                 self._since[name] = book.later(book.newest).result()
 
     @contextmanager
-    def _keeping(self, node: Node) -> Iterator[None]:
+    def _keeping(self, node: BudgetScope) -> Iterator[None]:
         """Let what is replayed do without the ledger; a live step at `node` or below meets the same error."""
         try:
             yield
@@ -147,7 +149,7 @@ class Budgets:
         else:
             self._unkept.pop(node, None)
 
-    def _take_over(self, book: Ledger, node: Node, budget: Budget | None) -> None:
+    def _take_over(self, book: Ledger, node: BudgetScope, budget: Budget | None) -> None:
         given = budget or Budget()
         if book.budget(node) != given:
             book.set(node, given.limits, at_limit=given.at_limit)
@@ -155,7 +157,7 @@ class Budgets:
 
     # ---- runs
 
-    async def enter(self, frame: AgentRunFrame, budget: Budget | None, *, within: bool) -> None:
+    async def enter(self, frame: RunState, budget: Budget | None, *, within: bool) -> None:
         """A run begins; `within`: inside a step of the run around it."""
         outer = frame.outer
         if outer is None:
@@ -170,11 +172,11 @@ class Budgets:
             with self._keeping(self._own(frame)):
                 await asyncio.wrap_future(book.later(partial(self._begin, book, frame, budget)))
 
-    def _own(self, frame: AgentRunFrame) -> Node:
+    def _own(self, frame: RunState) -> BudgetScope:
         """Where an agent's own limits stand: they are those of all its callers together."""
         return self.node(frame.agent) if frame.outer is None else frame.place
 
-    def _begin(self, book: Ledger, frame: AgentRunFrame, budget: Budget | None) -> None:
+    def _begin(self, book: Ledger, frame: RunState, budget: Budget | None) -> None:
         place = self._own(frame)
         if budget is not None and self._built.get(place) is not budget:
             since = self._since.get(frame.agent)
@@ -188,7 +190,7 @@ class Budgets:
                 self._take_over(book, place, budget)
         frame.gauges = _gauges(book, frame)
 
-    def leave(self, frame: AgentRunFrame) -> None:
+    def leave(self, frame: RunState) -> None:
         self._runs.pop(frame.id, None)
         self._raises.pop(frame.id, None)
 
@@ -201,28 +203,28 @@ class Budgets:
             # An agent that is led on after it got stuck goes over its own steps again: they are counted already.
             return
         usage, model = event.usage, getattr(frame.owner, "model", None)
-        cost = counted_cost(model if event.kind == "model" and isinstance(model, Model) else None, usage)
+        cost = cost_to_count(model if event.kind == "model" and isinstance(model, Model) else None, usage)
         took = Amounts(
             usd=nano(cost or 0.0), tokens=usage.input_tokens + usage.output_tokens, requests=event.kind == "model"
         )
         self._cells[frame.execution.id] = _plus(self._cells[frame.execution.id], took)
-        above: AgentRunFrame | None = frame
+        above: RunState | None = frame
         while above is not None:
             above.replayed_amounts = _plus(above.replayed_amounts, took)
             above = above.outer
         if frame.gauges:
             self._raise_again(frame, event)
 
-    def _raise_again(self, frame: AgentRunFrame, event: Step) -> None:
+    def _raise_again(self, frame: RunState, event: Step) -> None:
         """Behind the place where a person raised a limit, what is replayed was held to the new one."""
         raises = self._raises.setdefault(frame.id, Raises(self._session.store))
         for one in raises.before(event.id, frame):
             now = _plain(one.limit, one.limit.amount)
-            kind = (one.node.said, one.limit.measure, one.limit.window, now)
+            kind = (one.node.label, one.limit.measure, one.limit.window, now)
             if any((gauge.scope, gauge.measure, gauge.window, gauge.limit) == kind for gauge in frame.gauges):
                 _restate(frame, one.node, one.to)
 
-    def _scopes(self, frame: AgentRunFrame) -> tuple[Scope, ...]:
+    def _scopes(self, frame: RunState) -> tuple[Scope, ...]:
         chain = [frame]
         while chain[-1].outer is not None:
             chain.append(chain[-1].outer)
@@ -238,37 +240,37 @@ class Budgets:
     # ---- the guard
 
     @asynccontextmanager
-    async def admit(self, visit: Visit) -> AsyncIterator[Told]:
+    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
         for node in visit.run.place.lineage():
             if (unkept := self._unkept.get(node)) is not None:
                 raise unkept
         asked, book = visit.call.about, self.ledger
-        if book is None or not isinstance(asked, ModelAsked | ToolAsked):
-            yield _deaf
+        if book is None or not isinstance(asked, ModelRequestInfo | ToolCallInfo):
+            yield _ignore_outcome
             return
-        passage = _Passage(self, book, visit, self._scopes(visit.run))
-        if isinstance(asked, ToolAsked):
+        passage = Reservation(self, book, visit, self._scopes(visit.run))
+        if isinstance(asked, ToolCallInfo):
             # A call costs nothing itself: only the time of its run can be used up.
             await passage.reserve([Weight(member="", amounts=Amounts(), priced=True)])
-            yield _deaf
+            yield _ignore_outcome
             return
         expected = self._answers[visit.run.agent]
         weights = weigh(asked, expected_output=max(expected, default=None))
         allowed = await passage.reserve(weights)
         token = affordable.set(allowed)
         try:
-            yield passage.told
+            yield passage.on_outcome
         except asyncio.CancelledError:
             # It was stopped under way: what was sent may have to be paid.
             passage.settle(passage.held.amounts if passage.held is not None else None)
             raise
         finally:
             affordable.reset(token)
-            await passage.over()
+            await passage.finish()
         if passage.output is not None:
             expected.append(passage.output)
 
-    async def decide(self, visit: Visit, refused: Refused, budget: Budget) -> None:
+    async def decide(self, visit: PendingStep, refused: Shortfall, budget: Budget) -> None:
         """Ask the person who is there; returns when the limit was raised."""
         loop = asyncio.get_running_loop()
         async with self._asking[loop, refused.node]:
@@ -279,30 +281,30 @@ class Budgets:
                 return
             limit = (visit.run.execution.id, refused.node, refused.limit)
             if limit in self._declined:
-                raise BudgetExceeded(_exceeded(visit.run.agent, refused))
+                raise BudgetExceeded(_describe_excess(visit.run.agent, refused))
             try:
                 since = await asyncio.wrap_future(book.later(partial(book.set_at, refused.node)))
-                raised = await _asked(visit, refused, budget, since=since)
+                raised = await _ask_to_raise(visit, refused, budget, since=since)
             except BudgetExceeded:
                 # Whoever else reaches this limit in this cell need not ask too.
                 self._declined.add(limit)
                 raise
-            given = merged(budget.limits, parse(raised, window=refused.limit.window))
+            given = merge(budget.limits, parse(raised, window=refused.limit.window))
             change = partial(book.set, refused.node, given, at_limit=budget.at_limit)
             await asyncio.wrap_future(book.later(change))
             _restate(visit.run, refused.node, given)
 
 
-class _Passage:
+class Reservation:
     """One step on its way past the limits."""
 
-    def __init__(self, budgets: Budgets, book: Ledger, visit: Visit, scopes: tuple[Scope, ...]) -> None:
+    def __init__(self, budgets: Budgets, book: Ledger, visit: PendingStep, scopes: tuple[Scope, ...]) -> None:
         self._budgets = budgets
         self._book = book
         self._visit = visit
         self._scopes = scopes
         self._settled: Future[None] | None = None
-        self.held: Held | None = None
+        self.held: Hold | None = None
         self.output: int | None = None
 
     # ---- before
@@ -311,14 +313,14 @@ class _Passage:
         """Set aside what the request may take; the members that may answer it, None for all. Raises BudgetExceeded."""
         possible = tuple(weights)
         while True:
-            possible = await self._priced(possible)
+            possible = await self._add_prices(possible)
             found = await self._try(heaviest(possible) if possible[0].amounts.requests else Amounts())
-            if isinstance(found, Held):
+            if isinstance(found, Hold):
                 self.held = found
                 return None if len(possible) == len(weights) else frozenset(weight.member for weight in possible)
             possible = await self._at_limit(found, possible)
 
-    async def _try(self, need: Amounts) -> Held | Refused:
+    async def _try(self, need: Amounts) -> Hold | Shortfall:
         future = self._book.later(partial(self._book.reserve, self._scopes, need))
         try:
             return await asyncio.wrap_future(future)
@@ -327,12 +329,12 @@ class _Passage:
                 future.add_done_callback(self._give_back)
             raise
 
-    def _give_back(self, future: Future[Held | Refused]) -> None:
-        if future.exception() is None and isinstance(held := future.result(), Held):
+    def _give_back(self, future: Future[Hold | Shortfall]) -> None:
+        if future.exception() is None and isinstance(held := future.result(), Hold):
             # Whichever thread this is: the file is worked on by its own.
             self._book.later(partial(self._book.release, held))
 
-    async def _priced(self, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    async def _add_prices(self, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
         if all(weight.priced for weight in weights):
             return weights
         limited = await asyncio.wrap_future(self._book.later(self._money_limit))
@@ -340,17 +342,17 @@ class _Passage:
             return weights
         known = tuple(weight for weight in weights if weight.priced)
         if not known:
-            raise BudgetExceeded(_unpriced(weights[0].member or self._visit.call.name, *limited))
+            raise BudgetExceeded(_describe_missing_price(weights[0].member or self._visit.call.name, *limited))
         return known
 
-    def _money_limit(self) -> tuple[Node, Limit] | None:
+    def _money_limit(self) -> tuple[BudgetScope, Limit] | None:
         for scope in self._scopes:
             for limit in self._book.budget(scope.node).limits:
                 if limit.measure == "usd":
                     return scope.node, limit
         return None
 
-    async def _at_limit(self, refused: Refused, possible: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    async def _at_limit(self, refused: Shortfall, possible: tuple[Weight, ...]) -> tuple[Weight, ...]:
         """What to try with next; raises BudgetExceeded when there is nothing."""
         if refused.until is not None and (_passes_soon(refused) or refused.at_limit in (None, "wait")):
             await self._wait(refused, refused.until)
@@ -360,21 +362,21 @@ class _Passage:
         session = self._visit.session
         attended = session.asker is not None and refused.at_limit != "stop" and refused.limit.measure != "seconds"
         if not attended:
-            raise BudgetExceeded(_exceeded(self._visit.run.agent, refused))
+            raise BudgetExceeded(_describe_excess(self._visit.run.agent, refused))
         book = self._book
         budget = await asyncio.wrap_future(book.later(partial(book.budget, refused.node)))
         await self._budgets.decide(self._visit, refused, budget)
         return possible
 
-    async def _wait(self, refused: Refused, until: float) -> None:
+    async def _wait(self, refused: Shortfall, until: float) -> None:
         if refused.limit.window == "minute":
-            self._visit.waits(f"{refused.limit.said} of {refused.node.said}", until=until)
+            self._visit.waits(f"{refused.limit.label} of {refused.node.label}", until=until)
         nap = until - time.time()
         await asyncio.sleep(min(max(nap, 0.01), _LONGEST_NAP))
 
     # ---- after
 
-    def told(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """What was recorded, from whichever thread."""
         usage, held = outcome.usage, self.held
         if outcome.status != "done" or usage is None or held is None:
@@ -394,17 +396,17 @@ class _Passage:
             work = partial(book.release, held) if took is None else partial(book.commit, held, took)
             self._settled = book.later(work)
 
-    async def over(self) -> None:
+    async def finish(self) -> None:
         self.settle(None)
         if self._settled is not None:
             await asyncio.shield(asyncio.wrap_future(self._settled))
 
 
-def _deaf(outcome: Outcome) -> None:
+def _ignore_outcome(outcome: Outcome) -> None:
     """Nothing was reserved."""
 
 
-def _stand(frame: AgentRunFrame) -> Stand:
+def _stand(frame: RunState) -> Stand:
     return Stand(id=frame.id, began=frame.opened, replayed=frame.replayed_amounts)
 
 
@@ -414,10 +416,10 @@ def _plus(one: Amounts, other: Amounts) -> Amounts:
     )  # fmt: skip
 
 
-def _gauges(book: Ledger, frame: AgentRunFrame) -> tuple[Gauge, ...]:
+def _gauges(book: Ledger, frame: RunState) -> tuple[Gauge, ...]:
     return tuple(
         Gauge(
-            scope=standing.node.said,
+            scope=standing.node.label,
             measure=standing.limit.measure,
             window=standing.limit.window,
             limit=_plain(standing.limit, standing.limit.amount),
@@ -428,7 +430,7 @@ def _gauges(book: Ledger, frame: AgentRunFrame) -> tuple[Gauge, ...]:
     )
 
 
-def _restated(gauge: Gauge, amounts: Mapping[tuple[str, str], float]) -> Gauge:
+def _with_amounts(gauge: Gauge, amounts: Mapping[tuple[str, str], float]) -> Gauge:
     now = amounts.get((gauge.measure, gauge.window), gauge.limit)
     if now == gauge.limit:
         return gauge
@@ -436,12 +438,14 @@ def _restated(gauge: Gauge, amounts: Mapping[tuple[str, str], float]) -> Gauge:
     return replace(gauge, limit=now, before=before if now > before else None)
 
 
-def _restate(frame: AgentRunFrame, node: Node, limits: Sequence[Limit]) -> None:
+def _restate(frame: RunState, node: BudgetScope, limits: Sequence[Limit]) -> None:
     """The runs under way show the new limits of a scope."""
     amounts = {(str(limit.measure), str(limit.window)): _plain(limit, limit.amount) for limit in limits}
-    above: AgentRunFrame | None = frame
+    above: RunState | None = frame
     while above is not None:
-        above.gauges = tuple(_restated(gauge, amounts) if gauge.scope == node.said else gauge for gauge in above.gauges)
+        above.gauges = tuple(
+            _with_amounts(gauge, amounts) if gauge.scope == node.label else gauge for gauge in above.gauges
+        )
         above.restate()
         above = above.outer
 
@@ -450,7 +454,7 @@ def _plain(limit: Limit, amount: int) -> float:
     return amount / NANO if limit.measure == "usd" else amount / 1000 if limit.measure == "seconds" else float(amount)
 
 
-def _passes_soon(refused: Refused) -> bool:
+def _passes_soon(refused: Shortfall) -> bool:
     """Whether only what others have set aside is in the way."""
     return refused.used + refused.need <= refused.limit.amount
 
@@ -464,18 +468,19 @@ def _cheaper(possible: Sequence[Weight], limit: Limit) -> tuple[Weight, ...]:
 # ---- words
 
 
-def _exceeded(agent: str, refused: Refused) -> str:
+def _describe_excess(agent: str, refused: Shortfall) -> str:
     limit = refused.limit
-    need = f", the next request may take {about(limit.measure, refused.need)}" if refused.need else ""
-    held = f", {about(limit.measure, refused.held)} set aside" if refused.held else ""
-    whose = "its budget" if refused.node.said == agent else f"the budget of {refused.node.said}"
+    need = f", the next request may take {format_amount(limit.measure, refused.need)}" if refused.need else ""
+    held = f", {format_amount(limit.measure, refused.held)} set aside" if refused.held else ""
+    whose = "its budget" if refused.node.label == agent else f"the budget of {refused.node.label}"
     return (
-        f"{agent} stopped at {whose}, {limit.said}: {about(limit.measure, refused.used)} used{held}{need}; raise "
-        f"it with {typed(refused.node, limit, _enough(refused))} and run again, only what is left is paid"
+        f"{agent} stopped at {whose}, {limit.label}: {format_amount(limit.measure, refused.used)} used{held}{need}; "
+        f"raise "
+        f"it with {format_command(refused.node, limit, _enough(refused))} and run again, only what is left is paid"
     )
 
 
-def _enough(refused: Refused) -> int:
+def _enough(refused: Shortfall) -> int:
     """Twice the limit, or whatever the next step needs if that is more."""
     least = refused.used + refused.held + refused.need
     amount = refused.limit.amount * 2
@@ -484,18 +489,18 @@ def _enough(refused: Refused) -> int:
     return amount
 
 
-def _unpriced(model: str, node: Node, limit: Limit) -> str:
+def _describe_missing_price(model: str, node: BudgetScope, limit: Limit) -> str:
     return (
-        f"{model} has no known price and the budget of {node.said} is {limit.said}: limit tokens or requests instead "
-        f"(budget='20k tokens'), choose a model with a price, or lift it ({_lifted(node)})"
+        f"{model} has no known price and the budget of {node.label} is {limit.label}: limit tokens or requests instead "
+        f"(budget='20k tokens'), choose a model with a price, or lift it ({_lift_command(node)})"
     )
 
 
-def _lifted(node: Node) -> str:
+def _lift_command(node: BudgetScope) -> str:
     return f"`agentkit budget {scope_of(node)} off`"
 
 
-async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float) -> str:
+async def _ask_to_raise(visit: PendingStep, refused: Shortfall, budget: Budget, *, since: float) -> str:
     """The limits that the person raised it to; `since` is when the present ones were set. Raises BudgetExceeded when
     they did not raise them."""
     frame, limit = visit.run, refused.limit
@@ -506,14 +511,15 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
         kind="budget",
         tool="budget",
         arguments={
-            "budget of": refused.node.said,
-            "limit": limit.said,
-            "used": about(limit.measure, refused.used),
-            "needed next": about(limit.measure, refused.need),
+            "budget of": refused.node.label,
+            "limit": limit.label,
+            "used": format_amount(limit.measure, refused.used),
+            "needed next": format_amount(limit.measure, refused.need),
             _SINCE: _stamp(since),
         },
-        text=f"The budget of {refused.node.said} is {limit.said}. Used so far: {about(limit.measure, refused.used)}; "
-        f"the next request may take {about(limit.measure, refused.need)}.",
+        text=f"The budget of {refused.node.label} is {limit.label}. Used so far: "
+        f"{format_amount(limit.measure, refused.used)}; "
+        f"the next request may take {format_amount(limit.measure, refused.need)}.",
         default=replace(limit, amount=_enough(refused)).text,
         choices=("finish",) if free_text else (),
         before=tuple(scrub(line) for line in frame.ran[-_BEFORE:]),
@@ -524,25 +530,25 @@ async def _asked(visit: Visit, refused: Refused, budget: Budget, *, since: float
     payload = {"budget": refused.node, "limit": limit.text}
     call = question_call(frame, "question", question, payload=payload, history=visit.call.history)
     row = store.find(call.key.key, 0)
-    earlier = None if row is None or row.status != "done" else decisions.asked(store, row)
+    earlier = None if row is None or row.status != "done" else decisions.read_question(store, row)
     try:
         (decision,) = await ask_all(frame, [(question, replace(call, request=question.text, counted=False))])
     except ApprovalPending as pending:
-        asked = f"{frame.agent} reached the budget of {refused.node.said} ({limit.said}) and"
+        asked = f"{frame.agent} reached the budget of {refused.node.label} ({limit.label}) and"
         raise BudgetAsks(steps=pending.steps, asked=asked, how=TYPED["budget"]) from None
     match decision.verdict:
         case "raise" if earlier is not None and _outdated(earlier.question, decision, since):
             # Somebody lowered it after that: nobody raises it again but a person.
             await _forget(frame, call)
-            return await _asked(visit, refused, budget, since=since)
+            return await _ask_to_raise(visit, refused, budget, since=since)
         case "raise":
             return str(decision.answer)
         case "stop":
             # Run again, the limit is met again: then the person is asked again.
             await _forget(frame, call)
-            raise BudgetExceeded(_exceeded(frame.agent, refused))
+            raise BudgetExceeded(_describe_excess(frame.agent, refused))
         case "finish":
-            raise BudgetExceeded(_exceeded(frame.agent, refused), finish=True)
+            raise BudgetExceeded(_describe_excess(frame.agent, refused), finish=True)
         case _:
             raise UserError(f"{decision.verdict}: a budget can be raised, or the run finished or stopped")
 
@@ -557,19 +563,21 @@ def _stamp(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
 
 
-async def _forget(frame: AgentRunFrame, call: Call) -> None:
+async def _forget(frame: RunState, call: Operation) -> None:
     store = frame.journal.store
     if (row := store.find(call.key.key, 0)) is not None:
         await asyncio.wrap_future(store.forget(step=row.id))
 
 
-def _too_little(limits: Any, refused: Refused) -> str | None:
+def _too_little(limits: Any, refused: Shortfall) -> str | None:
     limit = next((one for one in limits if (one.measure, one.window) == _kind(refused.limit)), None)
     least = refused.used + refused.held + refused.need
     if limit is None:
         return f"raise: say how many {refused.limit.measure} per {refused.limit.window}, as in {refused.limit.text}"
     if limit.amount < least:
-        return f"raise: {limit.said} is not enough for the next request, {about(limit.measure, least)} would be"
+        return (
+            f"raise: {limit.label} is not enough for the next request, {format_amount(limit.measure, least)} would be"
+        )
     return None
 
 

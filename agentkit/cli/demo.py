@@ -68,7 +68,7 @@ def table(passes: list[Pass]) -> str:
     """Every run of every pass, and below them what the pass adds up to."""
     rows = [_COLUMNS, *(row for each in passes for row in _rows(each))]
     widths = [max(format.width_of(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
+    lines = ["  ".join(_pad(row, widths)).rstrip() for row in rows]
     rule = "─" * max(map(len, lines))
     ends = [0]
     for each in passes:
@@ -123,7 +123,7 @@ def _rows(each: Pass) -> Iterator[tuple[str, ...]]:
 
 
 def _figures(totals: Totals, seconds: float) -> tuple[str, ...]:
-    spent = format.spent_said(totals)
+    spent = format.format_spending(totals)
     return (
         f"{totals.steps:,}",
         f"{totals.live:,}",
@@ -131,11 +131,11 @@ def _figures(totals: Totals, seconds: float) -> tuple[str, ...]:
         format.duration(seconds),
         f"{totals.tokens:,}",
         spent.removeprefix("spent "),
-        format.saved_said(totals).removeprefix("saved ") or "–",
+        format.format_savings(totals).removeprefix("saved ") or "–",
     )
 
 
-def _padded(row: tuple[str, ...], widths: list[int]) -> Iterator[str]:
+def _pad(row: tuple[str, ...], widths: list[int]) -> Iterator[str]:
     for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
         gap = " " * (width - format.width_of(cell))
         yield cell + gap if column < _WORDS else gap + cell
@@ -145,7 +145,7 @@ def _problems(first: Pass, second: Pass) -> Iterator[str]:
     if not first.totals.live:
         yield "the first execution performed no step"
     if second.totals.live:
-        yield f"the second execution performed {format.counted(second.totals.live, 'live step')}, expected none"
+        yield f"the second execution performed {format.format_count(second.totals.live, 'live step')}, expected none"
     if first.answers != second.answers:
         yield "the second execution gave other answers than the first"
 
@@ -154,12 +154,13 @@ def _verdict(second: Pass, problems: list[str]) -> str:
     if problems:
         return "FAILED: " + "; ".join(problems)
     return (
-        f"The second time: 0 live steps, equal answers. {format.counted(second.totals.saved_tokens, 'token')} "
-        f"not paid for again; at the list price of {':'.join(LIST_PRICE_OF)} that is {format.money(_worth(second))}."
+        f"The second time: 0 live steps, equal answers. {format.format_count(second.totals.saved_tokens, 'token')} "
+        f"not paid for again; at the list price of {':'.join(LIST_PRICE_OF)} that is "
+        f"{format.money(_savings_of(second))}."
     )
 
 
-def _worth(each: Pass) -> float:
+def _savings_of(each: Pass) -> float:
     return sum(_run_worth(node) for node in each.trace.roots)
 
 

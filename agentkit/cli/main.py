@@ -71,7 +71,9 @@ def parser() -> ArgumentParser:
     _add_journal(commands.add_parser("journal", help="list, show, check, share or erase what is recorded"))
     _add_approvals(commands.add_parser("approvals", help="list what waits for a person, and decide"))
     _add_budget(commands.add_parser("budget", help="show what is limited and how much of it is used, or limit it"))
-    caller = commands.add_parser("caller", parents=[_where()], help="the process that ends the calls a kernel began")
+    caller = commands.add_parser(
+        "caller", parents=[_location_parser()], help="the process that ends the calls a kernel began"
+    )
     caller.add_argument("what", choices=("status", "stop"), nargs="?", default="status", help="default: status")
     caller.set_defaults(do=_caller)
     return root
@@ -85,7 +87,7 @@ def _add_budget(parser: ArgumentParser) -> None:
     parser.set_defaults(do=_budget)
 
 
-def _where() -> ArgumentParser:
+def _location_parser() -> ArgumentParser:
     where = ArgumentParser(add_help=False)
     where.add_argument("--journal", type=Path, metavar="PATH", help="its file or folder (default: .agentkit/)")
     return where
@@ -118,10 +120,12 @@ def _add_run(parser: ArgumentParser) -> None:
 def _add_approvals(parser: ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    ls = verbs.add_parser("ls", parents=[_where()], help="list what waits, what Always holds and what was decided")
+    ls = verbs.add_parser(
+        "ls", parents=[_location_parser()], help="list what waits, what Always holds and what was decided"
+    )
     ls.set_defaults(do=_approvals)
 
-    decide = verbs.add_parser("decide", parents=[_where()], help="decide; without an option: approve")
+    decide = verbs.add_parser("decide", parents=[_location_parser()], help="decide; without an option: approve")
     decide.add_argument("ids", nargs="+", metavar="ID", help="as `agentkit approvals ls` shows it")
     chosen = decide.add_mutually_exclusive_group()
     chosen.add_argument("--edit", metavar="JSON", help="approve the call with these arguments")
@@ -140,7 +144,7 @@ def _add_approvals(parser: ArgumentParser) -> None:
 
 
 def _add_journal(parser: ArgumentParser) -> None:
-    where = _where()
+    where = _location_parser()
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     ls = verbs.add_parser("ls", parents=[where], help="list the runs, newest first")
@@ -252,7 +256,7 @@ def _own_notebooks() -> Path:
 def _export_notebook(options: Namespace) -> int:
     from agentkit.notebook.verbs import export_notebook
 
-    wish = export_notebook.Wish(
+    wish = export_notebook.ExportOptions(
         output=options.output,
         target=options.target,
         checked=options.check,
@@ -281,8 +285,8 @@ def _approvals(options: Namespace) -> int:
     from agentkit.approval import decisions
     from agentkit.trace import approval_cards
 
-    with _opened(options) as store:
-        _say(approval_cards.listed(decisions.everything(store)))
+    with _open_store(options) as store:
+        _say(approval_cards.format_list(decisions.everything(store)))
     return 0
 
 
@@ -292,15 +296,15 @@ def _decide(options: Namespace) -> int:
 
     names = ("edit", "deny", "answer", "hint", "redo", "once", "raise", "finish", "stop", "always")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    with _opened(options, read_only=False) as store:
+    with _open_store(options, read_only=False) as store:
         for id_ in options.ids:
             one = decisions.find_open(store, id_)
             if one.decision is not None:
-                raise UserError(f"question {id_} is decided already: {approval_cards.decided_text(one.decision)}")
-            typed = decisions.typed(one.question, given, usage="`agentkit approvals decide --help`")
+                raise UserError(f"question {id_} is decided already: {approval_cards.format_decision(one.decision)}")
+            typed = decisions.parse_decision(one.question, given, usage="`agentkit approvals decide --help`")
             wanted = replace(typed, by="you on the command line")
             decision = decisions.decide(store, Redactor.from_environ(os.environ), one.question, wanted)
-            _say(f"{approval_cards.title(one.question)} ({id_}): {approval_cards.decided_text(decision)}")
+            _say(f"{approval_cards.title(one.question)} ({id_}): {approval_cards.format_decision(decision)}")
     return 0
 
 
@@ -323,7 +327,7 @@ def _budget(options: Namespace) -> int:
 
 
 def _ls(options: Namespace) -> int:
-    with _opened(options) as store:
+    with _open_store(options) as store:
         runs = store.runs(agent=options.agent, label=options.label, limit=options.limit)
         head: tuple[str, ...] = ("run", "began", "took", "agent", "status", "notebook", "prompt", "from")
         known = Redactor.from_environ(os.environ)
@@ -347,7 +351,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
 
 
 def _show(options: Namespace) -> int:
-    with _opened(options) as store:
+    with _open_store(options) as store:
         # A record may be older than what is known of secrets now.
         known = Redactor.from_environ(os.environ)
         what = options.what
@@ -396,30 +400,33 @@ def _pretty(body: bytes | None) -> str:
 
 
 def _verify(options: Namespace) -> int:
-    with _opened(options) as store:
+    with _open_store(options) as store:
         problems = store.verify()
         runs = store.count()
         path = store.path
         sources = {} if problems else store.sources()
-        held = store.held
+        held = store.replay_only_reason
     for problem in problems:
         _say(problem)
     if not problems:
-        _say(f"{path}: whole; every record of {format.counted(runs, 'run')} matches its checksum")
+        _say(f"{path}: whole; every record of {format.format_count(runs, 'run')} matches its checksum")
     for line in format.origins(sources, held):
         _say(line)
     return 1 if problems else 0
 
 
 def _adopt(options: Namespace) -> int:
-    with _opened(options, read_only=False, there=True) as store:
-        _say(f"{format.counted(store.adopt(), 'step')} taken for your own; what was decided elsewhere is asked again")
+    with _open_store(options, read_only=False, there=True) as store:
+        _say(
+            f"{format.format_count(store.adopt(), 'step')} taken for your own; what was decided elsewhere is asked "
+            f"again"
+        )
     return 0
 
 
 def _leave(options: Namespace) -> int:
-    with _opened(options, read_only=False, there=True) as store:
-        held = store.held
+    with _open_store(options, read_only=False, there=True) as store:
+        held = store.replay_only_reason
         store.leave()
     if held:
         _say(f"sessions here go live again; records {format.clean(origin(held), 160)} are not replayed by them")
@@ -429,7 +436,7 @@ def _leave(options: Namespace) -> int:
 
 
 def _erase(options: Namespace) -> int:
-    with _opened(options, read_only=False) as store:
+    with _open_store(options, read_only=False) as store:
         chosen: dict[str, Any] = {
             "run": options.run and _run(store, options.run).id,
             "step": options.step,
@@ -441,7 +448,7 @@ def _erase(options: Namespace) -> int:
         if not options.yes and input(f"Erase {what} from {store.path} for good? [y/N] ").strip().lower() != "y":
             _say("nothing was erased")
             return 1
-        _say(f"erased {format.counted(store.erase(**chosen), 'step')}")
+        _say(f"erased {format.format_count(store.erase(**chosen), 'step')}")
     return 0
 
 
@@ -450,7 +457,7 @@ def _export(options: Namespace) -> int:
     if not notebook.is_file():
         raise UserError(f"{notebook} is not there: name the notebook whose steps to export")
     target = options.output or notebook.with_suffix(portable.SUFFIX)
-    with _opened(options, folder=notebook.parent) as store:
+    with _open_store(options, folder=notebook.parent) as store:
         runs = _runs_of(notebook, store)
         written = portable.export(store, runs, target, Redactor.from_environ(os.environ).scrub_again)
     _say(f"{written.path}: {_of_runs(written.steps, written.runs)}, {written.size:,} bytes")
@@ -458,7 +465,7 @@ def _export(options: Namespace) -> int:
 
 
 def _attach(options: Namespace) -> int:
-    with _opened(options, folder=options.file.parent, read_only=False) as store:
+    with _open_store(options, folder=options.file.parent, read_only=False) as store:
         attached = portable.attach(options.file, store)
     _say(f"{_of_runs(attached.steps, attached.runs)} added, {attached.known} were there already")
     _say("sessions here replay and perform nothing from now on: `agentkit journal leave` ends that")
@@ -466,12 +473,12 @@ def _attach(options: Namespace) -> int:
 
 
 def _of_runs(steps: int, runs: int) -> str:
-    return f"{format.counted(steps, 'step')} of {format.counted(runs, 'run')}"
+    return f"{format.format_count(steps, 'step')} of {format.format_count(runs, 'run')}"
 
 
 def _runs_of(notebook: Path, store: Store) -> list[str]:
     """The runs whose panels the notebook shows, and those recorded under its name."""
-    shown = [id_ for id_ in _shown_runs(notebook) if store.run(id_) is not None]
+    shown = [id_ for id_ in _format_runs(notebook) if store.run(id_) is not None]
     named = [run.id for run in store.runs(label=notebook.stem, limit=_MANY)]
     runs = list(dict.fromkeys([*shown, *named]))
     if not runs:
@@ -479,7 +486,7 @@ def _runs_of(notebook: Path, store: Store) -> list[str]:
     return runs
 
 
-def _shown_runs(notebook: Path) -> Iterator[str]:
+def _format_runs(notebook: Path) -> Iterator[str]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
@@ -501,7 +508,7 @@ def _run(store: Store, prefix: str) -> Run:
 
 
 @contextmanager
-def _opened(
+def _open_store(
     options: Namespace, *, folder: Path | None = None, read_only: bool = True, there: bool = False
 ) -> Iterator[Store]:
     """The journal that a session in `folder` would open; `there`: one that is to be written must exist, too."""

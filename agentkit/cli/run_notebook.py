@@ -17,8 +17,8 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from agentkit import errors
 from agentkit.approval import decisions
 from agentkit.errors import UserError, nearest
-from agentkit.journal.redaction import Redactor, named_like_a_secret
-from agentkit.journal.secret_formats import found_in
+from agentkit.journal.redaction import Redactor, is_secret_name
+from agentkit.journal.secret_formats import find_secrets
 from agentkit.journal.storage import journal_path
 from agentkit.journal.store import Store
 from agentkit.trace import format
@@ -41,7 +41,7 @@ def run(
     Run again, it continues: what is recorded is replayed. With `wait` it stays while a question waits.
     """
     content = _read(notebook)
-    given = _parsed(parameters, content)
+    given = _parse_parameters(parameters, content)
     secrets = {_variable(name): text for name, text in _texts(parameters).items() if _is_secret(name, text)}
     _give(content, given, secrets)
     redactor = Redactor.from_environ({**os.environ, **secrets})
@@ -99,15 +99,15 @@ def _texts(parameters: Sequence[str]) -> dict[str, str]:
 
 
 def _is_secret(name: str, text: str) -> bool:
-    return bool(text) and (named_like_a_secret(name) or bool(found_in(text)))
+    return bool(text) and (is_secret_name(name) or bool(find_secrets(text)))
 
 
 def _variable(name: str) -> str:
     """The variable of the kernel that holds a secret parameter: named so that every session there keeps it secret."""
-    return f"PARAMETER_{name.upper()}" if named_like_a_secret(name) else f"PARAMETER_{name.upper()}_SECRET"
+    return f"PARAMETER_{name.upper()}" if is_secret_name(name) else f"PARAMETER_{name.upper()}_SECRET"
 
 
-def _parsed(parameters: Sequence[str], content: Any) -> dict[str, Any]:
+def _parse_parameters(parameters: Sequence[str], content: Any) -> dict[str, Any]:
     known = set(_names(content))
     given: dict[str, Any] = {}
     for parameter in parameters:
@@ -129,14 +129,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _tagged(content: Any) -> Iterator[Any]:
+def _find_parameter_cells(content: Any) -> Iterator[Any]:
     for cell in content.cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
             yield cell
 
 
 def _names(content: Any) -> Iterator[str]:
-    for cell in _tagged(content):
+    for cell in _find_parameter_cells(content):
         for node in ast.parse(cell.source).body:
             match node:
                 case ast.Assign(targets=targets):
@@ -150,13 +150,13 @@ def _give(content: Any, values: Mapping[str, Any], secrets: Mapping[str, str]) -
     content.cells = [cell for cell in content.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if not values:
         return
-    source = "\n".join(f"{name} = {_written(name, value, secrets)}" for name, value in values.items())
+    source = "\n".join(f"{name} = {_format_value(name, value, secrets)}" for name, value in values.items())
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
-    last = max(number for number, each in enumerate(content.cells) if each in list(_tagged(content)))
+    last = max(number for number, each in enumerate(content.cells) if each in list(_find_parameter_cells(content)))
     content.cells.insert(last + 1, cell)
 
 
-def _written(name: str, value: Any, secrets: Mapping[str, str]) -> str:
+def _format_value(name: str, value: Any, secrets: Mapping[str, str]) -> str:
     if _variable(name) not in secrets:
         return repr(value)
     read = f'__import__("os").environ["{_variable(name)}"]'
@@ -174,7 +174,7 @@ def _execute(content: Any, notebook: Path, timeout: float | None, secrets: Mappi
     total = sum(cell.cell_type == "code" for cell in content.cells)
     done = 0
 
-    def cell_done(cell: Any, cell_index: int, **_: Any) -> None:
+    def on_cell_end(cell: Any, cell_index: int, **_: Any) -> None:
         nonlocal done
         done += 1
         _draw(done, total)
@@ -185,7 +185,7 @@ def _execute(content: Any, notebook: Path, timeout: float | None, secrets: Mappi
         kernel_name=content.metadata.get("kernelspec", {}).get("name", "python3"),
         resources={"metadata": {"path": str(notebook.resolve().parent)}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        on_cell_executed=cell_done,
+        on_cell_executed=on_cell_end,
     )
     try:
         client.execute(env={**os.environ, **secrets, "AGENTKIT_NOTEBOOK": str(notebook.resolve())})

@@ -36,14 +36,14 @@ class Breakpoint:
         text = text.strip()
         word, _, rest = text.partition(" ")
         if word == "when":
-            return cls(text, _checked(_unquoted(rest)))
+            return cls(text, _parse_condition(_unquote(rest)))
         name, sign, value = text.partition("=")
-        name, value = name.strip(), _unquoted(value)
+        name, value = name.strip(), _unquote(value)
         match name:
             case "tool" if sign and value:
-                return cls(text, _checked(f"tool == {value!r}"))
+                return cls(text, _parse_condition(f"tool == {value!r}"))
             case "turn" | "step" | "cost" if sign and _is_number(value):
-                return cls(text, _checked(f"{name} >= {value}"))
+                return cls(text, _parse_condition(f"{name} >= {value}"))
         raise UserError(f'{text or "nothing"} is no place to pause: tool=NAME, turn=N, cost=USD or when "cost > 0.10"')
 
     @property
@@ -55,7 +55,7 @@ class Breakpoint:
         return bool(_value(self.condition, facts))
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     text = text.strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
@@ -67,7 +67,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _checked(text: str) -> ast.expr:
+def _parse_condition(text: str) -> ast.expr:
     try:
         condition = ast.parse(text, mode="eval").body
     except SyntaxError as error:
@@ -75,12 +75,12 @@ def _checked(text: str) -> ast.expr:
     for node in ast.walk(condition):
         if isinstance(node, ast.Name) and node.id not in FACTS:
             raise UserError(f'when "{text}": unknown {node.id}{nearest(node.id, FACTS)}; known: {", ".join(FACTS)}')
-        if not _allowed(node):
+        if not _is_allowed(node):
             raise UserError(f'when "{text}": only comparisons joined by and, or, not; for example "cost > 0.10"')
     return condition
 
 
-def _allowed(node: ast.AST) -> bool:
+def _is_allowed(node: ast.AST) -> bool:
     match node:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())):
             return True
@@ -106,7 +106,7 @@ def _value(node: ast.expr, facts: Mapping[str, Any]) -> Any:
         case ast.UnaryOp(operand=operand):
             return -_value(operand, facts)
         case ast.Compare(left=left, ops=ops, comparators=others):
-            return _compared(_value(left, facts), ops, [_value(other, facts) for other in others])
+            return _compare(_value(left, facts), ops, [_value(other, facts) for other in others])
         case ast.Name(id=name):
             return facts[name]
         case ast.Constant(value=value):
@@ -114,7 +114,7 @@ def _value(node: ast.expr, facts: Mapping[str, Any]) -> Any:
     raise AssertionError(f"{ast.dump(node)} was let through")
 
 
-def _compared(left: Any, ops: list[ast.cmpop], others: list[Any]) -> bool:
+def _compare(left: Any, ops: list[ast.cmpop], others: list[Any]) -> bool:
     for op, right in zip(ops, others, strict=True):
         try:
             if not _COMPARE[type(op)](left, right):

@@ -18,7 +18,7 @@ By: TypeAlias = Literal["cell", "click", "code"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class Command:
     """One move: `n` steps, `into` the agents they call or `out` of one, `to` a step, up to `until`, with an `edit`."""
 
     verb: Verb
@@ -34,7 +34,7 @@ class Move:
 class Entry:
     """A recorded move: who made it, and in which cell."""
 
-    move: Move
+    move: Command
     by: By
     cell: str | None = None
 
@@ -43,11 +43,11 @@ class Entry:
 
     @classmethod
     def of_json(cls, given: dict[str, Any]) -> Entry:
-        return cls(move=Move(**given["move"]), by=given["by"], cell=given["cell"])
+        return cls(move=Command(**given["move"]), by=given["by"], cell=given["cell"])
 
 
 @dataclass(kw_only=True, eq=False)
-class MoveLog:
+class CommandLog:
     """The recorded moves of one stepping, and how many of them have been made again since it was opened.
 
     Each is stored under what came before it, the newest winning: another move at the same place begins another way on,
@@ -62,7 +62,7 @@ class MoveLog:
     cursor: int = 0
 
     @classmethod
-    def read(cls, store: Store, redactor: Redactor, agent: str, identity: bytes, *, others: bool = False) -> MoveLog:
+    def read(cls, store: Store, redactor: Redactor, agent: str, identity: bytes, *, others: bool = False) -> CommandLog:
         """The moves made by this user; those of `others` too, where nothing is performed."""
         log = cls(store=store, redactor=redactor, agent=agent, identity=identity)
         while (row := store.find(log._key(len(log.entries)), 0)) is not None and row.body is not None:
@@ -105,7 +105,7 @@ class MoveLog:
             return
         del self.entries[self.cursor :]
         if not self.store.read_only:
-            body = dumps(self._told(entry))
+            body = dumps(self._redact(entry))
             intent = Intent(
                 key=self._key(self.cursor),
                 n=0,
@@ -124,10 +124,10 @@ class MoveLog:
 
     def _key(self, place: int) -> bytes:
         before: Sequence[Entry] = self.entries[:place]
-        told = [self._told(entry) for entry in before]
+        told = [self._redact(entry) for entry in before]
         return hashlib.sha256(b"agentkit moves" + self.identity + dumps(told)).digest()
 
-    def _told(self, entry: Entry) -> dict[str, Any]:
+    def _redact(self, entry: Entry) -> dict[str, Any]:
         """As it is written: an edit may hold a secret."""
         told: dict[str, Any] = self.redactor.scrub_json(entry.as_json())
         return told

@@ -14,7 +14,7 @@ from agentkit.errors import RunPaused, UserError, nearest
 from agentkit.journal.execution import Occurrences
 
 
-class OnBench(Protocol):
+class RegisteredRun(Protocol):
     """A stepped run, as far as the bench must know it."""
 
     @property
@@ -40,7 +40,7 @@ class Paused:
 
 
 @dataclass(kw_only=True)
-class Bench:
+class DebugRegistry:
     """`open` are the stepped runs, the one that moved last at the end; `paused` the plain runs, by their id.
 
     `attend` asks the person in front of the notebook how a plain run goes on; None when it turns out there is nobody.
@@ -52,17 +52,17 @@ class Bench:
     stepped: set[str] = field(default_factory=set)
     attend: Callable[[Gate, Pending], Awaitable[Order | None]] | None = None
 
-    def put(self, run: OnBench) -> None:
+    def put(self, run: RegisteredRun) -> None:
         """Make it the one that moves by default; an older one of this name gives way."""
         for old in [old for old in self.open if old is not run and old.name == run.name]:
             old.abandon()
             self.open.remove(old)
         self.last(run)
 
-    def last(self, run: OnBench) -> None:
+    def last(self, run: RegisteredRun) -> None:
         self.open[:] = [one for one in self.open if one is not run] + [run]
 
-    def take_off(self, run: OnBench) -> None:
+    def take_off(self, run: RegisteredRun) -> None:
         run.abandon()
         self.open[:] = [one for one in self.open if one is not run]
 
@@ -88,17 +88,17 @@ class Bench:
             raise UserError(f"no run {word} is being stepped{nearest(word, names)}; open: {', '.join(names)}")
         raise UserError(f"no run{f' {word}' if word else ''} is being stepped: open it with agentkit.step(…) first")
 
-    def waiting(self, word: str = "") -> Paused | None:
+    def find_paused(self, word: str = "") -> Paused | None:
         """The plain run that paused last at a breakpoint, of this agent or run id, and was not taken up yet."""
         for one in reversed(self.paused.values()):
             if not word or word in (one.run, one.agent.name):
                 return one
         return None
 
-    def watching(self, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Occurrences) -> Gate:
+    def gate_for(self, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Occurrences) -> Gate:
         """The gate of a plain run: it does not wait, it ends the run at a breakpoint before a live step."""
 
-        def pausing(pending: Pending) -> RunPaused:
+        def pause_error(pending: Pending) -> RunPaused:
             self.paused[gate.root] = Paused(
                 agent=agent, args=tuple(args), kwargs=dict(kwargs), counts=counts, pending=pending, run=gate.root
             )
@@ -107,7 +107,7 @@ class Bench:
         gate = Gate(
             order=Order(live=True, left=None),
             breakpoints=lambda: self.breakpoints,
-            pausing=pausing,
+            pausing=pause_error,
             attend=self.attend,
         )
         return gate

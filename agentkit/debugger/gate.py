@@ -22,9 +22,9 @@ from agentkit.debugger.overrides import (
     LASTING,
     Override,
     Path,
-    hinted,
+    add_hint,
+    format_path,
     reply_of,
-    spoken,
     valid_arguments,
     valid_messages,
 )
@@ -32,7 +32,7 @@ from agentkit.errors import RunPaused
 from agentkit.events import Effects
 from agentkit.journal import wait_marks
 from agentkit.journal.codec import RESULT_CODEC, encode_tool_result
-from agentkit.journal.execution import Call, Payload, current_run, current_step, dumps
+from agentkit.journal.execution import Operation, Payload, current_run, current_step, dumps
 from agentkit.journal.journal import Journal, Performed
 from agentkit.journal.keys import Key
 from agentkit.journal.records import Part, Row
@@ -50,7 +50,7 @@ NOT_RECORDED = "it is not recorded, so it would be live"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrival:
+class StepRequest:
     """A step at the gate, as it is about to be asked for; `record` makes the journal's step of an edit made here.
 
     `enters`: the call does nothing but run an agent, whose own steps come to the gate, so that to go in costs nothing.
@@ -59,7 +59,7 @@ class Arrival:
     kind: Waits
     name: str
     messages: Sequence[ModelMessage]
-    record: Callable[[str, Any], Call]
+    record: Callable[[str, Any], Operation]
     arguments: dict[str, Any] | None = None
     validator: Any = None
     schema: Mapping[str, Any] | None = None
@@ -82,7 +82,7 @@ class Pending:
     at: Path
     agent: str
     run: str
-    arrival: Arrival
+    arrival: StepRequest
     row: Row | None = None
     given: Override | None = None
     edits: tuple[Override, ...] = ()
@@ -121,7 +121,7 @@ class Pending:
         return list(ModelMessagesTypeAdapter.dump_python(list(self.messages), mode="json"))
 
     def __str__(self) -> str:
-        return f"step {spoken(self.at)}, {self.kind} {self.name}"
+        return f"step {format_path(self.at)}, {self.kind} {self.name}"
 
 
 @dataclass(kw_only=True)
@@ -192,8 +192,12 @@ class Gate:
 
     # -- from the run
 
-    async def through(
-        self, journal: Journal, arrival: Arrival, call_of: Callable[[], Call], body: Callable[[], Awaitable[Payload]]
+    async def wait_at_step(
+        self,
+        journal: Journal,
+        arrival: StepRequest,
+        call_of: Callable[[], Operation],
+        body: Callable[[], Awaitable[Payload]],
     ) -> Performed:
         """Wait until the step may be taken, then take it: from the edit that stands there, the record, or live."""
         path = self._next_place(take=True)
@@ -202,10 +206,10 @@ class Gate:
         edits = self._edits(path)
         self._turns[path[:-1]] += arrival.kind == "model"
         given = next((edit for edit in edits if edit.what in ("reply", "result")), None)
-        call = self._branched(call_of(), path, journal.redactor)
+        call = self._branch(call_of(), path, journal.redactor)
         async with self._turn:
             run.fresh = self._asks_anew(path)
-            row = journal.recorded(call, run) if given is None else None
+            row = journal.find_record(call, run) if given is None else None
             seen = Pending(
                 at=path, agent=run.agent, run=run.id, arrival=replace(arrival, effects=call.effects), row=row,
                 given=given, edits=edits, request=call.request,
@@ -217,10 +221,10 @@ class Gate:
         with self.inside(path):
             for edit in edits:
                 if edit.at == path and edit is not given:
-                    await self._recorded(journal, arrival, edit)
+                    await self._record_override(journal, arrival, edit)
             if given is not None:
-                performed = await self._recorded(journal, arrival, given)
-                return performed._replace(payload=_given(given))
+                performed = await self._record_override(journal, arrival, given)
+                return performed._replace(payload=_override_payload(given))
             if row is not None and goes_into:
                 return await journal.enter(row, call, body)
             return await journal.perform(call, body)
@@ -234,7 +238,7 @@ class Gate:
         finally:
             _place.reset(token)
 
-    async def pass_by(self, arrival: Arrival, store: Store) -> Path:
+    async def wait_at_line(self, arrival: StepRequest, store: Store) -> Path:
         """Wait until what is no step of the record may go on, and its place."""
         run = current_run.get()
         assert run is not None
@@ -244,7 +248,7 @@ class Gate:
             self.reached = max(self.reached, path)
         return path
 
-    def change_arguments(self, arrival: Arrival) -> None:
+    def change_arguments(self, arrival: StepRequest) -> None:
         """Put a person's arguments into the call that is about to stand at the gate, before anybody is asked of it."""
         for edit in self._edits(self._next_place(take=False)):
             if edit.what == "arguments" and arrival.arguments is not None:
@@ -259,12 +263,12 @@ class Gate:
                 case "messages":
                     changed = valid_messages(edit.value)
                 case "hint":
-                    changed = hinted(request.messages, edit.value)
+                    changed = add_hint(request.messages, edit.value)
                 case "model":
                     request.model = resolve.resolve(edit.value)
                     continue
                 case "instructions":
-                    request.model_request_parameters = _instructed(request.model_request_parameters, edit.value)
+                    request.model_request_parameters = _with_instructions(request.model_request_parameters, edit.value)
                     continue
                 case _:
                     continue
@@ -288,7 +292,7 @@ class Gate:
             if edit.at == path or (edit.what in LASTING and edit.at[:-1] == path[:-1] and edit.at < path)
         )
 
-    def _branched(self, call: Call, path: Path, redactor: Redactor) -> Call:
+    def _branch(self, call: Operation, path: Path, redactor: Redactor) -> Operation:
         """A call with edits inside it is another call: what comes of it belongs to this branch alone."""
         inside = [edit.as_json() for edit in self.overrides if edit.at[: len(path)] == path != edit.at]
         if not inside:
@@ -299,7 +303,7 @@ class Gate:
         parts, bodies = {**call.key.parts, INSIDE: kept.digest.hex()}, (*call.key.bodies, kept)
         return replace(call, key=Key(key=key, slot=slot, parts=parts, bodies=bodies), cache=None)
 
-    def _goes_into(self, path: Path, arrival: Arrival) -> bool:
+    def _goes_into(self, path: Path, arrival: StepRequest) -> bool:
         """Whether somebody wants to see the steps inside a recorded call."""
         order = self.order
         if not arrival.enters:
@@ -311,7 +315,7 @@ class Gate:
     def _asks_anew(self, path: Path) -> bool:
         return self.fresh and self.order.live and path > self.reached
 
-    async def _recorded(self, journal: Journal, arrival: Arrival, edit: Override) -> Performed:
+    async def _record_override(self, journal: Journal, arrival: StepRequest, edit: Override) -> Performed:
         value = edit.as_json()
 
         async def body() -> Payload:
@@ -321,7 +325,7 @@ class Gate:
 
     async def _admit(self, step: Pending, store: Store) -> None:
         cause = self._stops(step)
-        if self._shown(step):
+        if self._is_visible(step):
             self.trail.append(step)
         if cause is None:
             return
@@ -338,26 +342,26 @@ class Gate:
         self.pending = seen
         self._go = asyncio.get_running_loop().create_future()
         self.paused.set()
-        with self._held(seen.at):
+        with self._pausing(seen.at):
             try:
                 await self._go
             finally:
                 self._go = None
 
     @contextmanager
-    def _held(self, at: Path) -> Iterator[None]:
+    def _pausing(self, at: Path) -> Iterator[None]:
         """Whoever else wants the steps that this pause is inside is told so, and does not wait for ever."""
         step = current_step.get()
         flights = [] if step is None else [frame.flight for frame in step.lineage() if frame.flight is not None]
         for flight in flights:
-            flight.held = f"run {self.root} is paused inside this step, at {spoken(at)}: go on with it, or stop it"
+            flight.held = f"run {self.root} is paused inside this step, at {format_path(at)}: go on with it, or stop it"
         try:
             yield
         finally:
             for flight in flights:
                 flight.held = ""
 
-    def _shown(self, step: Pending) -> bool:
+    def _is_visible(self, step: Pending) -> bool:
         return self.at in ("all", step.kind) and len(step.at) <= max(self.order.depth, len(self.order.target or ()))
 
     def _stops(self, step: Pending) -> str | None:
@@ -367,18 +371,18 @@ class Gate:
             return _on_the_way(step, order.target)
         if self.pausing is not None and step.free:
             return None
-        if (met := self._met(step)) is not None:
+        if (met := self._find_breakpoint(step)) is not None:
             return met
         if not step.free and not order.live:
             return NOT_RECORDED
-        if order.left is None or not self._shown(step):
+        if order.left is None or not self._is_visible(step):
             return None
         if order.left == 0:
             return ""
         order.left -= 1
         return None
 
-    def _met(self, step: Pending) -> str | None:
+    def _find_breakpoint(self, step: Pending) -> str | None:
         """The breakpoint, or the end of `--until`, that this step is."""
         waited_for = [*self.breakpoints(), *([self.order.until] if self.order.until else [])]
         if not waited_for:
@@ -408,18 +412,18 @@ def _on_the_way(step: Pending, target: Path) -> str | None:
     if step.at == target:
         return ""
     if step.at > target:
-        return f"step {spoken(target)} was not met on the way"
+        return f"step {format_path(target)} was not met on the way"
     leads_there = step.at == target[: len(step.at)] and step.arrival.effects in ("none", "idempotent", "kernel")
     return None if step.free or leads_there else NOT_RECORDED
 
 
-def _given(edit: Override) -> Payload:
+def _override_payload(edit: Override) -> Payload:
     if edit.what == "result":
         return encode_tool_result(edit.value)
     return RESULT_CODEC.dump(ModelResponse, reply_of(edit.value, edit.at))
 
 
-def _instructed(parameters: ModelRequestParameters, text: str) -> ModelRequestParameters:
+def _with_instructions(parameters: ModelRequestParameters, text: str) -> ModelRequestParameters:
     return replace(parameters, instruction_parts=[InstructionPart(content=text)])
 
 

@@ -43,17 +43,17 @@ class Override:
     value: Any
 
     def as_json(self) -> dict[str, Any]:
-        return {"at": spoken(self.at), "what": self.what, "value": self.value}
+        return {"at": format_path(self.at), "what": self.what, "value": self.value}
 
     @classmethod
     def of_json(cls, given: Mapping[str, Any]) -> Override:
         return cls(at=read_path(given["at"]), what=given["what"], value=given["value"])
 
     def __str__(self) -> str:
-        return f"{self.what} of step {spoken(self.at)}"
+        return f"{self.what} of step {format_path(self.at)}"
 
 
-def spoken(path: Path) -> str:
+def format_path(path: Path) -> str:
     return ".".join(map(str, path))
 
 
@@ -91,7 +91,7 @@ def check_kind(edit: What, kind: str, place: str) -> None:
 _NOUNS = {"tool": "call", "model": "request"}
 
 
-def parsed(what: What, text: str) -> Any:
+def parse_value(what: What, text: str) -> Any:
     """The value that the body of `%%agent edit` gives."""
     text = text.strip()
     if not text:
@@ -131,7 +131,7 @@ def valid_arguments(value: Any, validator: Any, tool: str, schema: Mapping[str, 
 def reply_of(value: Any, at: Path) -> ModelResponse:
     """A reply in a person's words: text, or `{"tool": NAME, "args": {…}}`, or a list of these."""
     items = value if isinstance(value, list) else [value]
-    parts = [_reply_part(item, f"edited_{spoken(at)}_{place}") for place, item in enumerate(items)]
+    parts = [_reply_part(item, f"edited_{format_path(at)}_{place}") for place, item in enumerate(items)]
     if not parts:
         raise UserError('a reply is text, or {"tool": NAME, "args": {…}}, or a list of these: this one is empty')
     return ModelResponse(parts=parts, model_name="a person")
@@ -161,7 +161,7 @@ def valid_messages(value: Any) -> list[ModelMessage]:
     return messages
 
 
-def hinted(messages: Sequence[ModelMessage], hint: str) -> list[ModelMessage]:
+def add_hint(messages: Sequence[ModelMessage], hint: str) -> list[ModelMessage]:
     """The conversation with a person's remark at the end of what is asked."""
     last = messages[-1]
     if not isinstance(last, ModelRequest):
@@ -171,7 +171,7 @@ def hinted(messages: Sequence[ModelMessage], hint: str) -> list[ModelMessage]:
 
 def check(edit: Override, *, kind: str, name: str, validator: Any, schema: Mapping[str, Any] | None) -> None:
     """Raise UserError, in one line, for an edit that this step cannot take."""
-    check_kind(edit.what, kind, spoken(edit.at))
+    check_kind(edit.what, kind, format_path(edit.at))
     match edit.what:
         case "arguments":
             valid_arguments(edit.value, validator, name, schema)

@@ -13,7 +13,7 @@ from pydantic_ai.messages import UserPromptPart
 
 from agentkit.debugger.debug_registry import Paused
 from agentkit.debugger.gate import INSIDE
-from agentkit.debugger.overrides import Override, Path, What, check, spoken, with_edit
+from agentkit.debugger.overrides import Override, Path, What, check, format_path, with_edit
 from agentkit.errors import UserError
 from agentkit.events import Mode, Run, Step
 from agentkit.journal.execution import Occurrences
@@ -24,7 +24,7 @@ from agentkit.sandbox.program import Script
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class RunSpec:
     """All it takes to run the same run again from its start: whom to ask what, and where equal requests are counted."""
 
     agent: AbstractAgent[Any, Any] | Script
@@ -58,20 +58,22 @@ class Changes:
     edits: tuple[tuple[What, Any], ...] = ()
 
 
-def restored(
+def restore_spec(
     session: Session, source: Run, at: Path, *, agent: AbstractAgent[Any, Any], changes: Changes, deps: Any
-) -> tuple[Recipe, tuple[Override, ...]]:
+) -> tuple[RunSpec, tuple[Override, ...]]:
     """The recorded run from its start, with its own edits and these; UserError when it has no such step."""
     steps = [event for event in session.trace(source.id) if isinstance(event, Step)]
     own = [step for step in steps if step.run == source.id and step.numbered]
     if at[0] > len(own):
-        raise UserError(f"run {source.id} has {len(own)} step{'s' * (len(own) != 1)}, no step {spoken(at)} to fork at")
+        raise UserError(
+            f"run {source.id} has {len(own)} step{'s' * (len(own) != 1)}, no step {format_path(at)} to fork at"
+        )
     _check(changes, at, own[at[0] - 1])
     overrides: tuple[Override, ...] = () if changes.prompt is not None else _overrides(session, steps, source)
     for what, value in changes.edits:
         overrides = with_edit(overrides, Override(at=at, what=what, value=value))
     execution = execution_of(session)
-    recipe = Recipe(
+    recipe = RunSpec(
         agent=agent,
         prompt=_prompt(session, steps, source) if changes.prompt is None else changes.prompt,
         continues=source.continues,
@@ -118,11 +120,11 @@ def _overrides(session: Session, steps: Sequence[Step], source: Run) -> tuple[Ov
     return tuple(Override.of_json(session.redactor.restore(each)[0]) for each in given)
 
 
-def of_paused(session: Session, paused: Paused) -> Recipe:
+def spec_of_paused(session: Session, paused: Paused) -> RunSpec:
     """The plain run that ended at a breakpoint, from its start."""
     more = {name: value for name, value in paused.kwargs.items() if name not in _GIVEN}
     prompt = paused.args[0] if paused.args else paused.kwargs.get("user_prompt")
-    return Recipe(
+    return RunSpec(
         agent=paused.agent,
         prompt=prompt,
         deps=paused.kwargs.get("deps"),

@@ -15,10 +15,10 @@ from agentkit.agent.ask import Answer, ask
 from agentkit.budget import estimate, forecast
 from agentkit.budget.forecast import Forecast
 from agentkit.debugger.breakpoints import Breakpoint
-from agentkit.debugger.command_log import By, Entry, Move, MoveLog
+from agentkit.debugger.command_log import By, Command, CommandLog, Entry
 from agentkit.debugger.gate import At, Gate, Order, Pending, current_gate
-from agentkit.debugger.overrides import WHATS, Override, Path, What, check, read_path, spoken, with_edit
-from agentkit.debugger.run_spec import Changes, Recipe, restored
+from agentkit.debugger.overrides import WHATS, Override, Path, What, check, format_path, read_path, with_edit
+from agentkit.debugger.run_spec import Changes, RunSpec, restore_spec
 from agentkit.errors import UserError, nearest
 from agentkit.events import Event, Run, Step
 from agentkit.journal.execution import Execution, current_run, current_step
@@ -33,7 +33,7 @@ _PATIENCE = 10.0
 
 
 @dataclass(eq=False, kw_only=True)
-class Stepped:
+class DebugRun:
     """A run between its steps. `pending` is the step it is paused before; `answer` is there once it is done.
 
     Its methods move it; each returns when the run is paused again, or has ended.
@@ -41,7 +41,7 @@ class Stepped:
 
     name: str
     session: Session
-    recipe: Recipe
+    recipe: RunSpec
     at: At = "all"
     overrides: tuple[Override, ...] = ()
     runs: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Stepped:
     answer: Answer | SandboxResult | None = None
     error: BaseException | None = None
     note: str = ""
-    log: MoveLog | None = None
+    log: CommandLog | None = None
 
     def __post_init__(self) -> None:
         self._gate: Gate | None = None
@@ -92,7 +92,7 @@ class Stepped:
         furthest = self.session.store.run(self.furthest)
         # Where it was left is paused before, too.
         own += furthest is not None and furthest.status != "done"
-        return tuple(map(spoken, sorted({*((place,) for place in range(1, own + 1)), *self._trail()})))
+        return tuple(map(format_path, sorted({*((place,) for place in range(1, own + 1)), *self._trail()})))
 
     @property
     def forecast(self) -> Forecast | None:
@@ -100,7 +100,7 @@ class Stepped:
         step = self.pending
         if step is None:
             return None
-        return forecast.of_step(step, self.events(), earlier=lambda: estimate.recorded(self.session, step.agent))
+        return forecast.of_step(step, self.events(), earlier=lambda: estimate.read_history(self.session, step.agent))
 
     def events(self) -> list[Event]:
         """The run and its steps so far, with the runs inside them."""
@@ -114,26 +114,26 @@ class Stepped:
 
     async def next(self, n: int = 1, *, into: bool = False, out: bool = False) -> Came:
         """Take the pending step and `n - 1` more; `into` the agent it calls, or `out` of the one it is in."""
-        return await self.act(Move(verb="next", n=n, into=into, out=out))
+        return await self.act(Command(verb="next", n=n, into=into, out=out))
 
     async def run_on(self, *, until: str = "") -> Came:
         """Go on to the end, to a breakpoint, or until tool=NAME, turn=N or cost=USD."""
-        return await self.act(Move(verb="continue", until=until))
+        return await self.act(Command(verb="continue", until=until))
 
     async def back(self, n: int = 1) -> Came:
         """Pause before the step `n` steps earlier; nothing is paid for it."""
-        return await self.act(Move(verb="back", n=n))
+        return await self.act(Command(verb="back", n=n))
 
     async def goto(self, step: int | str) -> Came:
         """Pause before that step, which is recorded; nothing is paid for it."""
-        return await self.act(Move(verb="goto", to=str(step)))
+        return await self.act(Command(verb="goto", to=str(step)))
 
     async def edit(self, what: What, value: Any, *, step: int | str | None = None) -> Came:
         """Put something else in the place of the pending step, or of an earlier one; the old branch stays recorded."""
         place = self.editable(step)
-        return await self.act(Move(verb="edit", edit=Override(at=place, what=what, value=value).as_json()))
+        return await self.act(Command(verb="edit", edit=Override(at=place, what=what, value=value).as_json()))
 
-    async def fork(self, step: int | str, *, name: str = "", **changes: Any) -> Stepped:
+    async def fork(self, step: int | str, *, name: str = "", **changes: Any) -> DebugRun:
         """Begin another branch at a step, with a `prompt`, or with what `edit` takes; this run stays as it is."""
         agent = self.recipe.agent
         if isinstance(agent, Script):
@@ -157,7 +157,7 @@ class Stepped:
         await self._halt()
         self.session.bench.take_off(self)
 
-    async def act(self, move: Move, *, by: By = "code", cell: str | None = None) -> Came:
+    async def act(self, move: Command, *, by: By = "code", cell: str | None = None) -> Came:
         """Make a move. A verb cell that is run again makes its recorded moves again, and never goes live."""
         self._check_loop()
         if self._moving:
@@ -170,10 +170,10 @@ class Stepped:
         finally:
             self._moving = False
 
-    async def _act(self, move: Move, *, by: By, cell: str | None) -> Came:
+    async def _act(self, move: Command, *, by: By, cell: str | None) -> Came:
         self.session.bench.last(self)
         self.moved = time.time()
-        log = self._opened_log()
+        log = self._open_log()
         self.note = ""
         if by != "cell" or not self._runs_again(cell):
             await self._make(move, live=True)
@@ -194,9 +194,9 @@ class Stepped:
             await self._make(entry.move, live=False)
             if self.pending is not None and not self.pending.free and self.pending.at == before.at:
                 return
-            self._opened_log().add(entry)
+            self._open_log().add(entry)
 
-    async def _make(self, move: Move, *, live: bool) -> None:
+    async def _make(self, move: Command, *, live: bool) -> None:
         match move.verb:
             case "open":
                 await self._open_at_start(move, live=live)
@@ -214,10 +214,10 @@ class Stepped:
 
     async def open(self, *, until: str = "") -> Came:
         """Pause before the first step, and make the clicks of last time again."""
-        log = self._opened_log()
+        log = self._open_log()
         log.cursor = 0
         self._acted.clear()
-        first = Entry(move=Move(verb="open", until=until), by="click")
+        first = Entry(move=Command(verb="open", until=until), by="click")
         again = log.next_entry == first
         await self._make(first.move, live=not again)
         log.add(first)
@@ -231,29 +231,29 @@ class Stepped:
         step = self.pending
         if step is None or step.at > place:
             await self._halt()
-            at = spoken(place[:1])
-            raise UserError(f"step {spoken(place)}: there is no such step, or step {at} is replayed as a whole")
-        self._opened_log()
+            at = format_path(place[:1])
+            raise UserError(f"step {format_path(place)}: there is no such step, or step {at} is replayed as a whole")
+        self._open_log()
         self.session.bench.put(self)
         if step.cause:
-            self.note = f"paused earlier than step {spoken(place)}: {step.cause}"
+            self.note = f"paused earlier than step {format_path(place)}: {step.cause}"
         return step
 
-    async def _open_at_start(self, move: Move, *, live: bool) -> None:
+    async def _open_at_start(self, move: Command, *, live: bool) -> None:
         until = Breakpoint.parse(move.until) if move.until else None
         await self._reopen(Order(live=live, left=0 if until is None else None, until=until, depth=self.recipe.depth))
 
-    def _opened_log(self) -> MoveLog:
+    def _open_log(self) -> CommandLog:
         if self.log is None:
             identity = self.recipe.identity([one.as_json() for one in self.overrides], self.at)
             session = self.session
             name, others = self.recipe.agent.name or "agent", (self.recipe.mode or session.mode) == "replay"
-            self.log = MoveLog.read(session.store, session.redactor, name, identity, others=others)
+            self.log = CommandLog.read(session.store, session.redactor, name, identity, others=others)
         return self.log
 
     # -- forward
 
-    async def _forward(self, move: Move, *, live: bool) -> None:
+    async def _forward(self, move: Command, *, live: bool) -> None:
         if self.state == "done":
             raise UserError(
                 f"{self.name} is done: run.back(), goto STEP, or fork {self.run} STEP open it again at a step"
@@ -291,23 +291,25 @@ class Stepped:
 
     async def _goto(self, place: Path) -> None:
         places = self.places
-        if spoken(place) not in places and spoken(place[:1]) not in (places if len(place) > 1 else ()):
-            raise UserError(f"step {spoken(place)}: this branch has no such step; it has {', '.join(places) or 'none'}")
+        if format_path(place) not in places and format_path(place[:1]) not in (places if len(place) > 1 else ()):
+            raise UserError(
+                f"step {format_path(place)}: this branch has no such step; it has {', '.join(places) or 'none'}"
+            )
         await self._reach(place)
 
     def _trail(self) -> list[Path]:
         return [] if self._gate is None else [step.at for step in self._gate.trail]
 
-    def _listed(self) -> str:
-        return ", ".join(map(spoken, self._trail())) or "none"
+    def _list_steps(self) -> str:
+        return ", ".join(map(format_path, self._trail())) or "none"
 
     async def _reach(self, place: Path) -> None:
         before = self._trail()
         await self._reopen(Order(live=False, target=place, depth=len(place)))
         if self.pending is not None and self.pending.at != place:
-            self.note = f"paused before step {spoken(self.pending.at)}: {self.pending.cause}"
+            self.note = f"paused before step {format_path(self.pending.at)}: {self.pending.cause}"
             if place not in before:
-                self.note += f"; step {spoken(place)} was not reached before"
+                self.note += f"; step {format_path(place)} was not reached before"
 
     # -- editing
 
@@ -323,25 +325,27 @@ class Stepped:
             return taken[-1]
         raise UserError(f"{self.name} has taken no step yet: edit the pending one, or run.next() first")
 
-    def met(self, place: Path) -> Pending:
+    def find_step(self, place: Path) -> Pending:
         """The step of this branch that stands there."""
         seen = {step.at: step for step in (() if self._gate is None else self._gate.trail)}
         if place not in seen:
-            raise UserError(f"step {spoken(place)} cannot be edited: this branch has met {self._listed()}")
+            raise UserError(f"step {format_path(place)} cannot be edited: this branch has met {self._list_steps()}")
         return seen[place]
 
     async def _edit(self, edit: Override) -> None:
-        met = self.met(edit.at)
+        met = self.find_step(edit.at)
         arrival = met.arrival
         check(edit, kind=met.kind, name=met.name, validator=arrival.validator, schema=arrival.schema)
         back_to = self.pending.at if self.pending is not None else edit.at
         old = self.furthest
-        rest = forecast.said(*forecast.of_rest(self.session.trace(old), run=old, since=edit.at[0]), since=edit.at[0])
+        rest = forecast.describe(
+            *forecast.of_rest(self.session.trace(old), run=old, since=edit.at[0]), since=edit.at[0]
+        )
         self.overrides = with_edit(self.overrides, edit)
         self._branch = []
         await self._reopen(Order(live=False, target=max(edit.at, min(back_to, _after(edit.at))), depth=len(edit.at)))
         if self.pending is not None:
-            self.note = f"forked from run {old} at step {spoken(edit.at)}: that branch stays{rest}"
+            self.note = f"forked from run {old} at step {format_path(edit.at)}: that branch stays{rest}"
 
     # -- the driver: one task for one opening, whichever cells move it
 
@@ -357,8 +361,8 @@ class Stepped:
             fresh=self.recipe.fresh,
             reached=self._reached,
             breakpoints=lambda: self.session.bench.breakpoints,
-            spent=self._spent,
-            opened=self._opened,
+            spent=self._spending,
+            opened=self._on_run_start,
         )
         self._gate = gate
         self._events, self._inside = {}, set()
@@ -374,13 +378,13 @@ class Stepped:
         current_run.set(None)
         current_step.set(None)
         if isinstance(recipe.agent, Script):
-            return await recipe.agent.again(fresh=recipe.fresh, mode=recipe.mode)
+            return await recipe.agent.run_again(fresh=recipe.fresh, mode=recipe.mode)
         return await ask(
             recipe.agent, recipe.prompt, continues=recipe.continues, mode=recipe.mode, fresh=recipe.fresh,
             deps=recipe.deps, on_text=recipe.on_text, more=recipe.more,
         )  # fmt: skip
 
-    def _opened(self, run: str) -> None:
+    def _on_run_start(self, run: str) -> None:
         self.session.bench.stepped.add(run)
         self._inside.add(run)
         if self._gate is not None and self._gate.root == run:
@@ -392,7 +396,7 @@ class Stepped:
         if key[0] in self._inside:
             self._events[key] = event
 
-    def _spent(self, run: str) -> dict[str, float]:
+    def _spending(self, run: str) -> dict[str, float]:
         live = [event for event in self.events() if isinstance(event, Step) and not event.replayed]
         usages = [step.usage for step in live if step.usage is not None]
         return {
@@ -418,11 +422,11 @@ class Stepped:
             # Whoever reads the journal at a pause, to go elsewhere or to fork, finds all of this branch.
             await asyncio.wrap_future(self.session.store.flush())
         if driver.done():
-            self._ended(driver)
+            self._on_driver_end(driver)
         else:
             self.state = "paused"
 
-    def _ended(self, driver: asyncio.Task[Answer | SandboxResult]) -> None:
+    def _on_driver_end(self, driver: asyncio.Task[Answer | SandboxResult]) -> None:
         self._driver = None
         if driver.cancelled():
             self.state = "stopped"
@@ -460,7 +464,7 @@ class Stepped:
             )
 
     def _runs_again(self, cell: str | None) -> bool:
-        log = self._opened_log()
+        log = self._open_log()
         if cell is None:
             coming = log.next_entry
             return coming is not None and coming.by == "cell" and coming.cell is None
@@ -486,14 +490,14 @@ async def fork(
     agent: AbstractAgent[Any, Any],
     changes: Changes,
     deps: Any = None,
-) -> Stepped:
+) -> DebugRun:
     """Open a branch of a recorded run, finished or not, paused before that step; the run itself stays as it is."""
     at = read_path(place)
-    recipe, overrides = restored(session, source, at, agent=agent, changes=changes, deps=deps)
+    recipe, overrides = restore_spec(session, source, at, agent=agent, changes=changes, deps=deps)
     name = changes.name or session.bench.free_name(source.agent)
-    run = Stepped(name=name, session=session, recipe=recipe, overrides=overrides)
+    run = DebugRun(name=name, session=session, recipe=recipe, overrides=overrides)
     at = at if changes.prompt is None else (1,)
     await run.open_at(at)
-    rest = forecast.said(*forecast.of_rest(session.trace(source.id), run=source.id, since=at[0]), since=at[0])
-    run.note = "; ".join(filter(None, [run.note, f"forked from run {source.id} at step {spoken(at)}{rest}"]))
+    rest = forecast.describe(*forecast.of_rest(session.trace(source.id), run=source.id, since=at[0]), since=at[0])
+    run.note = "; ".join(filter(None, [run.note, f"forked from run {source.id} at step {format_path(at)}{rest}"]))
     return run

@@ -82,7 +82,7 @@ class Transition:
 
 
 @dataclass(kw_only=True)
-class Breaker:
+class LoopDetector:
     """The state of the trips of one run. Only live steps are told to it; `due` says what is to be done about them."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -100,15 +100,15 @@ class Breaker:
 
     # -- what happened
 
-    def called(self, *, identity: str, shown: str, result: bytes, poll: bool = False) -> None:
+    def count_call(self, *, identity: str, shown: str, result: bytes, poll: bool = False) -> None:
         """A tool was really called; `identity` is equal for calls that ask for the same."""
         self._repeats.take(identity, result, shown=shown, poll=poll)
 
-    def refused(self, *, tool: str, shown: str) -> None:
+    def count_refusal(self, *, tool: str, shown: str) -> None:
         """A call was not made because its arguments were wrong, or there is no such tool."""
         self._repeats.take(f"{tool} refused", b"", shown=f"{shown}, refused for its arguments,", poll=False)
 
-    def replied(self, *, cost: float | None, input_tokens: int, window: int | None, at: float) -> None:
+    def count_reply(self, *, cost: float | None, input_tokens: int, window: int | None, at: float) -> None:
         """A model request was really answered, `at` in seconds of a clock that nobody sets."""
         if cost is not None:
             self._spend(cost, at)
@@ -144,12 +144,12 @@ class Breaker:
             self._allowed["repeats"] = count
             self._states["repeats"] = "half-open"
 
-    def steered(self, finding: Finding) -> None:
+    def restart_count(self, finding: Finding) -> None:
         """Somebody said what to do instead: counted from the beginning."""
         self._forget(finding.trip)
         self._move(finding.trip, "closed", "steered")
 
-    def raised(self, finding: Finding) -> None:
+    def double_limit(self, finding: Finding) -> None:
         """From now on this trip allows twice as much."""
         self.double(finding.trip)
         self._forget(finding.trip)

@@ -14,19 +14,19 @@ from pydantic_ai.messages import ModelRequest, ToolReturnPart, UserPromptPart
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import RunContext
 
-from agentkit.approval.decisions import asked as asked_at
+from agentkit.approval.decisions import read_question as asked_at
 from agentkit.approval.interrupt import ask_all, function_of, question_call
 from agentkit.approval.policy import TYPED, Decision, Question
-from agentkit.budget.request_estimate import counted_cost
+from agentkit.budget.request_estimate import cost_to_count
 from agentkit.errors import ApprovalPending, CircuitPending, Stopped
-from agentkit.guards.loop_detector import OFF, Breaker, Finding, same_call
-from agentkit.journal.execution import Call, Payload, Told, dumps
-from agentkit.journal.journal import trusted
+from agentkit.guards.loop_detector import OFF, Finding, LoopDetector, same_call
+from agentkit.journal.execution import OnOutcome, Operation, Payload, dumps
+from agentkit.journal.journal import is_trusted
 from agentkit.journal.keys import Key, place_key
 from agentkit.journal.records import ASKED, Outcome, Row
 from agentkit.journal.settlements import WAITING
-from agentkit.runtime.guard import ModelAsked, ToolAsked, Visit
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
+from agentkit.runtime.run_state import RunState
 from agentkit.tools.declaration import Declaration, declaration, loop_identity
 
 BREAKER = "breaker"
@@ -37,13 +37,13 @@ class CountingGuard:
     """Tells the breaker of a run about each of its steps that was really performed."""
 
     @asynccontextmanager
-    async def admit(self, visit: Visit) -> AsyncIterator[Told]:
+    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
         about, breaker = visit.call.about, visit.run.breaker
         match about:
-            case ToolAsked():
-                yield lambda outcome: _called(breaker, about, visit, outcome)
-            case ModelAsked():
-                yield lambda outcome: _replied(breaker, about, outcome)
+            case ToolCallInfo():
+                yield lambda outcome: _count_call(breaker, about, visit, outcome)
+            case ModelRequestInfo():
+                yield lambda outcome: _count_reply(breaker, about, outcome)
             case _:
                 yield lambda outcome: None
 
@@ -51,8 +51,8 @@ class CountingGuard:
 GUARD = CountingGuard()
 
 
-def _called(breaker: Breaker, about: ToolAsked, visit: Visit, outcome: Outcome) -> None:
-    breaker.called(
+def _count_call(breaker: LoopDetector, about: ToolCallInfo, visit: PendingStep, outcome: Outcome) -> None:
+    breaker.count_call(
         identity=about.loop or same_call(about.name, about.arguments),
         shown=f"{about.name}({visit.call.request})",
         result=hashlib.sha256(outcome.body or b"").digest(),
@@ -60,44 +60,44 @@ def _called(breaker: Breaker, about: ToolAsked, visit: Visit, outcome: Outcome) 
     )
 
 
-def answered_from_record(frame: AgentRunFrame, name: str, args: Any, tool: Any, payload: Payload) -> None:
+def count_recorded_answer(frame: RunState, name: str, args: Any, tool: Any, payload: Payload) -> None:
     """A live reply asked for what is on record: the answer is free, and asking again and again is not."""
     function = function_of(tool)
     declared = Declaration() if function is None else declaration(function)
-    frame.breaker.called(
+    frame.breaker.count_call(
         identity=loop_identity(declared, name, args) or same_call(name, args),
-        shown=f"{name}({_shown(args)})",
+        shown=f"{name}({_format_arguments(args)})",
         result=hashlib.sha256(dumps(payload)).digest(),
         poll=declared.poll,
     )
 
 
-def _shown(args: Any) -> str:
+def _format_arguments(args: Any) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in args.items()) if isinstance(args, dict) else repr(args)
 
 
-def _replied(breaker: Breaker, about: ModelAsked, outcome: Outcome) -> None:
+def _count_reply(breaker: LoopDetector, about: ModelRequestInfo, outcome: Outcome) -> None:
     usage = outcome.usage
     if usage is not None:
         window = None if about.model is None else about.model.context_window
-        cost = counted_cost(about.model, usage)
-        breaker.replied(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.monotonic())
+        cost = cost_to_count(about.model, usage)
+        breaker.count_reply(cost=cost, input_tokens=usage.input_tokens, window=window, at=time.monotonic())
 
 
 # ---- before each model request
 
 
-async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: ModelRequestContext) -> None:
+async def before_request(frame: RunState, ctx: RunContext[Any], request: ModelRequestContext) -> None:
     """Put back what was said here before, or act on what the live steps show."""
     if frame.breaker.thresholds is OFF:
         return
-    _count_refused(frame, request)
+    _count_refusals(frame, request)
     history = frame.chain.digest(request.messages, trusted=frame.trusted)
     key = place_key(BREAKER, history, frame.memo)
-    row = frame.journal.store.find(key.key, frame.execution.counts.ahead(key.key))
-    spoke = row is not None and (row.status == "done" or row.error == WAITING) and trusted(row, frame)
+    row = frame.journal.store.find(key.key, frame.execution.counts.peek(key.key))
+    spoke = row is not None and (row.status == "done" or row.error == WAITING) and is_trusted(row, frame)
     if row is not None and spoke and not frame.fresh:
-        await _again(frame, ctx, request, _look(frame, key, history), row)
+        await _repeat_request(frame, ctx, request, _look(frame, key, history), row)
         return
     finding = frame.breaker.due()
     if finding is not None:
@@ -105,9 +105,9 @@ async def before_request(frame: AgentRunFrame, ctx: RunContext[Any], request: Mo
     _tell_spans(frame)
 
 
-def _look(frame: AgentRunFrame, key: Key, history: bytes) -> Call:
+def _look(frame: RunState, key: Key, history: bytes) -> Operation:
     """The step that stands before this request if the breaker acted there: known by the conversation alone."""
-    return Call(
+    return Operation(
         key=key,
         kind="capability",
         name=BREAKER,
@@ -115,11 +115,11 @@ def _look(frame: AgentRunFrame, key: Key, history: bytes) -> Call:
         history=history,
         nodes=frame.chain.take,
         known=frame.chain.on_disk,
-        describe=lambda payload: Decision.from_json(payload).said,
+        describe=lambda payload: Decision.from_json(payload).description,
     )
 
 
-def _count_refused(frame: AgentRunFrame, request: ModelRequestContext) -> None:
+def _count_refusals(frame: RunState, request: ModelRequestContext) -> None:
     """Calls that were refused for their arguments leave no step: they are seen in what is sent back to the model."""
     last = request.messages[-1] if request.messages else None
     if not frame.asked_live or not isinstance(last, ModelRequest):
@@ -127,21 +127,21 @@ def _count_refused(frame: AgentRunFrame, request: ModelRequestContext) -> None:
     for part in last.parts:
         retry = part.retry if isinstance(part, ToolReturnPart) else None
         if isinstance(part, ToolReturnPart) and retry is not None and retry.cause != "model_retry":
-            frame.breaker.refused(tool=part.tool_name, shown=f"{part.tool_name}(…)")
+            frame.breaker.count_refusal(tool=part.tool_name, shown=f"{part.tool_name}(…)")
 
 
-async def _again(
-    frame: AgentRunFrame, ctx: RunContext[Any], request: ModelRequestContext, look: Call, row: Row
+async def _repeat_request(
+    frame: RunState, ctx: RunContext[Any], request: ModelRequestContext, look: Operation, row: Row
 ) -> None:
     if row.kind not in ASKED:
-        performed = await frame.journal.perform(look, _unrecorded)
+        performed = await frame.journal.perform(look, _decide_without_record)
         _say(ctx, request, Decision.from_json(performed.payload))
         return
     kept = asked_at(frame.journal.store, row)
     if kept is None:
         return
     question = replace(kept.question, id="")
-    decision = await _decided(frame, question, look)
+    decision = await _ask_person(frame, question, look)
     mark = question.arguments or {}
     if decision.verdict == "once":
         frame.breaker.resume(mark["trip"], mark["count"], tuple(mark["mark"]))
@@ -150,12 +150,12 @@ async def _again(
     _obey(frame, ctx, request, decision, None, question.text)
 
 
-async def _unrecorded() -> Payload:
+async def _decide_without_record() -> Payload:
     raise Stopped("what the breaker said here is not recorded any more: run again")
 
 
 async def _act(
-    frame: AgentRunFrame, ctx: RunContext[Any], request: ModelRequestContext, look: Call, finding: Finding
+    frame: RunState, ctx: RunContext[Any], request: ModelRequestContext, look: Operation, finding: Finding
 ) -> None:
     attended = frame.session is not None and frame.session.asker is not None
     if finding.level == "warn":
@@ -168,11 +168,11 @@ async def _act(
         _say(ctx, request, said)
     elif finding.level == "open" or attended:
         question = _question(frame, finding)
-        decision = await _decided(frame, question, look)
+        decision = await _ask_person(frame, question, look)
         _obey(frame, ctx, request, decision, finding, finding.evidence)
 
 
-def _question(frame: AgentRunFrame, finding: Finding) -> Question:
+def _question(frame: RunState, finding: Finding) -> Question:
     scrub = frame.journal.redactor.scrub
     return Question(
         kind="circuit",
@@ -185,7 +185,7 @@ def _question(frame: AgentRunFrame, finding: Finding) -> Question:
     )
 
 
-async def _decided(frame: AgentRunFrame, question: Question, look: Call) -> Decision:
+async def _ask_person(frame: RunState, question: Question, look: Operation) -> Decision:
     call = question_call(frame, "question", question, payload={}, history=look.history)
     # Found again by its place alone, before it is known whether anything was asked there.
     key = replace(call.key, key=look.key.key, slot=look.key.slot)
@@ -199,7 +199,7 @@ async def _decided(frame: AgentRunFrame, question: Question, look: Call) -> Deci
 
 
 def _obey(
-    frame: AgentRunFrame,
+    frame: RunState,
     ctx: RunContext[Any],
     request: ModelRequestContext,
     decision: Decision,
@@ -212,9 +212,9 @@ def _obey(
         case "hint":
             _say(ctx, request, decision)
             if finding is not None:
-                frame.breaker.steered(finding)
+                frame.breaker.restart_count(finding)
         case "raise" if finding is not None:
-            frame.breaker.raised(finding)
+            frame.breaker.double_limit(finding)
         case "once" if finding is not None:
             frame.breaker.once(finding)
 
@@ -226,7 +226,7 @@ def _say(ctx: RunContext[Any], request: ModelRequestContext, decision: Decision)
     ctx.messages.append(said)
 
 
-def _tell_spans(frame: AgentRunFrame) -> None:
+def _tell_spans(frame: RunState) -> None:
     for change in frame.breaker.transitions():
         said = f"{change.trip} {change.before} → {change.after}: {change.evidence}"
         frame.notes.append(f"breaker {frame.journal.redactor.scrub(said)}")

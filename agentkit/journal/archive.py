@@ -24,9 +24,9 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, Union, cast, get_a
 from agentkit.errors import JournalCorrupt, JournalError, JournalFormat
 from agentkit.events import Gauge, Run, Usage
 from agentkit.journal import database_errors
-from agentkit.journal.records import Node, Part, Row, Use
+from agentkit.journal.records import MessageNode, Part, Row, Use
 from agentkit.journal.row_codec import is_countable
-from agentkit.tools.inputs import is_heard
+from agentkit.tools.inputs import is_report
 
 FORMAT: Final = 1
 KIND: Final = "agentkit portable journal"
@@ -63,7 +63,7 @@ CREATE TABLE place (step INTEGER PRIMARY KEY, id INTEGER NOT NULL, added INTEGER
 """
 
 
-class Ended(NamedTuple):
+class ArchiveEnd(NamedTuple):
     """A run, with the digest of its conversation and its output."""
 
     run: Run
@@ -83,9 +83,9 @@ class Archive:
     def __exit__(self, *exc: object) -> None:
         self._records.close()
 
-    def runs(self) -> Iterator[Ended]:
+    def runs(self) -> Iterator[ArchiveEnd]:
         for (line,) in self._records.execute("SELECT line FROM run ORDER BY rowid"):
-            yield _ended(json.loads(line))
+            yield _read_end(json.loads(line))
 
     def waves(self) -> Iterator[list[Row]]:
         """The steps, some at a time; those of one key in the order they were made, never two of them together."""
@@ -117,7 +117,7 @@ class Archive:
         """Where a step of the file lies in the journal, and whether it was not there before."""
         self._records.execute("INSERT INTO place VALUES (?, ?, ?)", (step, id, added))
 
-    def added(self, row: Row) -> bool:
+    def add_row(self, row: Row) -> bool:
         """Whether an earlier step of this key was not there before."""
         query = "SELECT 1 FROM step JOIN place ON place.step = step.id WHERE key = ? AND n = ? AND added"
         return self._records.execute(query, (row.key, row.n)).fetchone() is not None
@@ -128,9 +128,9 @@ class Archive:
         for line, id in self._records.execute(query, (run,)):
             yield Use(**json.loads(line)["use"])._replace(step=id)
 
-    def nodes(self) -> Iterator[list[Node]]:
+    def nodes(self) -> Iterator[list[MessageNode]]:
         """The messages, some at a time."""
-        some: list[Node] = []
+        some: list[MessageNode] = []
         size = 0
         for (line,) in self._records.execute("SELECT line FROM node ORDER BY rowid"):
             some.append(_node(json.loads(line)["node"]))
@@ -141,7 +141,7 @@ class Archive:
         if some:
             yield some
 
-    def node(self, digest: bytes | None) -> Node | None:
+    def node(self, digest: bytes | None) -> MessageNode | None:
         found = self._records.execute("SELECT line FROM node WHERE digest = ?", (digest,)).fetchone()
         return None if found is None else _node(json.loads(found[0])["node"])
 
@@ -201,24 +201,24 @@ def _lines(path: Path) -> Iterator[bytes]:
     except FileNotFoundError as error:
         raise JournalError(path, "is not there", "check its name and folder") from error
     except OSError as error:
-        raise database_errors.translated(error, path) from error
+        raise database_errors.translate(error, path) from error
     if not before:
         raise JournalCorrupt(path, "is empty", "copy or export it again")
-    last = _parsed(before, path)
+    last = _parse_line(before, path)
     if not isinstance(last, dict) or "sha256" not in last:
         raise JournalCorrupt(path, "has no checksum at its end", "copy or export it again")
     # Compared as it is written, so that no byte of the file may differ, those of the last line included.
-    if before != written({"sha256": digest.hexdigest()}):
+    if before != format_line({"sha256": digest.hexdigest()}):
         raise JournalCorrupt(path, "does not match its checksum", "copy or export it again")
 
 
-def written(record: dict[str, Any]) -> bytes:
+def format_line(record: dict[str, Any]) -> bytes:
     """A record as a line."""
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
 def _check_head(line: bytes, path: Path) -> None:
-    head = _parsed(line, path)
+    head = _parse_line(line, path)
     if not isinstance(head, dict) or head.get("agentkit") != KIND:
         raise JournalCorrupt(path, "is not a portable journal", "ask for the file again")
     if not isinstance(head.get("format"), int) or head["format"] > FORMAT:
@@ -227,7 +227,7 @@ def _check_head(line: bytes, path: Path) -> None:
         )
 
 
-def _parsed(line: bytes, path: Path) -> Any:
+def _parse_line(line: bytes, path: Path) -> Any:
     try:
         _check_shape(line)
         return json.loads(line, parse_constant=_refuse, parse_float=_finite)
@@ -268,11 +268,11 @@ def _finite(text: str) -> float:
 
 
 def _keep(connection: sqlite3.Connection, line: bytes, path: Path) -> None:
-    record = _parsed(line, path)
+    record = _parse_line(line, path)
     try:
         match record:
             case {"run": dict(), **_other}:
-                connection.execute("INSERT INTO run VALUES (?, ?)", (_ended(record).run.id, line))
+                connection.execute("INSERT INTO run VALUES (?, ?)", (_read_end(record).run.id, line))
             case {"step": dict(values)}:
                 row = _row(values)
                 _evidence(record)
@@ -291,12 +291,12 @@ def _keep(connection: sqlite3.Connection, line: bytes, path: Path) -> None:
         raise JournalCorrupt(path, f"has a record that cannot be read ({error!r})", "export it again") from error
 
 
-def _ended(record: dict[str, Any]) -> Ended:
+def _read_end(record: dict[str, Any]) -> ArchiveEnd:
     values = record["run"]
     _check(values, Run)
     gauges = tuple(Gauge(**gauge) for gauge in values.get("gauges", ()))
     run = Run(**{**values, "notes": tuple(values["notes"]), "gauges": gauges})
-    return Ended(run, _bytes("history", record["history"]), _bytes("output", record["output"]))
+    return ArchiveEnd(run, _bytes("history", record["history"]), _bytes("output", record["output"]))
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -324,7 +324,7 @@ def is_evidence(found: object) -> bool:
     """Whether it has the form of what is kept of what a step read, without what the names of a person stand for."""
     if not isinstance(found, dict) or found.keys() != {"inputs", "wrote", "unchecked", "reads"}:
         return False
-    if not is_heard({"inputs": found["inputs"], "wrote": found["wrote"], "unseen": found["unchecked"]}):
+    if not is_report({"inputs": found["inputs"], "wrote": found["wrote"], "unseen": found["unchecked"]}):
         return False
     reads = found["reads"]
     return all("path" in one for one in found["wrote"]) and (
@@ -333,10 +333,10 @@ def is_evidence(found: object) -> bool:
     )
 
 
-def _node(values: dict[str, Any]) -> Node:
+def _node(values: dict[str, Any]) -> MessageNode:
     made = {name: _bytes(name, value) for name, value in values.items()}
-    _check(made, Node)
-    return Node(**made)
+    _check(made, MessageNode)
+    return MessageNode(**made)
 
 
 def _part(values: dict[str, Any]) -> Part:

@@ -18,7 +18,7 @@ Timeout: Final = diskcache.Timeout
 _MODE_RAW: Final = 1
 
 
-class Refused(ValueError):
+class ForeignRow(ValueError):
     """Raised when a row is not what this class writes: somebody else wrote it."""
 
 
@@ -27,26 +27,26 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
 
     def put(self, key: Any) -> tuple[memoryview, bool]:
         if type(key) is not bytes:
-            raise Refused(f"a key must be bytes, not {type(key).__name__}")
+            raise ForeignRow(f"a key must be bytes, not {type(key).__name__}")
         return sqlite3.Binary(key), True
 
     def get(self, key: Any, raw: Any) -> bytes:
         if raw != 1 or type(key) is not bytes:
-            raise Refused("a key in the table was not written by agentkit")
+            raise ForeignRow("a key in the table was not written by agentkit")
         return key
 
     def store(self, value: Any, read: Any, key: Any = None) -> tuple[int, int, None, memoryview]:
         if read or type(value) is not bytes:
-            raise Refused(f"a value must be bytes, not {type(value).__name__}")
+            raise ForeignRow(f"a value must be bytes, not {type(value).__name__}")
         return 0, _MODE_RAW, None, sqlite3.Binary(value)
 
     def fetch(self, mode: Any, filename: Any, value: Any, read: Any) -> bytes:
         if mode != _MODE_RAW or filename is not None or read or type(value) is not bytes:
-            raise Refused("a value in the table was not written by agentkit")
+            raise ForeignRow("a value in the table was not written by agentkit")
         return value
 
     def filename(self, key: Any = None, value: Any = None) -> NoReturn:
-        raise Refused("values lie inside the database, never in files")
+        raise ForeignRow("values lie inside the database, never in files")
 
     def remove(self, file_path: Any) -> None:
         """Nothing: no row of ours names a file, and a planted name may lead anywhere."""

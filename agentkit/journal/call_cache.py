@@ -100,7 +100,7 @@ class CallCache:
             return None
         if stored is None:
             return None
-        return self._opened(key, stored)
+        return self._open_entry(key, stored)
 
     def put(self, key: bytes, body: bytes, ttl: float | None = None) -> None:
         """Keep `body` for `ttl` seconds (None: until the size limit drops it)."""
@@ -108,7 +108,7 @@ class CallCache:
             return
         ends = time.time() + ttl if ttl is not None else float("inf")
         try:
-            self._cache.set(key, self._sealed(key, body, ends), expire=ttl)
+            self._cache.set(key, self._seal(key, body, ends), expire=ttl)
         except _errors() as error:
             self._report(f"{self.path}: an answer was not kept in the call cache ({error})")
 
@@ -126,10 +126,10 @@ class CallCache:
             self._cache.close()
             self._cache = None
 
-    def _sealed(self, key: bytes, body: bytes, ends: float) -> bytes:
+    def _seal(self, key: bytes, body: bytes, ends: float) -> bytes:
         return _HEADER.pack(self._proof(key, body, ends), ends) + body
 
-    def _opened(self, key: bytes, stored: bytes) -> bytes | None:
+    def _open_entry(self, key: bytes, stored: bytes) -> bytes | None:
         if len(stored) < _HEADER.size:
             self._report_miss(key, "the row is cut short")
             return None
@@ -151,7 +151,7 @@ class CallCache:
 
 def _errors() -> tuple[type[Exception], ...]:
     disk = import_module("agentkit.journal.bytes_disk")
-    return (sqlite3.Error, OSError, disk.Timeout, disk.Refused)
+    return (sqlite3.Error, OSError, disk.Timeout, disk.ForeignRow)
 
 
 def _check_folder(folder: Path, *, scope: CacheScope, signed: bool) -> None:

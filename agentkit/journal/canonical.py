@@ -66,7 +66,7 @@ class Field(NamedTuple):
     reading: _Reading
 
 
-class Plan(NamedTuple):
+class Projection(NamedTuple):
     """How one dataclass of pydantic-ai is projected; `tag_field` names the field that tells the classes apart."""
 
     tag: str
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
     is_file: bool
 
 
-_PLANS: dict[type, Plan | None] = {}
+_PLANS: dict[type, Projection | None] = {}
 
 
 def _library_class(cls: type) -> type | None:
@@ -95,7 +95,7 @@ def _keeps(owner: type, name: str) -> bool:
     return True
 
 
-def plan_of(cls: type) -> Plan | None:
+def plan_of(cls: type) -> Projection | None:
     """How `cls` is projected; None where it is not a dataclass of pydantic-ai."""
     try:
         return _PLANS[cls]
@@ -104,7 +104,7 @@ def plan_of(cls: type) -> Plan | None:
         return plan
 
 
-def _plan(cls: type) -> Plan | None:
+def _plan(cls: type) -> Projection | None:
     owner = _library_class(cls)
     if owner is None:
         return None
@@ -118,7 +118,7 @@ def _plan(cls: type) -> Plan | None:
         for f in fields(cls)
         if f.name != tag_field and (_keeps(owner, f.name) if only is None else f.name in only)
     ]
-    return Plan(owner.__name__, tag_field, tuple(kept), issubclass(cls, FileUrl))
+    return Projection(owner.__name__, tag_field, tuple(kept), issubclass(cls, FileUrl))
 
 
 def is_default(value: Any, default: Any) -> bool:
@@ -153,12 +153,12 @@ def _dict_key(key: object) -> str:
     return str(text)
 
 
-def numbered(call_id: str, ids: dict[str, str]) -> str:
+def number_of_call(call_id: str, ids: dict[str, str]) -> str:
     """The number of a tool call by its first appearance; `ids` is extended."""
     return ids.get(call_id) or ids.setdefault(call_id, f"t{len(ids):08d}")
 
 
-def _project(value: Any, plan: Plan, ids: dict[str, str]) -> list[Any]:
+def _project(value: Any, plan: Projection, ids: dict[str, str]) -> list[Any]:
     content: dict[str, Any] = {}
     for name, default, reading in plan.fields:
         field = getattr(value, name)
@@ -176,9 +176,9 @@ def _project(value: Any, plan: Plan, ids: dict[str, str]) -> list[Any]:
 def _read(field: Any, reading: _Reading, owner: Any, ids: dict[str, str]) -> Any:
     match reading:
         case "call_id":
-            return numbered(field, ids)
+            return number_of_call(field, ids)
         case "args":
-            return canonical(_parsed(field) if isinstance(field, str) else field, ids)
+            return canonical(_parse_arguments(field) if isinstance(field, str) else field, ids)
         case "bytes" if isinstance(field, bytes):
             return hashlib.sha256(field).hexdigest()
         case "return_schema":
@@ -189,7 +189,7 @@ def _read(field: Any, reading: _Reading, owner: Any, ids: dict[str, str]) -> Any
             assert_never(reading)
 
 
-def _parsed(text: str) -> Any:
+def _parse_arguments(text: str) -> Any:
     """Streamed arguments arrive as text and others as a dict; both say the same. What no tool could take stays text."""
     if _too_deep(text):
         return text

@@ -25,7 +25,7 @@ class ResultCodec:
 
     def dump(self, tp: Any, value: Any) -> Any:
         if tp is CallToolResult and hasattr(value, "result"):
-            value.result = _result(value.result, _where())
+            value.result = _result(value.result, _describe_context())
         long = value.result if tp is CallToolResult and hasattr(value, "result") else None
         if isinstance(long, list) and is_plain(long):
             return {**_writable(JSON_CODEC.dump(tp, replace(value, result=[]))), "result": long}
@@ -58,7 +58,7 @@ def _writable(payload: Any) -> Any:
     return [_writable(item) for item in payload]
 
 
-def as_replayed(payload: Any) -> Any:
+def mark_replay(payload: Any) -> Any:
     """A replayed response costs nothing: what it cost when live is kept beside it."""
     metadata = {**(payload.get("metadata") or {}), "agentkit": {"replayed": True, "usage": payload.get("usage")}}
     return {**payload, "usage": {}, "metadata": metadata}
@@ -66,7 +66,7 @@ def as_replayed(payload: Any) -> Any:
 
 def encode_tool_result(value: object, *, name: str = "") -> Any:
     """What the journal keeps of the return value of a tool function, which a thread outside its step names."""
-    plain = _result(value, f"the result of {name}" if name else _where())
+    plain = _result(value, f"the result of {name}" if name else _describe_context())
     loaded = RESULT_CODEC.load(CallToolResult, {"kind": _kind(value), "result": plain})
     if isinstance(plain, list) and is_plain(plain):
         return {**JSON_CODEC.dump(CallToolResult, replace(loaded, result=[])), "result": plain}
@@ -78,7 +78,7 @@ def _kind(value: object) -> str:
     return "tool_content_result" if isinstance(value, dict) and value.get("kind") == "tool-return" else "tool_return"
 
 
-def _where() -> str:
+def _describe_context() -> str:
     frame = current_step.get()
     return f"the result of {frame.row.name}" if frame else "the result"
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from agentkit.errors import JournalError
 from agentkit.journal import database_errors, schema
-from agentkit.journal.storage import Place
+from agentkit.journal.storage import StorageLocation
 
 # How SQLite says that it could not make the index of the log: the folder, the disk or its space does not let it.
 _NO_INDEX: Final = frozenset(
@@ -18,10 +18,10 @@ _NO_INDEX: Final = frozenset(
 )
 
 
-def open_to_write(place: Place, *, exclusive: bool) -> sqlite3.Connection:
+def open_to_write(place: StorageLocation, *, exclusive: bool) -> sqlite3.Connection:
     """The reading connection of a journal that was seen to be whole enough and writable."""
     place.prepare()
-    torn = _is_torn(place.path)
+    torn = _is_incomplete(place.path)
     connection = schema.connect(place.path, exclusive=exclusive)
     try:
         if schema.is_empty(connection):
@@ -40,12 +40,12 @@ def open_to_write(place: Place, *, exclusive: bool) -> sqlite3.Connection:
     return connection
 
 
-def open_again(place: Place, *, exclusive: bool) -> sqlite3.Connection:
+def open_again(place: StorageLocation, *, exclusive: bool) -> sqlite3.Connection:
     place.check()
     return schema.connect(place.path, exclusive=exclusive)
 
 
-def second(place: Place) -> sqlite3.Connection:
+def second(place: StorageLocation) -> sqlite3.Connection:
     """The writer's own connection, so that a read never waits for a sync."""
     return open_again(place, exclusive=False)
 
@@ -57,9 +57,9 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise JournalError(path, "does not exist", "check the folder, or run something in it first")
     if path.stat().st_size == 0:
         raise database_errors.corrupt(path, "is empty")
-    torn = _is_torn(path)
+    torn = _is_incomplete(path)
     try:
-        connection = _checked(schema.connect_to_read(path), path)
+        connection = _check_integrity(schema.connect_to_read(path), path)
         if torn:
             connection.close()
             raise database_errors.corrupt(path, "is cut short")
@@ -68,12 +68,12 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         if error.sqlite_errorcode & 0xFF not in _NO_INDEX:
             raise
     # Nothing can be written beside it, so nobody is writing it either.
-    if not _has_unmerged(path):
-        return _checked(schema.connect_to_read(path, immutable=True), path)
-    return _copied(path)
+    if not _has_open_log(path):
+        return _check_integrity(schema.connect_to_read(path, immutable=True), path)
+    return _copy_to_memory(path)
 
 
-def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+def _check_integrity(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         schema.check_format(connection, path)
         schema.stand_in(connection)
@@ -83,17 +83,17 @@ def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _is_torn(path: Path) -> bool:
+def _is_incomplete(path: Path) -> bool:
     """SQLite reads what is missing of the last page as zeros. (While its log is merged the file may end anywhere.)"""
-    return not _has_unmerged(path) and path.stat().st_size % schema.PAGE != 0
+    return not _has_open_log(path) and path.stat().st_size % schema.PAGE != 0
 
 
-def _has_unmerged(path: Path) -> bool:
+def _has_open_log(path: Path) -> bool:
     log = Path(f"{path}-wal")
     return log.exists() and log.stat().st_size > 0
 
 
-def _copied(path: Path) -> sqlite3.Connection:
+def _copy_to_memory(path: Path) -> sqlite3.Connection:
     """The newest steps are still in the log beside the file, and merging needs a place to write."""
     with tempfile.TemporaryDirectory(prefix="agentkit-") as folder:
         copy = Path(folder) / path.name
@@ -105,4 +105,4 @@ def _copied(path: Path) -> sqlite3.Connection:
             merged.backup(memory)
         finally:
             merged.close()
-    return _checked(memory, path)
+    return _check_integrity(memory, path)

@@ -19,7 +19,7 @@ _ANOTHERS = (
 _WRITABLE = "make it writable, set AGENTKIT_HOME to a folder that is, or read it with mode='replay'"
 
 
-def translated(error: Exception, path: Path) -> Exception:
+def translate(error: Exception, path: Path) -> Exception:
     """`error` as the journal's own error; anything that is not of SQLite or the disk comes back as it is."""
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
@@ -77,7 +77,7 @@ def file_limit(path: Path) -> JournalFull:
     )
 
 
-def gone(path: Path) -> JournalError:
+def missing_file_error(path: Path) -> JournalError:
     return JournalError(
         path,
         "was deleted or replaced while it was open",
@@ -92,7 +92,7 @@ def _of_sqlite(code: int, error: sqlite3.Error, path: Path) -> JournalError:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return JournalBusy(path, "is held by another process", "close the other kernel and run again")
         case sqlite3.SQLITE_READONLY if code == sqlite3.SQLITE_READONLY_DBMOVED:
-            return gone(path)
+            return missing_file_error(path)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return read_only(path)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_FORMAT:
@@ -100,7 +100,7 @@ def _of_sqlite(code: int, error: sqlite3.Error, path: Path) -> JournalError:
         case sqlite3.SQLITE_ERROR:
             return corrupt(path, f"does not have the tables of a journal ({error})")
         case sqlite3.SQLITE_CANTOPEN:
-            return _not_opened(path)
+            return _open_error(path)
         case sqlite3.SQLITE_IOERR:
             return _input_output(error, path)
         case _:
@@ -116,14 +116,14 @@ def _of_system(number: int, error: OSError, path: Path) -> JournalError:
         case errno.EROFS | errno.EACCES | errno.EPERM:
             return read_only(path)
         case errno.ENOENT:
-            return gone(path)
+            return missing_file_error(path)
         case _:
             return JournalError(path, f"cannot be used ({error.strerror})", "check its folder")
 
 
-def _not_opened(path: Path) -> JournalError:
+def _open_error(path: Path) -> JournalError:
     if not path.exists():
-        return gone(path)
+        return missing_file_error(path)
     if not all(os.access(each, os.W_OK, effective_ids=True) for each in (path, path.parent)):
         return read_only(path)
     return JournalError(path, "cannot be opened", "check its permissions and the open-file limit (ulimit -n)")
@@ -136,7 +136,7 @@ def _input_output(error: sqlite3.Error, path: Path) -> JournalError:
     try:
         free = os.statvfs(path.parent).f_bavail
     except OSError:
-        return gone(path)
+        return missing_file_error(path)
     if free == 0:
         return no_space(path)
     name = getattr(error, "sqlite_errorname", "SQLITE_IOERR")

@@ -18,10 +18,10 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from agentkit.events import Effects, Kind, Mode, Step, StepStatus, Usage
 from agentkit.journal.keys import Key
-from agentkit.journal.records import Node, Outcome, Row
-from agentkit.journal.response_store import Pigeonhole
+from agentkit.journal.records import MessageNode, Outcome, Row
+from agentkit.journal.response_store import PendingResponses
 from agentkit.journal.shown_output import PRINTED_CHARACTERS, in_short
-from agentkit.journal.single_flight import Flight
+from agentkit.journal.single_flight import InFlight
 
 Payload: TypeAlias = Any
 """What a step answers: JSON values only."""
@@ -43,13 +43,13 @@ class Reading(NamedTuple):
     """What the engine reads from a payload before it is recorded."""
 
     usage: Usage | None = None
-    node: Node | None = None
+    node: MessageNode | None = None
     model: str | None = None
     key: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class Operation:
     """One step about to be answered, from the record or live.
 
     `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
@@ -68,7 +68,7 @@ class Call:
     effects: Effects
     request: str = ""
     history: bytes | None = None
-    nodes: Callable[[], tuple[Node, ...]] = tuple
+    nodes: Callable[[], tuple[MessageNode, ...]] = tuple
     known: Callable[[], None] = lambda: None
     model: str | None = None
     counted: bool = True
@@ -115,7 +115,7 @@ class Occurrences:
         self._next[key] = n + 1
         return n
 
-    def ahead(self, key: bytes, distance: int = 0) -> int:
+    def peek(self, key: bytes, distance: int = 0) -> int:
         """What `take` would give after `distance` others; nothing is taken."""
         returned = sorted(self._returned.get(key, ()))
         return returned[distance] if distance < len(returned) else self._next[key] + distance - len(returned)
@@ -202,13 +202,13 @@ class StepFrame:
     printed: int = 0
     changed: Callable[[], None] = lambda: None
     changed_at: float = 0.0
-    arrivals: Pigeonhole | None = None
+    arrivals: PendingResponses | None = None
     paid_before: bool | None = None
     finish_in_thread: Callable[[object], None] | None = None
     thread: Future[bool] | None = None
     recorded: bool = False
     paused: bool = False
-    flight: Flight | None = None
+    flight: InFlight | None = None
     told: Callable[[Outcome], None] = lambda outcome: None
 
     def lineage(self) -> Iterator[StepFrame]:
@@ -218,14 +218,14 @@ class StepFrame:
             frame = frame.outer
 
 
-Told: TypeAlias = Callable[[Outcome], None]
+OnOutcome: TypeAlias = Callable[[Outcome], None]
 """Hears how an admitted step ended, from whichever thread records it."""
 
-Admission: TypeAlias = Callable[[Call, RunFrame, int], AbstractAsyncContextManager[Told]]
+Admission: TypeAlias = Callable[[Operation, RunFrame, int], AbstractAsyncContextManager[OnOutcome]]
 """Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped; nothing is on disk yet."""
 
 
-def free(call: Call, run: RunFrame, ord: int) -> AbstractAsyncContextManager[Told]:
+def free(call: Operation, run: RunFrame, ord: int) -> AbstractAsyncContextManager[OnOutcome]:
     """Admits every step."""
     return nullcontext(lambda outcome: None)
 
@@ -258,7 +258,7 @@ def _sum(one: Usage, other: Usage) -> Usage:
     )
 
 
-def record_shown(bundle: dict[str, Any]) -> None:
+def record_output(bundle: dict[str, Any]) -> None:
     """Keep what the step now running shows (a MIME bundle of JSON values), so that a replay shows it again."""
     frame = current_step.get()
     if frame is None:
@@ -269,7 +269,7 @@ def record_shown(bundle: dict[str, Any]) -> None:
     frame.shown.append(bundle)
 
 
-def record_printed(stream: str, text: str) -> bool:
+def record_print(stream: str, text: str) -> bool:
     """Keep what the tool now running prints with its step; False where none runs, and it is to be printed as ever."""
     frame = current_step.get()
     if frame is None or frame.row.kind != "tool" or frame.recorded:
@@ -284,7 +284,7 @@ def record_printed(stream: str, text: str) -> bool:
     return True
 
 
-def bounded(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
+def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
     """`text` cut to `limit` characters, saying how many are left out."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit} more characters)"
 

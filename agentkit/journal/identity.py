@@ -36,7 +36,7 @@ class Identity:
         # A tenth of the time that HMAC takes, and as much of a proof.
         return hashlib.blake2b(told, digest_size=SIGNATURE, key=self.secret, person=_DOMAIN).digest()
 
-    def signed(self, signature: bytes, *pieces: bytes) -> bool:
+    def verify(self, signature: bytes, *pieces: bytes) -> bool:
         """Whether `signature` is this identity's, of these pieces."""
         return len(signature) == SIGNATURE and hmac.compare_digest(signature, self.sign(*pieces))
 
@@ -58,7 +58,7 @@ def identity() -> Identity:
         try:
             path = Path.home() / ".local" / "state" / "agentkit" / "identity"
         except RuntimeError:
-            return _passing("this user has no home folder")
+            return _temporary_identity("this user has no home folder")
     return _of(os.path.abspath(path))
 
 
@@ -66,13 +66,13 @@ def identity() -> Identity:
 @lru_cache(maxsize=16)
 def _of(path: str) -> Identity:
     try:
-        return Identity(secret=_read(path) or _made(path))
+        return Identity(secret=_read(path) or _make_secret(path))
     except OSError as error:
-        return _passing(f"{path}: {error.strerror or error}")
+        return _temporary_identity(f"{path}: {error.strerror or error}")
 
 
 @lru_cache(maxsize=16)
-def _passing(problem: str) -> Identity:
+def _temporary_identity(problem: str) -> Identity:
     return Identity(secret=secrets.token_bytes(_BYTES), problem=problem)
 
 
@@ -99,7 +99,7 @@ def _read(path: str) -> bytes | None:
     return secret
 
 
-def _made(path: str) -> bytes:
+def _make_secret(path: str) -> bytes:
     """A new secret. It appears whole or not at all, and of two processes that are at it, both get the first one's."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -13,35 +13,35 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json
 
-from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, told
+from agentkit.errors import ApprovalPending, InDoubt, ReplayMiss, SandboxError, SecretMissing, Stopped, describe_error
 from agentkit.events import Event
 from agentkit.journal import database_errors
 from agentkit.journal.execution import (
     Admission,
-    Call,
     Occurrence,
+    Operation,
     Payload,
     RunFrame,
     StepFrame,
     absorb,
-    bounded,
     crash_point,
     current_run,
     current_step,
     dumps,
     free,
     live_event,
+    shorten,
     step_event,
 )
-from agentkit.journal.provenance import holding
+from agentkit.journal.provenance import explain_restriction
 from agentkit.journal.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.journal.redaction import Redactor
-from agentkit.journal.row_codec import unchecked_of
+from agentkit.journal.row_codec import unchecked_inputs
 from agentkit.journal.settlements import WAITING
-from agentkit.journal.shown_output import joined
-from agentkit.journal.single_flight import Flight, Flights
+from agentkit.journal.shown_output import join_items
+from agentkit.journal.single_flight import Flights, InFlight
 from agentkit.journal.store import Store
-from agentkit.journal.uncertain_steps import Found, doubt, paid_twice
+from agentkit.journal.uncertain_steps import EarlierRecord, doubt, is_double_payment
 from agentkit.journal.write_ahead import intent_of, missing
 from agentkit.journal.writer import on_disk
 
@@ -72,10 +72,10 @@ class Journal:
         self._emit = emit
         self._show = show
         self._flights = Flights()
-        self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _nobody
+        self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _settle_nothing
         self.admission: Admission = free
 
-    async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+    async def perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
 
         Raises InDoubt when the step must not be repeated unasked, ReplayMiss in `replay` mode, and JournalError when
@@ -90,7 +90,7 @@ class Journal:
         # What is on record needs nobody's turn.
         landings = self._flights.landings
         if (found := self._find(call, n, run)) is not None and self._replays(found, call, run):
-            return _replied(self._replay(found.row, call, run, ord=ord, started=started), call, run, n)
+            return _note_reply(self._replay(found.row, call, run, ord=ord, started=started), call, run, n)
         while True:
             flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
@@ -108,9 +108,9 @@ class Journal:
                 if not flight.handed_over:
                     self._flights.land(flight)
             if performed is not None:
-                return _replied(performed, call, run, n)
+                return _note_reply(performed, call, run, n)
 
-    async def enter(self, row: Row, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+    async def enter(self, row: Row, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
         run = current_run.get()
         assert run is not None
@@ -127,9 +127,9 @@ class Journal:
 
     async def _attempt(
         self,
-        flight: Flight,
-        found: Found | None,
-        call: Call,
+        flight: InFlight,
+        found: EarlierRecord | None,
+        call: Operation,
         run: RunFrame,
         body: Callable[[], Awaitable[Payload]],
         *,
@@ -139,7 +139,7 @@ class Journal:
         """Replay or perform; None when another process has been at it, so that it is to be looked up again."""
         if found is not None and self._replays(found, call, run):
             return self._replay(found.row, call, run, ord=ord, started=started)
-        if found is not None and await self._waited_for_other(found.row):
+        if found is not None and await self._wait_for_other(found.row):
             return None
         redo = await self._may_go_live(found, call, run, ord=ord)
         if isinstance(redo, Performed):
@@ -150,11 +150,11 @@ class Journal:
         async with admission(call, run, ord) as told:
             intent = intent_of(
                 call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub,
-                unsent=self.store.inbox.unsent,
+                unsent=self.store.inbox.is_unsent,
             )  # fmt: skip
             claim = await self._claim(intent)
             if not claim.mine:
-                await self._waited_for_other(claim.row)
+                await self._wait_for_other(claim.row)
                 return None
             if shared is not None:
                 return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
@@ -164,7 +164,7 @@ class Journal:
 
     # -- one at a time
 
-    async def _waited_for_other(self, row: Row) -> bool:
+    async def _wait_for_other(self, row: Row) -> bool:
         """Wait a little for somebody else who performs this step; false when nobody does."""
         if row.status != "started":
             return False
@@ -173,7 +173,7 @@ class Journal:
             await flight.wait()
             return True
         # A row of our own that is not in flight was given up: its result could not be written.
-        if row.owner == self.store.owner or not self.store.alive(row.owner):
+        if row.owner == self.store.owner or not self.store.is_alive(row.owner):
             return False
         await asyncio.sleep(_JOIN_POLL_SECONDS)
         return True
@@ -190,7 +190,7 @@ class Journal:
 
     # -- looking up
 
-    def count(self, call: Call, run: RunFrame) -> int:
+    def count(self, call: Operation, run: RunFrame) -> int:
         """Which of the equal requests of this execution this one is; the next will be another."""
         return self._take(call.key.key, run) if call.counted else 0
 
@@ -218,36 +218,36 @@ class Journal:
                 frame.nested[taken.key.hex()] -= 1
         run.taken.clear()
 
-    def _find(self, call: Call, n: int, run: RunFrame) -> Found | None:
+    def _find(self, call: Operation, n: int, run: RunFrame) -> EarlierRecord | None:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
                 # What must happen once is not repeated unasked, whichever part of what it is made of has changed.
                 asks = call.effects == "once" and row.status == "done" and row.settled is None
-                changed = self.outdated(row, call) if asks else None
-                return Found(row, edited=changed is not None, changed=changed)
+                changed = self.find_change(row, call) if asks else None
+                return EarlierRecord(row, edited=changed is not None, changed=changed)
         if call.effects == "once":
             row = self.store.find_slot(call.key.slot, n)
             if row is not None:
-                return Found(row, edited=True)
+                return EarlierRecord(row, edited=True)
         return None
 
-    def decided_elsewhere(self, call: Call, run: RunFrame) -> Row | None:
+    def find_decision(self, call: Operation, run: RunFrame) -> Row | None:
         """What is on record of the question `call`, where it was answered by somebody else or in another place."""
-        found = self._find(call, run.execution.counts.ahead(call.key.key) if call.counted else 0, run)
-        return None if found is None or trusted(found.row, run) or found.row.status != "done" else found.row
+        found = self._find(call, run.execution.counts.peek(call.key.key) if call.counted else 0, run)
+        return None if found is None or is_trusted(found.row, run) or found.row.status != "done" else found.row
 
-    def recorded(self, call: Call, run: RunFrame, *, ahead: int = 0) -> Row | None:
+    def find_record(self, call: Operation, run: RunFrame, *, ahead: int = 0) -> Row | None:
         """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
 
         Nothing is counted or noted.
         """
-        found = self._find(call, run.execution.counts.ahead(call.key.key, ahead) if call.counted else 0, run)
+        found = self._find(call, run.execution.counts.peek(call.key.key, ahead) if call.counted else 0, run)
         return found.row if found is not None and self._replays(found, call, run) else None
 
-    def _replays(self, found: Found, call: Call, run: RunFrame) -> bool:
+    def _replays(self, found: EarlierRecord, call: Operation, run: RunFrame) -> bool:
         row = found.row
-        if row.status != "done" or row.body is None or row.settled in ("redo", "stop") or not trusted(row, run):
+        if row.status != "done" or row.body is None or row.settled in ("redo", "stop") or not is_trusted(row, run):
             return False
         if found.edited:
             return row.settled == "result"
@@ -259,15 +259,15 @@ class Journal:
         if call.effects == "kernel" and row.owner != self.store.owner:
             return run.mode == "replay"
         # What a person settled holds, whatever has changed since.
-        return row.settled == "result" or self.outdated(row, call) is None
+        return row.settled == "result" or self.find_change(row, call) is None
 
-    def outdated(self, row: Row, call: Call) -> str | None:
+    def find_change(self, row: Row, call: Operation) -> str | None:
         """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
         return None if row.evidence is None else call.outdated(row, from_json(row.evidence))
 
     # -- replaying
 
-    def _replay(self, row: Row, call: Call, run: RunFrame, *, ord: int, started: float) -> Performed:
+    def _replay(self, row: Row, call: Operation, run: RunFrame, *, ord: int, started: float) -> Performed:
         assert row.body is not None
         payload = from_json(row.body)
         if b"<secret:" in row.body:
@@ -275,7 +275,7 @@ class Journal:
             run.missing_secrets += tuple(missing)
         if row.history == call.history:
             call.known()
-        self._note_replayed(row, run, ord=ord, started=started, unchecked=call.unchecked())
+        self._note_replay(row, run, ord=ord, started=started, unchecked=call.unchecked())
         return Performed(call.as_replayed(payload), True, row.id)
 
     def pass_over(self, row: Row, run: RunFrame, *, counted: bool, unchecked: tuple[str, ...] = ()) -> None:
@@ -284,9 +284,9 @@ class Journal:
             self._take(row.key, run)
         if row.kind == "model":
             run.replied = Occurrence(row.key, row.n)
-        self._note_replayed(row, run, ord=run.next_ord(), started=time.time(), unchecked=unchecked)
+        self._note_replay(row, run, ord=run.next_ord(), started=time.time(), unchecked=unchecked)
 
-    def _note_replayed(
+    def _note_replay(
         self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
     ) -> None:
         self._credit(row, run)
@@ -300,7 +300,7 @@ class Journal:
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
-        recorded = unchecked_of(row.evidence)
+        recorded = unchecked_inputs(row.evidence)
         unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
         event = step_event(
             row, run, ord, status="done", replayed=True, started=started, ended=ended, unchecked=unchecked
@@ -316,12 +316,14 @@ class Journal:
 
     # -- going live
 
-    async def _may_go_live(self, found: Found | None, call: Call, run: RunFrame, *, ord: int) -> bool | Performed:
+    async def _may_go_live(
+        self, found: EarlierRecord | None, call: Operation, run: RunFrame, *, ord: int
+    ) -> bool | Performed:
         """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
         if run.mode == "replay":
             own = None if found is None else found.row
-            changed = None if own is None or own.status != "done" else self.outdated(own, call)
-            held = f"; {holding(self.store.held)}" if self.store.held else ""
+            changed = None if own is None or own.status != "done" else self.find_change(own, call)
+            held = f"; {explain_restriction(self.store.replay_only_reason)}" if self.store.replay_only_reason else ""
             detail = changed or missing(self.store, call, run, own)
             raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
         if self.store.read_only:
@@ -343,11 +345,11 @@ class Journal:
             answer = await call.verify()
             if answer is None:
                 return True
-            await self._record_verified(row, answer, call)
+            await self._record_verification(row, answer, call)
             return self._replay(self._reload(row), call, run, ord=ord, started=time.time())
         raise InDoubt(step=row.id, name=call.name, reason=reason)
 
-    async def _record_verified(self, row: Row, answer: Payload, call: Call) -> None:
+    async def _record_verification(self, row: Row, answer: Payload, call: Operation) -> None:
         body = self._body(answer)
         await asyncio.wrap_future(self.store.settle(row.id, "result", body))
 
@@ -356,14 +358,14 @@ class Journal:
         assert again is not None
         return again
 
-    async def _from_cache(self, call: Call) -> Payload | None:
+    async def _from_cache(self, call: Operation) -> Payload | None:
         if call.cache is None:
             return None
         body = await asyncio.to_thread(call.cache.get, call.key.key)
         return None if body is None else json.loads(body)
 
     async def _adopt(
-        self, payload: Payload, call: Call, row: Row, run: RunFrame, *, ord: int, started: float
+        self, payload: Payload, call: Operation, row: Row, run: RunFrame, *, ord: int, started: float
     ) -> Performed:
         """Record an answer that the call cache already had: nothing is performed and nothing is spent."""
         reading = call.read(payload)
@@ -387,7 +389,7 @@ class Journal:
         )
         return Performed(call.as_replayed(payload), True, row.id)
 
-    def _frame(self, row: Row, before: Row | None, call: Call, run: RunFrame, *, ord: int) -> StepFrame:
+    def _frame(self, row: Row, before: Row | None, call: Operation, run: RunFrame, *, ord: int) -> StepFrame:
         frame = StepFrame(
             row=row,
             ord=ord,
@@ -413,11 +415,13 @@ class Journal:
         return frame
 
     async def _live(
-        self, flight: Flight, frame: StepFrame, call: Call, body: Callable[[], Awaitable[Payload]]
+        self, flight: InFlight, frame: StepFrame, call: Operation, body: Callable[[], Awaitable[Payload]]
     ) -> Performed:
         frame.run.live += 1
         frame.flight = flight
-        frame.changed = lambda: self._emit(live_event(frame, replace(frame.row, shown=self._shown(frame)), "started"))
+        frame.changed = lambda: self._emit(
+            live_event(frame, replace(frame.row, shown=self._output_bytes(frame)), "started")
+        )
         self._emit(live_event(frame, frame.row, "started"))
         if call.sends and frame.arrivals is not None:
             frame.arrivals.wait()
@@ -430,11 +434,11 @@ class Journal:
                 # It reads files, which may be large.
                 await asyncio.to_thread(call.evidence)
         except asyncio.CancelledError:
-            self._cancelled(frame, flight)
+            self._record_cancellation(frame, flight)
             raise
         except BaseException as error:
             frame.run.broke = error
-            await self._failed(frame, error)
+            await self._record_failure(frame, error)
             raise
         finally:
             current_step.reset(token)
@@ -443,7 +447,7 @@ class Journal:
         crash_point("record")
         return Performed(payload, False, frame.row.id)
 
-    async def _record(self, frame: StepFrame, call: Call, payload: Payload) -> None:
+    async def _record(self, frame: StepFrame, call: Operation, payload: Payload) -> None:
         if (signal_name := call.control(payload)) is not None:
             await self._finish(frame, status="failed", error=f"{CONTROL_ERROR}{signal_name}")
             return
@@ -453,27 +457,27 @@ class Journal:
             outcome = self._outcome(frame, call, payload)
         except (ValueError, TypeError, RecursionError) as error:
             # What cannot be written is the error of this step, never one in doubt.
-            await self._failed(frame, error)
+            await self._record_failure(frame, error)
             raise
         written = self.store.finish(outcome)
         try:
             await on_disk(written)
         finally:
             if written.exception() is None:
-                self._recorded(frame, outcome)
+                self._record_outcome(frame, outcome)
         if call.cache is not None and outcome.body is not None and call.cacheable(payload):
             await asyncio.to_thread(call.cache.put, call.key.key, outcome.body, call.ttl)
 
-    def _recorded(self, frame: StepFrame, outcome: Outcome) -> None:
+    def _record_outcome(self, frame: StepFrame, outcome: Outcome) -> None:
         frame.recorded = True
         if frame.row.kind == "model":
             absorb(frame.outer, outcome.usage)
         if frame.arrivals is not None:
             frame.arrivals.drop()
         frame.told(outcome)
-        self._tell_done(frame, outcome)
+        self._tell_end(frame, outcome)
 
-    def _outcome(self, frame: StepFrame, call: Call, payload: Payload) -> Outcome:
+    def _outcome(self, frame: StepFrame, call: Operation, payload: Payload) -> Outcome:
         reading = call.read(payload)
         body = self._body(payload)
         evidence = call.evidence()
@@ -485,32 +489,32 @@ class Journal:
             wrote=tuple(one["path"] for one in (evidence or {}).get("wrote", ())),
             usage=reading.usage or frame.inner,
             nested=dict(frame.nested),
-            shown=self._shown(frame),
-            result=bounded(self.redactor.scrub(call.describe(payload))),
+            shown=self._output_bytes(frame),
+            result=shorten(self.redactor.scrub(call.describe(payload))),
             key=reading.key,
             model=reading.model,
             node=reading.node,
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
-            paid_twice=paid_twice(frame),
+            paid_twice=is_double_payment(frame),
         )
 
-    def _shown(self, frame: StepFrame) -> bytes | None:
-        return self._body(joined(tuple(frame.shown), frame.printed)) if frame.shown else None
+    def _output_bytes(self, frame: StepFrame) -> bytes | None:
+        return self._body(join_items(tuple(frame.shown), frame.printed)) if frame.shown else None
 
     def _body(self, payload: Payload) -> bytes:
         body = dumps(payload)
         # Nearly every answer holds no secret, and is read through once instead of being made anew.
         return body if self.redactor.clean(body.decode()) else dumps(self.redactor.scrub_json(payload))
 
-    def _finish_in_thread(self, frame: StepFrame, call: Call, payload: Payload) -> None:
+    def _finish_in_thread(self, frame: StepFrame, call: Operation, payload: Payload) -> None:
         """Record a tool's result from the thread that did the work, whether or not anybody still waits for it."""
         if call.control(payload) is not None:
             return
         outcome = self._outcome(frame, call, payload)
         self.store.finish(outcome).result()
-        self._recorded(frame, outcome)
+        self._record_outcome(frame, outcome)
 
-    def _cancelled(self, frame: StepFrame, flight: Flight) -> None:
+    def _record_cancellation(self, frame: StepFrame, flight: InFlight) -> None:
         if frame.thread is None:
             error = PAUSED if frame.paused else "stopped"
             wait([self.store.finish(self._end(frame, "cancelled", error))])
@@ -520,7 +524,7 @@ class Journal:
         flight.handed_over = True
         frame.thread.add_done_callback(lambda thread: self._after_thread(frame, flight, performed=thread.result()))
 
-    def _after_thread(self, frame: StepFrame, flight: Flight, *, performed: bool) -> None:
+    def _after_thread(self, frame: StepFrame, flight: InFlight, *, performed: bool) -> None:
         try:
             if not frame.recorded:
                 error = "the tool raised after it was stopped" if performed else UNPERFORMED
@@ -528,10 +532,10 @@ class Journal:
         finally:
             self._flights.land(flight)
 
-    async def _failed(self, frame: StepFrame, error: BaseException) -> None:
+    async def _record_failure(self, frame: StepFrame, error: BaseException) -> None:
         # Where in a program it was stands below the cell; the record has one line.
-        said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else told(error)
-        text = bounded(self.redactor.scrub(said))
+        said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else describe_error(error)
+        text = shorten(self.redactor.scrub(said))
         if frame.arrivals is not None:
             # An answer that cannot be used must not be given again.
             frame.arrivals.drop()
@@ -554,33 +558,33 @@ class Journal:
 
     def _end(self, frame: StepFrame, status: Literal["failed", "cancelled"], error: str) -> Outcome:
         use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())
-        shown, nested = self._shown(frame), dict(frame.nested)
+        shown, nested = self._output_bytes(frame), dict(frame.nested)
         return Outcome(step=frame.row.id, status=status, error=error, nested=nested, shown=shown, use=use)
 
-    def _tell_done(self, frame: StepFrame, outcome: Outcome) -> None:
+    def _tell_end(self, frame: StepFrame, outcome: Outcome) -> None:
         ended = outcome.use.ended if outcome.use is not None else None
         self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
-        row = replace(frame.row, error=error, shown=self._shown(frame))
+        row = replace(frame.row, error=error, shown=self._output_bytes(frame))
         self._emit(live_event(frame, row, status, time.time()))
 
 
-def trusted(row: Row, run: RunFrame) -> bool:
+def is_trusted(row: Row, run: RunFrame) -> bool:
     """Whether a record may stand for a step of this run: one from elsewhere only where nothing is performed."""
     return not row.source or run.mode == "replay"
 
 
-def _replied(performed: Performed, call: Call, run: RunFrame, n: int) -> Performed:
+def _note_reply(performed: Performed, call: Operation, run: RunFrame, n: int) -> Performed:
     if call.kind == "model":
         run.replied = Occurrence(call.key.key, n)
     return performed
 
 
-def _occurrence(call: Call, row: Row) -> Occurrence:
+def _occurrence(call: Operation, row: Row) -> Occurrence:
     return Occurrence(call.key.key, row.n)
 
 
-async def _nobody(doubtful: InDoubt) -> bool:
+async def _settle_nothing(doubtful: InDoubt) -> bool:
     """There is nobody to settle it."""
     return False

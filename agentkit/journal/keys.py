@@ -25,8 +25,8 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_core import to_json
 
-from agentkit.journal.canonical import ENCODER, Field, canonical, is_default, nameless, numbered, plan_of
-from agentkit.journal.records import Node, Part
+from agentkit.journal.canonical import ENCODER, Field, canonical, is_default, nameless, number_of_call, plan_of
+from agentkit.journal.records import MessageNode, Part
 from agentkit.journal.redaction import Redactor
 
 VERSION = 1
@@ -82,17 +82,17 @@ class Head(NamedTuple):
     """The digest of a conversation and the nodes of it that were not handed out before, oldest first."""
 
     digest: bytes
-    nodes: tuple[Node, ...]
+    nodes: tuple[MessageNode, ...]
 
 
-class Chain:
+class MessageChain:
     """The conversation of one run as a chain of digests, extended as messages are added."""
 
     def __init__(self, redactor: Redactor | None = None) -> None:
         self._scrub = _as_is if redactor is None else redactor.scrub
         self._emitted: set[bytes] = set()
         self._waiting: list[tuple[bytes, bytes | None, ModelMessage]] = []
-        self._made: list[Node] = []
+        self._made: list[MessageNode] = []
         self._ids: dict[str, str] = {}
         self._digest = ROOT
         self._count = 0
@@ -115,9 +115,12 @@ class Chain:
             self._ends, self._count = (messages[0], messages[-1]), len(messages)
         return self._digest
 
-    def take(self) -> tuple[Node, ...]:
+    def take(self) -> tuple[MessageNode, ...]:
         """The nodes not handed out before, oldest first. Their bodies are made here: a replay never asks for them."""
-        nodes = [*self._made, *(Node(address, parent, self._body(said)) for address, parent, said in self._waiting)]
+        nodes = [
+            *self._made,
+            *(MessageNode(address, parent, self._body(said)) for address, parent, said in self._waiting),
+        ]
         self._made, self._waiting = [], []
         return tuple(nodes)
 
@@ -125,11 +128,11 @@ class Chain:
         """What was said so far is in the journal already: a step with this very history was replayed from it."""
         self._made, self._waiting = [], []
 
-    def reply(self, message: ModelMessage) -> Node:
+    def reply(self, message: ModelMessage) -> MessageNode:
         """The node `message` would be, were it said next; the chain stays where it is."""
         before = len(self._ids)
         address = self._address(message)
-        node = Node(address, self._parent(), self._body(message))
+        node = MessageNode(address, self._parent(), self._body(message))
         while len(self._ids) > before:
             self._ids.popitem()
         self._emitted.add(address)
@@ -140,7 +143,7 @@ class Chain:
         for message in messages:
             for part in message.parts:
                 if isinstance(part, ToolCallPart):
-                    numbered(part.tool_call_id, self._ids)
+                    number_of_call(part.tool_call_id, self._ids)
         return {number: name for name, number in self._ids.items()}
 
     def jump(self, messages: Sequence[ModelMessage], digest: bytes) -> None:
@@ -178,10 +181,10 @@ class Chain:
         text = _whole(message)
         calls = sum(getattr(part, "tool_call_id", None) is not None for part in message.parts)
         if calls:
-            text = self._numbered(text, calls)
+            text = self._number_calls(text, calls)
         return self._scrub(text).encode()
 
-    def _numbered(self, text: str, calls: int) -> str:
+    def _number_calls(self, text: str, calls: int) -> str:
         ids = self._ids
         numbered, found = _CALL_ID.subn(lambda call: f'"tool_call_id":"{ids.get(call.group(1), "")}"', text)
         if found == calls and '"tool_call_id":""' not in numbered:
@@ -199,11 +202,11 @@ def _whole(message: ModelMessage) -> str:
     if metadata and "agentkit" in metadata:
         message = replace(message, metadata={k: v for k, v in metadata.items() if k != "agentkit"} or None)
     if _COMMON.issuperset(map(type, message.parts)):
-        return to_json(message, bytes_mode="base64", exclude=_unsaid(message)).decode()
+        return to_json(message, bytes_mode="base64", exclude=_default_fields(message)).decode()
     return _ADAPTERS[type(message)].dump_json([message], exclude={"__all__": _COUNTED})[1:-1].decode()
 
 
-def _unsaid(message: ModelMessage) -> dict[str, Any]:
+def _default_fields(message: ModelMessage) -> dict[str, Any]:
     """What is not written: the usage, and what is None and is read back as None where it is not there."""
     parts = {place: _absent(part) for place, part in enumerate(message.parts)}
     return {**dict.fromkeys((*_COUNTED, *_absent(message)), True), "parts": parts}
@@ -270,22 +273,22 @@ class RequestParts:
     def _request(
         self, model: str, settings: Mapping[str, Any] | None, params: ModelRequestParameters
     ) -> dict[str, Part]:
-        parts = {"model": self._remembered(("model", model), lambda: model)}
+        parts = {"model": self._memoize(("model", model), lambda: model)}
         for name in _GROUPS:
             parts[name] = self._group(name, params)
         given = {name: value for name, value in (settings or {}).items() if name not in _UNSENT_SETTINGS}
         # A parameter that a later release adds is a setting until it is known to be something else.
-        rest, values = _chosen(params, None)
-        parts["settings"] = self._remembered(
-            ("settings", _raw((given, values))), lambda: {"settings": given, **_given(params, rest)}
+        rest, values = _group_values(params, None)
+        parts["settings"] = self._memoize(
+            ("settings", _raw((given, values))), lambda: {"settings": given, **_present_fields(params, rest)}
         )
         return parts
 
     def _group(self, name: str, params: ModelRequestParameters) -> Part:
-        chosen, values = _chosen(params, name)
-        return self._remembered((name, _raw(values)), lambda: _given(params, chosen))
+        chosen, values = _group_values(params, name)
+        return self._memoize((name, _raw(values)), lambda: _present_fields(params, chosen))
 
-    def _remembered(self, key: tuple[str, object], content: Callable[[], object]) -> Part:
+    def _memoize(self, key: tuple[str, object], content: Callable[[], object]) -> Part:
         part = self._memo.get(key)
         if part is None:
             if len(self._memo) >= self.LIMIT:
@@ -297,7 +300,7 @@ class RequestParts:
 _GROUP_FIELDS: dict[str | None, tuple[Field, ...]] = {}
 
 
-def _chosen(params: ModelRequestParameters, group: str | None) -> tuple[tuple[Field, ...], list[Any]]:
+def _group_values(params: ModelRequestParameters, group: str | None) -> tuple[tuple[Field, ...], list[Any]]:
     """The fields of a group, or of none, and their values."""
     if not _GROUP_FIELDS:
         plan = plan_of(ModelRequestParameters)
@@ -314,7 +317,7 @@ def _raw(value: object) -> bytes:
     return to_json(value, fallback=nameless, bytes_mode="base64")
 
 
-def _given(params: ModelRequestParameters, chosen: Sequence[Field]) -> dict[str, Any]:
+def _present_fields(params: ModelRequestParameters, chosen: Sequence[Field]) -> dict[str, Any]:
     values = ((f.name, getattr(params, f.name), f.default) for f in chosen)
     return {name: value for name, value, default in values if default is MISSING or not is_default(value, default)}
 

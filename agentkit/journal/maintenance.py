@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agentkit.errors import JournalBusy, JournalCorrupt, UserError
 from agentkit.journal import provenance, queries, transactions
-from agentkit.journal.queries import Source
+from agentkit.journal.queries import RecordSource
 from agentkit.journal.transactions import Writing
 
 _EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "origin", "unsure")
@@ -52,7 +52,7 @@ def erase(to: Writing, chosen: Selection) -> int:
         to.connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(step,) for step in steps])
     gone = [*(f"step {step}" for step in steps), *(f"run {run}" for run in runs)]
     to.connection.executemany("DELETE FROM origin WHERE record = ?", [(record,) for record in gone])
-    _drop_unused(to.connection)
+    _drop_orphans(to.connection)
     return len(steps)
 
 
@@ -68,56 +68,56 @@ def compact(connection: Connection, path: object) -> None:
         )
 
 
-def problems(source: Source) -> list[str]:
+def problems(source: RecordSource) -> list[str]:
     """Everything that is wrong with the file, one line each."""
     checks = (_structure, _rows, _contents, _chains, _origins)
-    return [line for check in checks for line in _reported(check, source)]
+    return [line for check in checks for line in _report_check(check, source)]
 
 
-def _reported(check: Callable[[Source], Iterator[str]], source: Source) -> Iterator[str]:
+def _report_check(check: Callable[[RecordSource], Iterator[str]], source: RecordSource) -> Iterator[str]:
     try:
         yield from check(source)
     except sqlite3.DatabaseError as error:
         yield f"{source.path}: cannot be read to its end ({error})"
 
 
-def _structure(source: Source) -> Iterator[str]:
+def _structure(source: RecordSource) -> Iterator[str]:
     for (line,) in source.connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"{source.path}: {line}"
 
 
-def _rows(source: Source) -> Iterator[str]:
+def _rows(source: RecordSource) -> Iterator[str]:
     for (id_,) in source.connection.execute("SELECT id FROM step ORDER BY id"):
-        yield from _failing(partial(queries.one, source, queries.BY_ID, (id_,)))
+        yield from _describe_failure(partial(queries.one, source, queries.BY_ID, (id_,)))
     for (step,) in source.connection.execute("SELECT step FROM body WHERE step NOT IN (SELECT id FROM step)"):
         yield f"{source.path}: a body belongs to step {step}, which is not there"
 
 
-def _contents(source: Source) -> Iterator[str]:
+def _contents(source: RecordSource) -> Iterator[str]:
     for found in source.connection.execute("SELECT digest, parent, body, sum FROM node"):
-        yield from _failing(partial(queries.node_of, source, found))
+        yield from _describe_failure(partial(queries.node_of, source, found))
     for found in source.connection.execute("SELECT digest, body, sum FROM part"):
-        yield from _failing(partial(queries.part_of, source, found))
+        yield from _describe_failure(partial(queries.part_of, source, found))
     for (step,) in source.connection.execute("SELECT step FROM input"):
-        yield from _failing(partial(queries.evidence, source, step))
+        yield from _describe_failure(partial(queries.evidence, source, step))
     for (id_,) in source.connection.execute("SELECT id FROM run"):
-        yield from _failing(partial(queries.run_contents, source, id_))
+        yield from _describe_failure(partial(queries.run_contents, source, id_))
 
 
-def _chains(source: Source) -> Iterator[str]:
+def _chains(source: RecordSource) -> Iterator[str]:
     query = "SELECT count(*) FROM node WHERE parent IS NOT NULL AND parent NOT IN (SELECT digest FROM node)"
     broken = source.connection.execute(query).fetchone()[0]
     if broken:
         yield f"{source.path}: {broken} messages have no predecessor, so their conversations are not whole"
 
 
-def _origins(source: Source) -> Iterator[str]:
-    for record in provenance.forged(source.connection, source.provenance.identity):
+def _origins(source: RecordSource) -> Iterator[str]:
+    for record in provenance.find_forgeries(source.connection, source.provenance.identity):
         yield f"{source.path}: where {record} is from was not noted by this user, or was changed"
 
 
-def _failing(read: Callable[[], object]) -> Iterator[str]:
+def _describe_failure(read: Callable[[], object]) -> Iterator[str]:
     try:
         read()
     except JournalCorrupt as error:
@@ -135,7 +135,7 @@ def adopt(to: Writing) -> int:
             count += 1
     for (id_,) in to.connection.execute("SELECT id FROM run").fetchall():
         transactions.adopt_run(to, id_)
-    source = Source(to.connection, to.path, to.alive, to.provenance)
+    source = RecordSource(to.connection, to.path, to.alive, to.provenance)
     nodes = to.connection.execute("SELECT digest, parent, body, sum FROM node").fetchall()
     transactions.put_nodes(to, [queries.node_of(source, values) for values in nodes])
     parts = to.connection.execute("SELECT digest, body, sum FROM part").fetchall()
@@ -168,13 +168,15 @@ def _ids(connection: Connection, query: str, values: tuple[Any, ...]) -> set[int
     return {id_ for (id_,) in connection.execute(query, values)}
 
 
-def _drop_unused(connection: Connection) -> None:
+def _drop_orphans(connection: Connection) -> None:
     """Messages and parts that no remaining step or run names."""
     connection.execute(f"{_KEPT_NODES} DELETE FROM node WHERE digest NOT IN (SELECT digest FROM kept)")
-    named = {value for (parts,) in connection.execute("SELECT DISTINCT parts FROM step") for value in _named(parts)}
+    named = {
+        value for (parts,) in connection.execute("SELECT DISTINCT parts FROM step") for value in _part_digests(parts)
+    }
     unused = [(id_,) for id_, digest in connection.execute("SELECT id, digest FROM part") if digest.hex() not in named]
     connection.executemany("DELETE FROM part WHERE id = ?", unused)
 
 
-def _named(parts: str) -> list[str]:
+def _part_digests(parts: str) -> list[str]:
     return list(json.loads(parts).values())

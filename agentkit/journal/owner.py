@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from agentkit.journal.process_lock import FORMING, boot, is_locked, locked_file
+from agentkit.journal.process_lock import FORMING, boot_id, has_holder, make_lock_file
 
 _FORMING_SECONDS: Final = 60.0
 
@@ -27,8 +27,8 @@ class Owner:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
-        self.id = f"{os.getpid()}-{boot()}-{secrets.token_hex(5)}"
-        self._file = locked_file(folder, self.id)
+        self.id = f"{os.getpid()}-{boot_id()}-{secrets.token_hex(5)}"
+        self._file = make_lock_file(folder, self.id)
         with _own_lock:
             _own.add(self.id)
 
@@ -39,20 +39,20 @@ class Owner:
             _own.discard(self.id)
 
 
-def alive(folder: Path, owner: str) -> bool:
+def is_alive(folder: Path, owner: str) -> bool:
     """Whether the process that took `owner` still lives. Many may ask at once: asking takes a shared lock only."""
     if owner in _own:
         return True
     if "/" in owner:
         return False
-    return is_locked(folder / owner)
+    return has_holder(folder / owner)
 
 
 def since_boot(owner: str) -> bool:
     """Whether `owner` began since the machine did: what it wrote unsynced is then still there, whatever killed it."""
     _, _, rest = owner.partition("-")
     began, dash, _ = rest.partition("-")
-    return bool(dash) and began != "" and began == boot()
+    return bool(dash) and began != "" and began == boot_id()
 
 
 def sweep(folder: Path) -> None:
@@ -61,7 +61,7 @@ def sweep(folder: Path) -> None:
         return
     for file in folder.iterdir():
         forming = file.name.startswith(FORMING) and _age(file) < _FORMING_SECONDS
-        if not forming and not alive(folder, file.name):
+        if not forming and not is_alive(folder, file.name):
             file.unlink(missing_ok=True)
 
 

@@ -19,8 +19,8 @@ from typing import Any, Final, NamedTuple
 from agentkit.errors import JournalError
 from agentkit.events import Run, Step, Usage
 from agentkit.journal import database_errors
-from agentkit.journal.archive import BODIES, DIGESTS, FORMAT, KIND, LINE, ROW, Archive, is_evidence, read, written
-from agentkit.journal.records import ASKED, Intent, Node, Outcome, Part, Row, Use
+from agentkit.journal.archive import BODIES, DIGESTS, FORMAT, KIND, LINE, ROW, Archive, format_line, is_evidence, read
+from agentkit.journal.records import ASKED, Intent, MessageNode, Outcome, Part, Row, Use
 from agentkit.journal.row_codec import compact
 from agentkit.journal.store import Store
 
@@ -47,7 +47,7 @@ class Attached(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class ArchiveContents:
     """A portable journal in memory. `history` and `output` of a run stand beside it, by its id; so does the evidence
     of what a step read from outside.
     """
@@ -56,7 +56,7 @@ class Contents:
     ends: dict[str, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[MessageNode] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     evidence: dict[int, bytes] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ def export(store: Store, runs: Iterable[str], target: Path, scrub: Callable[[str
         os.replace(forming, target)
     except OSError as error:
         forming.unlink(missing_ok=True)
-        raise database_errors.translated(error, target) from error
+        raise database_errors.translate(error, target) from error
     return Exported(target, len(contents.runs), len(contents.rows), len(packed))
 
 
@@ -95,11 +95,11 @@ def attach(path: Path, store: Store) -> Attached:
 # ---- writing
 
 
-def _gather(store: Store, runs: Iterable[str]) -> Contents:
+def _gather(store: Store, runs: Iterable[str]) -> ArchiveContents:
     wanted = list(runs)
     events = [event for run in wanted for event in store.trace(run)]
     found = {event.id: event for event in events if isinstance(event, Run)}
-    needed = store.needed_by(wanted)
+    needed = store.dependencies_of(wanted)
     # A step without an end answers nothing; the reader's own run begins it anew.
     rows = {row.id: row for row in needed.rows if row.status != "started" and row.settled in (None, "result")}
     uses = {
@@ -108,7 +108,7 @@ def _gather(store: Store, runs: Iterable[str]) -> Contents:
         if isinstance(step, Step) and step.id in rows
     }
     used = {use.step for use in uses.values()}
-    return Contents(
+    return ArchiveContents(
         runs=[replace(run, status="stopped") if run.status == "running" else run for run in found.values()],
         ends={id_: (store.run_history(id_), store.run_output(id_)) for id_ in found},
         rows=[rows[id_] for id_ in sorted(used)],
@@ -119,21 +119,21 @@ def _gather(store: Store, runs: Iterable[str]) -> Contents:
     )
 
 
-def _pack(contents: Contents, target: Path, scrub: Callable[[str], str]) -> bytes:
+def _pack(contents: ArchiveContents, target: Path, scrub: Callable[[str], str]) -> bytes:
     text = io.BytesIO()
     digest = hashlib.sha256()
     for record in _records(contents):
-        line = written(_scrubbed(record, scrub))
+        line = format_line(_scrub_value(record, scrub))
         if len(line) > LINE:
             raise JournalError(target, f"cannot be written, one record has more than {LINE >> 20} MB", "export less")
         digest.update(line)
         text.write(line)
-    text.write(written({"sha256": digest.hexdigest()}))
+    text.write(format_line({"sha256": digest.hexdigest()}))
     # A fixed time, so that equal records give equal bytes.
     return gzip.compress(text.getvalue(), mtime=0)
 
 
-def _records(contents: Contents) -> Iterator[dict[str, Any]]:
+def _records(contents: ArchiveContents) -> Iterator[dict[str, Any]]:
     yield {"agentkit": KIND, "format": FORMAT}
     for run in sorted(contents.runs, key=lambda run: (run.started, run.id)):
         history, output = contents.ends[run.id]
@@ -181,15 +181,15 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
+def _scrub_value(value: Any, scrub: Callable[[str], str]) -> Any:
     """Each text by itself: inside one line, a body's own escapes would be escaped again and hide a secret."""
     match value:
         case str():
             return scrub(value)
         case dict():
-            return {name: _scrubbed(each, scrub) for name, each in value.items()}
+            return {name: _scrub_value(each, scrub) for name, each in value.items()}
         case list() | tuple():
-            return [_scrubbed(each, scrub) for each in value]
+            return [_scrub_value(each, scrub) for each in value]
         case _:
             return value
 
@@ -218,7 +218,7 @@ class _Attaching:
         added = known = 0
         for some in self._archive.waves():
             # A later generation follows only one of this file: the reader's own newest answer stays the newest.
-            claims = [(row, self._store.begin(self._intent(row, fresh=self._archive.added(row)))) for row in some]
+            claims = [(row, self._store.begin(self._intent(row, fresh=self._archive.add_row(row)))) for row in some]
             endings = []
             for row, claimed in claims:
                 claim = claimed.result()

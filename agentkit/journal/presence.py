@@ -7,7 +7,7 @@ import secrets
 import threading
 from pathlib import Path
 
-from agentkit.journal.process_lock import FORMING, is_locked, locked_file
+from agentkit.journal.process_lock import FORMING, has_holder, make_lock_file
 
 # A process drops its record locks when it closes any handle of the file: it never opens one of its own again.
 _own: dict[str, int] = {}
@@ -18,7 +18,7 @@ def appear(folder: Path) -> str:
     """An id that is present from now on until this process ends or leaves."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"{os.getpid()}-{secrets.token_hex(5)}"
-    file = locked_file(folder, name)
+    file = make_lock_file(folder, name)
     with _lock:
         _own[name] = file
     return name
@@ -44,7 +44,7 @@ def present(folder: Path, name: str) -> bool:
     """Whether the process that appeared under `name` still lives."""
     if name in _own and name.startswith(f"{os.getpid()}-"):
         return True
-    if is_locked(folder / name):
+    if has_holder(folder / name):
         return True
     (folder / name).unlink(missing_ok=True)
     return False

@@ -15,7 +15,7 @@ FORMING: Final = "new-"
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-def locked_file(folder: Path, name: str) -> int:
+def make_lock_file(folder: Path, name: str) -> int:
     """The handle of a new file, locked. Closing any handle of it drops the lock: its process never opens it again."""
     # Locked under a forming name and then renamed: nobody ever sees the final name without its lock.
     forming = folder / f"{FORMING}{name}"
@@ -25,7 +25,7 @@ def locked_file(folder: Path, name: str) -> int:
     return file
 
 
-def is_locked(path: Path) -> bool:
+def has_holder(path: Path) -> bool:
     """Whether another process that made the file lives. Many may ask at once: asking takes a shared lock only."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -41,7 +41,7 @@ def is_locked(path: Path) -> bool:
 
 
 @cache
-def boot() -> str:
+def boot_id() -> str:
     """8 hex digits of this boot of the machine; empty where the system does not tell one boot from another."""
     try:
         told = _BOOT.read_bytes()

@@ -51,21 +51,21 @@ class Provenance:
         """The checksum with the signature behind it."""
         return digest + self.identity.sign(*self._pieces(of, digest, decides))
 
-    def made_here(self, of: Of, sum: bytes, *, decides: bool = False) -> bool:
+    def is_own(self, of: Of, sum: bytes, *, decides: bool = False) -> bool:
         """Whether this user recorded it; a decision, in this very folder."""
         if decides and not self.place:
             return False
-        return self.identity.signed(sum[DIGEST:], *self._pieces(of, sum[:DIGEST], decides))
+        return self.identity.verify(sum[DIGEST:], *self._pieces(of, sum[:DIGEST], decides))
 
     def _pieces(self, of: Of, digest: bytes, decides: bool) -> tuple[bytes, ...]:
         return (b"decision", digest, self.place) if decides else (of.encode(), digest)
 
     def source(self, connection: Connection, of: Of, id: int | str, sum: bytes, *, decides: bool = False) -> str:
         """Where a record is from: the name of a file, ELSEWHERE, or nothing when it was made here."""
-        if self.made_here(of, sum, decides=decides):
+        if self.is_own(of, sum, decides=decides):
             return ""
         found = connection.execute("SELECT source, sum FROM origin WHERE record = ?", (f"{of} {id}",)).fetchone()
-        if found is None or not self.identity.signed(found[1], *_origin(f"{of} {id}", found[0])):
+        if found is None or not self.identity.verify(found[1], *_origin(f"{of} {id}", found[0])):
             return ELSEWHERE
         return str(found[0])
 
@@ -82,7 +82,7 @@ def origin(source: str) -> str:
     return source if source == ELSEWHERE else f"from {source}"
 
 
-def holding(source: str) -> str:
+def explain_restriction(source: str) -> str:
     """Why nothing is performed, and what to do about it."""
     where = origin(source).removeprefix("from ")
     return f"the records here come from {where}, so nothing is performed: `agentkit journal leave` goes live here"
@@ -93,10 +93,10 @@ def drop(connection: Connection, of: Of, id: int | str) -> None:
     connection.execute("DELETE FROM origin WHERE record = ?", (f"{of} {id}",))
 
 
-def forged(connection: Connection, by: Identity) -> list[str]:
+def find_forgeries(connection: Connection, by: Identity) -> list[str]:
     """The records whose origin is not what this user noted."""
     found = connection.execute("SELECT record, source, sum FROM origin").fetchall()
-    return [record for record, source, sum in found if not by.signed(sum, *_origin(record, source))]
+    return [record for record, source, sum in found if not by.verify(sum, *_origin(record, source))]
 
 
 def _origin(record: str, source: str) -> tuple[bytes, ...]:
@@ -120,12 +120,12 @@ def count(connection: Connection, provenance: Provenance) -> dict[str, tuple[int
 def settle(connection: Connection, path: Path, *, writable: bool) -> Provenance:
     """The provenance of the journal at `path`, which is given a name for this user in this folder when it has none."""
     known = identity()
-    found, changed = _found(connection, path, known)
+    found, changed = _read_provenance(connection, path, known)
     if not writable or not changed:
         return found
     connection.execute("BEGIN IMMEDIATE")
     try:
-        found, changed = _found(connection, path, known)
+        found, changed = _read_provenance(connection, path, known)
         if changed:
             put(connection, path, found)
         connection.execute("COMMIT")
@@ -137,37 +137,39 @@ def settle(connection: Connection, path: Path, *, writable: bool) -> Provenance:
 
 
 def put(connection: Connection, path: Path, provenance: Provenance) -> None:
-    seen = json.dumps(_seen(path))
+    seen = json.dumps(_fingerprint(path))
     connection.execute(
         "INSERT OR REPLACE INTO home (identity, place, seen, held, sum) VALUES (?, ?, ?, ?, ?)",
         (
             provenance.identity.name, provenance.place, seen, provenance.held,
-            provenance.identity.sign(*_home(provenance.place, seen, provenance.held)),
+            provenance.identity.sign(*_home_fields(provenance.place, seen, provenance.held)),
         ),
     )  # fmt: skip
 
 
-def _found(connection: Connection, path: Path, known: Identity) -> tuple[Provenance, bool]:
+def _read_provenance(connection: Connection, path: Path, known: Identity) -> tuple[Provenance, bool]:
     """What this opening finds, and whether it is to be kept."""
     row = connection.execute("SELECT place, seen, held, sum FROM home WHERE identity = ?", (known.name,)).fetchone()
     unnamed = Provenance(identity=known, place=secrets.token_bytes(16))
-    if row is None or not known.signed(row[3], *_home(*row[:3])):
+    if row is None or not known.verify(row[3], *_home_fields(*row[:3])):
         if _is_empty(connection):
-            return replace(unnamed, notice=_passing(known)), True
+            return replace(unnamed, notice=_temporary_provenance(known)), True
         return replace(unnamed, held=ELSEWHERE, arrived=True, notice=_foreign(path, known)), True
     place, seen, held = row[0], json.loads(row[1]), row[2]
-    now = _seen(path)
+    now = _fingerprint(path)
     if _same(seen, now):
-        kept = Provenance(identity=known, place=place, held=held, notice=_held(path, held) if held else "")
+        kept = Provenance(
+            identity=known, place=place, held=held, notice=_describe_restriction(path, held) if held else ""
+        )
         return kept, seen != now
-    return replace(unnamed, held=held, arrived=True, notice=_copied(path, seen["path"])), True
+    return replace(unnamed, held=held, arrived=True, notice=_describe_copy(path, seen["path"])), True
 
 
-def _home(place: bytes, seen: str, held: str) -> tuple[bytes, ...]:
+def _home_fields(place: bytes, seen: str, held: str) -> tuple[bytes, ...]:
     return b"home", place, seen.encode(), held.encode("utf-8", "replace")
 
 
-def _seen(path: Path) -> dict[str, Any]:
+def _fingerprint(path: Path) -> dict[str, Any]:
     """What tells this folder from a copy of it."""
     folder, file = path.parent.stat(), path.stat()
     return {
@@ -200,20 +202,20 @@ def _foreign(path: Path, known: Identity) -> str:
     )
 
 
-def _held(path: Path, held: str) -> str:
+def _describe_restriction(path: Path, held: str) -> str:
     return (
         f"{path.parent}: records from {held} are replayed and nothing is performed (mode replay) until you leave that: "
         "`agentkit journal leave`"
     )
 
 
-def _copied(path: Path, before: str) -> str:
+def _describe_copy(path: Path, before: str) -> str:
     if before == str(path.parent.resolve()):
         return f"{path.parent}: restored from a copy. Its answers replay; what was decided before is asked again"
     return f"{path.parent}: a copy of {before}. Its answers replay; what was decided there is asked again"
 
 
-def _passing(known: Identity) -> str:
+def _temporary_provenance(known: Identity) -> str:
     if not known.problem:
         return ""
     return (

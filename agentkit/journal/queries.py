@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from agentkit.events import Event, Kind, Run, Step
 from agentkit.journal import database_errors
 from agentkit.journal.provenance import ELSEWHERE, Provenance, decides
-from agentkit.journal.records import Node, Part, Row
+from agentkit.journal.records import MessageNode, Part, Row
 from agentkit.journal.row_codec import FORGOTTEN, ROW, RUN, STORED, USE, UseRow, holds, row_of, run_of, step_of
 
 _ROWS = f"SELECT {ROW} FROM {STORED}"
@@ -54,7 +54,7 @@ _STEPS = (
 )
 
 
-class Source(NamedTuple):
+class RecordSource(NamedTuple):
     """What is read from: a connection, the file's name for errors, who lives, and what tells own records."""
 
     connection: Connection
@@ -70,7 +70,7 @@ class Needed(NamedTuple):
     """What a set of runs rests on."""
 
     rows: list[Row]
-    nodes: list[Node]
+    nodes: list[MessageNode]
     parts: list[Part]
 
 
@@ -84,32 +84,32 @@ class Used(NamedTuple):
     ord: int
     superseded: bool
     answers: bytes | None
-    request: Node | None
+    request: MessageNode | None
     source: str | None = None
 
 
-def one(source: Source, query: str, values: Sequence[Any]) -> Row | None:
+def one(source: RecordSource, query: str, values: Sequence[Any]) -> Row | None:
     found = source.connection.execute(query, values).fetchone()
     return None if found is None else source.row(found)
 
 
-def has_message(source: Source, digest: bytes) -> bool:
+def has_message(source: RecordSource, digest: bytes) -> bool:
     return source.connection.execute("SELECT 1 FROM node WHERE digest = ?", (digest,)).fetchone() is not None
 
 
-def messages(source: Source, digest: bytes) -> list[bytes]:
+def messages(source: RecordSource, digest: bytes) -> list[bytes]:
     chain = source.connection.execute(_CHAIN, (digest,)).fetchall()
     if not chain or chain[0][1] is not None:
         raise database_errors.corrupt(source.path, f"conversation {digest.hex()[:12]} is not whole")
     return [node_of(source, found).body for found in chain]
 
 
-def part(source: Source, digest: bytes) -> bytes | None:
+def part(source: RecordSource, digest: bytes) -> bytes | None:
     found = source.connection.execute("SELECT digest, body, sum FROM part WHERE digest = ?", (digest,)).fetchone()
     return None if found is None else part_of(source, found).body
 
 
-def evidence(source: Source, step: int) -> bytes | None:
+def evidence(source: RecordSource, step: int) -> bytes | None:
     """What a step read from outside, as it was written."""
     found = source.connection.execute("SELECT body, sum FROM input WHERE step = ?", (step,)).fetchone()
     if found is None:
@@ -119,7 +119,7 @@ def evidence(source: Source, step: int) -> bytes | None:
     return bytes(found[0])
 
 
-def writers(source: Source, path: str) -> list[tuple[int, str]]:
+def writers(source: RecordSource, path: str) -> list[tuple[int, str]]:
     """The newest steps that wrote the file at `path`, each with the run that performed it."""
     query = (
         "SELECT step.id, step.run FROM output JOIN step ON step.id = output.step WHERE output.path = ? "
@@ -128,12 +128,12 @@ def writers(source: Source, path: str) -> list[tuple[int, str]]:
     return [(int(step), str(run_id)) for step, run_id in source.connection.execute(query, (path,))]
 
 
-def run(source: Source, id_: str) -> Run | None:
+def run(source: RecordSource, id_: str) -> Run | None:
     found = source.connection.execute(f"SELECT {RUN} FROM run WHERE id = ?", (id_,)).fetchone()
     return None if found is None else _run(source, *found)
 
 
-def run_contents(source: Source, id_: str) -> tuple[bytes | None, bytes | None] | None:
+def run_contents(source: RecordSource, id_: str) -> tuple[bytes | None, bytes | None] | None:
     """The digest of the conversation and the output, once the run's checksum was seen to hold."""
     found = source.connection.execute("SELECT id, data, history, output, sum FROM run WHERE id = ?", (id_,)).fetchone()
     if found is None:
@@ -147,7 +147,7 @@ _OF = "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (pare
 
 
 def runs(
-    source: Source,
+    source: RecordSource,
     *,
     agent: str | None,
     label: str | None,
@@ -164,32 +164,32 @@ def runs(
     return [_run(source, *values) for values in found]
 
 
-def count(source: Source, *, agent: str | None, label: str | None, top: bool) -> int:
+def count(source: RecordSource, *, agent: str | None, label: str | None, top: bool) -> int:
     return int(source.connection.execute(f"SELECT count(*) FROM run {_OF}", (agent, label, top)).fetchone()[0])
 
 
-def labels(source: Source) -> list[str]:
+def labels(source: RecordSource) -> list[str]:
     return [label for (label,) in source.connection.execute("SELECT DISTINCT label FROM run ORDER BY label")]
 
 
-def inner_runs(source: Source, parent: str) -> list[Run]:
+def inner_runs(source: RecordSource, parent: str) -> list[Run]:
     found = source.connection.execute(f"SELECT {RUN} FROM run WHERE parent = ? ORDER BY started, seq", (parent,))
     return [_run(source, *values) for values in found.fetchall()]
 
 
-def steps(source: Source, run_id: str) -> list[Step]:
+def steps(source: RecordSource, run_id: str) -> list[Step]:
     found = source.connection.execute(_STEPS, (run_id,)).fetchall()
     uses = [UseRow._make(values) for values in found]
     tools = {use.step: use.ord for use in uses if use.kind == "tool"}
     return [step_of(use, source=_source(source, use), within=tools.get(use.parent or 0)) for use in uses]
 
 
-def _source(source: Source, use: UseRow) -> str:
+def _source(source: RecordSource, use: UseRow) -> str:
     deciding = decides(use.kind, use.settled)
     return source.provenance.source(source.connection, "step", use.step, use.sum, decides=deciding)
 
 
-def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used]:
+def uses_of(source: RecordSource, run_id: str, *, since: int, limit: int) -> list[Used]:
     """What stood at each place of a run from the place `since` on, in order."""
     found = source.connection.execute(_USED, (run_id, since, limit)).fetchall()
     return [
@@ -199,19 +199,19 @@ def used_by(source: Source, run_id: str, *, since: int, limit: int) -> list[Used
             bool(values[-6]),
             values[-5],
             None if values[-4] is None else node_of(source, values[-4:]),
-            None if values[-4] is None or source.provenance.made_here("node", values[-1]) else ELSEWHERE,
+            None if values[-4] is None or source.provenance.is_own("node", values[-1]) else ELSEWHERE,
         )
         for values in found
     ]
 
 
-def longest_from(source: Source, step: int, *, agent: str, place: int) -> str | None:
+def longest_from(source: RecordSource, step: int, *, agent: str, place: int) -> str | None:
     """Of the newer runs of this agent that had this step at this place, the one that came furthest."""
     found = source.connection.execute(_LONGEST, (agent, step, place)).fetchone()
     return None if found is None else str(found[0])
 
 
-def any_of(source: Source, keys: Sequence[bytes]) -> set[bytes]:
+def any_of(source: RecordSource, keys: Sequence[bytes]) -> set[bytes]:
     """Those of the keys under which there is a record of any kind."""
     found: set[bytes] = set()
     for start in range(0, len(keys), _AT_ONCE):
@@ -221,13 +221,13 @@ def any_of(source: Source, keys: Sequence[bytes]) -> set[bytes]:
     return found
 
 
-def trace(source: Source, run_id: str) -> list[Event]:
+def trace(source: RecordSource, run_id: str) -> list[Event]:
     """The run, its steps in order, and behind each step the runs inside it."""
     root = run(source, run_id)
     return [] if root is None else _trace(source, root, frozenset())
 
 
-def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:
+def closure(source: RecordSource, run_ids: Iterable[str]) -> list[Run]:
     """The runs, and every run inside them."""
     found: dict[str, Run] = {}
     waiting = list(run_ids)
@@ -239,17 +239,17 @@ def closure(source: Source, run_ids: Iterable[str]) -> list[Run]:
     return list(found.values())
 
 
-def in_doubt(source: Source) -> list[Row]:
+def in_doubt(source: RecordSource) -> list[Row]:
     started = source.connection.execute(_STARTED).fetchall()
     lives = {owner: source.alive(owner) for owner in {owner for _, owner in started}}
     return [row for id_, owner in started if not lives[owner] for row in _rows(source, BY_ID, (id_,))]
 
 
-def maybe_paid_twice(source: Source) -> list[Row]:
+def double_payments(source: RecordSource) -> list[Row]:
     return _rows(source, f"{_ROWS} WHERE step.twice = 1 ORDER BY step.id", ())
 
 
-def questions(source: Source, *, limit: int) -> list[Row]:
+def questions(source: RecordSource, *, limit: int) -> list[Row]:
     """What persons were asked, newest first; of several askings of the same the newest."""
     query = (
         f"{_ROWS} WHERE step.kind IN ('approval', 'question') AND step.name NOT LIKE 'edit %' "
@@ -260,7 +260,7 @@ def questions(source: Source, *, limit: int) -> list[Row]:
     return _rows(source, query, (limit,))
 
 
-def asked_in(source: Source, run_id: str, name: str) -> list[Row]:
+def questions_in(source: RecordSource, run_id: str, name: str) -> list[Row]:
     """The questions of this name that persons were asked in a run, in order."""
     query = (
         f"{_ROWS} JOIN use ON use.step = step.id WHERE use.run = ? AND step.kind = 'question' AND step.name = ? "
@@ -269,7 +269,7 @@ def asked_in(source: Source, run_id: str, name: str) -> list[Row]:
     return _rows(source, query, (run_id, name))
 
 
-def nearest(source: Source, *, kind: Kind, name: str, agent: str, before: int | None, limit: int) -> list[Row]:
+def nearest(source: RecordSource, *, kind: Kind, name: str, agent: str, before: int | None, limit: int) -> list[Row]:
     query = (
         f"{_ROWS} WHERE step.kind = ?1 AND step.name = ?2 AND step.agent = ?3 AND (?4 IS NULL OR step.id < ?4) "
         f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY step.id DESC LIMIT ?5"
@@ -277,7 +277,7 @@ def nearest(source: Source, *, kind: Kind, name: str, agent: str, before: int | 
     return _rows(source, query, (kind, name, agent, before, limit))
 
 
-def needed_by(source: Source, run_ids: Iterable[str]) -> Needed:
+def dependencies_of(source: RecordSource, run_ids: Iterable[str]) -> Needed:
     """The rows the runs (and the runs inside them) used, with every message and part these name."""
     chosen = closure(source, run_ids)
     rows: dict[int, Row] = {}
@@ -290,12 +290,12 @@ def needed_by(source: Source, run_ids: Iterable[str]) -> Needed:
     return Needed(list(rows.values()), _nodes(source, ends), _parts(source, digests))
 
 
-def answers(source: Source, slot: bytes, *, since: float) -> list[Row]:
+def answers(source: RecordSource, slot: bytes, *, since: float) -> list[Row]:
     """The recorded replies to one request, by whichever model, newest first."""
     return _rows(source, _ANSWERS, (slot, since))
 
 
-def _trace(source: Source, root: Run, above: frozenset[str]) -> list[Event]:
+def _trace(source: RecordSource, root: Run, above: frozenset[str]) -> list[Event]:
     inner: dict[int | None, list[Run]] = {}
     for each in inner_runs(source, root.id):
         if each.id not in above:
@@ -311,15 +311,15 @@ def _trace(source: Source, root: Run, above: frozenset[str]) -> list[Event]:
     return events
 
 
-def _rows(source: Source, query: str, values: Sequence[Any]) -> list[Row]:
+def _rows(source: RecordSource, query: str, values: Sequence[Any]) -> list[Row]:
     return [source.row(found) for found in source.connection.execute(query, values).fetchall()]
 
 
-def _nodes(source: Source, ends: Iterable[bytes | None]) -> list[Node]:
+def _nodes(source: RecordSource, ends: Iterable[bytes | None]) -> list[MessageNode]:
     """Every message up from the ends, parents before children."""
-    found: dict[bytes, Node] = {}
+    found: dict[bytes, MessageNode] = {}
     for end in ends:
-        branch: list[Node] = []
+        branch: list[MessageNode] = []
         while end is not None and end not in found:
             values = source.connection.execute(
                 "SELECT digest, parent, body, sum FROM node WHERE digest = ?", (end,)
@@ -332,7 +332,7 @@ def _nodes(source: Source, ends: Iterable[bytes | None]) -> list[Node]:
     return list(found.values())
 
 
-def _parts(source: Source, digests: Iterable[str]) -> list[Part]:
+def _parts(source: RecordSource, digests: Iterable[str]) -> list[Part]:
     found: list[Part] = []
     for digest in sorted(digests):
         try:
@@ -345,19 +345,19 @@ def _parts(source: Source, digests: Iterable[str]) -> list[Part]:
     return found
 
 
-def node_of(source: Source, values: Sequence[Any]) -> Node:
+def node_of(source: RecordSource, values: Sequence[Any]) -> MessageNode:
     if not holds(values[3], values[:2], values[2]):
         raise database_errors.corrupt(source.path, f"message {bytes(values[0]).hex()[:12]} does not match its checksum")
-    return Node(*values[:3])
+    return MessageNode(*values[:3])
 
 
-def part_of(source: Source, values: Sequence[Any]) -> Part:
+def part_of(source: RecordSource, values: Sequence[Any]) -> Part:
     if not holds(values[2], values[:1], values[1]):
         raise database_errors.corrupt(source.path, f"part {bytes(values[0]).hex()[:12]} does not match its checksum")
     return Part(*values[:2])
 
 
-def _run(source: Source, id_: str, data: str, owner: str, sum: bytes) -> Run:
+def _run(source: RecordSource, id_: str, data: str, owner: str, sum: bytes) -> Run:
     found = run_of(id_, data, source=source.provenance.source(source.connection, "run", id_, sum))
     if found.status == "running" and not source.alive(owner):
         return replace(found, status="stopped", error="its process ended before the run did; run again to continue")

@@ -25,7 +25,7 @@ LOST = "; the connection broke, so it may have been paid"
 """Ends the error of a model request that was sent and got no whole answer."""
 
 
-class Node(NamedTuple):
+class MessageNode(NamedTuple):
     """One message of a conversation, stored once: `digest` is of the parent's digest and this message's content."""
 
     digest: bytes
@@ -74,7 +74,7 @@ class Intent:
     request: str = ""
     history: bytes | None = None
     model: str | None = None
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[MessageNode, ...] = ()
     bodies: tuple[Part, ...] = ()
     fresh: bool = False
     redo: bool = False
@@ -101,7 +101,7 @@ class Outcome:
     result: str = ""
     key: bytes | None = None
     model: str | None = None
-    node: Node | None = None
+    node: MessageNode | None = None
     use: Use | None = None
     paid_twice: bool | None = None
     evidence: bytes | None = None

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 from agentkit.events import Event
-from agentkit.journal.secret_formats import found_in
+from agentkit.journal.secret_formats import find_secrets
 
 _SECRET_NAME = re.compile(
     r"(^|_)(API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|KEY|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|DSN"
@@ -79,7 +79,7 @@ class Redactor:
 
     def scrub(self, text: str) -> str:
         """`text` without secrets, as they are or escaped for JSON or a URL."""
-        return self._without_found(self._without_known(text), level=1)
+        return self._remove_matches(self._remove_known(text), level=1)
 
     def scrub_again(self, text: str) -> str:
         """`text` that was scrubbed before, without secrets that are known only now; placeholders stay what they are."""
@@ -107,13 +107,13 @@ class Redactor:
 
     def clean(self, text: str) -> bool:
         """Whether `text`, JSON or not, holds nothing that is to be hidden, and nothing that looks hidden."""
-        return self._without_known(text) == text and not found_in(text) and "<secret:" not in text
+        return self._remove_known(text) == text and not find_secrets(text) and "<secret:" not in text
 
     def scrub_json(self, value: Any) -> Any:
         """A JSON value without secrets, in its keys too."""
-        return _map_strings(value, lambda text: self._without_found(self._without_known(text), level=0))
+        return _map_strings(value, lambda text: self._remove_matches(self._remove_known(text), level=0))
 
-    def _without_known(self, text: str) -> str:
+    def _remove_known(self, text: str) -> str:
         # Looking for each is several times cheaper than the pattern, and nearly every text holds none.
         for sign in self._signs if self._forms else ():
             if sign in text:
@@ -122,16 +122,16 @@ class Redactor:
             return text
         return self._pattern.sub(lambda found: self._forms[found.group()], text)
 
-    def _without_found(self, text: str, *, level: int) -> str:
+    def _remove_matches(self, text: str, *, level: int) -> str:
         """`text` without what has the form of a secret; `level` is how often it is escaped where it stands."""
         if self._found and "<secret:" in text:
             text = _PLACEHOLDER.sub(self._literal, text)
         pieces, position = [], 0
-        for one in found_in(text):
+        for one in find_secrets(text):
             deep = _escapes(one.value) > level
             pieces += [text[position : one.start], f"<secret:{one.name}{':json' if deep else ''}>"]
             position = one.end
-            self._remember(one.name, _unescaped(one.value))
+            self._remember(one.name, _unescape(one.value))
         return "".join([*pieces, text[position:]]) if pieces else text
 
     def _literal(self, placeholder: re.Match[str]) -> str:
@@ -157,7 +157,7 @@ class Redactor:
             if value is None:
                 missing[name] = None
                 return found.group()
-            return _spelled(value, form)
+            return _format_secret(value, form)
 
         restored = _map_strings(value, lambda text: _PLACEHOLDER.sub(put_back, text) if "<secret:" in text else text)
         return restored, tuple(missing)
@@ -167,14 +167,14 @@ def secrets_of(environ: Mapping[str, str], names: Iterable[str] = ()) -> Iterato
     """The variables that are named like a secret, and those in `names`; of an address, the password in it."""
     chosen = set(names)
     for name, value in environ.items():
-        if name in chosen or named_like_a_secret(name):
+        if name in chosen or is_secret_name(name):
             yield name, value
         elif "://" in value and (address := _PASSWORD_IN_URL.match(value)) is not None:
             yield name, unquote(address[1])
 
 
 @lru_cache(maxsize=4096)
-def named_like_a_secret(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Whether a variable of that name holds a secret."""
     return name not in _NO_SECRET and _SECRET_NAME.search(name) is not None
 
@@ -188,14 +188,14 @@ def _spellings(name: str, secret: str) -> dict[str, str]:
         twice = json.dumps(once, ensure_ascii=ascii_only)[1:-1]
         forms |= dict.fromkeys((once, twice), f"<secret:{name}>")
     for form in _BASE64_FORMS:
-        forms.setdefault(_spelled(secret, form), f"<secret:{name}{form}>")
+        forms.setdefault(_format_secret(secret, form), f"<secret:{name}{form}>")
     return forms | dict.fromkeys((secret, secret.strip()), f"<secret:{name}>")
 
 
 _BASE64_FORMS = tuple(f":{alphabet}{place}" for alphabet in ("base64", "base64url") for place in range(3))
 
 
-def _spelled(secret: str, form: str | None) -> str:
+def _format_secret(secret: str, form: str | None) -> str:
     """The secret as the placeholder says that it stood there."""
     match form:
         case ":url":
@@ -222,7 +222,7 @@ def _escapes(secret: str) -> int:
     return 2 if "\\\\n" in secret else 1 if "\\n" in secret else 0
 
 
-def _unescaped(secret: str) -> str:
+def _unescape(secret: str) -> str:
     return re.sub(r"\\+([nr])", lambda found: {"n": "\n", "r": "\r"}[found[1]], secret)
 
 

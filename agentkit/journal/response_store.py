@@ -18,7 +18,7 @@ _WAITING = "waiting"
 _AGAIN = "again"
 
 
-class Pigeonhole:
+class PendingResponses:
     """The raw answers that one step received."""
 
     def __init__(self, folder: Path, name: str, *, journal: Callable[[], str], clean: Callable[[str], bool]) -> None:
@@ -59,19 +59,19 @@ class Pigeonhole:
         # Where it cannot be written the step is only listed as possibly paid twice when it need not be.
         self._set(_WAITING)
 
-    def asked(self) -> None:
+    def mark_request(self) -> None:
         self._asked += 1
         self._open += 1
         if self.lost:
             self._again = True
             self._set(_AGAIN)
 
-    def joined(self) -> None:
+    def mark_join(self) -> None:
         """What was asked turned out to be under way since an earlier life: nothing is paid for again."""
         self._asked -= 1
         self._rejoined = True
 
-    def refused(self) -> None:
+    def mark_refusal(self) -> None:
         """The server did not do what was asked last. When it was asked nothing else, it is as if nothing had left."""
         self._open -= 1
         self._refusals += 1
@@ -127,15 +127,15 @@ class Pigeonhole:
         return self._folder / f"{self._name}.{request.hex()[:32]}"
 
 
-class Inbox:
+class ResponseStore:
     """Beside the journal: a pigeonhole for each step that is being performed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def of(self, row: Row, *, clean: Callable[[str], bool]) -> Pigeonhole:
+    def of(self, row: Row, *, clean: Callable[[str], bool]) -> PendingResponses:
         """`clean` says whether a text may be written: whether it is free of secrets."""
-        return Pigeonhole(self._folder, _name(row), journal=lambda: self._journal, clean=clean)
+        return PendingResponses(self._folder, _name(row), journal=lambda: self._journal, clean=clean)
 
     @cached_property
     def _journal(self) -> str:
@@ -152,7 +152,7 @@ class Inbox:
             forming.unlink()
         return file.read_text()
 
-    def unsent(self, row: Row) -> bool:
+    def is_unsent(self, row: Row) -> bool:
         """Whether no request of this step has left; false where a power cut may have brought its mark back."""
         return since_boot(row.owner) and (self._folder / f"{_name(row)}.{_WAITING}").exists()
 

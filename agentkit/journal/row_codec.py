@@ -182,11 +182,11 @@ def step_of(use: UseRow, *, source: str, within: int | None = None) -> Step:
         maybe_paid_twice=bool(use.twice), request=use.request, result="" if overtaken else use.result,
         error=f"ended without a record; taken over by attempt {use.newest_attempt}" if overtaken else use.error,
         shown="" if overtaken else in_short(use.shown), within=within, source=source,
-        unchecked=unchecked_of(use.evidence),
+        unchecked=unchecked_inputs(use.evidence),
     )  # fmt: skip
 
 
-def unchecked_of(evidence: bytes | None) -> tuple[str, ...]:
+def unchecked_inputs(evidence: bytes | None) -> tuple[str, ...]:
     """What a step read in ways that nobody could see."""
     try:
         found = json.loads(evidence) if evidence else {}

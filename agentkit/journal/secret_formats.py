@@ -32,7 +32,7 @@ class Format:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class SecretMatch:
     """A secret in a text: its place, its kind with a digest, and itself."""
 
     start: int
@@ -160,7 +160,7 @@ _ENCODED = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,8192}(?![A-Za-z0-
 _LONG_RUN = re.compile(r"[A-Za-z0-9+/_-]{24}")
 
 
-def found_in(text: str) -> list[Found]:
+def find_secrets(text: str) -> list[SecretMatch]:
     """Return the secrets in `text`, from left to right, none within another."""
     # Nearly every text is words, and no secret is a short one: looking at the long ones is what makes this cheap.
     long = "\n".join([word for word in text.split() if len(word) >= _LONG])
@@ -171,24 +171,24 @@ def found_in(text: str) -> list[Found]:
     forms = dict.fromkeys(each for sign in signs for each in _BY_SIGN[sign])
     found = [one for each in forms for one in _of_format(each, text)]
     if _LONG_RUN.search(long) is not None:
-        found += _encoded(text)
+        found += _find_base64(text)
     if not found:
         return found
-    apart: list[Found] = []
+    apart: list[SecretMatch] = []
     for one in sorted(found, key=lambda one: (one.start, -one.end)):
         if not apart or one.start >= apart[-1].end:
             apart.append(one)
     return apart
 
 
-def _of_format(each: Format, text: str) -> Iterator[Found]:
+def _of_format(each: Format, text: str) -> Iterator[SecretMatch]:
     for match in each.form.finditer(text):
         value = match["secret"]
         if _NONE.search(value) is None:
             # A password may be guessed from its hash; whose it is is public.
             public = match.groupdict().get("of")
             start, end = match.span("secret")
-            yield Found(start=start, end=end, name=f"{each.kind}-{_digest(public or value)}", value=value)
+            yield SecretMatch(start=start, end=end, name=f"{each.kind}-{_digest(public or value)}", value=value)
 
 
 def _digest(value: str) -> str:
@@ -197,11 +197,11 @@ def _digest(value: str) -> str:
     return hashlib.sha256(plain.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
-def _encoded(text: str) -> Iterator[Found]:
+def _find_base64(text: str) -> Iterator[SecretMatch]:
     """Base64 of a text that holds a secret. Pictures and archives are longer than what is looked at, or no text."""
     for match in _ENCODED.finditer(text):
         if (name := _secret_within(match[0])) is not None:
-            yield Found(start=match.start(), end=match.end(), name=name, value=match[0])
+            yield SecretMatch(start=match.start(), end=match.end(), name=name, value=match[0])
 
 
 @lru_cache(maxsize=1024)

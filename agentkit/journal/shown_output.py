@@ -14,7 +14,7 @@ PRINTED_CHARACTERS = 20_000
 _IN_SHORT_CHARACTERS = 2_000
 
 
-def joined(items: Sequence[Item], printed: int) -> list[Item]:
+def join_items(items: Sequence[Item], printed: int) -> list[Item]:
     """The items, prints that follow each other as one, and how much of `printed` characters was left out."""
     together: list[Item] = []
     for item in items:

@@ -13,7 +13,7 @@ _LOOK_SECONDS = 0.2
 
 
 @dataclass(kw_only=True, eq=False)
-class Flight:
+class InFlight:
     """The right to look up and perform one step in this process; whoever wants it too waits for `landed`.
 
     `held` says why that will not be before a person goes on with what is paused inside it.
@@ -42,25 +42,25 @@ class Flights:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[tuple[bytes, int], Flight] = {}
+        self._flights: dict[tuple[bytes, int], InFlight] = {}
         self.landings = 0
 
-    def take_off(self, key: bytes, n: int) -> tuple[Flight, bool]:
+    def take_off(self, key: bytes, n: int) -> tuple[InFlight, bool]:
         """The flight of this step, and whether it is the caller's own."""
         with self._lock:
             flight = self._flights.get((key, n))
             if flight is not None:
                 return flight, False
-            flight = self._flights[key, n] = Flight(key=key, n=n)
+            flight = self._flights[key, n] = InFlight(key=key, n=n)
         # Out of reach of whoever waits for it and is cancelled.
         flight.landed.set_running_or_notify_cancel()
         return flight, True
 
-    def land(self, flight: Flight) -> None:
+    def land(self, flight: InFlight) -> None:
         with self._lock:
             del self._flights[flight.key, flight.n]
             self.landings += 1
         flight.landed.set_result(None)
 
-    def get(self, key: bytes, n: int) -> Flight | None:
+    def get(self, key: bytes, n: int) -> InFlight | None:
         return self._flights.get((key, n))

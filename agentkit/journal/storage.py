@@ -22,7 +22,7 @@ _CREATED: Final = ".gitignore"
 JOURNAL_FILE: Final = "journal.db"
 
 
-class Place:
+class StorageLocation:
     """`path` is the journal file; everything else lies beside it."""
 
     __slots__ = ("_identity", "_name", "_short", "owners", "path")
@@ -67,9 +67,9 @@ class Place:
         try:
             status = os.stat(self._name)
         except (FileNotFoundError, NotADirectoryError):
-            raise database_errors.gone(self.path) from None
+            raise database_errors.missing_file_error(self.path) from None
         if (status.st_dev, status.st_ino) != self._identity:
-            raise database_errors.gone(self.path)
+            raise database_errors.missing_file_error(self.path)
 
     def reserve(self, connection: sqlite3.Connection) -> None:
         """Refuse an intent for which there would be no room to record the result."""

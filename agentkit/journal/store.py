@@ -33,11 +33,11 @@ from agentkit.journal.identity import identity
 from agentkit.journal.maintenance import Selection
 from agentkit.journal.owner import Owner
 from agentkit.journal.provenance import Provenance
-from agentkit.journal.queries import Needed, Source
-from agentkit.journal.records import Claim, Intent, Node, Outcome, Row, Use
-from agentkit.journal.response_store import Inbox
+from agentkit.journal.queries import Needed, RecordSource
+from agentkit.journal.records import Claim, Intent, MessageNode, Outcome, Row, Use
+from agentkit.journal.response_store import ResponseStore
 from agentkit.journal.row_codec import FORGOTTEN
-from agentkit.journal.storage import Place, on_network
+from agentkit.journal.storage import StorageLocation, on_network
 from agentkit.journal.totals import Totals
 from agentkit.journal.transactions import Settlement, Writing
 from agentkit.journal.writer import Urgency, Writer
@@ -48,9 +48,9 @@ T = TypeVar("T")
 class Store:
     """Reads answer at once on any thread; writes return a future that resolves once they are on disk."""
 
-    def __init__(self, place: Place, *, read_only: bool, exclusive: bool) -> None:
+    def __init__(self, place: StorageLocation, *, read_only: bool, exclusive: bool) -> None:
         self.path = place.path
-        self.inbox = Inbox(place.path.parent / "inbox")
+        self.inbox = ResponseStore(place.path.parent / "inbox")
         self.read_only = read_only
         self._place = place
         self._exclusive = exclusive
@@ -67,7 +67,7 @@ class Store:
         self._naming = threading.Lock()
         self._gate = threading.RLock()
         guard = self._gate if self._exclusive else nullcontext()
-        self._writer = Writer(self._place, connect=self._writing, guard=guard, shared=self._exclusive)
+        self._writer = Writer(self._place, connect=self._open_writing, guard=guard, shared=self._exclusive)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False, exclusive: bool | None = None) -> Store:
@@ -75,10 +75,10 @@ class Store:
         path = Path(os.path.abspath(path))
         try:
             alone = on_network(path) if exclusive is None else exclusive
-            store = cls(Place(path), read_only=read_only, exclusive=alone and not read_only)
+            store = cls(StorageLocation(path), read_only=read_only, exclusive=alone and not read_only)
             store._start()
         except (sqlite3.Error, OSError) as error:
-            raise database_errors.translated(error, path) from error
+            raise database_errors.translate(error, path) from error
         _stores.add(store)
         return store
 
@@ -127,13 +127,13 @@ class Store:
                 self._owner = Owner(self._place.owners)
             return self._owner.id
 
-    def alive(self, owner_id: str) -> bool:
-        return owner.alive(self._place.owners, owner_id)
+    def is_alive(self, owner_id: str) -> bool:
+        return owner.is_alive(self._place.owners, owner_id)
 
     # ---- where records come from
 
     @property
-    def held(self) -> str:
+    def replay_only_reason(self) -> str:
         """What the records here were brought from, while they are to be replayed only; empty when not."""
         return self._provenance.held
 
@@ -160,7 +160,7 @@ class Store:
         """By source, how many steps are from elsewhere, and how many of them are decisions."""
         return self._ask(lambda source: provenance.count(source.connection, source.provenance))
 
-    def bring(self, nodes: Sequence[Node], source: str) -> Future[None]:
+    def bring(self, nodes: Sequence[MessageNode], source: str) -> Future[None]:
         """Put messages from `source` where there are none yet."""
         return self._tell(lambda to: transactions.put_nodes(to, nodes, source=source))
 
@@ -249,17 +249,17 @@ class Store:
     def steps(self, run: str) -> list[Step]:
         return self._ask(lambda source: queries.steps(source, run))
 
-    def used_by(self, run: str, *, since: int, limit: int) -> list[queries.Used]:
+    def uses_of(self, run: str, *, since: int, limit: int) -> list[queries.Used]:
         """What stood at each place of a run from the place `since` on, in order."""
-        return self._ask(lambda source: queries.used_by(source, run, since=since, limit=limit))
+        return self._ask(lambda source: queries.uses_of(source, run, since=since, limit=limit))
 
     def longest_from(self, step: int, *, agent: str, place: int) -> str | None:
         """Of the newer runs of this agent that had this step at this place, the one that came furthest."""
         return self._ask(lambda source: queries.longest_from(source, step, agent=agent, place=place))
 
-    def asked_in(self, run: str, name: str) -> list[Row]:
+    def questions_in(self, run: str, name: str) -> list[Row]:
         """The questions of this name that persons were asked in a run, in order."""
-        return self._ask(lambda source: queries.asked_in(source, run, name))
+        return self._ask(lambda source: queries.questions_in(source, run, name))
 
     def any_of(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of the keys under which there is a record of any kind."""
@@ -273,8 +273,8 @@ class Store:
         """Steps that were started by a process that is gone, and have no recorded end."""
         return self._ask(queries.in_doubt)
 
-    def maybe_paid_twice(self) -> list[Row]:
-        return self._ask(queries.maybe_paid_twice)
+    def double_payments(self) -> list[Row]:
+        return self._ask(queries.double_payments)
 
     def nearest(self, *, kind: Kind, name: str, agent: str, before: int | None = None, limit: int = 5) -> list[Row]:
         """The newest recorded steps of this kind, name and agent, of ids below `before`."""
@@ -290,9 +290,9 @@ class Store:
         """The approvals and questions, decided or not, newest first."""
         return self._ask(lambda source: queries.questions(source, limit=limit))
 
-    def needed_by(self, runs: Iterable[str]) -> Needed:
+    def dependencies_of(self, runs: Iterable[str]) -> Needed:
         """The rows, messages and parts that these runs and the runs inside them rest on."""
-        return self._ask(lambda source: queries.needed_by(source, runs))
+        return self._ask(lambda source: queries.dependencies_of(source, runs))
 
     def verify(self) -> list[str]:
         """What is wrong with the file, one line each; nothing when every byte is as it was written."""
@@ -333,7 +333,7 @@ class Store:
         return self._tell(lambda to: transactions.put_run(to, run, history=None, output=None))
 
     def close_run(
-        self, run: Run, *, history: bytes | None, output: bytes | None, nodes: tuple[Node, ...] = ()
+        self, run: Run, *, history: bytes | None, output: bytes | None, nodes: tuple[MessageNode, ...] = ()
     ) -> Future[None]:
         def work(to: Writing) -> None:
             transactions.put_nodes(to, nodes, source=run.source)
@@ -383,22 +383,22 @@ class Store:
                 with closing(database.open_again(self._place, exclusive=self._exclusive)) as connection:
                     maintenance.compact(connection, self.path)
             except sqlite3.Error as error:
-                raise database_errors.translated(error, self.path) from error
+                raise database_errors.translate(error, self.path) from error
         self.inbox.sweep(self.find)
         return count
 
     # ---- behind the doors
 
-    def _ask(self, question: Callable[[Source], T]) -> T:
+    def _ask(self, question: Callable[[RecordSource], T]) -> T:
         with self._gate:
             try:
-                return question(Source(self._connection(), self.path, self.alive, self._provenance))
+                return question(RecordSource(self._connection(), self.path, self.is_alive, self._provenance))
             except sqlite3.Error as error:
-                raise database_errors.translated(error, self.path) from error
+                raise database_errors.translate(error, self.path) from error
 
     def _tell(self, work: Callable[[Writing], T], urgency: Urgency = "plain") -> Future[T]:
         if self.read_only:
-            return _refused(database_errors.read_only(self.path))
+            return _failure(database_errors.read_only(self.path))
         with self._door:
             self._check_open()
             return self._writer.submit(work, urgency)
@@ -416,10 +416,10 @@ class Store:
                 self._reader = database.open_again(self._place, exclusive=self._exclusive)
         return self._reader
 
-    def _writing(self) -> Writing:
+    def _open_writing(self) -> Writing:
         connection = self._connection() if self._exclusive else database.second(self._place)
         return Writing(
-            connection=connection, path=self.path, owner=self.owner, alive=self.alive, unsent=self.inbox.unsent,
+            connection=connection, path=self.path, owner=self.owner, alive=self.is_alive, unsent=self.inbox.is_unsent,
             provenance=self._provenance,
         )  # fmt: skip
 
@@ -448,7 +448,7 @@ class Store:
         self._new_locks()
 
 
-def _refused(error: Exception) -> Future[Any]:
+def _failure(error: Exception) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_exception(error)
     return future

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.journal.queries import Source
+from agentkit.journal.queries import RecordSource
 from agentkit.journal.records import ASKED, CONTROL_ERROR, STALE
 from agentkit.journal.settlements import WAITING
 
@@ -118,19 +118,19 @@ WITH RECURSIVE tree (root, id) AS (
 """
 
 
-def of_all(source: Source, *, agent: str | None, label: str | None, run: str | None) -> Totals:
+def of_all(source: RecordSource, *, agent: str | None, label: str | None, run: str | None) -> Totals:
     """The sums over every run of this agent and notebook, or over one run, with the runs inside them."""
     _know_who_lives(source)
     return _totals(source.connection.execute(_OF_ALL, (agent, label, run)).fetchone())
 
 
-def of_each(source: Source, runs: str) -> dict[str, Totals]:
+def of_each(source: RecordSource, runs: str) -> dict[str, Totals]:
     """The sums over each of these runs (a JSON list of ids) with the runs inside it."""
     _know_who_lives(source)
     return {values[0]: _totals(values[1:]) for values in source.connection.execute(_OF_EACH, (runs,))}
 
 
-def _know_who_lives(source: Source) -> None:
+def _know_who_lives(source: RecordSource) -> None:
     source.connection.create_function("alive", 1, source.alive)
 
 

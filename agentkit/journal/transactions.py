@@ -14,7 +14,7 @@ from agentkit.events import Run
 from agentkit.journal import database_errors
 from agentkit.journal import provenance as origins
 from agentkit.journal.provenance import Of, Provenance, decides
-from agentkit.journal.records import PAUSED, Claim, Intent, Node, Outcome, Part, Row, Use
+from agentkit.journal.records import PAUSED, Claim, Intent, MessageNode, Outcome, Part, Row, Use
 from agentkit.journal.row_codec import (
     BODIES,
     FORGOTTEN,
@@ -65,7 +65,7 @@ class Writing:
     def row_of(self, values: Sequence[Any]) -> Row:
         return row_of(values, self.path, self.connection, self.provenance)
 
-    def signed(self, values: Sequence[Any], body: bytes | None, shown: bytes | None) -> bytes:
+    def sign(self, values: Sequence[Any], body: bytes | None, shown: bytes | None) -> bytes:
         """The checksum of a step made here, with its signature."""
         digest = seal(values[:BODIES], body, shown)
         return self.provenance.sign("step", digest, decides=decides(values[_AT["kind"]], values[_AT["settled"]]))
@@ -125,7 +125,7 @@ def finish(to: Writing, outcome: Outcome) -> None:
         (
             *ended,
             seal(values[:BODIES], outcome.body, outcome.shown) if outcome.source
-            else to.signed(values, outcome.body, outcome.shown),
+            else to.sign(values, outcome.body, outcome.shown),
             started, stopped, text(outcome.result), outcome.paid_twice, outcome.step,
         ),
     )  # fmt: skip
@@ -178,7 +178,7 @@ def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
     cursor = to.connection.execute(
         _INSERT,
         (
-            *sealed, seal(sealed, None, None) if intent.source else to.signed(sealed, None, None), text(intent.agent),
+            *sealed, seal(sealed, None, None) if intent.source else to.sign(sealed, None, None), text(intent.agent),
             intent.run, intent.ord, intent.parent, 1, to.owner, now, text(intent.request), "",
         ),
     )  # fmt: skip
@@ -232,7 +232,7 @@ def pause(to: Writing, steps: Iterable[int], *, on: bool) -> None:
 def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) -> Row:
     row = to.row(step)
     if row.status == "done":
-        return _settle_done(to, row, action, body)
+        return _settle_finished(to, row, action, body)
     if row.status == "started" and to.alive(row.owner):
         raise UserError(f"step {step} ({row.name}) is still running: stop it first")
     status, error = _SETTLED[action]
@@ -247,7 +247,7 @@ def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) ->
     return to.row(step)
 
 
-def _settle_done(to: Writing, row: Row, action: Settlement, body: bytes | None) -> Row:
+def _settle_finished(to: Writing, row: Row, action: Settlement, body: bytes | None) -> Row:
     """What is done is only asked about when it must happen once and its code has changed since; its result stays."""
     if row.effects != "once":
         raise UserError(
@@ -313,7 +313,7 @@ def reseal(to: Writing, step: int) -> None:
     """What a step says now is said here, by this user."""
     values = to.read(step)
     to.connection.execute(
-        "UPDATE step SET sum = ? WHERE id = ?", (to.signed(values, values[BODIES], values[BODIES + 1]), step)
+        "UPDATE step SET sum = ? WHERE id = ?", (to.sign(values, values[BODIES], values[BODIES + 1]), step)
     )
     origins.drop(to.connection, "step", step)
 
@@ -342,7 +342,7 @@ def reseal_run(to: Writing, run: str) -> None:
     """After something was taken out of it; where it is from stays."""
     values = to.connection.execute("SELECT id, data, history, output, sum FROM run WHERE id = ?", (run,)).fetchone()
     digest = seal(values[:3], values[3])
-    sum = to.provenance.sign("run", digest) if to.provenance.made_here("run", values[4]) else digest
+    sum = to.provenance.sign("run", digest) if to.provenance.is_own("run", values[4]) else digest
     to.connection.execute("UPDATE run SET sum = ? WHERE id = ?", (sum, run))
 
 
@@ -363,7 +363,7 @@ def put_uses(connection: Connection, uses: Iterable[Use]) -> None:
     )
 
 
-def put_nodes(to: Writing, nodes: Iterable[Node], *, source: str = "") -> None:
+def put_nodes(to: Writing, nodes: Iterable[MessageNode], *, source: str = "") -> None:
     """Messages said here take the place of what somebody else put under their digests, and never the other way."""
     for node in nodes:
         digest = seal(node[:2], node.body)
@@ -392,7 +392,7 @@ _PUT_NODE = "INTO node (digest, parent, body, sum) VALUES (?, ?, ?, ?)"
 def _is_ours(to: Writing, of: Of, digest: bytes) -> bool | None:
     """Whether this user recorded what lies under `digest`; None where nothing does."""
     found = to.connection.execute(f"SELECT sum FROM {of} WHERE digest = ?", (digest,)).fetchone()
-    return None if found is None else to.provenance.made_here(of, found[0])
+    return None if found is None else to.provenance.is_own(of, found[0])
 
 
 def _put_live_use(connection: Connection, intent: Intent, step: int, *, attempt: int, now: float) -> None:

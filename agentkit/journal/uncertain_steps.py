@@ -10,7 +10,7 @@ from agentkit.journal.provenance import origin
 from agentkit.journal.records import CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Row
 
 
-class Found(NamedTuple):
+class EarlierRecord(NamedTuple):
     """An earlier record of a step; `edited` when it is of another version of the tool, or says `changed`.
 
     `changed` is which of what it read from outside is not as it was.
@@ -21,7 +21,7 @@ class Found(NamedTuple):
     changed: str | None = None
 
 
-def doubt(found: Found, effects: Effects) -> str | None:
+def doubt(found: EarlierRecord, effects: Effects) -> str | None:
     """Why an earlier record of this step forbids performing it unasked; None when it may be performed."""
     row = found.row
     if found.edited:
@@ -45,7 +45,7 @@ def doubt(found: Found, effects: Effects) -> str | None:
             return None
 
 
-def may_have_been_paid(row: Row) -> bool:
+def may_have_cost(row: Row) -> bool:
     """Whether a request was under way when its record ended."""
     if row.kind != "model":
         return False
@@ -53,7 +53,7 @@ def may_have_been_paid(row: Row) -> bool:
     return underway or (row.error or "").endswith(LOST)
 
 
-def paid_twice(frame: StepFrame) -> bool | None:
+def is_double_payment(frame: StepFrame) -> bool | None:
     """What the wire says about double payment; None leaves what was assumed when the step was begun."""
     if frame.arrivals is None:
         return None

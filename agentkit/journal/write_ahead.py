@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agentkit.journal.execution import Call, RunFrame, bounded, current_step
+from agentkit.journal.execution import Operation, RunFrame, current_step, shorten
 from agentkit.journal.records import Intent, Row
 from agentkit.journal.store import Store
-from agentkit.journal.uncertain_steps import may_have_been_paid
+from agentkit.journal.uncertain_steps import may_have_cost
 
 
 def intent_of(
-    call: Call,
+    call: Operation,
     run: RunFrame,
     before: Row | None,
     *,
@@ -36,19 +36,19 @@ def intent_of(
         ord=ord,
         parent=None if outer is None else outer.row.id,
         parts=call.key.parts,
-        request=bounded(scrub(call.request)),
+        request=shorten(scrub(call.request)),
         history=call.history,
         model=call.model,
         nodes=call.nodes(),
         bodies=call.key.bodies,
         fresh=run.fresh or run.mode == "live",
         redo=redo,
-        paid_before=before is not None and may_have_been_paid(before) and not unsent(before),
+        paid_before=before is not None and may_have_cost(before) and not unsent(before),
         abandoned=before is not None and before.status == "started" and before.owner == owner,
     )
 
 
-def missing(store: Store, call: Call, run: RunFrame, own: Row | None) -> str:
+def missing(store: Store, call: Operation, run: RunFrame, own: Row | None) -> str:
     """In one line, why `call` has no answer on record: `own` has none, or which parts of the nearest key differ."""
     if own is not None:
         why = f" ({own.error.splitlines()[0]})" if own.error else ""

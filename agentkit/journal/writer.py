@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeVar
 from agentkit.errors import AgentKitError, JournalFull
 from agentkit.journal import database_errors, transactions
 from agentkit.journal.records import Use
-from agentkit.journal.storage import Place
+from agentkit.journal.storage import StorageLocation
 from agentkit.journal.transactions import Writing
 
 T = TypeVar("T")
@@ -43,7 +43,12 @@ class Writer:
     """
 
     def __init__(
-        self, place: Place, *, connect: Callable[[], Writing], guard: AbstractContextManager[object], shared: bool
+        self,
+        place: StorageLocation,
+        *,
+        connect: Callable[[], Writing],
+        guard: AbstractContextManager[object],
+        shared: bool,
     ) -> None:
         self._place = place
         self._connect = connect
@@ -86,7 +91,7 @@ class Writer:
 
     def _serve(self) -> None:
         to: Writing | None = None
-        for batch in self._waiting():
+        for batch in self._next_batches():
             live = [item for item in batch if item.urgency == "result" or item.future.set_running_or_notify_cancel()]
             try:
                 with self._guard:
@@ -94,11 +99,11 @@ class Writer:
                     self._write(to, live)
                     self._checkpoint(to)
             except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the thread must live on
-                _fail(live, database_errors.translated(error, self._place.path))
+                _fail(live, database_errors.translate(error, self._place.path))
         if to is not None and not self._shared:
             to.connection.close()
 
-    def _waiting(self) -> Iterator[list[_Item]]:
+    def _next_batches(self) -> Iterator[list[_Item]]:
         """All that waits, each time something does; nothing but notes once they are due."""
         due: float | None = None
         ending = False
@@ -137,7 +142,7 @@ class Writer:
         # One of them broke the transaction: each alone, so that it breaks only its own.
         self._alone_uses(to, uses)
         for item in batch:
-            self._alone(to, item)
+            self._write_alone(to, item)
 
     def _with_room(self, to: Writing, batch: list[_Item]) -> list[_Item]:
         if not any(item.urgency == "intent" for item in batch):
@@ -157,9 +162,9 @@ class Writer:
             if len(batch) == 1 and not uses:
                 settled.append((batch[0], batch[0].work(to), None))
             else:
-                settled += [(item, *_guarded(to, item)) for item in batch]
+                settled += [(item, *_write_item(to, item)) for item in batch]
             to.connection.execute("COMMIT")
-        except Exception:  # noqa: BLE001 - nothing is settled yet; `_alone` meets it again and hands it to its owner
+        except Exception:  # noqa: BLE001 - nothing is settled yet; `_write_alone` meets it again and hands it to its owner
             _roll_back(to)
             return False
         for item, value, refusal in settled:
@@ -169,13 +174,13 @@ class Writer:
                 item.future.set_exception(refusal)
         return True
 
-    def _alone(self, to: Writing, item: _Item) -> None:
+    def _write_alone(self, to: Writing, item: _Item) -> None:
         try:
             value = _transact(to, item.work)
         except Exception as error:  # noqa: BLE001 - it belongs to the one who waits
-            problem = database_errors.translated(error, self._place.path)
+            problem = database_errors.translate(error, self._place.path)
             if isinstance(problem, JournalFull) and item.urgency == "result" and self._place.give_room():
-                self._alone(to, item)
+                self._write_alone(to, item)
                 return
             item.future.set_exception(problem)
             return
@@ -206,7 +211,7 @@ class Writer:
             to.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
-def _guarded(to: Writing, item: _Item) -> tuple[Any, AgentKitError | None]:
+def _write_item(to: Writing, item: _Item) -> tuple[Any, AgentKitError | None]:
     """A refusal undoes this item alone; an error of SQLite undoes them all."""
     to.connection.execute("SAVEPOINT item")
     try:

@@ -201,16 +201,16 @@ class Member(WrapperModel):
                 raise PassedOver(self.model_name, "its window is no larger than the one that overflowed")
 
 
-class Chain(FallbackModel):
+class FallbackChain(FallbackModel):
     """pydantic-ai's fallback over members that know the cause: a wrong request goes nowhere, an outage goes on."""
 
     def __init__(self, *members: Member) -> None:
         for place, member in enumerate(members):
             member.filter_goes_on = any(later.link.takes_filtered for later in members[place + 1 :])
-        super().__init__(*members, fallback_on=self._goes_on)
+        super().__init__(*members, fallback_on=self._is_recoverable)
         self._links = members
 
-    def _goes_on(self, error: Exception) -> bool:
+    def _is_recoverable(self, error: Exception) -> bool:
         if not isinstance(error, ModelAPIError | ContentFilterError):
             return False
         seen = attempts.get()
@@ -225,7 +225,9 @@ class Chain(FallbackModel):
             if cause in ("outage", "rate limit"):
                 seen.resting[member.identity] = time.monotonic() + _rest(error)
             seen.failed.append(
-                Failed(member.identity, cause, _said(error), member.context_window, isinstance(error, Resting))
+                Failed(
+                    member.identity, cause, _describe_error(error), member.context_window, isinstance(error, Resting)
+                )
             )
             seen.answered = None
         return True
@@ -299,7 +301,7 @@ def _is_filter(error: Exception) -> bool:
     return "content_filter" in str(body) or "content_policy" in str(body)
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NotSent):

@@ -30,7 +30,7 @@ def tier_of(details: Mapping[str, Any] | None) -> dict[str, str] | None:
     return _beyond_standard(told) if told else None
 
 
-def tier_asked(settings: Mapping[str, Any] | None) -> dict[str, str]:
+def tier_of_settings(settings: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the tier that a request asks for, by its own setting of the provider before the common one."""
     asked: dict[str, str] = {}
     for name, value in sorted((settings or {}).items(), key=lambda item: item[0] not in _TIERS):

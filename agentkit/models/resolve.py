@@ -24,7 +24,15 @@ from pydantic_ai.usage import RequestUsage
 
 from agentkit.errors import MissingExtra, UserError
 from agentkit.models import pricing
-from agentkit.models.fallback import FIRST_TOKEN, KNOWS_FIRST_TOKEN, CachedReply, Chain, Member, parse_age, parse_link
+from agentkit.models.fallback import (
+    FIRST_TOKEN,
+    KNOWS_FIRST_TOKEN,
+    CachedReply,
+    FallbackChain,
+    Member,
+    parse_age,
+    parse_link,
+)
 from agentkit.models.offline import OfflineModel
 from agentkit.models.pricing import Price
 from agentkit.models.transport.http_client import client
@@ -76,7 +84,7 @@ def resolve(model: str | Model | None, *, environ: Mapping[str, str] = os.enviro
     return _chain(names)
 
 
-def _chain(names: Sequence[str]) -> Chain:
+def _chain(names: Sequence[str]) -> FallbackChain:
     ages = [parse_age(name) for name in names]
     early = next((name for name, age in zip(names, ages, strict=True) if age is not None), None)
     if early is not None and (len(names) == 1 or early != names[-1] or names.count(early) > 1):
@@ -97,7 +105,7 @@ def _chain(names: Sequence[str]) -> Chain:
         replace(link, first_token=link.first_token or (FIRST_TOKEN if place < len(links) - 1 else None))
         for place, link in enumerate(links)
     ]
-    return Chain(
+    return FallbackChain(
         *(Member(model, link=link, identity=identity(model)) for model, link in zip(single, patient, strict=True))
     )
 
@@ -108,15 +116,15 @@ def _single(name: str) -> Model:
     if name.startswith(("http://", "https://")):
         return _server(name)
     if ":" not in name and name != "test":
-        raise _unknown(name)
+        raise _unknown_model_error(name)
     try:
         return infer_model(name, provider_factory=_provider)
     except ValueError as error:
-        raise _unknown(name) from error
+        raise _unknown_model_error(name) from error
     except ImportError as error:
         raise _missing_package(name) from error
     except ModelError as error:
-        raise UserError(f"model {spoken(name)!r}: {_remedy(str(error))}") from error
+        raise UserError(f"model {format_model_name(name)!r}: {_remedy(str(error))}") from error
 
 
 def _server(name: str) -> Model:
@@ -126,13 +134,15 @@ def _server(name: str) -> Model:
         url.port  # noqa: B018 - it is read when it is asked for
     except ValueError as error:
         raise UserError(
-            f"model {spoken(name)!r}: {_wrong(error)}; write it as http://127.0.0.1:8000/v1#qwen3"
+            f"model {format_model_name(name)!r}: {_wrong(error)}; write it as http://127.0.0.1:8000/v1#qwen3"
         ) from error
     if not url.fragment or not url.hostname:
-        raise UserError(f"model {spoken(name)!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3")
+        raise UserError(
+            f"model {format_model_name(name)!r}: name the model after a '#', as in http://127.0.0.1:8000/v1#qwen3"
+        )
     key = url.password or url.username or "no-key"
     openai: Any = infer_provider_class("openai")
-    provider = telling(openai(base_url=_bare(url), api_key=key, http_client=client()))
+    provider = with_own_client(openai(base_url=_bare(url), api_key=key, http_client=client()))
     return infer_model(f"openai-chat:{url.fragment}", provider_factory=lambda _: _once(provider))
 
 
@@ -141,13 +151,13 @@ def _provider(name: str) -> Provider[Any]:
         return infer_provider(name)
     kind: Any = infer_provider_class(name)
     takes_client = "http_client" in inspect.signature(kind.__init__).parameters
-    return _once(telling(kind(http_client=client())) if takes_client else kind())
+    return _once(with_own_client(kind(http_client=client())) if takes_client else kind())
 
 
 _telling: WeakSet[Provider[Any]] = WeakSet()
 
 
-def telling(provider: Provider[Any]) -> Provider[Any]:
+def with_own_client(provider: Provider[Any]) -> Provider[Any]:
     """A provider whose client is one of ours: what leaves through it is told to the step."""
     _telling.add(provider)
     return provider
@@ -171,10 +181,10 @@ def _once(provider: Provider[Any]) -> Provider[Any]:
     return provider
 
 
-def _unknown(name: str) -> UserError:
+def _unknown_model_error(name: str) -> UserError:
     near = _nearest(name)
     offer = f"did you mean {near!r}?" if near else "try 'offline', 'openai:gpt-5' or 'http://127.0.0.1:8000/v1#name'"
-    return UserError(f"unknown model {spoken(name)!r}: {offer}")
+    return UserError(f"unknown model {format_model_name(name)!r}: {offer}")
 
 
 def _nearest(name: str) -> str | None:
@@ -229,7 +239,7 @@ def members(model: Model) -> tuple[Model, ...]:
     return tuple(member for each in inner.models for member in members(each))
 
 
-def answering(model: Model) -> tuple[Model, ...]:
+def answering_models(model: Model) -> tuple[Model, ...]:
     """The members that answer themselves: all but a cached reply."""
     return tuple(member for member in members(model) if not isinstance(member, CachedReply))
 
@@ -251,7 +261,7 @@ def _one_identity(model: Model) -> str:
     return name if at_home else f"{name} @ {_bare(url)}"
 
 
-def spoken(name: str) -> str:
+def format_model_name(name: str) -> str:
     """What a model, or a chain of them, was called, without the keys in its addresses."""
     return _USER_INFO.sub("//", name)
 
@@ -265,14 +275,14 @@ def _bare(url: SplitResult) -> str:
 
 def price(response: ModelResponse) -> float | None:
     """What a reply costs in USD at list price, 0.0 for `offline`, None where no price is known."""
-    found = priced(response)
+    found = price_reply(response)
     return None if found is None else found.dollars
 
 
-def priced(response: ModelResponse, settings: Mapping[str, Any] | None = None) -> Price | None:
+def price_reply(response: ModelResponse, settings: Mapping[str, Any] | None = None) -> Price | None:
     """The price of a reply in the tier that it says it was answered in, or that `settings` asked for."""
     if response.usage.cost is not None:
-        dollars = _believed(float(response.usage.cost))
+        dollars = _plausible_price(float(response.usage.cost))
         return None if dollars is None else Price(dollars=dollars)
     # Older releases do not say it of a reply that its server counted nothing for.
     if not response.model_name or int(getattr(response.usage, "unmeasured_requests", False)):
@@ -284,12 +294,12 @@ def priced(response: ModelResponse, settings: Mapping[str, Any] | None = None) -
         provider=response.provider_name,
         url=response.provider_url,
         at=response.timestamp,
-        tier=pricing.tier_asked(settings) if answered is None else answered,
+        tier=pricing.tier_of_settings(settings) if answered is None else answered,
     )
-    return None if found is None or _believed(found.dollars) is None else found
+    return None if found is None or _plausible_price(found.dollars) is None else found
 
 
-def _believed(dollars: float) -> float | None:
+def _plausible_price(dollars: float) -> float | None:
     """A price that a server gives, or that follows from its counts: less than nothing is none, and so is a fortune."""
     return dollars if 0 <= dollars <= _FORTUNE else None
 
@@ -308,15 +318,15 @@ def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | 
         return 0.0
     fixed = getattr(model, "cost_of_reply", None)
     if fixed is not None:
-        return _believed(float(fixed))
-    tier = pricing.tier_asked(settings)
+        return _plausible_price(float(fixed))
+    tier = pricing.tier_of_settings(settings)
     dollars = pricing.dearest(usage, model=model.model_name, provider=model.system, tier=tier)
-    return None if dollars is None else _believed(dollars)
+    return None if dollars is None else _plausible_price(dollars)
 
 
 def explain(error: ModelAPIError) -> str:
     """One line for a failed request: what happened, at which model, what to do."""
-    where = _where(error)
+    where = _describe_place(error)
     if isinstance(error, ModelHTTPError):
         at = "" if where is None else f" at {where}"
         return f"model {error.model_name!r}{at} answered {error.status_code}: {_advice(error)}"
@@ -324,7 +334,7 @@ def explain(error: ModelAPIError) -> str:
     if lost is None:
         return f"model {error.model_name!r}: {'' if where is None else f'{where}: '}{error.message}"
     where = where or "the server"
-    if (untrusted := untrusted_certificate(lost)) is not None:
+    if (untrusted := explain_certificate_error(lost)) is not None:
         return f"model {error.model_name!r}: {where}: {untrusted}"
     if isinstance(lost, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return f"model {error.model_name!r}: cannot reach {where} ({lost}); is the server running and the URL right?"
@@ -339,7 +349,7 @@ def _wrong(error: ValueError) -> str:
     return "its port is no number from 0 to 65535" if "ort" in str(error) else "it is not an address"
 
 
-def untrusted_certificate(error: BaseException) -> str | None:
+def explain_certificate_error(error: BaseException) -> str | None:
     """Return what to do about a certificate that nobody vouches for; None where something else went wrong."""
     for cause in _causes(error):
         if "CERTIFICATE_VERIFY_FAILED" in str(cause):
@@ -356,14 +366,14 @@ def _advice(error: ModelHTTPError) -> str:
         case 404:
             return "no such model or path; check the name after ':' or '#' and the base URL"
         case 429:
-            return f"too many requests or no quota, also after waiting ({_said(error)}); wait, then run again"
+            return f"too many requests or no quota, also after waiting ({_describe_error(error)}); wait, then run again"
         case status if status >= 500:
-            return f"the server failed, also when tried again ({_said(error)}); run again later"
+            return f"the server failed, also when tried again ({_describe_error(error)}); run again later"
         case _:
-            return _said(error)
+            return _describe_error(error)
 
 
-def _said(error: ModelHTTPError) -> str:
+def _describe_error(error: ModelHTTPError) -> str:
     body = error.body
     if isinstance(body, dict):
         inner = body.get("error", body)
@@ -378,7 +388,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _where(error: BaseException) -> str | None:
+def _describe_place(error: BaseException) -> str | None:
     """The URL that was asked, as far as the error or what caused it has the request."""
     for cause in _causes(error):
         try:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from agentkit.approval import decisions
-from agentkit.approval.interrupt import pending
+from agentkit.approval.interrupt import pending_error
 from agentkit.approval.policy import Decision, Question, read_click
 from agentkit.errors import AgentKitError, ApprovalPending
-from agentkit.notebook.output import show, shown_later
+from agentkit.notebook.output import show, shows_at_end
 from agentkit.notebook.widget import REFUSAL, ask_widget
 from agentkit.runtime.session import Session
 from agentkit.trace import approval_cards, format
@@ -41,7 +41,7 @@ class Asker:
         self._asked.append(asking)
         return await asking.wait()
 
-    def when_decided(self, error: ApprovalPending, then: Then) -> bool:
+    def on_decision(self, error: ApprovalPending, then: Then) -> bool:
         """Go on with `then`, in the context of the cell that asked, once everything `error` waits for is decided.
 
         Return whether that can be: not where the page has to be loaded again for it.
@@ -49,7 +49,7 @@ class Asker:
         found = [asking for asking in self._asked if set(error.steps) <= set(asking.ids)]
         for asking in found:
             asking.go_on_with(then)
-        return bool(found) and not shown_later()
+        return bool(found) and not shows_at_end()
 
     def look(self) -> None:
         """Take over what was decided elsewhere, where no cell waits for it."""
@@ -71,7 +71,7 @@ class Asking:
         self._news = asyncio.Event()
         self._ready = False
         self._waiting = True
-        self._widget = ask_widget(approval_cards.cards(questions), self._heard)
+        self._widget = ask_widget(approval_cards.cards(questions), self._on_message)
         bundle = {**approval_cards.open_bundle(questions), **self._widget.view()}
         self._handle = show(bundle, raw=True, display_id=True)
 
@@ -85,19 +85,19 @@ class Asking:
 
     async def wait(self) -> tuple[Decision, ...]:
         """The decisions; ApprovalPending when this front end does not deliver clicks now. Stopped, it stays open."""
-        patience = time.monotonic() + (0 if shown_later() else READY_SECONDS)
+        patience = time.monotonic() + (0 if shows_at_end() else READY_SECONDS)
         try:
             while self.open:
                 if not self._ready and time.monotonic() >= patience:
-                    raise pending([self._questions[id_] for id_ in self.ids if id_ not in self._decisions])
-                await self._some_news()
+                    raise pending_error([self._questions[id_] for id_ in self.ids if id_ not in self._decisions])
+                await self._on_news()
                 self.look()
         finally:
             self._waiting = False
         self._close("")
         return tuple(self._decisions[id_] for id_ in self.ids)
 
-    async def _some_news(self) -> None:
+    async def _on_news(self) -> None:
         try:
             await asyncio.wait_for(self._news.wait(), POLL_SECONDS)
         except TimeoutError:
@@ -110,20 +110,20 @@ class Asking:
             if id_ not in self._decisions:
                 found = decisions.find(self._session.store, id_).decision
                 if found is not None:
-                    self._taken_over(id_, found)
+                    self._take_over(id_, found)
 
-    def _taken_over(self, id_: str, decision: Decision) -> None:
+    def _take_over(self, id_: str, decision: Decision) -> None:
         session = self._session
         try:
-            made = decisions.held_to(session.store, session.redactor, self._questions[id_], decision)
+            made = decisions.apply_decision(session.store, session.redactor, self._questions[id_], decision)
         except AgentKitError as error:
             self._widget.send({"type": "refused", "id": id_, "text": str(error)})
         else:
-            self._settled(id_, made)
+            self._on_settlement(id_, made)
 
     # ---- clicks
 
-    def _heard(self, message: object) -> None:
+    def _on_message(self, message: object) -> None:
         # Which thread this is depends on the kernel's version.
         self._loop.call_soon_threadsafe(self._take, message)
 
@@ -136,32 +136,32 @@ class Asking:
             case {"type": "decide", "id": str(id_), **content} if id_ in self._questions:
                 try:
                     question = self._questions[id_]
-                    self._settled(id_, self._session.decide(question, read_click(question, content)))
+                    self._on_settlement(id_, self._session.decide(question, read_click(question, content)))
                 except (AgentKitError, TypeError, ValueError, RecursionError) as error:
                     self._widget.send({"type": "refused", "id": id_, "text": format.clean(str(error), REFUSAL)})
 
-    def _settled(self, id_: str, decision: Decision) -> None:
+    def _on_settlement(self, id_: str, decision: Decision) -> None:
         self._decisions[id_] = decision
-        self._widget.settled = {**self._widget.settled, id_: approval_cards.decided_text(decision)}
+        self._widget.settled = {**self._widget.settled, id_: approval_cards.format_decision(decision)}
         self._news.set()
         if not self._waiting and not self.open:
-            if shown_later():
+            if shows_at_end():
                 self._widget.again = True
                 return
             self._close("" if self._then is not None else _AGAIN)
-            self._go_on()
+            self._continue()
 
     def go_on_with(self, then: Then) -> None:
         self._then = then
-        if not self.open and not shown_later():
-            self._go_on()
+        if not self.open and not shows_at_end():
+            self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         if self._then is not None:
             self._loop.create_task(self._then(), context=self._context.copy())
 
     def _close(self, after: str) -> None:
         """Nothing that cannot be clicked any more stays in the notebook."""
         pairs = [(self._questions[id_], self._decisions[id_]) for id_ in self.ids]
-        self._context.run(self._handle.update, approval_cards.decided_bundle(pairs, after=after), raw=True)
+        self._context.run(self._handle.update, approval_cards.decision_bundle(pairs, after=after), raw=True)
         self._widget.close()

@@ -204,7 +204,7 @@ def is_other_loop(loop: asyncio.AbstractEventLoop) -> bool:
     return loop in _loops
 
 
-def blocking(work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] = _nothing) -> T:
+def run_blocking(work: Coroutine[Any, Any, T], *, meanwhile: Callable[[], None] = _nothing) -> T:
     """Run `work` on a loop of our own and wait for it here, where awaiting is impossible (nested magics, `def`).
 
     The cell's context goes with it, so that what it prints and shows lands in this cell. Stop cancels it and waits

@@ -53,24 +53,24 @@ def candidates(text: str, *, cell: bool, names: Mapping[str, Any]) -> list[str]:
     head = text[: len(text) - len(word)]
     name, _, rest = head.strip().partition(" ")
     if not name:
-        return _starting([verb for verb in VERBS if _fits(verb, cell)], word)
+        return _with_prefix([verb for verb in VERBS if _fits(verb, cell)], word)
     if name not in VERBS:
         return []
     verb = VERBS[name]
     typed, options = parser.tokenize(rest)
     given = {key for key, _ in options}
     if word.startswith("--") or (word == "-"):
-        return _starting([f"--{key}" for key in verb.options if key not in given], word)
+        return _with_prefix([f"--{key}" for key in verb.options if key not in given], word)
     if not options:
         return (
-            _starting([*verb.one_of, *_values(verb.takes, names)], word)
+            _with_prefix([*verb.one_of, *_values(verb.takes, names)], word)
             if verb.most is None or len(typed.split()) < verb.most
             else []
         )
     option = verb.options.get(options[-1][0])
     if option is None or not option.value:
         return []
-    return _starting([*option.one_of, *_values(option.takes, names)], word)
+    return _with_prefix([*option.one_of, *_values(option.takes, names)], word)
 
 
 def _fits(name: str, cell: bool) -> bool:
@@ -82,7 +82,7 @@ def _word(text: str) -> str:
     return found[0] if found else ""
 
 
-def _starting(offered: Iterable[str], word: str) -> list[str]:
+def _with_prefix(offered: Iterable[str], word: str) -> list[str]:
     return [one for one in offered if one.startswith(word)]
 
 

@@ -32,7 +32,7 @@ class Reply:
 
 
 @dataclass(kw_only=True)
-class Desk:
+class VerbContext:
     """The shell, its session, and what was remarked or remembered in this kernel.
 
     `deps` and `binds` are the names of notebook objects by agent: what its tools get, and where its answer goes;
@@ -65,7 +65,7 @@ class Desk:
         return None if given is None else namespace.value("deps", given, self.names)
 
 
-def sent(given: template.Rendered) -> str | list[Any]:
+def prompt_content(given: template.Rendered) -> str | list[Any]:
     """Text alone as text, else text and images in their order."""
     if all(isinstance(part, str) for part in given.parts):
         return given.text.strip()

@@ -13,9 +13,9 @@ import anywidget
 import traitlets
 
 from agentkit.debugger import overrides
-from agentkit.debugger.command_log import Move
+from agentkit.debugger.command_log import Command
 from agentkit.debugger.gate import Pending, arguments_json
-from agentkit.debugger.stepper import Stepped
+from agentkit.debugger.stepper import DebugRun
 from agentkit.errors import AgentKitError
 from agentkit.notebook import error_output
 from agentkit.notebook.output import show
@@ -51,7 +51,7 @@ READY_SECONDS = 3.0
 """How long the front end may take to show the buttons and say that its clicks arrive."""
 
 
-async def ask_move(step: Pending, *, run: str) -> Move | None:
+async def ask_move(step: Pending, *, run: str) -> Command | None:
     """The move that is clicked while the cell waits; None when this front end does not deliver clicks now, or Stop."""
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[object] = asyncio.Queue()
@@ -80,10 +80,10 @@ async def ask_move(step: Pending, *, run: str) -> Move | None:
         widget.close()
 
 
-class Buttons:
+class DebugButtons:
     """The buttons of one paused run under one cell; `redraw` draws there what the run came to."""
 
-    def __init__(self, run: Stepped, redraw: Callable[[], dict[str, Any] | None]) -> None:
+    def __init__(self, run: DebugRun, redraw: Callable[[], dict[str, Any] | None]) -> None:
         self._run = run
         self._redraw = redraw
         self._loop = asyncio.get_running_loop()
@@ -91,7 +91,9 @@ class Buttons:
         self._context = contextvars.copy_context()
         self._widget = StepWidget(card=self._card())
         # Which thread a click arrives on depends on the kernel's version.
-        self._widget.on_msg(lambda _widget, content, _buffers: self._loop.call_soon_threadsafe(self._heard, content))
+        self._widget.on_msg(
+            lambda _widget, content, _buffers: self._loop.call_soon_threadsafe(self._on_message, content)
+        )
         self._handle = show(self._widget.bundle(), raw=True, display_id=True)
         self._task: asyncio.Task[None] | None = None
 
@@ -100,11 +102,11 @@ class Buttons:
         self._context.run(self._handle.update, instead or {"text/plain": ""}, raw=True)
         self._widget.close()
 
-    def _heard(self, content: object) -> None:
+    def _on_message(self, content: object) -> None:
         if isinstance(content, dict) and content.get("type") == "move":
-            self._task = self._loop.create_task(self._moved(content), context=self._context.copy())
+            self._task = self._loop.create_task(self._on_move(content), context=self._context.copy())
 
-    async def _moved(self, content: dict[str, Any]) -> None:
+    async def _on_move(self, content: dict[str, Any]) -> None:
         self._widget.send({"type": "taken"})
         if content.get("verb") == "stop":
             await self._run.stop()
@@ -116,7 +118,9 @@ class Buttons:
             self._widget.send({"type": "refused", "text": format.clean(str(error), REFUSAL)})
             return
         except Exception as error:  # noqa: BLE001 - a step raised what nobody here knows: one line, the rest is kept
-            self._widget.send({"type": "refused", "text": str(error_output.shown(error, doing=f"{self._run.name}"))})
+            self._widget.send(
+                {"type": "refused", "text": str(error_output.shorten_error(error, doing=f"{self._run.name}"))}
+            )
             return
         answer = self._redraw()
         if answer is not None:
@@ -130,27 +134,27 @@ class Buttons:
         return card
 
 
-def _move(run: Stepped, content: dict[str, Any]) -> Move:
+def _move(run: DebugRun, content: dict[str, Any]) -> Command:
     """What was clicked, read with care: a message may say anything."""
     match content:
         case {"verb": "edit", "what": str(what), "text": str(text)} if what in overrides.WHATS:
-            value, _ = run.session.redactor.restore(overrides.parsed(what, text))  # type: ignore[arg-type]
+            value, _ = run.session.redactor.restore(overrides.parse_value(what, text))  # type: ignore[arg-type]
             override = overrides.Override(at=run.editable(None), what=what, value=value)  # type: ignore[arg-type]
-            return Move(verb="edit", edit=override.as_json())
+            return Command(verb="edit", edit=override.as_json())
         case _:
             return _plain_move(content)
 
 
-def _plain_move(content: Mapping[Any, Any]) -> Move:
+def _plain_move(content: Mapping[Any, Any]) -> Command:
     match content:
         case {"verb": "next", "into": True}:
-            return Move(verb="next", into=True)
+            return Command(verb="next", into=True)
         case {"verb": "next", "out": True}:
-            return Move(verb="next", out=True)
+            return Command(verb="next", out=True)
         case {"verb": "goto", "to": str(to)}:
-            return Move(verb="goto", to=overrides.spoken(overrides.read_path(to)))
+            return Command(verb="goto", to=overrides.format_path(overrides.read_path(to)))
         case {"verb": "next" | "continue" | "back" as verb}:
-            return Move(verb=verb)
+            return Command(verb=verb)
         case _:
             raise AgentKitError(f"no move is called {content.get('verb')!r}")
 
@@ -163,7 +167,7 @@ def _card(step: Pending | None, *, run: str, places: Sequence[str] = ()) -> dict
     names = [name for name in _MOVES if not senseless.get(name)]
     given = "" if step.given is None else json.dumps(step.given.value, ensure_ascii=False)
     written = {"arguments": arguments_json(step.arguments), "result": given}
-    at = overrides.spoken(step.at)
+    at = overrides.format_path(step.at)
     return {
         "at": at,
         "run": run,

@@ -24,7 +24,7 @@ from agentkit.errors import (
 )
 from agentkit.journal.redaction import Redactor
 from agentkit.notebook.grammar import VERBS
-from agentkit.notebook.output import Notice, seen
+from agentkit.notebook.output import Notice, clean_terminal
 
 _CELL_FILE = re.compile(r"ipykernel_\d+|<ipython-input")
 _MEMBERS = 4
@@ -54,14 +54,14 @@ def full() -> str:
     return _kept[-1] if _kept else "no error so far"
 
 
-def shown(error: Exception, *, doing: str) -> AgentKitError:
+def shorten_error(error: Exception, *, doing: str) -> AgentKitError:
     """What to raise in the cell instead of `error`: a one-line error, cut off from what led to it.
 
     IPython prints the native traceback of any error that has an ExceptionGroup somewhere behind it, so nothing may be
     left behind it; the full text is kept first.
     """
     _kept[:] = [_fit("".join(traceback.format_exception(error)))]
-    told = error if isinstance(error, AgentKitError) else _told(error, doing)
+    told = error if isinstance(error, AgentKitError) else _describe_error(error, doing)
     told.args = (_in_words_of_the_cell(told, doing), *told.args[1:])
     told.args = tuple(_fit(said) if isinstance(said, str) else said for said in told.args)
     told.__cause__ = told.__context__ = None
@@ -109,7 +109,7 @@ def _as_option(keyword: re.Match[str]) -> str:
 
 def _fit(text: str) -> str:
     """What may be shown and saved with the notebook: no secret of the environment, nothing that steers a terminal."""
-    return seen(_redactor().scrub(text))
+    return clean_terminal(_redactor().scrub(text))
 
 
 def _redactor() -> Redactor:
@@ -122,7 +122,7 @@ def _redactor() -> Redactor:
     return cast(Redactor, opened.redactor)
 
 
-def interrupted(doing: str) -> Interrupted:
+def interruption(doing: str) -> Interrupted:
     return Interrupted(f"{doing}stopped; what is recorded is kept: run the cell again to continue")
 
 
@@ -136,7 +136,7 @@ def show_for_now(shell: Any, error: AgentKitError, text: str, notice: Notice) ->
         notice.show(f"\x1b[31m{type(error).__name__}\x1b[0m: {_fit(text)}")
 
 
-def shown_for_now(error: AgentKitError) -> bool:
+def was_shown(error: AgentKitError) -> bool:
     """Whether the last call of `show_for_now` was for this error."""
     return error in _for_now
 
@@ -146,7 +146,7 @@ def _ours(shell: Any) -> bool:
 
 
 def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
-    """Show our errors in one line in plain cells too, and a Stop in a cell for which `ran_agents` is true.
+    """Show our errors in one line in plain cells too, and a Stop in a cell for which `has_run_agents` is true.
 
     IPython has one place for such a handler: where somebody else has taken it, it stays theirs.
     """
@@ -161,9 +161,9 @@ def register(shell: Any, *, ran_agents: Callable[[], bool]) -> None:
             return
         if isinstance(value, AgentKitError):
             # A verb's error was kept, with all that led to it, before it was raised.
-            told = value if value in _raised else shown(value.with_traceback(tb), doing="")
+            told = value if value in _raised else shorten_error(value.with_traceback(tb), doing="")
         elif ran_agents():
-            told = interrupted("")
+            told = interruption("")
             # IPython renders what it keeps of an error once more, for seconds: every frame of every library in it.
             vars(value)["_render_traceback_"] = told._render_traceback_
         else:
@@ -180,27 +180,27 @@ def unregister(shell: Any) -> None:
         shell.set_custom_exc((), None)
 
 
-def _told(error: Exception, doing: str) -> AgentKitError:
+def _describe_error(error: Exception, doing: str) -> AgentKitError:
     members = list(leaves(error))
     leaf = members[0] if members else error
     module = type(leaf).__module__.partition(".")[0]
     # The members of a fallback chain, each with what was wrong with it.
     others = "".join(f"; then {type(other).__name__}: {_first_line(other)}" for other in members[1:_MEMBERS])
-    what = f"{type(leaf).__name__}: {_explained(leaf) or _first_line(leaf)}{_place(leaf)}{others}"
+    what = f"{type(leaf).__name__}: {_explain(leaf) or _first_line(leaf)}{_place(leaf)}{others}"
     if module == "pydantic_ai" and type(leaf).__name__ == "UserError":
         return UserError(f"{doing}: {_first_line(leaf)}")
-    again = _again(leaf) if " run " in f"{doing} " else ""
+    again = _describe_rerun(leaf) if " run " in f"{doing} " else ""
     return RunFailed(f"{doing}: {what}; %agent traceback shows it in full{again}", cause=error)
 
 
-def _explained(error: BaseException) -> str | None:
+def _explain(error: BaseException) -> str | None:
     """What a failed request means, in a line that names its server; None for anything else."""
     # A request can only have failed where models are loaded, which are too heavy for every notebook.
     models = sys.modules.get("agentkit.models.resolve")
     return None if models is None or not isinstance(error, models.ModelAPIError) else str(models.explain(error))
 
 
-def _again(error: BaseException) -> str:
+def _describe_rerun(error: BaseException) -> str:
     """What running the cell again does. A reply that no agent can go on from is on record, and stays as it is."""
     stuck = any(kind.__name__ == "UnexpectedModelBehavior" for kind in type(error).__mro__)
     return ", --fresh asks the model anew" if stuck else ", running again continues"

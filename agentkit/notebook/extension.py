@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentkit.approval.policy import Decision, Question
     from agentkit.debugger.gate import Gate, Order, Pending
     from agentkit.notebook.approval_widget import Asker
-    from agentkit.notebook.context import Desk, Reply
+    from agentkit.notebook.context import Reply, VerbContext
     from agentkit.notebook.panel import CellPanel, Panels
     from agentkit.runtime.session import Session
 import importlib.util
@@ -31,7 +31,7 @@ from types import ModuleType
 ENGINE = "agentkit.runtime.session"
 
 
-class _Watch(MetaPathFinder):
+class _ImportHook(MetaPathFinder):
     def __init__(self, then: Callable[[], object]) -> None:
         self._then = then
 
@@ -66,7 +66,7 @@ def when_engine_arrives(then: Callable[[], object]) -> None:
     if ENGINE in sys.modules:
         then()
     else:
-        sys.meta_path.insert(0, _Watch(then))
+        sys.meta_path.insert(0, _ImportHook(then))
 
 
 def forget() -> None:
@@ -74,14 +74,14 @@ def forget() -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != __name__]
 
 
-class Notebook:
+class NotebookCalls:
     """agentkit in one shell (`get_ipython().agentkit`): the calls that transformed cells make."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
-        self._desk: Desk | None = None
+        self._desk: VerbContext | None = None
         self._panels: Panels | None = None
-        self._cell = (_cell_id(shell), output.watched(shell))
+        self._cell = (_cell_id(shell), output.has_viewer(shell))
         self._undo_stop = _nothing
         self._asker: Asker | None = None
         self.typed = ""
@@ -89,17 +89,17 @@ class Notebook:
     async def cell(self, text: str, body: str) -> None:
         """`%%agent …`. What it waits for when it ends may be decided later: then it goes on in its place."""
         try:
-            await self._shown(text, body)
+            await self._show_reply(text, body)
         except ApprovalPending as error:
             if self._asker is not None and cell_transform.depth.get() <= 1:
                 panel = None if self._panels is None else self._panels.newest
                 cell = self._cell[0]
                 notice = output.Notice.here()
-                if self._asker.when_decided(error, lambda: self._go_on(text, body, panel, cell, notice)):
+                if self._asker.on_decision(error, lambda: self._continue(text, body, panel, cell, notice)):
                     error_output.show_for_now(self.shell, error, _what_waits(error), notice)
             raise
 
-    async def _go_on(
+    async def _continue(
         self, text: str, body: str, panel: CellPanel | None, cell: str | None, notice: output.Notice
     ) -> None:
         """The cell once more, after its end: what is recorded replays, and the decisions are there now."""
@@ -108,51 +108,53 @@ class Notebook:
         output.resume(notice)
         session.asker = self._ask
         if self._panels is not None and panel is not None:
-            self._panels.again(panel)
+            self._panels.reopen(panel)
         try:
             await self.cell(text, body)
             notice.clear()
         except AgentKitError as error:
-            if not error_output.shown_for_now(error):
+            if not error_output.was_shown(error):
                 notice.show("".join(error._render_traceback_()))
         finally:
             if self._panels is not None and panel is not None:
-                self._panels.over(panel)
+                self._panels.finish(panel)
 
     async def line(self, text: str) -> None:
         """`%agent …` as a statement."""
-        await self._shown(text, None)
+        await self._show_reply(text, None)
 
     async def value(self, text: str) -> Any:
         """`x = %agent …`."""
-        reply = await self._performed(text, None)
+        reply = await self._perform(text, None)
         if reply.remark:
             output.say(reply.remark)
         return reply.value
 
-    def blocking_cell(self, text: str, body: str) -> None:
+    def run_cell_blocking(self, text: str, body: str) -> None:
         """`%%agent` where awaiting is impossible: under another cell magic, in code that is exec'd."""
         self._block(self.cell, text, body)
 
-    def blocking_line(self, text: str) -> None:
+    def run_line_blocking(self, text: str) -> None:
         self._block(self.line, text)
 
-    def blocking_value(self, text: str) -> Any:
+    def run_value_blocking(self, text: str) -> Any:
         return self._block(self.value, text)
 
     def _block(self, work: Any, *args: str) -> Any:
         problem: AgentKitError
         try:
             self._ready()
-            return cell_transform.blocking(work(*args), meanwhile=self._redraw)
-        except Exception as error:  # noqa: BLE001 - as in `_performed`
+            return cell_transform.run_blocking(work(*args), meanwhile=self._redraw)
+        except Exception as error:  # noqa: BLE001 - as in `_perform`
             problem = (
-                error if isinstance(error, AgentKitError) else error_output.shown(error, doing=f"%agent {args[0]}")
+                error
+                if isinstance(error, AgentKitError)
+                else error_output.shorten_error(error, doing=f"%agent {args[0]}")
             )
         raise problem.with_traceback(None)
 
-    async def _shown(self, text: str, body: str | None) -> None:
-        reply = await self._performed(text, body)
+    async def _show_reply(self, text: str, body: str | None) -> None:
+        reply = await self._perform(text, body)
         reply.show()
         if reply.remark:
             output.say(reply.remark)
@@ -160,7 +162,7 @@ class Notebook:
             # The result is on show already: `_` and Out get it without its being printed again.
             self.shell.displayhook.update_user_ns(reply.value)
 
-    async def _performed(self, text: str, body: str | None) -> Reply:
+    async def _perform(self, text: str, body: str | None) -> Reply:
         problem: AgentKitError
         doing = f"%agent {' '.join(text.split()[:2])}"
         try:
@@ -173,10 +175,10 @@ class Notebook:
             with cell_transform.prompt_stop():
                 return await run_agent.perform(self._ready(), asked, body)
         except asyncio.CancelledError:
-            problem = error_output.interrupted(f"{doing}: ")
+            problem = error_output.interruption(f"{doing}: ")
         except Exception as error:  # noqa: BLE001 - each becomes one line; %agent traceback keeps the rest
-            problem = error_output.shown(error, doing=doing)
-        if not output.resumed():
+            problem = error_output.shorten_error(error, doing=doing)
+        if not output.is_resumption():
             self._finish_panel()
         raise problem
 
@@ -192,7 +194,7 @@ class Notebook:
             found = open_ambient(where.label, where.folder)
             found.start_cell(self._cell[0])
             entered[:] = [self.session]
-            if (came := portable_journal.beside(found, where.folder / where.label)) is not None:
+            if (came := portable_journal.attach_beside(found, where.folder / where.label)) is not None:
                 output.say(came)
         if self._panels is None:
             self._panels = Panels()
@@ -203,12 +205,12 @@ class Notebook:
         found.bench.attend = self._attend if self._cell[1] else None
         return found
 
-    def _ready(self) -> Desk:
-        from agentkit.notebook.context import Desk
+    def _ready(self) -> VerbContext:
+        from agentkit.notebook.context import VerbContext
 
         session = self.session()
         if self._desk is None:
-            self._desk = Desk(shell=self.shell, session=session, decided=self._look)
+            self._desk = VerbContext(shell=self.shell, session=session, decided=self._look)
         self._desk.session = session
         return self._desk
 
@@ -241,9 +243,9 @@ class Notebook:
         if self._panels is not None:
             self._panels.end()
 
-    def ran_agents(self) -> bool:
+    def has_run_agents(self) -> bool:
         """Whether the present cell has run any agent."""
-        return self._panels is not None and self._panels.used
+        return self._panels is not None and self._panels.has_content
 
     # -- IPython's events
 
@@ -253,7 +255,7 @@ class Notebook:
         cell_transform.depth.set(cell_transform.depth.get() + 1)
         if not outermost:
             return
-        self._cell = (getattr(info, "cell_id", None), output.watched(self.shell))
+        self._cell = (getattr(info, "cell_id", None), output.has_viewer(self.shell))
         self.typed = str(getattr(info, "raw_cell", None) or "")
         self._undo_stop = cell_transform.wake_on_stop()
         if (unheard := cell_transform.never_run(self.typed)) is not None:
@@ -262,13 +264,13 @@ class Notebook:
             self.session().start_cell(self._cell[0])
             self._panels.begin(self._cell[0], live=self._cell[1])
 
-    def before_unannounced(self) -> None:
+    def before_plain_cell(self) -> None:
         """Begin a panel for a cell of `ipython file.ipynb`, of which IPython says no more than that it begins."""
         if cell_transform.depth.get() == 0 and self._panels is not None and not hasattr(self.shell, "kernel"):
             self.session().start_cell()
             self._panels.begin(None, live=False)
 
-    def after_unannounced(self) -> None:
+    def after_plain_cell(self) -> None:
         """Draw that panel. In a kernel these two events also come with each click, in the middle of a cell."""
         if cell_transform.depth.get() == 0 and not hasattr(self.shell, "kernel"):
             self._finish_panel()
@@ -310,10 +312,10 @@ class AgentMagics(Magics):
     @line_cell_magic
     def agent(self, line: str, cell: str | None = None) -> Any:
         shell: Any = self.shell
-        notebook: Notebook = shell.agentkit
+        notebook: NotebookCalls = shell.agentkit
         if cell is not None:
-            return notebook.blocking_cell(line, cell)
-        return notebook.blocking_line(line) if cell_transform.is_statement() else notebook.blocking_value(line)
+            return notebook.run_cell_blocking(line, cell)
+        return notebook.run_line_blocking(line) if cell_transform.is_statement() else notebook.run_value_blocking(line)
 
 
 AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it cost.\n\n{help.overview()}"
@@ -322,17 +324,17 @@ AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it
 def load_ipython_extension(shell: Any) -> None:
     """What `%load_ext agentkit` does."""
     unload_ipython_extension(shell)
-    notebook = Notebook(shell)
+    notebook = NotebookCalls(shell)
     shell.agentkit = notebook
     shell.register_magics(AgentMagics)
     # Before IPython's own cell-magic transform, which would take the cell.
     shell.input_transformer_manager.line_transforms.insert(0, cell_transform.transform)
     shell.events.register("pre_run_cell", notebook.before_cell)
     shell.events.register("post_run_cell", notebook.after_cell)
-    shell.events.register("pre_execute", notebook.before_unannounced)
-    shell.events.register("post_execute", notebook.after_unannounced)
+    shell.events.register("pre_execute", notebook.before_plain_cell)
+    shell.events.register("post_execute", notebook.after_plain_cell)
     completion.register(shell)
-    error_output.register(shell, ran_agents=notebook.ran_agents)
+    error_output.register(shell, ran_agents=notebook.has_run_agents)
     when_engine_arrives(notebook.session)
 
 

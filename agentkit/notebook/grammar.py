@@ -464,11 +464,11 @@ def usage(name: str) -> str:
     """One line: how a verb is typed."""
     verb = VERBS[name]
     sign = "%agent" if verb.where == "line" else "%%agent"
-    options = [f"[{written(key, option)}]" for key, option in verb.options.items()]
+    options = [f"[{format_option(key, option)}]" for key, option in verb.options.items()]
     return " ".join([sign, name, *filter(None, [verb.words]), *options])
 
 
-def written(name: str, option: Option) -> str:
+def format_option(name: str, option: Option) -> str:
     """An option as it is typed."""
     if option.value is None:
         return f"--{name}"

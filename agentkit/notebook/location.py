@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 VSCODE = "__vsc_ipynb_file__"
 
 
-class Place(NamedTuple):
+class NotebookLocation(NamedTuple):
     folder: Path
     label: str
 
 
-def of(environ: Mapping[str, str], names: Mapping[str, Any], cwd: Path) -> Place:
+def of(environ: Mapping[str, str], names: Mapping[str, Any], cwd: Path) -> NotebookLocation:
     """From AGENTKIT_NOTEBOOK, VS Code's variable, Jupyter's session name, else the working folder and `default`."""
     for given in (environ.get("AGENTKIT_NOTEBOOK"), names.get(VSCODE), environ.get("JPY_SESSION_NAME")):
         if not given:
@@ -22,5 +22,5 @@ def of(environ: Mapping[str, str], names: Mapping[str, Any], cwd: Path) -> Place
         path = Path(str(given))
         folder = path.parent if path.is_absolute() else cwd / path.parent
         # A kernel on another machine than the server is told a path it does not have.
-        return Place(folder if folder.is_dir() else cwd, path.stem)
-    return Place(cwd, "default")
+        return NotebookLocation(folder if folder.is_dir() else cwd, path.stem)
+    return NotebookLocation(cwd, "default")

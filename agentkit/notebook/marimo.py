@@ -11,7 +11,7 @@ from marimo._runtime.control_flow import MarimoStopError
 
 from agentkit.agent.result import Answer, shown_as
 from agentkit.approval import decisions
-from agentkit.approval.interrupt import pending
+from agentkit.approval.interrupt import pending_error
 from agentkit.approval.policy import Decision, Question, read_click
 from agentkit.errors import AgentKitError, ApprovalPending
 from agentkit.journal.store import Store
@@ -57,7 +57,7 @@ class _Page:
     async def ask(self, questions: tuple[Question, ...]) -> tuple[Decision, ...]:
         """Raise ApprovalPending: marimo hears of no click while a cell runs."""
         card = _Card(self._session, questions)
-        error = pending(questions)
+        error = pending_error(questions)
         error.__class__ = _Waiting
         error.output = marimo.ui.anywidget(card.widget)  # type: ignore[attr-defined]
         raise error
@@ -69,9 +69,9 @@ class _Card:
     def __init__(self, session: Session, questions: Sequence[Question]) -> None:
         self._session = session
         self._questions = {question.id: question for question in questions}
-        self.widget = ask_widget(approval_cards.cards(questions), self._heard)
+        self.widget = ask_widget(approval_cards.cards(questions), self._on_message)
 
-    def _heard(self, message: object) -> None:
+    def _on_message(self, message: object) -> None:
         match message:
             case {"type": "decide", "id": str(id_), **content} if id_ in self._questions:
                 self._decide(self._questions[id_], content)
@@ -87,7 +87,7 @@ class _Card:
             self.widget.send({"type": "refused", "id": question.id, "text": format.clean(str(error), REFUSAL)})
             return
         served = marimo.app_meta().mode == "run"
-        text = approval_cards.decided_text(decision) + ("" if served else ": run the cell again to go on")
+        text = approval_cards.format_decision(decision) + ("" if served else ": run the cell again to go on")
         self.widget.settled = {**self.widget.settled, question.id: text}
         # A page that is served has no button to run a cell: loaded again it replays to here and goes on.
         self.widget.again = served and len(self.widget.settled) == len(self._questions)

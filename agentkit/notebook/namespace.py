@@ -51,7 +51,7 @@ def name_of(value: Any) -> str:
     return str(value.name) if isinstance(value, AbstractAgent) else getattr(value, "__name__", "")
 
 
-def now(name: str, names: Mapping[str, Any], find: Callable[[str, Mapping[str, Any]], Any]) -> Any:
+def current_value(name: str, names: Mapping[str, Any], find: Callable[[str, Mapping[str, Any]], Any]) -> Any:
     """What a name means now; Unbound where the notebook has none of it."""
     if (first := name.partition(".")[0]) not in names:
         raise Unbound(first)

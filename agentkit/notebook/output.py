@@ -12,7 +12,7 @@ from typing import Any
 
 from IPython import display as ipython
 
-from agentkit.agent.markdown import harmless
+from agentkit.agent.markdown import neutralize
 from agentkit.text import visible
 from agentkit.values.registry import text as writable
 
@@ -25,29 +25,29 @@ show: Callable[..., Any] = ipython.display
 
 def say(text: str) -> None:
     """Print a line under the cell."""
-    sys.stdout.write(f"{seen(text)}\n")
+    sys.stdout.write(f"{clean_terminal(text)}\n")
 
 
-def seen(text: str) -> str:
+def clean_terminal(text: str) -> str:
     """`text` without what steers a terminal: names in it may be a server's, and an answer is a model's."""
     return visible(text)
 
 
-def watched(shell: Any) -> bool:
+def has_viewer(shell: Any) -> bool:
     """Whether a person's front end executes this cell.
 
     Only such a front end can be asked for input; nbclient, papermill and nbval cannot, and a terminal prints every
     update on a new line. Both get each output once, finished.
     """
-    return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False)) or shown_later()
+    return bool(getattr(getattr(shell, "kernel", None), "_allow_stdin", False)) or shows_at_end()
 
 
-def shown_later() -> bool:
+def shows_at_end() -> bool:
     """Whether a person sees this cell once all cells have run: Voila, which cannot be asked for input either."""
     return os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
 
 
-class Output:
+class CellOutput:
     """A place under the cell that can be drawn over."""
 
     def __init__(self, *, live: bool) -> None:
@@ -75,7 +75,7 @@ class Notice:
     """A line under the cell that stands only as long as it is true."""
 
     def __init__(self) -> None:
-        self._output = Output(live=True)
+        self._output = CellOutput(live=True)
 
     @classmethod
     def here(cls) -> Notice:
@@ -97,7 +97,7 @@ class AnswerOutput:
     """The answer as it arrives, as Markdown. Where somebody watches, its place is taken at once, above the panel."""
 
     def __init__(self, *, live: bool, formatter: Any) -> None:
-        self._output = Output(live=live)
+        self._output = CellOutput(live=live)
         self._format: Callable[[object], tuple[dict[str, Any], dict[str, Any]]] = formatter.format
         # The model's step is going on while text arrives: what is drawn is not something that step showed.
         self._context = contextvars.copy_context()
@@ -157,7 +157,7 @@ def resume(notice: Notice) -> None:
     _resumed.set(_place.get())
 
 
-def resumed() -> bool:
+def is_resumption() -> bool:
     """Whether this is a run that goes on after its cell has ended."""
     return _resumed.get() is not None
 
@@ -165,7 +165,7 @@ def resumed() -> bool:
 def markdown(text: str) -> dict[str, Any]:
     # A stream may stand in the middle of a character, of which no message can hold a half.
     whole = writable(text)
-    return {"text/markdown": harmless(whole), "text/plain": seen(whole)}
+    return {"text/markdown": neutralize(whole), "text/plain": clean_terminal(whole)}
 
 
 def answer_bundle(answer: object, formatter: Any) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import nh3
 
-from agentkit.agent.markdown import harmless
-from agentkit.journal.execution import bounded, record_printed, record_shown
+from agentkit.agent.markdown import neutralize
+from agentkit.journal.execution import record_output, record_print, shorten
 from agentkit.journal.provenance import origin
 from agentkit.notebook import png
-from agentkit.notebook.output import seen, show
+from agentkit.notebook.output import clean_terminal, show
 from agentkit.runtime.session import Session
 
 _TEXT: Final = 20_000
@@ -54,7 +54,7 @@ def keep(shell: Any, session: Session) -> None:
 
     def publish_and_keep(data: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if not kwargs.get("update"):
-            record_shown({mime: plain(value) for mime, value in data.items()})
+            record_output({mime: plain(value) for mime, value in data.items()})
         return publish(data, *args, **kwargs)
 
     publisher.publish = publish_and_keep
@@ -71,7 +71,7 @@ def _keep_prints(name: str, stream: Any) -> None:
         return
 
     def write_or_keep(text: Any) -> int | None:
-        if isinstance(text, str) and record_printed(name, text):
+        if isinstance(text, str) and record_print(name, text):
             return len(text)
         return write(text)  # type: ignore[no-any-return,misc]
 
@@ -95,11 +95,11 @@ def of_this_user(bundle: Mapping[str, Any]) -> dict[str, Any]:
     for mime, value in bundle.items():
         match mime:
             case "text/plain":
-                shown[mime] = seen(str(value))
+                shown[mime] = clean_terminal(str(value))
             case "text/markdown":
-                shown[mime] = harmless(str(value))
+                shown[mime] = neutralize(str(value))
             case "text/html":
-                shown[mime] = sanitised(str(value))
+                shown[mime] = sanitize(str(value))
             case "image/svg+xml":
                 # Inside a picture nothing is run and nothing is fetched.
                 drawn = base64.b64encode(str(value).encode()).decode()
@@ -117,19 +117,19 @@ def of_this_user(bundle: Mapping[str, Any]) -> dict[str, Any]:
 
 def of_somebody(bundle: Mapping[str, Any], source: str) -> dict[str, Any]:
     """What may be shown of what somebody else's record says was shown: text, and pictures made anew."""
-    where = f"[agentkit] shown {seen(origin(source))}"
+    where = f"[agentkit] shown {clean_terminal(origin(source))}"
     picture = bundle.get("image/png")
-    if isinstance(picture, str) and (made := _made_anew(picture)) is not None:
+    if isinstance(picture, str) and (made := _rewrite_picture(picture)) is not None:
         return {"image/png": made, "text/plain": where}
     text = bundle.get("text/plain")
     if not isinstance(text, str) or not text.strip() or text.startswith("<IPython."):
         text = _text_of(bundle)
     if not text.strip():
         text = f"not shown: {', '.join(sorted(map(str, bundle)))[:200]}"
-    return {"text/plain": f"{where}\n{seen(bounded(text, _TEXT))}"}
+    return {"text/plain": f"{where}\n{clean_terminal(shorten(text, _TEXT))}"}
 
 
-def sanitised(html: str) -> str:
+def sanitize(html: str) -> str:
     """HTML without what acts, fetches or covers the page: tables, text and inline pictures stay as they are."""
     attributes = deepcopy(nh3.ALLOWED_ATTRIBUTES)
     attributes["*"] = {"style", "title", "colspan", "rowspan", "align", "scope"}
@@ -142,14 +142,14 @@ def sanitised(html: str) -> str:
         tags=set(nh3.ALLOWED_TAGS) - {"area", "map"},
         clean_content_tags={"script", "style"},
         attributes=attributes,
-        attribute_filter=_without_fetching,
+        attribute_filter=_safe_attribute,
         url_schemes={"http", "https", "mailto", "data"},
         url_relative="deny",
         filter_style_properties=_STYLES,
     )
 
 
-def _without_fetching(tag: str, attribute: str, value: str) -> str | None:
+def _safe_attribute(tag: str, attribute: str, value: str) -> str | None:
     if attribute == "src":
         return value if value.startswith(tuple(f"data:{mime};base64," for mime in _PICTURES)) else None
     if attribute == "href":
@@ -168,9 +168,9 @@ def _is_base64(value: Any) -> bool:
         return False
 
 
-def _made_anew(picture: str) -> str | None:
+def _rewrite_picture(picture: str) -> str | None:
     try:
-        return base64.b64encode(png.rewritten(base64.b64decode(picture))).decode()
+        return base64.b64encode(png.rewrite(base64.b64decode(picture))).decode()
     except (binascii.Error, png.NotAPicture):
         return None
 

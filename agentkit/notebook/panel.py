@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from agentkit.events import Event, Run
-from agentkit.notebook.output import INTERVAL, Output
+from agentkit.notebook.output import INTERVAL, CellOutput
 from agentkit.runtime.session import Session
 from agentkit.trace import render_html as panel
 from agentkit.trace.trace import Trace
@@ -36,7 +36,7 @@ class CellPanel:
     """The runs that a person has paused."""
 
     def __post_init__(self) -> None:
-        self.output = Output(live=self.live)
+        self.output = CellOutput(live=self.live)
 
     def knows(self, run: str | None) -> bool:
         return run is not None and (run, -1) in self.events
@@ -64,12 +64,12 @@ class CellPanel:
         if not self.events:
             return
         self.changed = False
-        trace = self._told(Trace.of(tuple(self.events.values())))
+        trace = self._mark_breakpoints(Trace.of(tuple(self.events.values())))
         steps = len(self.events) - len(trace.roots)
         bundle = panel.bundle(trace, now=time.time(), open=self.running or steps <= LONG)
         self.context.run(finish or self.output.draw, bundle, metadata=panel.metadata(trace))
 
-    def _told(self, trace: Trace) -> Trace:
+    def _mark_breakpoints(self, trace: Trace) -> Trace:
         """The trace; a run that stands at a breakpoint waits for a person, though no step of it does."""
         held = {root.run.id for root in trace.roots if root.state == "running"} & self.held
         if not held:
@@ -111,13 +111,13 @@ class Panels:
         except RuntimeError:
             self._loop = None
 
-    def again(self, panel: CellPanel) -> None:
+    def reopen(self, panel: CellPanel) -> None:
         """What the panel's cell runs from now on is drawn in its place, though the cell has ended."""
         panel.events.clear()
         if panel not in self._panels:
             self._panels.insert(0, panel)
 
-    def over(self, panel: CellPanel) -> None:
+    def finish(self, panel: CellPanel) -> None:
         """That has ended: draw it for the last time."""
         panel.draw()
         if panel in self._panels:
@@ -137,7 +137,7 @@ class Panels:
             owner.held.discard(run)
 
     @property
-    def used(self) -> bool:
+    def has_content(self) -> bool:
         """Whether the newest panel has anything in it."""
         return bool(self._panels) and bool(self._panels[-1].events)
 

@@ -43,8 +43,8 @@ def parse(text: str, *, cell: bool) -> Line:
         return Line(verb="help", rest=name.rstrip("?"), options={})
     if not name and not cell and not options:
         return Line(verb="", options={})
-    verb = _known(name, cell=cell)
-    given, loose = _checked(name, verb, options)
+    verb = _find_verb(name, cell=cell)
+    given, loose = _check_options(name, verb, options)
     line = Line(verb=name, rest=" ".join(filter(None, [rest.strip(), *loose])), options=given)
     _count(line, verb)
     return line
@@ -73,7 +73,7 @@ def _json_end(text: str, start: int) -> int:
     return end if text[end : end + 1].isspace() or end == len(text) else start
 
 
-def _known(name: str, *, cell: bool) -> Verb:
+def _find_verb(name: str, *, cell: bool) -> Verb:
     sign = "%%agent" if cell else "%agent"
     if not name:
         raise UserError(f"{sign} needs a verb: {', '.join(_verbs(cell))} (%agent help explains)")
@@ -91,14 +91,14 @@ def _verbs(cell: bool) -> list[str]:
     return [name for name, verb in VERBS.items() if verb.where != ("line" if cell else "cell")]
 
 
-def _checked(name: str, verb: Verb, options: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
+def _check_options(name: str, verb: Verb, options: list[tuple[str, str]]) -> tuple[dict[str, str], list[str]]:
     """The options by name, and the words that stood after a flag: they belong to the verb."""
     given: dict[str, str] = {}
     loose: list[str] = []
     for key, value in options:
         option = verb.options.get(key)
         if option is None:
-            raise UserError(_unknown_option(name, verb, key))
+            raise UserError(_describe_unknown_option(name, verb, key))
         if key in given:
             raise UserError(f"%agent {name}: --{key} is given twice")
         given[key] = _value(name, key, option, value)
@@ -107,7 +107,7 @@ def _checked(name: str, verb: Verb, options: list[tuple[str, str]]) -> tuple[dic
     return given, loose
 
 
-def _unknown_option(name: str, verb: Verb, key: str) -> str:
+def _describe_unknown_option(name: str, verb: Verb, key: str) -> str:
     hint = nearest(key, verb.options)
     known = ", ".join(f"--{option}" for option in verb.options) or "none"
     return f"%agent {name}: unknown option --{key}{hint.replace('mean ', 'mean --') or f'; it takes {known}'}"

@@ -22,7 +22,7 @@ class NotAPicture(ValueError):
     """These bytes are not a PNG that can be written anew."""
 
 
-def rewritten(picture: bytes) -> bytes:
+def rewrite(picture: bytes) -> bytes:
     """The same picture in a file of our own making. Raises NotAPicture."""
     head: bytes | None = None
     kept: list[tuple[bytes, bytes]] = []
@@ -36,7 +36,7 @@ def rewritten(picture: bytes) -> bytes:
             kept.append((name, content))
     if head is None:
         raise NotAPicture("it has no header")
-    pixels = _unpacked(b"".join(packed), _size(head), lines=_lines(head))
+    pixels = _unpack(b"".join(packed), _size(head), lines=_lines(head))
     chunks = [(b"IHDR", head), *kept, (b"IDAT", zlib.compress(pixels, 6)), (b"IEND", b"")]
     return _MAGIC + b"".join(_chunk(name, content) for name, content in chunks)
 
@@ -80,7 +80,7 @@ def _size(head: bytes) -> int:
     return height * (line + 1)
 
 
-def _unpacked(packed: bytes, size: int, *, lines: tuple[int, int]) -> bytes:
+def _unpack(packed: bytes, size: int, *, lines: tuple[int, int]) -> bytes:
     unpacking = zlib.decompressobj()
     try:
         pixels = unpacking.decompress(packed, size + 1)

@@ -20,14 +20,14 @@ _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ImagePart:
     """An image a model can see."""
 
     data: bytes
     media_type: str
 
 
-Part: TypeAlias = str | Image
+Part: TypeAlias = str | ImagePart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def render(template: str, names: Mapping[str, Any], *, first_line: int = 1) -> R
         text, note = as_text(value)
         parts.append(text)
         notes += [f"{{{{ {piece.source} }}}}: {note}"] if note else []
-    return Rendered(parts=tuple(_joined(parts)), notes=tuple(notes))
+    return Rendered(parts=tuple(_join_parts(parts)), notes=tuple(notes))
 
 
 def holes(template: str) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
         value = piece if isinstance(piece, str) else values[piece.source]
         image = None if isinstance(piece, str) else as_image(value)
         parts.append(image or (piece if isinstance(piece, str) else as_text(value)[0]))
-    joined = list(_joined(parts))
+    joined = list(_join_parts(parts))
     if all(isinstance(part, str) for part in joined):
         return "".join(map(str, joined)).strip()
     # Imported here: text alone needs no model's library.
@@ -88,7 +88,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
     return [part if isinstance(part, str) else BinaryContent(part.data, media_type=part.media_type) for part in joined]
 
 
-def _joined(parts: list[Part]) -> Iterator[Part]:
+def _join_parts(parts: list[Part]) -> Iterator[Part]:
     text = ""
     for part in parts:
         if isinstance(part, str):
@@ -192,23 +192,23 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def as_image(value: Any) -> Image | None:
+def as_image(value: Any) -> ImagePart | None:
     """A figure or picture as PNG (or what it is), else None."""
     module = type(value).__module__.partition(".")[0]
     data = getattr(value, "data", None)
     if module == "IPython" and type(value).__name__ == "Image" and isinstance(data, bytes):
-        return Image(data, f"image/{getattr(value, 'format', 'png')}")
+        return ImagePart(data, f"image/{getattr(value, 'format', 'png')}")
     media_type = str(getattr(value, "media_type", ""))
     if module == "pydantic_ai" and isinstance(data, bytes) and media_type.startswith("image/"):
-        return Image(data, media_type)
+        return ImagePart(data, media_type)
     if module == "PIL" and hasattr(value, "save"):
-        return Image(_saved(value.save, format="PNG"), "image/png")
+        return ImagePart(_save_image(value.save, format="PNG"), "image/png")
     if hasattr(value, "savefig"):
-        return Image(_saved(value.savefig, format="png", metadata={"Software": None}), "image/png")
+        return ImagePart(_save_image(value.savefig, format="png", metadata={"Software": None}), "image/png")
     return None
 
 
-def _saved(save: Any, **options: Any) -> bytes:
+def _save_image(save: Any, **options: Any) -> bytes:
     file = io.BytesIO()
     save(file, **options)
     return file.getvalue()

@@ -33,7 +33,7 @@ _REFUSED = {
 }
 
 
-class Line(Protocol):
+class AgentLine(Protocol):
     """A magic line as it was read."""
 
     @property
@@ -86,7 +86,7 @@ class LeftOut:
 
 
 @dataclass(kw_only=True)
-class Contents:
+class CellContents:
     """The notebook taken apart: `policy` is what `%agent policy` and `breaker` said, `budgets` what `budget` did."""
 
     items: list[Item] = field(default_factory=list)
@@ -96,9 +96,9 @@ class Contents:
     model: str | None = None
 
 
-def take_apart(cells: tuple[Cell, ...], language: Language) -> Contents:
+def take_apart(cells: tuple[Cell, ...], language: Language) -> CellContents:
     """Every cell in order; UserError names the cell that cannot be read."""
-    contents = Contents()
+    contents = CellContents()
     # A notebook that exports itself goes on with what it does with the program.
     last = next((number for number, cell in enumerate(cells) if _EXPORTS.search(cell.source)), len(cells))
     for cell in cells[last:]:
@@ -107,15 +107,15 @@ def take_apart(cells: tuple[Cell, ...], language: Language) -> Contents:
         if cell.tags & _SKIPPED:
             contents.left_out.append(LeftOut(cell, cell.source, "its tag says so"))
         elif cell.source.strip():
-            _Reader(cell, language, contents).read()
+            _CellReader(cell, language, contents).read()
     return contents
 
 
 @dataclass
-class _Reader:
+class _CellReader:
     cell: Cell
     language: Language
-    contents: Contents
+    contents: CellContents
     magics: dict[str, str] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -144,15 +144,15 @@ class _Reader:
 
     # -- agents
 
-    def asked(self, line: str, *, cell: bool) -> Line:
+    def parse_magic(self, line: str, *, cell: bool) -> AgentLine:
         try:
-            asked: Line = self.language.line(line, cell=cell)
+            asked: AgentLine = self.language.line(line, cell=cell)
         except UserError as error:
             raise self.refuse(f"cannot be read: {error}; correct it, or tag the cell `skip`") from error
         return asked
 
     def agent(self, line: str, body: str) -> None:
-        asked = self.asked(line, cell=True)
+        asked = self.parse_magic(line, cell=True)
         match asked.verb:
             case "build":
                 self.build(asked, body)
@@ -165,7 +165,7 @@ class _Reader:
             case _:
                 self.leave_out(f"%%agent {line}", "shows or steers the notebook")
 
-    def build(self, line: Line, body: str) -> None:
+    def build(self, line: AgentLine, body: str) -> None:
         options = dict(line.options)
         if "model" not in options and self.contents.model is not None:
             options["session model"] = self.contents.model
@@ -179,9 +179,9 @@ class _Reader:
         used = Uses(reads=reads, later=frozenset(later), binds=frozenset({line.rest}), surely=frozenset({line.rest}))
         self.add("build", self.cell.source, used, name=line.rest, options=options, body=body, holes=holes)
 
-    def run(self, line: Line, body: str | None, *, target: str = "") -> None:
+    def run(self, line: AgentLine, body: str | None, *, target: str = "") -> None:
         name, _, text = line.rest.partition(" ")
-        template, options = text if body is None else body, self.kept_of(line)
+        template, options = text if body is None else body, self.options_of(line)
         if "headless" in self.contents.policy:
             options.setdefault("headless", self.contents.policy["headless"])
         bound = target or options.get("as", "") or f"answer_{self.cell.number}"
@@ -198,17 +198,17 @@ class _Reader:
             holes=holes,
         )
 
-    def kept_of(self, line: Line) -> dict[str, str]:
+    def options_of(self, line: AgentLine) -> dict[str, str]:
         options = dict(line.options)
         for option, why in _NOT_IN_A_PIPELINE.items():
             if option in options:
                 self.leave_out(f"--{option} {options.pop(option)}".strip(), why)
         return options
 
-    def sandbox(self, line: Line, body: str) -> None:
+    def sandbox(self, line: AgentLine, body: str) -> None:
         if "step" in line.options:
             raise self.refuse("steps through a program (--step): take that away and run it once, or tag it `skip`")
-        options = self.kept_of(line)
+        options = self.options_of(line)
         names = {key: tuple(filter(None, re.split(r"[,\s]+", options.get(key, "")))) for key in ("in", "out", "call")}
         called = frozenset(name.partition(".")[0] for name in names["call"])
         bound = frozenset(names["out"])
@@ -259,11 +259,11 @@ class _Reader:
                     line = line[:-1] + lines[position]
                     position += 1
                     done.append("")
-                text = self.placed(_MAGIC.match(line) or found)
+                text = self.place_hole(_MAGIC.match(line) or found)
             done.append(text)
         return iter(done)
 
-    def placed(self, found: re.Match[str]) -> str:
+    def place_hole(self, found: re.Match[str]) -> str:
         indent, target, text = found["indent"], found["target"] or "", found["text"].strip()
         timed = _TIMED.match(text) if found["sign"] == "%" else None
         if timed is not None and timed["code"]:
@@ -298,7 +298,7 @@ class _Reader:
             target = node.targets[0].id
         if not magic.startswith("%agent"):
             return self.leave_out(f"{target} = {magic}" if target else magic, "a magic")
-        asked = self.asked(magic.removeprefix("%agent").strip(), cell=False)
+        asked = self.parse_magic(magic.removeprefix("%agent").strip(), cell=False)
         top = isinstance(node, ast.Expr) or bool(target)
         if asked.verb in _REFUSED:
             raise self.refuse(f"{_REFUSED[asked.verb]} ({magic}): that cannot be exported; tag the cell `skip`")
@@ -320,7 +320,7 @@ class _Reader:
             return self.leave_out(f"{target} = {magic}" if target else magic, "shows or steers the notebook")
         return self.leave_out(magic, "carried over")
 
-    def budget(self, line: Line, magic: str) -> None:
+    def budget(self, line: AgentLine, magic: str) -> None:
         """An agent's budget is what its build says; the others are in the ledger of the user, on this machine."""
         scope, _, limits = line.rest.partition(" ")
         if not (limits or line.options):

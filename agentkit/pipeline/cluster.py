@@ -11,8 +11,8 @@ from typing import Any
 from agentkit.errors import UserError
 from agentkit.pipeline import code_layout
 from agentkit.pipeline.cells import Item, is_variable
-from agentkit.pipeline.code_layout import quoted
-from agentkit.pipeline.image import Image
+from agentkit.pipeline.code_layout import quote
+from agentkit.pipeline.image import TaskImage
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
 
@@ -93,7 +93,7 @@ def size_for_flyte(size: str | int) -> str:
 # ---- environments
 
 
-def environments(plan: Plan, settings: Settings, image: Image, heavy: Sequence[HeavyTool]) -> str:
+def environments(plan: Plan, settings: Settings, image: TaskImage, heavy: Sequence[HeavyTool]) -> str:
     name = slug(plan.notebook.name)
     lines = [_image(image), ""]
     given = [f'"{name}"', "image=image", 'resources=flyte.Resources(cpu=1, memory="1Gi")']
@@ -119,10 +119,10 @@ def environments(plan: Plan, settings: Settings, image: Image, heavy: Sequence[H
     return "\n".join(lines) + ladder
 
 
-def _image(image: Image) -> str:
+def _image(image: TaskImage) -> str:
     python = f"({image.python[0]}, {image.python[1]})"
-    packages = [quoted(name) for name in image.packages]
-    packages += [quoted(image.own)] if image.own else []
+    packages = [quote(name) for name in image.packages]
+    packages += [quote(image.own)] if image.own else []
     listed = "".join(f"    {name},\n" for name in packages)
     text = f"image = flyte.Image.from_debian_base(python_version={python}).with_pip_packages(\n{listed})"
     if image.own is None:
@@ -166,7 +166,7 @@ def heavy_task(tool: HeavyTool) -> str:
     if tool.walled:
         called = f"await agentkit.pipeline.walled({', '.join(filter(None, [name, passed]))})"
     if len(tool.memory) > 1:
-        sizes = ", ".join(quoted(size) for size in tool.memory)
+        sizes = ", ".join(quote(size) for size in tool.memory)
         elsewhere = f"await with_more_memory({name}_task, ({sizes}), {passed})"
     else:
         elsewhere = f"await {name}_task({passed})"

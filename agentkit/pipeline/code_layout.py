@@ -17,7 +17,7 @@ def literal(text: str) -> str:
     """A text as Python source that can be read: several lines in triple quotes where that says the same."""
     if "\n" in text and "\\" not in text and '"""' not in text and not text.endswith('"') and _plain(text):
         return f'"""{text}"""' if len(text.split("\n", 1)[0]) < WIDTH - 20 else f'"""\\\n{text}"""'
-    return quoted(text)
+    return quote(text)
 
 
 def _plain(text: str) -> bool:
@@ -26,7 +26,7 @@ def _plain(text: str) -> bool:
     )
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """In double quotes, as the formatter writes it."""
     shown = repr(text)
     if shown.startswith("'") and '"' not in text:
@@ -34,7 +34,7 @@ def quoted(text: str) -> str:
     return shown
 
 
-def indented(text: str, by: int = 4) -> str:
+def indent(text: str, by: int = 4) -> str:
     """`text` further to the right; lines inside a text of several lines stay what they are."""
     inside = _inside_texts(text)
     lines = text.split("\n")
@@ -62,7 +62,7 @@ def call(function: str, arguments: Sequence[str], *, room: int = WIDTH) -> str:
     line = f"{function}({', '.join(arguments)})"
     if len(line) <= room and "\n" not in line:
         return line
-    return "\n".join([f"{function}(", *(indented(f"{argument},") for argument in arguments), ")"])
+    return "\n".join([f"{function}(", *(indent(f"{argument},") for argument in arguments), ")"])
 
 
 def sequence(parts: Iterable[str], brackets: str = "[]") -> str:
@@ -85,10 +85,10 @@ def imports(items: Sequence[Item], used: frozenset[str], *, more: Iterable[str] 
                 chosen = {(a.name, a.asname) for a in aliases if (a.asname or a.name) in used or module == "__future__"}
                 if chosen:
                     froms.setdefault((level, module or ""), set()).update(chosen)
-    return _sorted(plain, froms)
+    return _sort_imports(plain, froms)
 
 
-def _sorted(plain: set[tuple[str, str | None]], froms: dict[tuple[int, str], set[tuple[str, str | None]]]) -> str:
+def _sort_imports(plain: set[tuple[str, str | None]], froms: dict[tuple[int, str], set[tuple[str, str | None]]]) -> str:
     sections: dict[int, list[tuple[int, str, str]]] = {}
     for name, alias in plain:
         text = f"import {name}" + (f" as {alias}" if alias and alias != name else "")

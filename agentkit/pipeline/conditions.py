@@ -19,12 +19,12 @@ def conditions(flyte: Any) -> Asker:
     async def ask(questions: tuple[Question, ...]) -> tuple[Decision, ...] | None:
         if flyte.ctx() is None:
             return None
-        return tuple(await asyncio.gather(*(_decided(flyte, question) for question in questions)))
+        return tuple(await asyncio.gather(*(_decide(flyte, question) for question in questions)))
 
     return ask
 
 
-async def _decided(flyte: Any, question: Question) -> Decision:
+async def _decide(flyte: Any, question: Question) -> Decision:
     data = _data(question)
     condition = await flyte.new_condition.aio(
         _name(question), prompt=_prompt(question), prompt_type="markdown", data_type=data

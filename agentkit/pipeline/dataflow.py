@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from agentkit.errors import UserError, nearest
-from agentkit.pipeline.cells import Contents, Item, LeftOut
+from agentkit.pipeline.cells import CellContents, Item, LeftOut
 from agentkit.pipeline.names import BUILTINS, CHANGING, shows_only
 
 _EFFECTS = frozenset({"write", "writelines", "send", "put", "close"})
@@ -39,7 +39,7 @@ class Graph:
     constant: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, contents: Contents) -> Graph:
+    def of(cls, contents: CellContents) -> Graph:
         items = tuple(contents.items)
         graph = cls(items=items, left_out=tuple(contents.left_out))
         graph.constant = frozenset(
@@ -48,7 +48,7 @@ class Graph:
         graph._follow_calls()
         graph.classes = graph._classes(lambda item: item.uses.shares)
         own = frozenset(name for item in items if item.role == "definition" for name in item.binds)
-        graph.same = graph._classes(lambda item: _held(item, own))
+        graph.same = graph._classes(lambda item: _aliases(item, own))
         return graph
 
     # -- what is reached through a name
@@ -62,7 +62,7 @@ class Graph:
         while grew:
             grew = False
             for item in self.items:
-                used, through = item.uses, _through(item)
+                used, through = item.uses, _callees(item)
                 for target, own in ((later, used.later), (changed, used.changes_later), (rebound, used.binds_later)):
                     found = own.union(*(target[name] for name in through))
                     if target is later and item.role == "build":
@@ -78,9 +78,9 @@ class Graph:
         """What it reads, also through the functions and agents it may call."""
         if item.role in ("import", "definition", "build"):
             return item.uses.reads
-        return self.reached(item.uses.reads | item.uses.later)
+        return self.reach(item.uses.reads | item.uses.later)
 
-    def reached(self, names: Iterable[str]) -> frozenset[str]:
+    def reach(self, names: Iterable[str]) -> frozenset[str]:
         direct = frozenset(names)
         return direct.union(*(self.later.get(name, frozenset()) for name in direct))
 
@@ -112,7 +112,7 @@ class Graph:
                 continue
             held = shared(item)
             # What a function of the notebook gives back may be a global that it reads.
-            held |= self.reached(held & self.constant) if held & self.constant else frozenset()
+            held |= self.reach(held & self.constant) if held & self.constant else frozenset()
             group = sorted((held | item.binds if held else set()) - self.constant - BUILTINS)
             for name in group[1:]:
                 parent[find(name)] = find(group[0])
@@ -123,7 +123,7 @@ class Graph:
 
     # -- what the results need
 
-    def tainted(self) -> frozenset[int]:
+    def items_of_answers(self) -> frozenset[int]:
         """The items that rest on an agent's answer."""
         names: set[str] = set()
         found: set[int] = set()
@@ -136,9 +136,9 @@ class Graph:
                 names |= item.binds | self.changes(item)
         return frozenset(found)
 
-    def needed(self, *, everything: bool = False) -> tuple[Item, ...]:
+    def needs(self, *, everything: bool = False) -> tuple[Item, ...]:
         """The items that are kept, in their order."""
-        tainted = self.tainted()
+        tainted = self.items_of_answers()
         # A result is what its name has in the end, whatever gave it that.
         live = {name for item in self.items if item.order in tainted for name in item.uses.surely}
         kept: list[Item] = []
@@ -155,22 +155,22 @@ class Graph:
         return tuple(reversed(kept))
 
 
-def _held(item: Item, own: frozenset[str]) -> frozenset[str]:
+def _aliases(item: Item, own: frozenset[str]) -> frozenset[str]:
     """The names whose very object the statement binds or puts into another; `own` functions may give back theirs."""
     if item.node is None:
         return frozenset()
-    return frozenset(name for part in ast.walk(item.node) for name in _held_by(part, own))
+    return frozenset(name for part in ast.walk(item.node) for name in _aliases_by(part, own))
 
 
-def _held_by(node: ast.AST, own: frozenset[str]) -> Iterator[str]:
+def _aliases_by(node: ast.AST, own: frozenset[str]) -> Iterator[str]:
     match node:
         case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) | ast.NamedExpr(value=value):
-            yield from _held_in(value, own)
+            yield from _aliases_in(value, own)
         case ast.Call(func=ast.Attribute(value=owner, attr=method), args=arguments) if method in CHANGING:
             for part in (owner, *arguments):
-                yield from _held_in(part, own)
+                yield from _aliases_in(part, own)
         case ast.For(target=target, iter=source):
-            yield from _held_in(source, own)
+            yield from _aliases_in(source, own)
             yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
         case ast.withitem(context_expr=source):
             yield from (part.id for part in ast.walk(source) if isinstance(part, ast.Name))
@@ -178,14 +178,14 @@ def _held_by(node: ast.AST, own: frozenset[str]) -> Iterator[str]:
             return
 
 
-def _held_in(value: ast.AST, own: frozenset[str]) -> Iterator[str]:
+def _aliases_in(value: ast.AST, own: frozenset[str]) -> Iterator[str]:
     match value:
         case ast.Name(id=name):
             yield name
         case ast.Attribute(value=inner) | ast.Starred(value=inner) | ast.NamedExpr(value=inner):
-            yield from _held_in(inner, own)
+            yield from _aliases_in(inner, own)
         case ast.Subscript(value=inner, slice=ast.Constant() | ast.Name()):
-            yield from _held_in(inner, own)
+            yield from _aliases_in(inner, own)
         case ast.Call(func=ast.Name(id=name)) if name not in own:
             return
         case ast.Call(func=function, args=arguments) if not isinstance(function, ast.Attribute):
@@ -193,11 +193,11 @@ def _held_in(value: ast.AST, own: frozenset[str]) -> Iterator[str]:
             yield from (part.id for each in (function, *arguments) for part in ast.walk(each) if _is_name(part))
         case ast.List() | ast.Tuple() | ast.Set() | ast.Dict() | ast.IfExp() | ast.BoolOp():
             for part in ast.iter_child_nodes(value):
-                yield from _held_in(part, own)
+                yield from _aliases_in(part, own)
         case ast.ListComp(elt=part, generators=generators) | ast.SetComp(elt=part, generators=generators):
-            yield from _held_in(part, own)
+            yield from _aliases_in(part, own)
             for generator in generators:
-                yield from _held_in(generator.iter, own)
+                yield from _aliases_in(generator.iter, own)
         case _:
             return
 
@@ -225,7 +225,7 @@ def _acts_here(part: ast.AST) -> bool:
             return True
 
 
-def _through(item: Item) -> frozenset[str]:
+def _callees(item: Item) -> frozenset[str]:
     """The names whose functions what it binds may call; an agent's answer is data."""
     if item.role in ("run", "sandbox") or item.uses.awaits:
         return frozenset()
@@ -246,7 +246,7 @@ def check(graph: Graph, kept: Sequence[Item], live: Mapping[str, Any] | None) ->
                 f"{item.cell} calls input() (line {line}): nobody types into a pipeline; "
                 "make it a parameter (a cell tagged `parameters`), or let the agent ask (--ask)"
             )
-    _check_defined(graph, kept, live)
+    _check_definitions(graph, kept, live)
     _check_once(kept)
     _check_order(graph, kept)
 
@@ -258,21 +258,21 @@ def _asks(node: ast.AST) -> int | None:
     return None
 
 
-def _check_defined(graph: Graph, kept: Sequence[Item], live: Mapping[str, Any] | None) -> None:
+def _check_definitions(graph: Graph, kept: Sequence[Item], live: Mapping[str, Any] | None) -> None:
     whenever = frozenset().union(BUILTINS, SHOWS, *(item.binds | item.uses.binds_later for item in kept))
     defined: set[str] = set(BUILTINS | SHOWS)
     deleted: dict[str, Item] = {}
     for item in kept:
         missing = sorted((item.uses.reads - defined) | (item.uses.later - whenever))
         if missing:
-            raise _undefined(item, missing[0], graph, deleted, live)
+            raise _undefined_name_error(item, missing[0], graph, deleted, live)
         defined |= item.binds | item.uses.binds_later
         for name in item.uses.deletes - item.uses.binds:
             defined.discard(name)
             deleted[name] = item
 
 
-def _undefined(
+def _undefined_name_error(
     item: Item, name: str, graph: Graph, deleted: Mapping[str, Item], live: Mapping[str, Any] | None
 ) -> UserError:
     items = graph.items

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentkit.agent.spec import Spec
-from agentkit.budget.budget import Budget, merged, parse
+from agentkit.budget.budget import Budget, merge, parse
 from agentkit.pipeline import cluster, code_layout
 from agentkit.pipeline.cells import Item, is_variable
-from agentkit.pipeline.code_layout import WIDTH, literal, quoted
+from agentkit.pipeline.code_layout import WIDTH, literal, quote
 from agentkit.pipeline.dataflow import SHOWS
-from agentkit.pipeline.image import Image
+from agentkit.pipeline.image import TaskImage
 from agentkit.pipeline.items import Parameter
 from agentkit.pipeline.loops import side_by_side
 from agentkit.pipeline.plan import Plan, Task
@@ -23,7 +23,7 @@ from agentkit.pipeline.types import Types
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def emit(plan: Plan, settings: Settings, image: Image) -> str:
+def emit(plan: Plan, settings: Settings, image: TaskImage) -> str:
     """The module without its header, which says what was checked."""
     return _Module(plan, settings, image).text()
 
@@ -32,7 +32,7 @@ def emit(plan: Plan, settings: Settings, image: Image) -> str:
 class _Module:
     plan: Plan
     settings: Settings
-    image: Image
+    image: TaskImage
 
     def __post_init__(self) -> None:
         self.flyte = self.settings.target == "flyte"
@@ -75,8 +75,8 @@ class _Module:
             yield "typing"
 
     def constants(self) -> list[str]:
-        lines = [f"NOTEBOOK = {quoted(self.plan.notebook.name)}"]
-        if any(name in SHOWS for item in self.kept() for name in item.uses.all_reads):
+        lines = [f"NOTEBOOK = {quote(self.plan.notebook.name)}"]
+        if any(name in SHOWS for item in self.all_items() for name in item.uses.all_reads):
             lines.append("display = print  # what the notebook shows is printed here")
         late = sorted(self.plan.late)
         if late:
@@ -84,7 +84,7 @@ class _Module:
             lines += [f"{name} = None" for name in late]
         return ["\n".join(lines)]
 
-    def kept(self) -> list[Item]:
+    def all_items(self) -> list[Item]:
         inner = [item for task in self.plan.tasks for item in task.items]
         return [*self.plan.module, *(block for block in self.plan.main if isinstance(block, Item)), *inner]
 
@@ -115,7 +115,7 @@ class _Module:
         made = code_layout.call("agentkit.build", list(self.build_arguments(item)), room=WIDTH - 11)
         doc = f'    """The agent that {item.cell} builds."""'
         head = f"def {self.makers[item.order]}({given}) -> {self.any()}:"
-        return f"{head}\n{doc}\n" + code_layout.indented(f"return {made}")
+        return f"{head}\n{doc}\n" + code_layout.indent(f"return {made}")
 
     def factory_inputs(self, item: Item) -> list[str]:
         """What its instructions are filled in with and is made in `main`."""
@@ -126,12 +126,12 @@ class _Module:
         options = item.options
         spec = Spec.parse(item.body)
         yield self.spec(spec, item)
-        yield f"name={quoted(item.name)}"
-        if tools := _listed(options.get("tools", "")):
+        yield f"name={quote(item.name)}"
+        if tools := _split_names(options.get("tools", "")):
             yield f"tools={code_layout.sequence(self.tool(name, item) for name in tools)}"
         model = options.get("model") or (None if spec.model else options.get("session model"))
         if model:
-            yield f"model={model if is_variable(model) else quoted(model)}"
+            yield f"model={model if is_variable(model) else quote(model)}"
         for option, value in {**options, **self.budget(item)}.items():
             if (argument := _build_option(option, value)) is not None:
                 yield argument
@@ -142,21 +142,21 @@ class _Module:
         if said is None:
             return {}
         own = said["limits"] != "off" and item.options.get("budget")
-        limits = merged(parse(own) if own else (), parse(said["limits"], window="run")) if said["limits"] else ()
+        limits = merge(parse(own) if own else (), parse(said["limits"], window="run")) if said["limits"] else ()
         at_limit = said.get("at-limit")
         return {"budget": Budget(limits=limits).text, **({"at-limit": at_limit} if at_limit else {})}
 
     def spec(self, spec: Spec, item: Item) -> str:
-        instructions = self.filled(spec.instructions, item.holes)
+        instructions = self.fill(spec.instructions, item.holes)
         if not spec.fields:
             return f"agentkit.Spec(instructions={instructions})"
-        fields = code_layout.indented(repr(dict(spec.fields)), 0)
+        fields = code_layout.indent(repr(dict(spec.fields)), 0)
         return code_layout.call("agentkit.Spec", [f"instructions={instructions}", f"fields={fields}"], room=100)
 
-    def filled(self, template: str, holes: Sequence[str]) -> str:
+    def fill(self, template: str, holes: Sequence[str]) -> str:
         if not holes and "{{{{" not in template:
             return literal(template)
-        values = ", ".join(f"{quoted(hole)}: {hole}" for hole in dict.fromkeys(holes))
+        values = ", ".join(f"{quote(hole)}: {hole}" for hole in dict.fromkeys(holes))
         return f"agentkit.fill({literal(template)}, {{{values}}})"
 
     def tool(self, name: str, item: Item) -> str:
@@ -179,15 +179,15 @@ class _Module:
         given += ["conversation: str"] if task.talk else []
         outputs = [self.type(name) for name in task.outputs] + (["str"] if task.talked else [])
         head = code_layout.call(f"async def {task.name}", given, room=WIDTH - 40)
-        lines = [f"{head} -> {_returned(outputs)}:", f'    """{self.told(task)}"""']
+        lines = [f"{head} -> {_return_type(outputs)}:", f'    """{self.describe(task)}"""']
         if task.shared:
             lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in task.shared)})")
         first = task.items[0]
-        lines += self.asked(task, first) if first.role == "run" else self.performed(task)
+        lines += self.emit_question(task, first) if first.role == "run" else self.emit_body(task)
         decorator = f"{cluster.decorator(task)}\n" if self.flyte else ""
         return decorator + "\n".join(lines)
 
-    def told(self, task: Task) -> str:
+    def describe(self, task: Task) -> str:
         first = task.items[0]
         match first.role:
             case "run":
@@ -199,25 +199,25 @@ class _Module:
 
     def opening(self) -> str:
         given = ["NOTEBOOK"] + (["flyte=flyte"] if self.flyte else [])
-        given += [f"{key}={quoted(value)}" for key, value in self.plan.policy.items()]
+        given += [f"{key}={quote(value)}" for key, value in self.plan.policy.items()]
         return f"    async with agentkit.pipeline.task({', '.join(given)}):"
 
-    def asked(self, task: Task, item: Item) -> list[str]:
+    def emit_question(self, task: Task, item: Item) -> list[str]:
         built = self.maker(item.name, item.order) if item.name in task.agents else None
         agent = item.name
         if built is not None:
             agent = f"{self.makers[built.order]}({', '.join(self.factory_inputs(built))})"
-        given = [agent, self.filled(item.body, item.holes)]
+        given = [agent, self.fill(item.body, item.holes)]
         deps = item.options.get("deps") or (built.options.get("deps") if built is not None else None)
         given += [f"deps={deps}"] if deps else []
-        given += [f"headless={quoted(item.options['headless'])}"] if "headless" in item.options else []
+        given += [f"headless={quote(item.options['headless'])}"] if "headless" in item.options else []
         given += ["conversation=conversation"] if task.talk else []
         asked = code_layout.call("answer = await agentkit.ask", given, room=WIDTH - 8)
         outputs = ["answer.output" for _ in task.outputs] + (["answer.conversation"] if task.talked else [])
         returned = [f"    return {', '.join(outputs)}"] if outputs else []
-        return [self.opening(), code_layout.indented(asked, 8), *returned]
+        return [self.opening(), code_layout.indent(asked, 8), *returned]
 
-    def performed(self, task: Task) -> list[str]:
+    def emit_body(self, task: Task) -> list[str]:
         lines = [self.opening()]
         shared = set(self.plan.late)
         for agent in task.agents:
@@ -227,34 +227,34 @@ class _Module:
             if agent in shared:
                 lines.append(f"        globals().update({agent}={agent})")
         if any(item.role == "sandbox" for item in task.items):
-            lines += [code_layout.indented(self.sandboxed(item), 8) for item in task.items]
+            lines += [code_layout.indent(self.emit_sandbox(item), 8) for item in task.items]
         else:
             for item in task.items:
                 gathered = side_by_side(item) if task.pure else None
-                lines.append(code_layout.indented(gathered or item.text, 8))
-                lines += [f"        {line}" for line in self.published(item)]
+                lines.append(code_layout.indent(gathered or item.text, 8))
+                lines += [f"        {line}" for line in self.emit_globals(item)]
         if task.outputs or task.talked:
             lines.append(f"    return {', '.join(task.outputs)}")
         return lines
 
-    def sandboxed(self, item: Item) -> str:
+    def emit_sandbox(self, item: Item) -> str:
         options = item.options
-        names = {key: _listed(options.get(key, "")) for key in ("in", "out", "call")}
+        names = {key: _split_names(options.get(key, "")) for key in ("in", "out", "call")}
         # A cell ends in a line's end, and is recorded with it.
         given = [literal(item.body if item.body.endswith("\n") else f"{item.body}\n")]
         given += [f"inputs={_mapping(names['in'])}"] if names["in"] else []
-        given += [f"outputs={code_layout.sequence(map(quoted, names['out']))}"] if names["out"] else []
+        given += [f"outputs={code_layout.sequence(map(quote, names['out']))}"] if names["out"] else []
         given += [f"calls={_mapping(names['call'])}"] if names["call"] else []
         for key, value in options.items():
             if key in ("approve", "limits", "tier", "headless"):
-                given.append(f"{key}={quoted(value)}")
+                given.append(f"{key}={quote(value)}")
         result = "result" if "result" not in {*names["in"], *names["out"]} else "came_out"
         start = f"{result} = await agentkit.sandbox" if names["out"] else "await agentkit.sandbox"
         called = code_layout.call(start, given, room=WIDTH - 8)
-        bound = [f"{name} = {result}.outputs[{quoted(name)}]" for name in names["out"]]
+        bound = [f"{name} = {result}.outputs[{quote(name)}]" for name in names["out"]]
         return "\n".join([called, *bound])
 
-    def published(self, item: Item) -> list[str]:
+    def emit_globals(self, item: Item) -> list[str]:
         """Names that functions read as globals get their value there."""
         names = sorted((item.uses.binds & self.plan.late) - {task.name for task in self.plan.tasks})
         return [f"globals().update({', '.join(f'{name}={name}' for name in names)})"] if names else []
@@ -269,51 +269,51 @@ class _Module:
             doc = f"The notebook from top to bottom; gives {', '.join(self.plan.results)}."
         if len(doc) > WIDTH - 10:
             doc = "The notebook from top to bottom; what it gives is in the last line."
-        lines = [f"{head} -> {_returned([self.type(name) for name in self.plan.results])}:", f'    """{doc}"""']
+        lines = [f"{head} -> {_return_type([self.type(name) for name in self.plan.results])}:", f'    """{doc}"""']
         late = sorted({parameter.name for parameter in self.plan.parameters} & self.plan.late)
         if late:
             lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in late)})")
         for block in self.plan.main:
             match block:
                 case Item():
-                    lines.append(code_layout.indented(block.text))
-                    lines += [f"    {line}" for line in self.published(block)]
+                    lines.append(code_layout.indent(block.text))
+                    lines += [f"    {line}" for line in self.emit_globals(block)]
                 case Task():
-                    lines.append(f"    {self.awaited(block)}")
-                    lines += self.given_to_globals((block,))
+                    lines.append(f"    {self.format_await(block)}")
+                    lines += self.emit_global_inputs((block,))
                 case _:
                     lines.append(self.together(block))
-                    lines += self.given_to_globals(block)
+                    lines += self.emit_global_inputs(block)
         if self.plan.results:
             lines.append(f"    return {', '.join(self.plan.results)}")
         decorator = f"{cluster.main_decorator(self.settings)}\n" if self.flyte else ""
         return decorator + "\n".join(lines)
 
-    def given_to_globals(self, tasks: Sequence[Task]) -> list[str]:
+    def emit_global_inputs(self, tasks: Sequence[Task]) -> list[str]:
         names = sorted({name for task in tasks for name in task.outputs} & self.plan.late)
         return [f"    globals().update({', '.join(f'{name}={name}' for name in names)})"] if names else []
 
     def parameter(self, parameter: Parameter) -> str:
         return f"{parameter.name}: {self.type(parameter.name)} = {parameter.default}"
 
-    def called(self, task: Task) -> str:
+    def format_call(self, task: Task) -> str:
         given = [*task.inputs, *([f"{task.talk}_talk"] if task.talk else [])]
         return f"{task.name}({', '.join(given)})"
 
-    def bound(self, task: Task) -> str:
+    def format_targets(self, task: Task) -> str:
         return ", ".join([*task.outputs, *([f"{task.name}_talk"] if task.talked else [])])
 
-    def awaited(self, task: Task) -> str:
-        bound = self.bound(task)
-        return f"{bound} = await {self.called(task)}" if bound else f"await {self.called(task)}"
+    def format_await(self, task: Task) -> str:
+        bound = self.format_targets(task)
+        return f"{bound} = await {self.format_call(task)}" if bound else f"await {self.format_call(task)}"
 
     def together(self, tasks: Sequence[Task]) -> str:
-        bound = [self.bound(task) or "_" for task in tasks]
+        bound = [self.format_targets(task) or "_" for task in tasks]
         bound = [f"({each})" if ", " in each else each for each in bound]
         target = "" if all(each == "_" for each in bound) else f"{', '.join(bound)} = "
-        called = [self.called(task) for task in tasks]
+        called = [self.format_call(task) for task in tasks]
         gathered = code_layout.call(f"{target}await asyncio.gather", called, room=WIDTH - 4)
-        return code_layout.indented(gathered)
+        return code_layout.indent(gathered)
 
     def start(self) -> str:
         if self.flyte:
@@ -332,7 +332,7 @@ class _Module:
         return self.types.of(name)
 
 
-def _listed(names: str) -> list[str]:
+def _split_names(names: str) -> list[str]:
     return [name for name in re.split(r"[,\s]+", names) if name]
 
 
@@ -343,15 +343,15 @@ def _build_option(option: str, value: str) -> str | None:
         case "output" | "deps":
             return f"{option}={value}"
         case "mcp":
-            return f"mcp={code_layout.sequence(quoted(place.strip()) for place in value.split(','))}"
+            return f"mcp={code_layout.sequence(quote(place.strip()) for place in value.split(','))}"
         case "ttl":
             found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])?", value.strip().lower())
             return f"ttl={float(found[1]) * _SECONDS[found[2] or 's']:g}" if found else None
         case _:
-            return f"{option.replace('-', '_')}={quoted(value) if value else True}"
+            return f"{option.replace('-', '_')}={quote(value) if value else True}"
 
 
-def _returned(types: Sequence[str]) -> str:
+def _return_type(types: Sequence[str]) -> str:
     if not types:
         return "None"
     return types[0] if len(types) == 1 else f"tuple[{', '.join(types)}]"
@@ -359,7 +359,7 @@ def _returned(types: Sequence[str]) -> str:
 
 def _mapping(names: Sequence[str]) -> str:
     """A method goes by its own name."""
-    return "{" + ", ".join(f"{quoted(name.rpartition('.')[2])}: {name}" for name in names) + "}"
+    return "{" + ", ".join(f"{quote(name.rpartition('.')[2])}: {name}" for name in names) + "}"
 
 
 def _names_in(code: str) -> frozenset[str]:

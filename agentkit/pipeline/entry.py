@@ -49,7 +49,7 @@ class Stretch:
         self._flyte = flyte
         self._runs: list[str] = []
         self._scratch: TemporaryDirectory[str] | None = None
-        self._session = self._opened(label)
+        self._session = self._open_session(label)
         policy = None if headless is None else parse_headless(headless, option="headless")
         patterns = parse_patterns(approve) if approve and approve != "off" else ()
         self._session.policy = replace(self._session.policy, headless=policy, patterns=patterns)
@@ -58,7 +58,7 @@ class Stretch:
         if flyte is not None and policy in (None, "suspend"):
             self._session.asker = conditions(flyte)
 
-    def _opened(self, label: str) -> Session:
+    def _open_session(self, label: str) -> Session:
         """The project's journal; on a cluster, where no file outlives the task, the platform's own record."""
         if self._flyte is None or not _on_cluster(self._flyte):
             return Session(label, path=journal_path(None, None), mode=_mode(), read_only=_mode() == "replay")
@@ -110,7 +110,7 @@ def elsewhere(function: F, performed: Callable[..., Any], *, flyte: Any) -> F:
 
 async def walled(function: Callable[..., Any], **given: Any) -> Any:
     """What `function` gives, without the network where it declares so; how much memory there is its machine says."""
-    return await isolate.called(function, given, declared=replace(declaration(function), memory=()))
+    return await isolate.call_isolated(function, given, declared=replace(declaration(function), memory=()))
 
 
 def start(main: Callable[..., Coroutine[Any, Any, T]]) -> T:
@@ -121,7 +121,7 @@ def start(main: Callable[..., Coroutine[Any, Any, T]]) -> T:
         parser.add_argument(f"--{name}", default=parameter.default, help=f"default: {parameter.default!r}")
     given = vars(parser.parse_args())
     typed = {
-        name: value if value is _default(main, name) else _typed(hints.get(name), value, name)
+        name: value if value is _default(main, name) else _parse_typed(hints.get(name), value, name)
         for name, value in given.items()
     }
     return asyncio.run(main(**typed))
@@ -131,7 +131,7 @@ def _default(main: Callable[..., Any], name: str) -> Any:
     return inspect.signature(main).parameters[name].default
 
 
-def _typed(hint: Any, text: str, name: str) -> Any:
+def _parse_typed(hint: Any, text: str, name: str) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(Any if hint is None else hint)
     for read in (adapter.validate_python, adapter.validate_json):
         try:

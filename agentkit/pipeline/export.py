@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from agentkit.pipeline import cluster, secrets
 from agentkit.pipeline.cells import Language, take_apart
 from agentkit.pipeline.emit import emit
-from agentkit.pipeline.image import Image, image_of
+from agentkit.pipeline.image import TaskImage, image_of
 from agentkit.pipeline.plan import Plan, plan
 from agentkit.pipeline.reader import Notebook
 from agentkit.pipeline.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class PipelineProgram:
     """A module as text, without the header that says what was checked, and the plan it was written from.
 
     `scrub` takes the secrets out of what is told of it.
@@ -25,7 +25,7 @@ class Program:
 
     plan: Plan
     settings: Settings
-    image: Image
+    image: TaskImage
     body: str
     scrub: Callable[[str], str] = field(default=str, repr=False)
 
@@ -38,7 +38,7 @@ class Program:
         return f"{header(self, verdict)}\n\n{self.body}"
 
 
-def program(notebook: Notebook, language: Language, settings: Settings, *, everything: bool = False) -> Program:
+def program(notebook: Notebook, language: Language, settings: Settings, *, everything: bool = False) -> PipelineProgram:
     """The program that a notebook is; UserError names the cells that cannot be exported."""
     known = secrets.secrets_in(notebook.cells)
     planned = plan(notebook, take_apart(notebook.cells, language), everything=everything)
@@ -46,29 +46,29 @@ def program(notebook: Notebook, language: Language, settings: Settings, *, every
     image = image_of(items, python=sys.version_info[:2], models=cluster.models_of(planned))
     body = emit(planned, settings, image)
     secrets.refuse(body, notebook.cells, known)
-    return Program(plan=planned, settings=settings, image=image, body=body, scrub=known.scrub)
+    return PipelineProgram(plan=planned, settings=settings, image=image, body=body, scrub=known.scrub)
 
 
-def header(program: Program, verdict: tuple[str, ...]) -> str:
+def header(program: PipelineProgram, verdict: tuple[str, ...]) -> str:
     plan = program.plan
-    lines = [*_script_block(program), f'"""{_escaped(plan.notebook.name)}, exported from the notebook by agentkit.', ""]
+    lines = [*_script_block(program), f'"""{_escape(plan.notebook.name)}, exported from the notebook by agentkit.', ""]
     lines += _commands(program)
     if named := [name for name in cluster.read_variables(plan) if name not in cluster.secrets(plan)]:
         lines += ["", f"Reads from the environment: {', '.join(named)}"]
     if plan.left_out:
-        lines += ["", "Left out:"] + [f"- {_escaped(str(each))}" for each in plan.left_out]
+        lines += ["", "Left out:"] + [f"- {_escape(str(each))}" for each in plan.left_out]
     if verdict:
         lines += [
             "",
             "Checked:",
-            *(f"- {_escaped(line)}" for line in verdict),
+            *(f"- {_escape(line)}" for line in verdict),
             f"- sha256 of what follows {program.digest}",
         ]
     scrubbed = [program.scrub(line) for line in lines]
     return "\n".join(line if len(line) <= 119 else line[:118] + "…" for line in [*scrubbed, '"""'])
 
 
-def _commands(program: Program) -> list[str]:
+def _commands(program: PipelineProgram) -> list[str]:
     file, settings = program.settings.file, program.settings
     given = "".join(f" --{parameter.name} …" for parameter in program.plan.parameters[:1])
     if settings.target == "script":
@@ -79,7 +79,7 @@ def _commands(program: Program) -> list[str]:
     return lines
 
 
-def _script_block(program: Program) -> list[str]:
+def _script_block(program: PipelineProgram) -> list[str]:
     image = program.image
     packages = [*image.packages, *([image.own] if image.own else [])]
     packages += ["flyte>=2.12"] if program.settings.target == "flyte" else []
@@ -93,5 +93,5 @@ def _script_block(program: Program) -> list[str]:
     return ["# /// script", python, "# dependencies = [", *listed, "# ]", "# ///", *own]
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", "/").replace('"""', "'''")

@@ -16,7 +16,7 @@ OWN = "jupyter-agentkit"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class TaskImage:
     """`packages` are pinned requirements; `own` a direct reference to our package, None where it is a local copy."""
 
     python: tuple[int, int]
@@ -25,25 +25,25 @@ class Image:
     local: tuple[str, ...] = ()
 
 
-def image_of(items: Iterable[Item], *, python: tuple[int, int], models: Iterable[str] = ()) -> Image:
+def image_of(items: Iterable[Item], *, python: tuple[int, int], models: Iterable[str] = ()) -> TaskImage:
     """The image for what `items` import, and for the runtime they stand on."""
-    modules = {module for item in items if item.node is not None for module in _imported(item.node)}
-    known = installed()
+    modules = {module for item in items if item.node is not None for module in _imports(item.node)}
+    known = packages_by_module()
     names = {name for module in modules for name in known.get(module, ())[:1]} - {OWN}
     local = tuple(sorted(module for module in modules if module not in known and not _standard(module)))
     runtime = {"pydantic-ai-slim", "pydantic-monty", "pandas", "opentelemetry-sdk"}
     extras = {"pydantic-ai-slim": sorted({"openai", "retries", "spec"} | _providers(models))}
-    packages = tuple(sorted(filter(None, (_pinned(name, extras.get(name, [])) for name in names | runtime))))
-    return Image(python=python, packages=packages, own=_own(), local=local)
+    packages = tuple(sorted(filter(None, (_pin(name, extras.get(name, [])) for name in names | runtime))))
+    return TaskImage(python=python, packages=packages, own=_own(), local=local)
 
 
 @lru_cache(maxsize=1)
-def installed() -> Mapping[str, list[str]]:
+def packages_by_module() -> Mapping[str, list[str]]:
     """By module, the packages it comes from; looked up once, for it takes a while."""
     return packages_distributions()
 
 
-def _imported(node: ast.AST) -> Iterable[str]:
+def _imports(node: ast.AST) -> Iterable[str]:
     for part in ast.walk(node):
         match part:
             case ast.Import(names=aliases):
@@ -61,7 +61,7 @@ def _providers(models: Iterable[str]) -> set[str]:
     return {known[name] for model in models if (name := model.partition(":")[0].strip()) in known}
 
 
-def _pinned(name: str, extras: list[str]) -> str | None:
+def _pin(name: str, extras: list[str]) -> str | None:
     try:
         found = distribution(name)
     except PackageNotFoundError:

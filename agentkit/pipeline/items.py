@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agentkit.errors import UserError
 from agentkit.pipeline.cells import Item
-from agentkit.pipeline.code_layout import quoted
+from agentkit.pipeline.code_layout import quote
 from agentkit.pipeline.names import BUILTINS
 from agentkit.pipeline.reader import Cell
 
@@ -35,15 +35,15 @@ def parameter_of(item: Item) -> Parameter:
         raise UserError(
             f"{item.cell}: the parameter {name} has a default that is computed ({ast.unparse(value)}): write a value"
         )
-    return Parameter(name=name, annotation=annotation, default=written(value), cell=item.cell)
+    return Parameter(name=name, annotation=annotation, default=format_expression(value), cell=item.cell)
 
 
-def written(value: ast.expr) -> str:
+def format_expression(value: ast.expr) -> str:
     match value:
         case ast.Constant(value=str(text)):
-            return quoted(text)
+            return quote(text)
         case ast.List(elts=parts):
-            return f"[{', '.join(map(written, parts))}]"
+            return f"[{', '.join(map(format_expression, parts))}]"
         case _:
             return ast.unparse(value)
 
@@ -92,7 +92,7 @@ def without_effects(item: Item) -> bool:
     )
 
 
-def assigned_by(item: Item) -> frozenset[str]:
+def assignments_of(item: Item) -> frozenset[str]:
     """The names a plain assignment gives a value that can be a result: not the run of an agent itself."""
     match item.node:
         case ast.Assign(value=value) if is_run(value):

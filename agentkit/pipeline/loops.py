@@ -29,7 +29,7 @@ def side_by_side(item: Item) -> str | None:
     loop = _read(ast.parse(item.text).body[0], item.text)
     if loop is None:
         return None
-    asked = f"async def each_run({loop.target}):\n" + code_layout.indented(f"return {loop.asked}") + "\n\n"
+    asked = f"async def each_run({loop.target}):\n" + code_layout.indent(f"return {loop.asked}") + "\n\n"
     if loop.bound:
         return (
             f"{asked}{loop.bound} = await asyncio.gather(*[each_run({loop.target}) for {loop.target} in {loop.over}])"

@@ -66,14 +66,14 @@ def uses(node: ast.stmt) -> Uses:
     module = ast.Module(body=[node], type_ignores=[])
     table = symtable.symtable(ast.unparse(module), "<cell>", "exec")
     reads, later, binds, binds_later = _scopes(table)
-    changes, touches = _changed(node), _touched(node)
-    inner = list(_deferred(node))
+    changes, touches = _changes(node), _touches(node)
+    inner = list(_deferrals(node))
     deletes = frozenset(part.id for part in _here(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Del))
-    exposed, surely = _exposed([node], frozenset())
+    exposed, surely = _exposure([node], frozenset())
     outer = later | binds_later
     changes_later = frozenset(name for part in inner for name in _changes_in(ast.walk(part)) if name in outer)
     return Uses(
-        reads=(reads | _augmented(node) | deletes) & (exposed | deletes - binds | deletes - surely),
+        reads=(reads | _augmented_names(node) | deletes) & (exposed | deletes - binds | deletes - surely),
         later=later | binds_later,
         binds=(binds - deletes) | _except_names(node),
         surely=surely - deletes,
@@ -82,7 +82,7 @@ def uses(node: ast.stmt) -> Uses:
         touches=touches | changes,
         binds_later=binds_later,
         changes_later=changes_later,
-        shares=_shared(node),
+        shares=_shares(node),
         stars=tuple(
             part.module or ""
             for part in ast.walk(node)
@@ -135,7 +135,7 @@ def _inner(
         _inner(child, now, reads, later, binds, binds_later)
 
 
-def _augmented(node: ast.stmt) -> frozenset[str]:
+def _augmented_names(node: ast.stmt) -> frozenset[str]:
     """`n += 1` reads n, which the symbol table calls an assignment."""
     targets = [part.target for part in _here(node) if isinstance(part, ast.AugAssign)]
     return frozenset(target.id for target in targets if isinstance(target, ast.Name))
@@ -145,7 +145,7 @@ def _except_names(node: ast.stmt) -> frozenset[str]:
     return frozenset(part.name for part in _here(node) if isinstance(part, ast.ExceptHandler) and part.name)
 
 
-def _surely(node: ast.stmt) -> frozenset[str]:
+def _certain_bindings(node: ast.stmt) -> frozenset[str]:
     """What is bound whenever the statement ends without an error."""
     match node:
         case ast.Assign(targets=targets):
@@ -177,41 +177,41 @@ def _target_names(target: ast.expr) -> Iterator[str]:
             pass
 
 
-def _exposed(body: Sequence[ast.stmt], bound: frozenset[str]) -> tuple[set[str], frozenset[str]]:
+def _exposure(body: Sequence[ast.stmt], bound: frozenset[str]) -> tuple[set[str], frozenset[str]]:
     """The names that are read before the statements surely bind them, and what is bound after them."""
     exposed: set[str] = set()
     for node in body:
-        found, bound = _exposed_by(node, bound)
+        found, bound = _exposure_of(node, bound)
         exposed |= found
     return exposed, bound
 
 
-def _exposed_by(node: ast.stmt, bound: frozenset[str]) -> tuple[set[str], frozenset[str]]:
+def _exposure_of(node: ast.stmt, bound: frozenset[str]) -> tuple[set[str], frozenset[str]]:
     match node:
         case ast.If(test=test, body=body, orelse=orelse) | ast.While(test=test, body=body, orelse=orelse):
-            first, after_body = _exposed(body, bound)
-            other, after_else = _exposed(orelse, bound)
+            first, after_body = _exposure(body, bound)
+            other, after_else = _exposure(orelse, bound)
             after = after_body & after_else if isinstance(node, ast.If) else bound
             return _read_in(test, bound) | first | other, after
         case (
             ast.For(target=target, iter=source, body=body, orelse=orelse)
             | ast.AsyncFor(target=target, iter=source, body=body, orelse=orelse)
         ):
-            inner, _ = _exposed(body, bound | set(_target_names(target)))
-            other, _ = _exposed(orelse, bound)
+            inner, _ = _exposure(body, bound | set(_target_names(target)))
+            other, _ = _exposure(orelse, bound)
             return _read_in(source, bound) | _read_in(target, bound) | inner | other, bound
         case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
-            return _exposed_by_with(items, body, bound)
+            return _exposure_of_with(items, body, bound)
         case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=final):
-            return _exposed_by_try(body, handlers, orelse, final, bound)
+            return _exposure_of_try(body, handlers, orelse, final, bound)
         case ast.Match():
-            captured = {name for part in ast.walk(node) for name in _captured(part)}
+            captured = {name for part in ast.walk(node) for name in _captures(part)}
             return _read_in(node, bound | captured), bound
         case _:
-            return _read_in(node, bound), bound | _surely(node)
+            return _read_in(node, bound), bound | _certain_bindings(node)
 
 
-def _captured(pattern: ast.AST) -> Iterator[str]:
+def _captures(pattern: ast.AST) -> Iterator[str]:
     match pattern:
         case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
             yield name
@@ -219,7 +219,7 @@ def _captured(pattern: ast.AST) -> Iterator[str]:
             pass
 
 
-def _exposed_by_with(
+def _exposure_of_with(
     items: Sequence[ast.withitem], body: Sequence[ast.stmt], bound: frozenset[str]
 ) -> tuple[set[str], frozenset[str]]:
     exposed: set[str] = set()
@@ -227,38 +227,38 @@ def _exposed_by_with(
         exposed |= _read_in(item.context_expr, bound)
         if item.optional_vars is not None:
             bound |= frozenset(_target_names(item.optional_vars))
-    inner, after = _exposed(body, bound)
+    inner, after = _exposure(body, bound)
     return exposed | inner, after
 
 
-def _exposed_by_try(
+def _exposure_of_try(
     body: Sequence[ast.stmt],
     handlers: Sequence[ast.ExceptHandler],
     orelse: Sequence[ast.stmt],
     final: Sequence[ast.stmt],
     bound: frozenset[str],
 ) -> tuple[set[str], frozenset[str]]:
-    exposed, after = _exposed(body, bound)
-    other, after = _exposed(orelse, after)
+    exposed, after = _exposure(body, bound)
+    other, after = _exposure(orelse, after)
     exposed |= other
     for handler in handlers:
         if handler.type is not None:
             exposed |= _read_in(handler.type, bound)
-        found, ended = _exposed(handler.body, bound | ({handler.name} if handler.name else set()))
+        found, ended = _exposure(handler.body, bound | ({handler.name} if handler.name else set()))
         exposed |= found
         after &= ended
-    last, ended = _exposed(final, bound)
+    last, ended = _exposure(final, bound)
     return exposed | last, after | (ended - bound)
 
 
 def _read_in(node: ast.stmt | ast.expr, bound: frozenset[str]) -> set[str]:
     statement = node if isinstance(node, ast.stmt) else ast.Expr(value=node)
-    module = ast.fix_missing_locations(ast.Module(body=[_loaded(statement)], type_ignores=[]))
+    module = ast.fix_missing_locations(ast.Module(body=[_as_load(statement)], type_ignores=[]))
     reads, _, _, _ = _scopes(symtable.symtable(ast.unparse(module), "<cell>", "exec"))
-    return set(reads | _augmented(statement)) - bound
+    return set(reads | _augmented_names(statement)) - bound
 
 
-def _loaded(statement: ast.stmt) -> ast.stmt:
+def _as_load(statement: ast.stmt) -> ast.stmt:
     """A target stands alone as an expression: what it is made of is read, its plain names are not."""
     if isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "ctx", None), ast.Store):
         names = [name for part in _parts(statement.value) for name in _all_names(part)]
@@ -291,7 +291,7 @@ def _bodies(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[a
     return [node.body] if isinstance(node, ast.Lambda) else list(node.body)
 
 
-def _deferred(node: ast.AST) -> Iterator[ast.AST]:
+def _deferrals(node: ast.AST) -> Iterator[ast.AST]:
     for part in _here(node):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield from _bodies(part)
@@ -307,7 +307,7 @@ def root_of(node: ast.AST) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
-def _changed(node: ast.stmt) -> frozenset[str]:
+def _changes(node: ast.stmt) -> frozenset[str]:
     return frozenset(_changes_in(_here(node)))
 
 
@@ -337,30 +337,30 @@ def _is(node: ast.expr, value: object) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-def _touched(node: ast.stmt) -> frozenset[str]:
+def _touches(node: ast.stmt) -> frozenset[str]:
     """Names whose objects are called upon or handed to a call: it may change them."""
     found: set[str | None] = set()
     for part in _here(node):
         match part:
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
                 if name not in _PURE_CALLS:
-                    found |= {name, *_handed(arguments, keywords)}
+                    found |= {name, *_arguments(arguments, keywords)}
                 elif name in ("list", "tuple", "set", "dict", "sorted", "min", "max", "zip", "map", "sum", "enumerate"):
                     # They may consume an iterator.
                     found |= {root_of(argument) for argument in arguments}
             case ast.Call(func=function, args=arguments, keywords=keywords):
-                found |= {root_of(function), *_handed(arguments, keywords)}
+                found |= {root_of(function), *_arguments(arguments, keywords)}
             case ast.For(iter=source) | ast.comprehension(iter=source):
                 found.add(root_of(source))
     return frozenset(name for name in found if name is not None)
 
 
-def _handed(arguments: list[ast.expr], keywords: list[ast.keyword]) -> Iterator[str | None]:
+def _arguments(arguments: list[ast.expr], keywords: list[ast.keyword]) -> Iterator[str | None]:
     for argument in (*arguments, *(word.value for word in keywords)):
         yield from (part.id for part in ast.walk(argument) if isinstance(part, ast.Name))
 
 
-def _shared(node: ast.stmt) -> frozenset[str]:
+def _shares(node: ast.stmt) -> frozenset[str]:
     """Names of which a part may be in what the statement binds or changes."""
     match node:
         case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) | ast.AugAssign(value=value):

@@ -9,11 +9,11 @@ from typing import TypeAlias
 
 from agentkit.errors import UserError
 from agentkit.pipeline import surroundings
-from agentkit.pipeline.cells import Contents, Item, LeftOut
+from agentkit.pipeline.cells import CellContents, Item, LeftOut
 from agentkit.pipeline.dataflow import SHOWS, Graph, check
 from agentkit.pipeline.items import (
     Parameter,
-    assigned_by,
+    assignments_of,
     check_parameters,
     makes_agent,
     parameter_of,
@@ -66,17 +66,17 @@ class Plan:
     tools: frozenset[str]
 
 
-def plan(notebook: Notebook, contents: Contents, *, everything: bool = False) -> Plan:
+def plan(notebook: Notebook, contents: CellContents, *, everything: bool = False) -> Plan:
     """The program that the notebook is; UserError names the cells that cannot be exported, and how to mend them."""
     graph = Graph.of(contents)
     _check_agents(notebook, contents)
-    kept = graph.needed(everything=everything)
+    kept = graph.needs(everything=everything)
     check(graph, kept, notebook.live)
     surroundings.check(contents, kept)
     return _Planner(notebook, contents, graph, kept).plan()
 
 
-def _check_agents(notebook: Notebook, contents: Contents) -> None:
+def _check_agents(notebook: Notebook, contents: CellContents) -> None:
     if not any(item.role in ("run", "sandbox") or item.uses.awaits for item in contents.items):
         raise UserError(
             f"{notebook.name} runs no agent: a pipeline needs a %%agent run cell, or an awaited `agent.run(…)`"
@@ -86,7 +86,7 @@ def _check_agents(notebook: Notebook, contents: Contents) -> None:
 @dataclass
 class _Planner:
     notebook: Notebook
-    contents: Contents
+    contents: CellContents
     graph: Graph
     kept: tuple[Item, ...]
 
@@ -99,8 +99,8 @@ class _Planner:
         placed = {item.order for item in module}
         rest = [item for item in self.kept if item.order not in placed and item.role != "parameter"]
         self._check_agents_alone(rest)
-        self.late = self._late(module, rest, parameters)
-        self._check_built_values()
+        self.late = self._late_names(module, rest, parameters)
+        self._check_instruction_values()
         self._check_rebound()
         results = self._results(rest)
         blocks = self._blocks(rest, results, {parameter.name for parameter in parameters})
@@ -109,11 +109,11 @@ class _Planner:
             notebook=self.notebook,
             parameters=parameters,
             module=module,
-            main=tuple(self._gathered(blocks)),
+            main=tuple(self._gather(blocks)),
             tasks=tasks,
             results=results,
             late=self.late,
-            left_out=self._left_out(),
+            left_out=self._list_left_out(),
             policy=self.contents.policy,
             budgets=self.contents.budgets,
             tools=frozenset(name for item in self.kept if item.role == "build" for name in tools_of(item)),
@@ -126,7 +126,7 @@ class _Planner:
 
     def _module(self, parameters: set[str]) -> tuple[Item, ...]:
         fixed = [item for item in self.kept if item.role in ("import", "definition", "build")]
-        hoisted = self._hoisted(parameters)
+        hoisted = self._hoist(parameters)
         self._check_definitions(fixed, hoisted, parameters)
         return tuple(sorted((*fixed, *hoisted), key=lambda item: item.order))
 
@@ -135,12 +135,12 @@ class _Planner:
         found: set[str] = set()
         for item in self.kept:
             if item.role in ("definition", "build"):
-                found |= item.uses.reads | item.uses.later | self.graph.reached(item.uses.later)
+                found |= item.uses.reads | item.uses.later | self.graph.reach(item.uses.later)
             if item.role == "code" and makes_agent(item):
                 found |= item.binds
         return found - self.graph.constant
 
-    def _hoisted(self, parameters: set[str]) -> list[Item]:
+    def _hoist(self, parameters: set[str]) -> list[Item]:
         """The plain statements that give functions their globals, and rest on no parameter and no answer."""
         givers: dict[str, list[Item]] = {}
         for item in self.kept:
@@ -164,7 +164,7 @@ class _Planner:
         seen = {name}
         while names:
             here = names.pop()
-            if here in parameters or not self._early(here, givers.get(here, [])):
+            if here in parameters or not self._is_final_early(here, givers.get(here, [])):
                 return None
             for item in givers.get(here, []):
                 if item.role != "code" or item.cell.number in self.tasks_of or item.uses.deletes:
@@ -175,7 +175,7 @@ class _Planner:
                 seen |= more
         return list(found.values())
 
-    def _early(self, name: str, givers: Sequence[Item]) -> bool:
+    def _is_final_early(self, name: str, givers: Sequence[Item]) -> bool:
         """Whether the name has its last value before anything uses it through a function."""
         if not givers:
             return True
@@ -198,10 +198,10 @@ class _Planner:
                     "decorator or a class body is evaluated when the module is imported; read it inside the function"
                 )
 
-    def _check_built_values(self) -> None:
+    def _check_instruction_values(self) -> None:
         """What instructions are filled in with is read when the agent is built; the program builds it where it asks."""
         for built in (item for item in self.kept if item.role == "build" and item.uses.reads):
-            read = self.graph.reached(built.uses.reads) - self.graph.constant - BUILTINS
+            read = self.graph.reach(built.uses.reads) - self.graph.constant - BUILTINS
             users = [item for item in self.kept if item.order > built.order and built.name in self.graph.reads(item)]
             asked = [item for item in users if item.role != "definition"]
             for item in self.kept:
@@ -240,7 +240,9 @@ class _Planner:
 
     # -- main
 
-    def _late(self, module: Sequence[Item], rest: Sequence[Item], parameters: Sequence[Parameter]) -> frozenset[str]:
+    def _late_names(
+        self, module: Sequence[Item], rest: Sequence[Item], parameters: Sequence[Parameter]
+    ) -> frozenset[str]:
         mains = {name for item in rest for name in item.binds} | {parameter.name for parameter in parameters}
         read = {name for item in module if item.role == "definition" for name in item.uses.later}
         tools = {name for item in module if item.role == "build" for name in item.uses.later}
@@ -248,7 +250,7 @@ class _Planner:
         return frozenset(mains & (read | tools)) | frozenset(self.agents & (read | (lambdas - self.agents)))
 
     def _results(self, rest: Sequence[Item]) -> tuple[str, ...]:
-        tainted = self.graph.tainted()
+        tainted = self.graph.items_of_answers()
         results: list[str] = []
         for item in rest:
             if item.order not in tainted:
@@ -256,7 +258,7 @@ class _Planner:
             if item.role in ("run", "sandbox"):
                 names = sorted(item.binds)
             else:
-                names = sorted((assigned_by(item) | (item.uses.changes - item.binds)) - self.graph.constant)
+                names = sorted((assignments_of(item) | (item.uses.changes - item.binds)) - self.graph.constant)
                 after = [other for other in rest if other.order > item.order]
                 # What a later statement goes on with is on the way to a result.
                 names = [name for name in names if not any(name in self.graph.reads(other) for other in after)]
@@ -278,7 +280,7 @@ class _Planner:
             task = self._task(group, after, mains, frozenset(need))
             need = (need - {name for item in group for name in item.uses.surely}) | set(task.inputs)
             blocks.append(task)
-        return self._conversations(self._named(blocks[::-1], mains))
+        return self._conversations(self._name_tasks(blocks[::-1], mains))
 
     def _groups(self, rest: Sequence[Item]) -> list[list[Item]]:
         """Each plain statement by itself, and all of a cell that runs agents."""
@@ -291,7 +293,7 @@ class _Planner:
                 groups.append([item])
         return groups
 
-    def _named(self, blocks: Sequence[Item | Task], mains: set[str]) -> list[Item | Task]:
+    def _name_tasks(self, blocks: Sequence[Item | Task], mains: set[str]) -> list[Item | Task]:
         taken = {"main", "env", "image", "schedule", "NOTEBOOK", *mains, *self.graph.constant, *BUILTINS}
         named: list[Item | Task] = []
         for block in blocks:
@@ -323,7 +325,7 @@ class _Planner:
             items=tuple(group),
             inputs=tuple(sorted(inputs)),
             outputs=tuple(sorted(outputs)),
-            shared=tuple(sorted(inputs & self.late & self.graph.reached(reads & self.graph.constant))),
+            shared=tuple(sorted(inputs & self.late & self.graph.reach(reads & self.graph.constant))),
             agents=tuple(sorted(self.agents & reads)),
             pure=self._pure(reads, group),
         )
@@ -384,7 +386,7 @@ class _Planner:
             for block in blocks
         ]
 
-    def _gathered(self, blocks: Sequence[Item | Task]) -> list[Block]:
+    def _gather(self, blocks: Sequence[Item | Task]) -> list[Block]:
         """Tasks that do not need each other and have no effects, side by side."""
         done: list[Block] = []
         group: list[Task] = []
@@ -418,7 +420,7 @@ class _Planner:
         quiet = isinstance(item.node, ast.Assign | ast.AnnAssign)
         return quiet and not mine & given and not self.graph.reads(item) & outputs
 
-    def _left_out(self) -> tuple[LeftOut, ...]:
+    def _list_left_out(self) -> tuple[LeftOut, ...]:
         kept = {item.order for item in self.kept}
         more = []
         for item in self.contents.items:

@@ -32,7 +32,7 @@ def main(file: str, target: str, count: int) -> None:
         said["results"] = [value_digest(value).hex() for value in values]
         said["shown"] = repr(values)[:2_000]
     except Exception as error:  # noqa: BLE001 - whatever the program raises is what the proof has to say
-        said["error"] = _told(error)
+        said["error"] = _describe_error(error)
         said["traceback"] = traceback.format_exc()[-4_000:]
     said["runs"] = [_of_run(event) for event in events.values() if isinstance(event, Run) and event.parent_run is None]
     steps = [event for event in events.values() if isinstance(event, Step)]
@@ -59,7 +59,7 @@ def _of_run(run: Run) -> dict[str, Any]:
     return {"agent": run.agent, "prompt": run.prompt, "output": run.output, "status": run.status}
 
 
-def _told(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     seen: list[BaseException] = [error]
     while (inner := seen[-1].__cause__ or seen[-1].__context__) is not None and len(seen) < 20:
         seen.append(inner)

@@ -50,7 +50,7 @@ def read(path: Path, *, live: Mapping[str, Any] | None = None) -> Notebook:
         cells = [_cell(cell) for cell in content["cells"] if cell["cell_type"] == "code"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} has a cell that cannot be read ({error!r}): save it again in Jupyter") from error
-    numbered = tuple(_numbered(number, *cell) for number, cell in enumerate(cells, 1))
+    numbered = tuple(_make_cell(number, *cell) for number, cell in enumerate(cells, 1))
     return Notebook(name=path.stem, cells=numbered, live=live)
 
 
@@ -60,11 +60,11 @@ def _cell(cell: Mapping[str, Any]) -> tuple[str, frozenset[str], int | None]:
     return source if isinstance(source, str) else "".join(source), tags, cell.get("execution_count")
 
 
-def _numbered(number: int, source: str, tags: frozenset[str], executed: int | None) -> Cell:
-    return Cell(number=number, source=source, tags=tags | _written_tags(source), executed=executed)
+def _make_cell(number: int, source: str, tags: frozenset[str], executed: int | None) -> Cell:
+    return Cell(number=number, source=source, tags=tags | _comment_tags(source), executed=executed)
 
 
-def _written_tags(source: str) -> frozenset[str]:
+def _comment_tags(source: str) -> frozenset[str]:
     """A first line `# parameters` says what the tag says, where tags are hard to get at."""
     first = source.lstrip("\n").split("\n", 1)[0].strip().lower()
     return frozenset({"parameters"} if first.removeprefix("#").strip() == "parameters" and first[:1] == "#" else ())
@@ -73,5 +73,5 @@ def _written_tags(source: str) -> frozenset[str]:
 def from_history(name: str, sources: Sequence[str], live: Mapping[str, Any]) -> Notebook:
     """What was executed in a kernel whose notebook has no file that can be found, in the order it was executed."""
     kept = [source for source in sources if source.strip()]
-    cells = tuple(_numbered(number, source, frozenset(), number) for number, source in enumerate(kept, 1))
+    cells = tuple(_make_cell(number, source, frozenset(), number) for number, source in enumerate(kept, 1))
     return Notebook(name=name, cells=cells, live=live)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from agentkit.errors import UserError
 from agentkit.journal.redaction import Redactor, secrets_of
-from agentkit.journal.secret_formats import found_in
+from agentkit.journal.secret_formats import find_secrets
 from agentkit.pipeline.reader import Cell
 
 _SHORTEST = 12
@@ -22,13 +22,13 @@ def secrets_in(cells: Sequence[Cell]) -> Redactor:
     """What must not be written: secrets of the environment, those that a cell puts there, and keys in addresses."""
     known = Redactor.from_environ(os.environ)
     known.learn((_ADDRESS, key) for cell in cells for key in _IN_ADDRESS.findall(cell.source))
-    known.learn(secrets_of(dict(pair for cell in cells for pair in _given(cell.source))))
+    known.learn(secrets_of(dict(pair for cell in cells for pair in _find_values(cell.source))))
     return known
 
 
-def _given(source: str) -> Iterator[tuple[str, str]]:
+def _find_values(source: str) -> Iterator[tuple[str, str]]:
     """`os.environ["NAME"] = "value"` and its kin."""
-    for node in ast.walk(_parsed(source)):
+    for node in ast.walk(_parse(source)):
         match node:
             case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(str(name)))], value=ast.Constant(str(value))):
                 yield name, value
@@ -42,7 +42,7 @@ def _given(source: str) -> Iterator[tuple[str, str]]:
                         yield str(key.value), str(held.value)
 
 
-def _parsed(source: str) -> ast.AST:
+def _parse(source: str) -> ast.AST:
     lines = (line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
     try:
         return ast.parse("\n".join(lines))
@@ -59,7 +59,7 @@ def refuse(body: str, cells: Sequence[Cell], known: Redactor) -> None:
                 f"{held}: {'the value of ' if name != _ADDRESS else ''}{name} stands there as it is, and would in the "
                 "program: read it from os.environ in a cell of its own, and use that name"
             )
-    for one in found_in(body):
+    for one in find_secrets(body):
         held = ", ".join(str(cell) for cell in cells if one.value in cell.source) or "the notebook"
         raise UserError(
             f"{held}: what looks like a secret ({one.name.rpartition('-')[0]}) stands there as it is, and would in the "

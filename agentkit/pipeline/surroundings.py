@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agentkit.errors import UserError
-from agentkit.pipeline.cells import Contents, Item
+from agentkit.pipeline.cells import CellContents, Item
 from agentkit.pipeline.reader import Cell
 
 _FOLDER = re.compile(r"[%]?(?:cd|pushd|popd)(?:\s|$)")
@@ -32,7 +32,7 @@ class _Change:
     name: str = ""
 
 
-def check(contents: Contents, kept: Sequence[Item]) -> None:
+def check(contents: CellContents, kept: Sequence[Item]) -> None:
     """Raise UserError, with the cell named, for what statements of the program need and it will not have."""
     for item in kept:
         if (asked := _asks_about_itself(item)) is not None:
@@ -57,7 +57,7 @@ def check(contents: Contents, kept: Sequence[Item]) -> None:
         )
 
 
-def _changes(contents: Contents) -> Iterator[_Change]:
+def _changes(contents: CellContents) -> Iterator[_Change]:
     for left in contents.left_out:
         if left.why != "a magic":
             continue

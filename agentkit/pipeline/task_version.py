@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from agentkit.pipeline.image import installed
+from agentkit.pipeline.image import packages_by_module
 from agentkit.pipeline.names import uses
 
 
@@ -18,11 +18,11 @@ def closure(file: str, name: str) -> str:
 
     An edited prompt, tool or constant and an upgraded package give another one; formatting and comments do not.
     """
-    parts = list(_reached(Path(file).read_text(encoding="utf-8"), name))
+    parts = list(_reach(Path(file).read_text(encoding="utf-8"), name))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _reached(text: str, name: str) -> Iterator[str]:
+def _reach(text: str, name: str) -> Iterator[str]:
     givers = _givers(text)
     wanted, seen = [name], {name}
     while wanted:
@@ -40,14 +40,14 @@ def _givers(text: str) -> dict[str, list[tuple[ast.stmt, frozenset[str]]]]:
     for node in ast.parse(text).body:
         used = uses(node)
         # What Flyte is told of machines and of caching is not part of what is computed.
-        plain = _undecorated(node)
+        plain = _without_decorators(node)
         needs = used.all_reads if plain is node else uses(plain).all_reads
         for bound in used.binds | used.changes:
             givers.setdefault(bound, []).append((plain, needs))
     return givers
 
 
-def _undecorated(node: ast.stmt) -> ast.stmt:
+def _without_decorators(node: ast.stmt) -> ast.stmt:
     match node:
         case ast.AsyncFunctionDef(decorator_list=[ast.Call(func=ast.Attribute(attr="task")), *_]):
             return ast.AsyncFunctionDef(
@@ -70,5 +70,5 @@ def _versions(node: ast.stmt) -> Iterator[str]:
         case ast.ImportFrom(module=str(module), level=0):
             modules = {module.partition(".")[0]}
     for module in sorted(modules):
-        for package in sorted(set(installed().get(module, ()))):
+        for package in sorted(set(packages_by_module().get(module, ()))):
             yield f"{package}=={version(package)}"

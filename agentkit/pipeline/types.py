@@ -30,7 +30,13 @@ class Types:
 
     def of(self, name: str) -> str:
         """The annotation of a name."""
-        return self._parameter(name) or self._answer(name) or self._alive(name) or self._written(name) or ANY
+        return (
+            self._parameter(name)
+            or self._answer(name)
+            or self._format_live_type(name)
+            or self._format_type(name)
+            or ANY
+        )
 
     def _parameter(self, name: str) -> str | None:
         for parameter in self._plan.parameters:
@@ -52,7 +58,7 @@ class Types:
         output = next((each for each in reversed(made) if each.order < item.order), made[0]).options.get("output")
         return output or "str"
 
-    def _alive(self, name: str) -> str | None:
+    def _format_live_type(self, name: str) -> str | None:
         live = self._plan.notebook.live
         return None if live is None or name not in live else self.of_value(live[name])
 
@@ -66,7 +72,7 @@ class Types:
             return f"dict[str, {type(next(iter(value.values()))).__name__}]"
         return kind.__name__ if kind.__name__ in self._module and kind.__module__ == "__main__" else None
 
-    def _written(self, name: str) -> str | None:
+    def _format_type(self, name: str) -> str | None:
         kinds = set()
         for block in self._plan.main:
             if isinstance(block, Item) and name in block.binds:

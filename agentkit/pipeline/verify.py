@@ -19,7 +19,7 @@ from typing import Any
 
 from agentkit.journal.store import Store
 from agentkit.pipeline.entry import MODE_VARIABLE
-from agentkit.pipeline.export import Program
+from agentkit.pipeline.export import PipelineProgram
 from agentkit.pipeline.proof import MARK
 
 _SECONDS = 600
@@ -39,14 +39,14 @@ class Verdict:
 
 
 def check(
-    program: Program, *, journal: Path, expected: Mapping[str, str] | None = None, folder: Path | None = None
+    program: PipelineProgram, *, journal: Path, expected: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> Verdict:
     """All three checks; `journal` is the notebook's, `expected` are digests of results as they are in the kernel."""
     problems = [f"code: {problem}" for problem in read_as_code(program.text())]
     lines = [] if problems else ["code: no undefined name, no unused import, well-formed"]
     if not problems:
         replayed = against_record(program, journal=journal, expected=expected or {}, folder=folder)
-        wired = serialised(program, folder=folder)
+        wired = serialize(program, folder=folder)
         lines += [*replayed.lines, *wired.lines]
         problems += [*replayed.problems, *wired.problems]
     return Verdict(lines=tuple(lines), problems=tuple(problems))
@@ -63,11 +63,11 @@ def read_as_code(text: str) -> list[str]:
     except SyntaxError as error:
         return [f"line {error.lineno}: {error.msg}"]
     bound = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-    bound |= {child.get_name() for child in table.get_children()} | set(_given_to_globals(tree))
+    bound |= {child.get_name() for child in table.get_children()} | set(_global_inputs(tree))
     known = bound | set(dir(builtins)) | {"__file__", "__name__", "__doc__"}
     undefined = sorted(set(_global_reads(table)) - known)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | _in_texts(tree)
-    unused = [name for name in _imported(tree) if name not in used]
+    unused = [name for name in _imports(tree) if name not in used]
     blanks = [number for number, line in enumerate(text.split("\n"), 1) if line != line.rstrip()]
     loose = [number for number in blanks if not _in_text(tree, number)]
     return [
@@ -85,14 +85,14 @@ def _global_reads(table: symtable.SymbolTable) -> Iterator[str]:
         yield from _global_reads(child)
 
 
-def _given_to_globals(tree: ast.AST) -> Iterator[str]:
+def _global_inputs(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="globals")), attr="update")):
                 yield from (word.arg for word in node.keywords if word.arg)
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _imports(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         match node:
             case ast.Import(names=aliases):
@@ -121,7 +121,7 @@ def _in_text(tree: ast.AST, line: int) -> bool:
 
 
 def against_record(
-    program: Program, *, journal: Path, expected: Mapping[str, str], folder: Path | None = None
+    program: PipelineProgram, *, journal: Path, expected: Mapping[str, str], folder: Path | None = None
 ) -> Verdict:
     """The program in a fresh process that may only replay: no live call, and the notebook's own answers."""
     target = program.settings.target
@@ -142,7 +142,7 @@ def against_record(
     return Verdict(lines=(f"replay: {runs}, every answer equal to the notebook's{values}",))
 
 
-def _run_in_child(program: Program, journal: Path, folder: Path | None) -> dict[str, Any]:
+def _run_in_child(program: PipelineProgram, journal: Path, folder: Path | None) -> dict[str, Any]:
     count = str(len(program.plan.results))
     with tempfile.TemporaryDirectory(prefix="agentkit-check-") as scratch:
         file = Path(scratch) / "pipeline.py"
@@ -179,7 +179,7 @@ def child_environment(journal: Path, scratch: str) -> dict[str, str]:
 
 
 def _differences(
-    program: Program, found: Mapping[str, Any], journal: Path, expected: Mapping[str, str]
+    program: PipelineProgram, found: Mapping[str, Any], journal: Path, expected: Mapping[str, str]
 ) -> Iterator[str]:
     if found.get("error"):
         yield f"replay: {found['error']}"
@@ -203,7 +203,7 @@ def _differences(
 # ---- (c) Flyte's wire form
 
 
-def serialised(program: Program, *, folder: Path | None = None) -> Verdict:
+def serialize(program: PipelineProgram, *, folder: Path | None = None) -> Verdict:
     """Every task as Flyte would send it to a cluster, made here without one."""
     if program.settings.target != "flyte":
         return Verdict(lines=())

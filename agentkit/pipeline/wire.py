@@ -41,10 +41,13 @@ def serialise(names: dict[str, Any], root: Path) -> dict[str, Any]:
         if isinstance(value, flyte.TaskEnvironment)
         for task in value.tasks.values()
     }
-    return {name: _told(serde.translate_task_to_wire(task, context).task_template) for name, task in tasks.items()}
+    return {
+        name: _describe_template(serde.translate_task_to_wire(task, context).task_template)
+        for name, task in tasks.items()
+    }
 
 
-def _told(template: Any) -> dict[str, Any]:
+def _describe_template(template: Any) -> dict[str, Any]:
     interface = template.interface
     return {
         "inputs": _variables(interface.inputs),

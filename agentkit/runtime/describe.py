@@ -7,23 +7,23 @@ from typing import Any
 
 from pydantic_ai.messages import ModelMessage
 
-from agentkit.journal.execution import bounded
+from agentkit.journal.execution import shorten
 
 _ONE_LINE = 200
 
 
 def in_one_line(name: str, args: Any, payload: Any) -> str:
     """A call that was made, with its result."""
-    result = bounded(returned(payload), _ONE_LINE)
-    return f"{name}({bounded(shown_arguments(args), _ONE_LINE)})" + (f" → {result}" if result else "")
+    result = shorten(describe_result(payload), _ONE_LINE)
+    return f"{name}({shorten(format_arguments(args), _ONE_LINE)})" + (f" → {result}" if result else "")
 
 
-def said(payload: Any) -> str:
+def describe(payload: Any) -> str:
     """A reply as a person reads it: its text, and the calls it asks for."""
-    return " ".join(filter(None, (_said_part(part) for part in payload.get("parts", ()))))
+    return " ".join(filter(None, (_describe_part(part) for part in payload.get("parts", ()))))
 
 
-def _said_part(part: Any) -> str:
+def _describe_part(part: Any) -> str:
     if "tool_name" not in part:
         content = part.get("content")
         return content if isinstance(content, str) and part.get("part_kind") == "text" else ""
@@ -33,10 +33,10 @@ def _said_part(part: Any) -> str:
             args = json.loads(args or "{}")
         except (ValueError, RecursionError):
             return f"→ {part['tool_name']}({args})"
-    return f"→ {part['tool_name']}({shown_arguments(args or {})})"
+    return f"→ {part['tool_name']}({format_arguments(args or {})})"
 
 
-def returned(payload: Any) -> str:
+def describe_result(payload: Any) -> str:
     """A tool's result as a person reads it; a control signal by its name and message."""
     if payload.get("kind") in ("tool_return", "tool_content_result"):
         result = payload.get("result")
@@ -61,6 +61,6 @@ def last_text(messages: list[ModelMessage]) -> str:
     return ""
 
 
-def shown_arguments(args: Any) -> str:
+def format_arguments(args: Any) -> str:
     """The arguments of a call as Python writes them."""
     return ", ".join(f"{name}={value!r}" for name, value in args.items()) if isinstance(args, dict) else repr(args)

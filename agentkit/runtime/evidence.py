@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from agentkit.journal.execution import Call
+from agentkit.journal.execution import Operation
 from agentkit.journal.records import Row
 from agentkit.journal.store import Store
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.run_state import RunState
 from agentkit.tools import inputs
 from agentkit.tools.declaration import Declaration
 from agentkit.tools.digest import ToolDigest
@@ -27,30 +27,34 @@ _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def watched(call: Call, frame: AgentRunFrame, declared: Declaration, digest: ToolDigest) -> Call:
+def watch(call: Operation, frame: RunState, declared: Declaration, digest: ToolDigest) -> Operation:
     """`call` with what is heard while it is performed, and what its record is compared with."""
-    watch = Watch(frame, declared, digest)
+    watch = InputWatch(frame, declared, digest)
     return replace(
-        call, watching=watch.begin, evidence=watch.evidence, outdated=watch.outdated, unchecked=lambda: watch.unchecked
+        call,
+        watching=watch.begin,
+        evidence=watch.evidence,
+        outdated=watch.find_change,
+        unchecked=lambda: watch.blind_spots,
     )
 
 
-class Watch:
+class InputWatch:
     """One call of a tool: what it reads while it is performed, or whether what it read is as it was."""
 
-    def __init__(self, frame: AgentRunFrame, declared: Declaration, digest: ToolDigest) -> None:
+    def __init__(self, frame: RunState, declared: Declaration, digest: ToolDigest) -> None:
         self._frame, self._declared, self._digest = frame, declared, digest
         self._recorder: Recorder | None = None
         self._reads: dict[str, list[str | None]] = {}
         self._gone: list[str] = []
 
     @property
-    def unchecked(self) -> tuple[str, ...]:
+    def blind_spots(self) -> tuple[str, ...]:
         return (*self._digest.unhashed, *self._gone)
 
     def begin(self) -> AbstractContextManager[Recorder]:
         self._recorder = Recorder(self._declared.reads, self._digest.files)
-        self._reads = dict(_shown(self._digest))
+        self._reads = dict(_tool_inputs(self._digest))
         return inputs.recording(self._recorder)
 
     def evidence(self) -> dict[str, Any] | None:
@@ -65,32 +69,32 @@ class Watch:
             "reads": self._reads,
         }
 
-    def outdated(self, row: Row, evidence: Mapping[str, Any]) -> str | None:
+    def find_change(self, row: Row, evidence: Mapping[str, Any]) -> str | None:
         """Which of what was read is not as it was; None where all is, or this conversation itself changed it."""
         self._gone.clear()
-        if not inputs.is_heard({"inputs": evidence.get("inputs", []), "wrote": [], "unseen": []}):
+        if not inputs.is_report({"inputs": evidence.get("inputs", []), "wrote": [], "unseen": []}):
             return f"what step {row.id} read is not written as agentkit writes it"
         for one in evidence.get("inputs", ()):
             # A record from elsewhere may name any pattern, the whole disk among them.
             foreign = row.source and "files" in one and one["files"] not in self._declared.reads
-            if foreign and not inputs.is_bounded(one["files"]):
+            if foreign and not inputs.is_cheap_pattern(one["files"]):
                 self._gone.append(f"the files {one['files']}, which a record from elsewhere names")
                 continue
-            recorded = _resolved(one)
-            found = inputs.now(recorded)
+            recorded = _resolve(one)
+            found = inputs.read_now(recorded)
             if inputs.is_same(recorded, found):
                 continue
             if inputs.is_absent(found) and self._frame.mode == "replay":
                 self._gone.append(f"{inputs.name_of(one)}, which is not here")
-            elif not changed_by_itself(self._frame.journal.store, row, one, found):
-                return f"{inputs.name_of(one)} {_how(one, found)} since step {row.id} read it"
+            elif not is_own_change(self._frame.journal.store, row, one, found):
+                return f"{inputs.name_of(one)} {_describe_change(one, found)} since step {row.id} read it"
         return None
 
 
-def changed_by_itself(store: Store, row: Row, one: Input, found: Input) -> bool:
+def is_own_change(store: Store, row: Row, one: Input, found: Input) -> bool:
     """Whether the conversation that read a file wrote it too: left it as it is now, or made what is there no more."""
     if "path" not in one:
-        return _named_by_itself(store, row, one, found)
+        return _is_own_naming(store, row, one, found)
     for step, run in store.writers(one["path"]):
         if not _is_one_conversation(store, row.run, run):
             continue
@@ -98,15 +102,15 @@ def changed_by_itself(store: Store, row: Row, one: Input, found: Input) -> bool:
         for wrote in [] if body is None else from_json(body).get("wrote", ()):
             if wrote["path"] != one["path"]:
                 continue
-            left = _resolved(wrote)
-            if inputs.is_same(left, inputs.now(left)) or (inputs.is_absent(found) and inputs.is_same(wrote, one)):
+            left = _resolve(wrote)
+            if inputs.is_same(left, inputs.read_now(left)) or (inputs.is_absent(found) and inputs.is_same(wrote, one)):
                 return True
     return False
 
 
-def _named_by_itself(store: Store, row: Row, one: Input, found: Input) -> bool:
+def _is_own_naming(store: Store, row: Row, one: Input, found: Input) -> bool:
     """Whether all names that came into a folder or went were written or taken away by the conversation itself."""
-    changed = None if "env" in one else inputs.changed_names(one, found)
+    changed = None if "env" in one else inputs.compare_names(one, found)
     if changed is None:
         return False
     paths = [os.path.abspath(os.path.join(one.get("folder", ""), name)) for names in changed for name in names]
@@ -143,11 +147,11 @@ def _from_here(one: Input) -> Input:
     return {**one, kind: "." if path == here else path.removeprefix(os.path.join(here, ""))}
 
 
-def _resolved(one: Input) -> Input:
+def _resolve(one: Input) -> Input:
     return one | {kind: os.path.abspath(one[kind]) for kind in ("path", "folder") if kind in one}
 
 
-def _how(one: Input, found: Input) -> str:
+def _describe_change(one: Input, found: Input) -> str:
     if "folder" in one and "count" in one and "count" in found:
         had = f"{one['count']} name{'s' * (one['count'] != 1)}"
         return f"had {had} and has {found['count']}{inputs.difference(one, found)}"
@@ -163,7 +167,7 @@ def _how(one: Input, found: Input) -> str:
 # ---- what its code reads, for `why`
 
 
-def _shown(digest: ToolDigest) -> Iterator[tuple[str, list[str | None]]]:
+def _tool_inputs(digest: ToolDigest) -> Iterator[tuple[str, list[str | None]]]:
     """What the tool reads by name: its digest, and of data a short text."""
     for label, (hexed, value) in list(digest.values.items())[:_MOST_READS]:
         name = label.rpartition(" → ")[2]

@@ -24,9 +24,11 @@ class RecordingExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         frame = current_step.get()
         if frame is None or frame.finish_in_thread is None or frame.thread is not None:
-            return super().submit(_told, lambda: fn(*args, **kwargs))
+            return super().submit(_convert_stop, lambda: fn(*args, **kwargs))
         ended: Future[bool] = Future()
-        future = super().submit(_record_end, ended, frame.finish_in_thread, lambda: _told(lambda: fn(*args, **kwargs)))
+        future = super().submit(
+            _record_end, ended, frame.finish_in_thread, lambda: _convert_stop(lambda: fn(*args, **kwargs))
+        )
         future.add_done_callback(lambda work: ended.set_result(False) if work.cancelled() else None)
         frame.thread = ended
         return future
@@ -41,7 +43,7 @@ def _record_end(ended: Future[bool], finish: Callable[[object], None], work: Cal
         ended.set_result(True)
 
 
-def _told(work: Callable[[], T]) -> T:
+def _convert_stop(work: Callable[[], T]) -> T:
     """A future cannot hold a StopIteration: whoever waited for it would wait for ever."""
     try:
         return work()
@@ -53,13 +55,13 @@ def outside_loops(run_sync: Callable[..., Any]) -> Callable[..., Any]:
     """An agent's `run_sync`, which cannot wait where the loop of a notebook's cell is running already."""
 
     @wraps(run_sync)
-    def checked(agent: Any, *args: Any, **kwargs: Any) -> Any:
+    def check_and_run(agent: Any, *args: Any, **kwargs: Any) -> Any:
         if _loop_runs_here():
             name = agent.name or "agent"
             raise UserError(f"{name}.run_sync cannot wait where an event loop runs, as in a cell: await {name}.run(…)")
         return run_sync(agent, *args, **kwargs)
 
-    return checked
+    return check_and_run
 
 
 def _loop_runs_here() -> bool:

@@ -16,22 +16,22 @@ from pydantic_core import from_json
 
 from agentkit.events import short_model
 from agentkit.journal.codec import RESULT_CODEC
-from agentkit.journal.journal import Performed, trusted
+from agentkit.journal.journal import Performed, is_trusted
 from agentkit.journal.keys import Key
 from agentkit.journal.records import STALE, Row
 from agentkit.models.fallback import Attempts, attempts, last_resort
 from agentkit.runtime import describe, server_limits
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.run_state import RunState
 
 _UNUSABLE = ("content_filter", "error", "length")
 
 
-def find(frame: AgentRunFrame, key: Key, parameters: ModelRequestParameters, age: float) -> ModelResponse | str:
+def find(frame: RunState, key: Key, parameters: ModelRequestParameters, age: float) -> ModelResponse | str:
     """The newest reply of at most `age` seconds to this request, by this model else by any; or why there is none."""
     writing = [tool.name for tool in parameters.function_tools if not _only_reads(tool)]
     if writing:
         return f"a cached reply is not given where tools may write ({', '.join(writing[:3])})"
-    rows = [row for row in frame.journal.store.answers(key.slot, since=time.time() - age) if trusted(row, frame)]
+    rows = [row for row in frame.journal.store.answers(key.slot, since=time.time() - age) if is_trusted(row, frame)]
     for row in sorted(rows, key=lambda row: (row.key != key.key, -(row.ended or 0))):
         found = _response(frame, row)
         if found is not None:
@@ -47,7 +47,7 @@ def _only_reads(tool: ToolDefinition) -> bool:
     return bool(hints.get("readOnlyHint"))
 
 
-def _response(frame: AgentRunFrame, row: Row) -> ModelResponse | None:
+def _response(frame: RunState, row: Row) -> ModelResponse | None:
     payload, missing = frame.journal.redactor.restore(from_json(row.body or b"null"))
     if missing or not isinstance(payload, dict) or payload.get("finish_reason") in _UNUSABLE:
         return None
@@ -67,14 +67,14 @@ def label_of(payload: Any) -> dict[str, Any] | None:
 def control(payload: Any) -> str | None:
     """Keeps a stale reply from being recorded as an answer."""
     label = label_of(payload)
-    return None if label is None else f"{STALE}{said(label)}"
+    return None if label is None else f"{STALE}{describe_cached(label)}"
 
 
-def said(label: dict[str, Any]) -> str:
-    return f"cached reply, {aged(label['age_seconds'])} old, by {label['from']}"
+def describe_cached(label: dict[str, Any]) -> str:
+    return f"cached reply, {format_age(label['age_seconds'])} old, by {label['from']}"
 
 
-def aged(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """How old, in one unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -89,7 +89,7 @@ def oldest(messages: Sequence[ModelMessage]) -> float | None:
     return max(ages, default=None)
 
 
-def begin(frame: AgentRunFrame, key: Key, parameters: ModelRequestParameters) -> Attempts:
+def begin(frame: RunState, key: Key, parameters: ModelRequestParameters) -> Attempts:
     """From here on in this context: the way of this request."""
     server_limits.turnstile()
     tried = Attempts(resting=frame.execution.resting)
@@ -98,17 +98,17 @@ def begin(frame: AgentRunFrame, key: Key, parameters: ModelRequestParameters) ->
     return tried
 
 
-def described(payload: Any, asked: str, answered: str | None, names: Mapping[str, str]) -> str:
+def describe_reply(payload: Any, asked: str, answered: str | None, names: Mapping[str, str]) -> str:
     """The reply in words; a step is called after the first of the chain, so that another one is named here."""
     by = answered or names.get(payload.get("model_name") or "", asked)
     return (
-        describe.said(payload)
+        describe.describe(payload)
         if by == asked
-        else f"by {short_model(by, (asked, *names.values()))}: {describe.said(payload)}"
+        else f"by {short_model(by, (asked, *names.values()))}: {describe.describe(payload)}"
     )
 
 
-def note(frame: AgentRunFrame, performed: Performed) -> None:
+def note(frame: RunState, performed: Performed) -> None:
     """Who answered in the place of whom, and how old a cached reply is."""
     tried = attempts.get()
     if performed.replayed or tried is None:
@@ -118,7 +118,7 @@ def note(frame: AgentRunFrame, performed: Performed) -> None:
     if tried.failed and (label is not None or not all(one.rests for one in tried.failed)):
         known = [*(one.model for one in tried.failed), tried.answered or ""]
         failed = ", ".join(f"{short_model(one.model, known)} ({one.cause}: {one.said})" for one in tried.failed)
-        answered = short_model(tried.answered or "", known) if label is None else said(label)
+        answered = short_model(tried.answered or "", known) if label is None else describe_cached(label)
         text = frame.journal.redactor.scrub(f"{failed} → answered by {answered}")
         if text not in frame.notes:
             frame.notes.append(text)

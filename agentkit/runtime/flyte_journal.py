@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.events import Usage
-from agentkit.journal.execution import Call, Payload, RunFrame, current_run
+from agentkit.journal.execution import Operation, Payload, RunFrame, current_run
 from agentkit.journal.journal import Journal, Performed
 from agentkit.journal.records import Intent, Outcome, Row
 from agentkit.journal.write_ahead import intent_of
@@ -23,7 +23,7 @@ _OWN_ACTIONS = frozenset({"approval", "question", "sandbox"})
 """A condition is an action of the platform itself, and what a sandbox calls is traced call by call."""
 _ASKED_FIRST = frozenset({"once", "undeclared"})
 
-Trace = Callable[[Callable[[str], Awaitable[str]]], Callable[[str], Awaitable[str]]]
+TraceFunction = Callable[[Callable[[str], Awaitable[str]]], Callable[[str], Awaitable[str]]]
 
 
 class TracedJournal(Journal):
@@ -33,25 +33,25 @@ class TracedJournal(Journal):
     record of its own.
     """
 
-    def __init__(self, *args: Any, trace: Trace, **more: Any) -> None:
+    def __init__(self, *args: Any, trace: TraceFunction, **more: Any) -> None:
         super().__init__(*args, **more)
         self._trace = trace
         self._attempt_id = uuid.uuid4().hex
 
-    async def perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+    async def perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         run = current_run.get()
-        if run is None or call.outer or call.kind in _OWN_ACTIONS or self.recorded(call, run) is not None:
+        if run is None or call.outer or call.kind in _OWN_ACTIONS or self.find_record(call, run) is not None:
             return await super().perform(call, body)
-        n = run.execution.counts.ahead(call.key.key) if call.counted else 0
+        n = run.execution.counts.peek(call.key.key) if call.counted else 0
         key = f"{call.key.key.hex()}:{n}"
-        begun = await self._begun(call, key)
+        begun = await self._find_beginning(call, key)
         performed: list[Performed] = []
 
         async def step(key: str) -> str:
             if begun != self._attempt_id:
-                await asyncio.wrap_future(self.store.begin(self._begun_by(call, run, n=n)))
+                await asyncio.wrap_future(self.store.begin(self._intent_of(call, run, n=n)))
             performed.append(await self._perform(call, body))
-            return self._kept(performed[0].step)
+            return self._step_text(performed[0].step)
 
         step.__name__ = _name(call)
         kept = await self._trace(step)(key)
@@ -60,10 +60,10 @@ class TracedJournal(Journal):
         await self._take_over(call, run, json.loads(kept), n=n)
         return await self._perform(call, body)
 
-    async def _perform(self, call: Call, body: Callable[[], Awaitable[Payload]]) -> Performed:
+    async def _perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         return await super().perform(call, body)
 
-    async def _begun(self, call: Call, key: str) -> str:
+    async def _find_beginning(self, call: Operation, key: str) -> str:
         """The attempt in which the step was begun: this one, unless it must not be repeated and an earlier one did."""
         if call.kind != "tool" or call.effects not in _ASKED_FIRST:
             return self._attempt_id
@@ -74,13 +74,13 @@ class TracedJournal(Journal):
         begin.__name__ = f"{_name(call)}_begins"
         return await self._trace(begin)(key)
 
-    def _begun_by(self, call: Call, run: RunFrame, *, n: int) -> Intent:
+    def _intent_of(self, call: Operation, run: RunFrame, *, n: int) -> Intent:
         return intent_of(
             call, run, None, n=n, ord=run.ord + 1, redo=False, owner=self.store.owner, scrub=self.redactor.scrub,
-            unsent=self.store.inbox.unsent,
+            unsent=self.store.inbox.is_unsent,
         )  # fmt: skip
 
-    def _kept(self, step: int) -> str:
+    def _step_text(self, step: int) -> str:
         """What another attempt needs of a recorded step, as text."""
         row = self.store.step(step)
         assert row is not None and row.body is not None
@@ -96,9 +96,9 @@ class TracedJournal(Journal):
             }
         )
 
-    async def _take_over(self, call: Call, run: RunFrame, kept: dict[str, Any], *, n: int) -> Row:
+    async def _take_over(self, call: Operation, run: RunFrame, kept: dict[str, Any], *, n: int) -> Row:
         """Put what an earlier attempt did into this attempt's record."""
-        claim = await asyncio.wrap_future(self.store.begin(self._begun_by(call, run, n=n)))
+        claim = await asyncio.wrap_future(self.store.begin(self._intent_of(call, run, n=n)))
         if claim.mine:
             await asyncio.wrap_future(self.store.finish(_outcome(claim.row, kept)))
         return claim.row
@@ -119,14 +119,14 @@ def _outcome(row: Row, kept: dict[str, Any]) -> Outcome:
     )
 
 
-def _name(call: Call) -> str:
+def _name(call: Operation) -> str:
     return re.sub(r"\W+", "_", f"{call.kind}_{call.name}").strip("_")[:60]
 
 
 class TracedSession(Session):
     """A session whose record lives as long as the task's attempt; the platform keeps the steps."""
 
-    def __init__(self, label: str, *, folder: Path, trace: Trace) -> None:
+    def __init__(self, label: str, *, folder: Path, trace: TraceFunction) -> None:
         super().__init__(label, path=folder / "journal.db")
         self._trace = trace
         self.calling.turn_off("what it would keep ends with the task")

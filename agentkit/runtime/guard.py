@@ -13,14 +13,14 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from agentkit.events import Step, StepStatus
-from agentkit.journal.execution import Admission, Call, RunFrame, Told
+from agentkit.journal.execution import Admission, OnOutcome, Operation, RunFrame
 from agentkit.journal.records import Outcome
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelAsked:
+class ModelRequestInfo:
     """What is known of a model request before it is sent (`Call.about` of a step of kind `model`).
 
     `model` is None when it is known by name only; its members are tried in order when it is a fallback chain.
@@ -33,7 +33,7 @@ class ModelAsked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToolAsked:
+class ToolCallInfo:
     """What is known of a tool call before it is made (`Call.about` of a step of kind `tool`)."""
 
     name: str
@@ -43,11 +43,11 @@ class ToolAsked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Visit:
+class PendingStep:
     """A live step that asks to be performed, and the place in its run where it stands."""
 
-    call: Call
-    run: AgentRunFrame
+    call: Operation
+    run: RunState
     ord: int
     session: Session
     came: float = field(default_factory=time.time)
@@ -56,7 +56,7 @@ class Visit:
         """Show the step as waiting; it is on disk only once it is let in."""
         self._tell("started", waiting=why, until=until)
 
-    def refused(self, why: str) -> None:
+    def show_refusal(self, why: str) -> None:
         """Show that the step was not let in."""
         self._tell("cancelled", error=why)
 
@@ -90,26 +90,26 @@ class Guard(Protocol):
     What it yields hears the recorded outcome, from any thread; a step that fails is left with its error instead.
     """
 
-    def admit(self, visit: Visit) -> AbstractAsyncContextManager[Told]: ...
+    def admit(self, visit: PendingStep) -> AbstractAsyncContextManager[OnOutcome]: ...
 
 
 def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
     """The journal's admission: `guards` in order, the first one asked first."""
 
     @asynccontextmanager
-    async def admission(call: Call, run: RunFrame, ord: int) -> AsyncIterator[Told]:
-        visit = Visit(call=call, run=cast(AgentRunFrame, run), ord=ord, session=session)
+    async def admission(call: Operation, run: RunFrame, ord: int) -> AsyncIterator[OnOutcome]:
+        visit = PendingStep(call=call, run=cast(RunState, run), ord=ord, session=session)
         async with AsyncExitStack() as entered:
             try:
                 told = [await entered.enter_async_context(guard.admit(visit)) for guard in guards()]
             except BaseException as error:
-                visit.refused(str(error) or "stopped before it was performed")
+                visit.show_refusal(str(error) or "stopped before it was performed")
                 raise
             yield lambda outcome: _tell_all(told, outcome)
 
     return admission
 
 
-def _tell_all(told: Sequence[Told], outcome: Outcome) -> None:
+def _tell_all(told: Sequence[OnOutcome], outcome: Outcome) -> None:
     for one in told:
         one(outcome)

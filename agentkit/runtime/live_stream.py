@@ -32,7 +32,7 @@ _AHEAD = 256
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _StreamEnd:
     """The stream is over: the step's task has the response, or the error."""
 
 
@@ -40,7 +40,7 @@ class _Ended:
 class Deltas:
     """What the step that performs a streamed request hands on: its events, and the stream they come from."""
 
-    events: asyncio.Queue[ModelResponseStreamEvent | _Ended]
+    events: asyncio.Queue[ModelResponseStreamEvent | _StreamEnd]
     source: StreamedResponse | None = None
 
 
@@ -96,7 +96,7 @@ class LiveStream(CompletedStreamedResponse):
             event = await queue.get()
             if self._closed:
                 return
-            if isinstance(event, _Ended):
+            if isinstance(event, _StreamEnd):
                 break
             streamed = True
             self._parts_manager.apply_event(event)
@@ -106,11 +106,11 @@ class LiveStream(CompletedStreamedResponse):
         self.response = await self._step
         self.state = self.response.state
         if not streamed:
-            async for event in self._replayed():
+            async for event in self._replay():
                 yield event
         self._finished = True
 
-    async def _replayed(self) -> AsyncIterator[ModelResponseStreamEvent]:
+    async def _replay(self) -> AsyncIterator[ModelResponseStreamEvent]:
         replay = CompletedStreamedResponse(
             self.response, model_request_parameters=self._sent(self.response), replay_events=True
         )
@@ -158,7 +158,7 @@ class LiveStream(CompletedStreamedResponse):
         return super().timestamp if (live := self._live) is None else live.timestamp
 
 
-def _as_sent(
+def _parameters_of(
     model: Model, settings: ModelSettings | None, parameters: ModelRequestParameters, response: ModelResponse
 ) -> ModelRequestParameters:
     """The parameters as the model that answered took them: whether a text may be the output is decided there."""
@@ -166,7 +166,7 @@ def _as_sent(
         model = model.wrapped
     if isinstance(model, FallbackModel):
         named = [member for member in model.models if member.model_name == response.model_name]
-        return _as_sent((named or model.models)[0], settings, parameters, response)
+        return _parameters_of((named or model.models)[0], settings, parameters, response)
     try:
         return model.prepare_request(settings, parameters)[1]
     except LibraryUserError:
@@ -199,7 +199,7 @@ class LiveModel(DurableModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[CompletedStreamedResponse]:
-        queue: asyncio.Queue[ModelResponseStreamEvent | _Ended] = asyncio.Queue(maxsize=_AHEAD)
+        queue: asyncio.Queue[ModelResponseStreamEvent | _StreamEnd] = asyncio.Queue(maxsize=_AHEAD)
         deltas = Deltas(events=queue)
         context = ModelRequestContext(
             model=self.wrapped,
@@ -212,8 +212,8 @@ class LiveModel(DurableModel):
             step = asyncio.ensure_future(self._request_stream_segment(context))
         finally:
             live_deltas.reset(token)
-        step.add_done_callback(lambda _: None if queue.full() else queue.put_nowait(_Ended()))
-        sent = partial(_as_sent, self.wrapped, model_settings, model_request_parameters)
+        step.add_done_callback(lambda _: None if queue.full() else queue.put_nowait(_StreamEnd()))
+        sent = partial(_parameters_of, self.wrapped, model_settings, model_request_parameters)
         try:
             yield LiveStream(deltas, step, model_request_parameters, sent=sent)
         finally:

@@ -11,14 +11,14 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai.tools import RunContext
 
 from agentkit.approval.policy import Headless
-from agentkit.budget.budget import USER, Amounts, Node
+from agentkit.budget.budget import USER, Amounts, BudgetScope
 from agentkit.debugger.gate import Gate
 from agentkit.events import Gauge, Scope
-from agentkit.guards.loop_detector import Breaker
+from agentkit.guards.loop_detector import LoopDetector
 from agentkit.journal.execution import CallCacheView, Occurrences, RunFrame, current_run
 from agentkit.journal.journal import Journal, Performed
-from agentkit.journal.keys import Chain, RequestParts
-from agentkit.runtime.session import Identity, Session
+from agentkit.journal.keys import MessageChain, RequestParts
+from agentkit.runtime.session import RunIdentity, Session
 
 
 class Shortcut(Protocol):
@@ -30,11 +30,11 @@ class Shortcut(Protocol):
     walked: str
     discovered: dict[tuple[str, str], Any]
 
-    def beyond(self, performed: Performed, ctx: RunContext[Any]) -> Performed: ...
+    def jump_from(self, performed: Performed, ctx: RunContext[Any]) -> Performed: ...
 
 
 @dataclass(kw_only=True)
-class AgentRunFrame(RunFrame):
+class RunState(RunFrame):
     """A run with the chain of its messages, the memo of its request parts, and its approvals.
 
     `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
@@ -48,7 +48,7 @@ class AgentRunFrame(RunFrame):
     """
 
     journal: Journal
-    chain: Chain
+    chain: MessageChain
     memo: RequestParts
     trusted: bool = True
     cache: Callable[[Scope | None], CallCacheView | None] = lambda scope: None
@@ -66,17 +66,17 @@ class AgentRunFrame(RunFrame):
     state: Any = None
     forward: Shortcut | None = None
     walk: bool = False
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: LoopDetector = field(default_factory=LoopDetector)
     asked_live: bool = False
     notes: list[str] = field(default_factory=list)
-    outer: AgentRunFrame | None = None
-    whose: Identity = field(default_factory=Identity)
-    place: Node = USER
+    outer: RunState | None = None
+    whose: RunIdentity = field(default_factory=RunIdentity)
+    place: BudgetScope = USER
     opened: float = field(default_factory=time.monotonic)
     replayed_amounts: Amounts = field(default_factory=Amounts)
     gauges: tuple[Gauge, ...] = ()
     restate: Callable[[], None] = lambda: None
 
 
-def frame_of_run() -> AgentRunFrame | None:
-    return cast("AgentRunFrame | None", current_run.get())
+def frame_of_run() -> RunState | None:
+    return cast("RunState | None", current_run.get())

@@ -14,14 +14,14 @@ from agentkit.errors import CircuitOpen
 from agentkit.journal.execution import current_step, live_event
 from agentkit.models.transport import rate_limit
 from agentkit.models.transport.provider_health import Health, ProviderOpen, Ticket, default_path
-from agentkit.models.transport.throttle import Busy, Passed, Throttle
+from agentkit.models.transport.throttle import Admission, Busy, Throttle
 from agentkit.runtime.run_state import frame_of_run
 
 _FAILING = frozenset({500, 502, 503, 504, 529})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turnstile:
+class ServerLimiter:
     """Every attempt at a model server waits for its turn, and is not made while the server keeps failing."""
 
     throttle: Throttle
@@ -32,7 +32,7 @@ class Turnstile:
         try:
             ticket = self.health.admit(lane)
         except ProviderOpen:
-            passed.given_up()
+            passed.give_up()
             raise
         return Attempt(passed, self.health, ticket)
 
@@ -40,25 +40,25 @@ class Turnstile:
 class Attempt:
     """One attempt on its way."""
 
-    def __init__(self, passed: Passed, health: Health, ticket: Ticket) -> None:
+    def __init__(self, passed: Admission, health: Health, ticket: Ticket) -> None:
         self._passed, self._health, self._ticket = passed, health, ticket
 
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        self._passed.answered(status, headers)
+    def record_answer(self, status: int, headers: Mapping[str, str]) -> None:
+        self._passed.record_answer(status, headers)
         if status in _FAILING:
-            _tell(self._health.failed(self._passed.name, self._ticket, str(status)))
+            _tell(self._health.record_failure(self._passed.name, self._ticket, str(status)))
         elif status == 429:
-            self._health.given_up(self._passed.name, self._ticket)
+            self._health.give_up(self._passed.name, self._ticket)
         else:
-            _tell(self._health.succeeded(self._passed.name, self._ticket))
+            _tell(self._health.record_success(self._passed.name, self._ticket))
 
-    def lost(self, why: str) -> None:
-        self._passed.lost(why)
-        _tell(self._health.failed(self._passed.name, self._ticket, why))
+    def record_loss(self, why: str) -> None:
+        self._passed.record_loss(why)
+        _tell(self._health.record_failure(self._passed.name, self._ticket, why))
 
-    def given_up(self) -> None:
-        self._passed.given_up()
-        self._health.given_up(self._passed.name, self._ticket)
+    def give_up(self) -> None:
+        self._passed.give_up()
+        self._health.give_up(self._passed.name, self._ticket)
 
 
 def _tell(change: str) -> None:
@@ -69,17 +69,17 @@ def _tell(change: str) -> None:
             frame.notes.append(f"breaker {change}")
 
 
-_here: list[Turnstile] = []
+_here: list[ServerLimiter] = []
 
 
-def turnstile() -> Turnstile:
+def turnstile() -> ServerLimiter:
     """The one of this process, through which its requests go from the first call on."""
     if not _here:
-        use(Turnstile(throttle=Throttle(waiting=show_waiting), health=Health(default_path())))
+        use(ServerLimiter(throttle=Throttle(waiting=show_wait), health=Health(default_path())))
     return _here[0]
 
 
-def use(other: Turnstile | None) -> None:
+def use(other: ServerLimiter | None) -> None:
     """Put another one in its place; None: a new one is made when it is needed."""
     for old in _here:
         old.health.close()
@@ -87,7 +87,7 @@ def use(other: Turnstile | None) -> None:
     rate_limit.install(other)
 
 
-def show_waiting(why: str, until: float | None) -> None:
+def show_wait(why: str, until: float | None) -> None:
     """Show the step that is being performed as waiting, or as going on."""
     step, frame = current_step.get(), frame_of_run()
     if step is None or frame is None or frame.session is None:
@@ -97,7 +97,7 @@ def show_waiting(why: str, until: float | None) -> None:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explaining() -> Iterator[None]:
     """Raises CircuitOpen for a request that was not sent, because its server is not to be asked now."""
     try:
         yield

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from agentkit.approval import decisions
 from agentkit.approval.policy import HEADLESS_VARIABLE, Decision, Headless, Policy, Question, parse_headless
-from agentkit.debugger.debug_registry import Bench
+from agentkit.debugger.debug_registry import DebugRegistry
 from agentkit.errors import JournalReadOnly, UserError
 from agentkit.events import Event, Mode, Run, Scope
 from agentkit.guards.loop_detector import Thresholds
@@ -30,7 +30,7 @@ from agentkit.journal.redaction import Redactor, secrets_of
 from agentkit.journal.storage import journal_path
 from agentkit.journal.store import Store
 from agentkit.journal.totals import Totals
-from agentkit.models.relay.client import Calling
+from agentkit.models.relay.client import RelayClient
 from agentkit.runtime.executor import RecordingExecutor
 
 _LONGEST_NAME = 200
@@ -65,7 +65,7 @@ class Last:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class RunIdentity:
     """For whom a run is made: its answers are nobody else's. A part of each key where it is known."""
 
     caller: str | None = None
@@ -90,10 +90,10 @@ class Session:
         path: Path,
         mode: Mode | None = None,
         read_only: bool = False,
-        whose: Identity | None = None,
+        whose: RunIdentity | None = None,
         served: bool = False,
     ) -> None:
-        self.whose = whose or Identity()
+        self.whose = whose or RunIdentity()
         self.served = served
         self.label = label or label_from_environment()
         self.folder = path.parent
@@ -107,7 +107,7 @@ class Session:
         self._caches: dict[Scope, CallCache] = {}
         self._executors: dict[int, ThreadPoolExecutor] = {}
         self.remarks: list[str] = []
-        self.bench = Bench()
+        self.bench = DebugRegistry()
         self.policy = Policy()
         self.asker: Asker | None = None
         self.guards: tuple[Any, ...] = ()
@@ -132,7 +132,7 @@ class Session:
     def mode(self) -> Mode:
         """How runs are made that do not say it themselves. Where the records are from elsewhere: replay."""
         if self._mode is None:
-            return "replay" if self.store.held else "auto"
+            return "replay" if self.store.replay_only_reason else "auto"
         return self._mode
 
     @mode.setter
@@ -141,7 +141,7 @@ class Session:
 
     def leave_replay(self) -> None:
         """Go live although records here are from elsewhere, from now on and in later sessions."""
-        if self.store.held and not self.store.read_only:
+        if self.store.replay_only_reason and not self.store.read_only:
             self.store.leave()
 
     @cached_property
@@ -199,14 +199,14 @@ class Session:
         return self.execution
 
     @contextmanager
-    def identity(self, caller: str | None = None, thread: str | None = None) -> Iterator[Identity]:
+    def identity(self, caller: str | None = None, thread: str | None = None) -> Iterator[RunIdentity]:
         """One request of a server: runs inside are for `caller`, in `thread`, and answer nobody else.
 
         A thread of its own where none is given. The same request of the same caller in the same thread is answered from
         the record.
         """
         _check_identity(caller, thread)
-        whose = Identity(caller=caller or self.whose.caller, thread=thread or _unique())
+        whose = RunIdentity(caller=caller or self.whose.caller, thread=thread or _unique())
         tokens = _identity.set(whose), current_execution.set(Execution(cell=execution_of(self).cell))
         try:
             yield whose
@@ -255,17 +255,17 @@ class Session:
         """Record what a person decided; where something was decided already, that is what holds."""
         return decisions.decide(self.store, self.redactor, question, decision)
 
-    def standing(self, question: Question) -> Decision | None:
+    def find_standing(self, question: Question) -> Decision | None:
         """The approval that an earlier Always, given by this user here, gives this call."""
         caller = self.redactor.scrub(identity_of(self).caller or "")
-        return decisions.standing(self.store, question, label=self.label, caller=caller)
+        return decisions.find_standing(self.store, question, label=self.label, caller=caller)
 
     def settle(self, step: int, action: SettleAction, result: object = None) -> str:
         """Decide on a step that must not be repeated unasked: redo it, give its result, or stop there for good."""
         row = self.store.step(step)
         if row is None:
             raise UserError(f"no step {step} in {self.path}: session.runs() lists what is recorded")
-        body = self._settled_body(row, result) if action == "result" else None
+        body = self._settlement_body(row, result) if action == "result" else None
         self.store.settle(step, action, body).result()
         return {
             "redo": f"step {step} ({row.name}) will be performed again at the next run",
@@ -273,7 +273,7 @@ class Session:
             "stop": f"step {step} ({row.name}) stays stopped; runs that reach it end there",
         }[action]
 
-    def _settled_body(self, row: Row, result: object) -> bytes:
+    def _settlement_body(self, row: Row, result: object) -> bytes:
         if row.kind == "model":
             raise UserError(f"step {row.id} is a model request: it can be redone or stopped, not answered by hand")
         payload = {"kind": "tool_return", "result": result} if row.kind == "tool" else result
@@ -286,9 +286,9 @@ class Session:
     # -- life
 
     @cached_property
-    def calling(self) -> Calling:
+    def calling(self) -> RelayClient:
         """What makes model requests that outlive this process."""
-        return Calling(
+        return RelayClient(
             self.folder, owner=lambda: self.store.owner, secrets=lambda: self.redactor.secrets, remark=self.remark
         )
 
@@ -335,7 +335,7 @@ class Session:
 
 
 current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
-_identity: ContextVar[Identity | None] = ContextVar("agentkit_identity", default=None)
+_identity: ContextVar[RunIdentity | None] = ContextVar("agentkit_identity", default=None)
 current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
 entered: list[Callable[[], object]] = []
 """Told when a session is entered: a notebook looks after those that its own cells open, too."""
@@ -364,12 +364,12 @@ def session(
     `served`: each run is somebody else's request, and has a thread of its own where none is given.
     """
     _check_identity(caller, thread)
-    whose = Identity(caller=caller, thread=thread)
+    whose = RunIdentity(caller=caller, thread=thread)
     path = journal_path(folder, journal)
     return Session(name, path=path, mode=mode, read_only=read_only, whose=whose, served=served)
 
 
-def identity_of(owner: Session) -> Identity:
+def identity_of(owner: Session) -> RunIdentity:
     """For whom a run that begins now is made."""
     whose = _identity.get() or owner.whose
     return replace(whose, thread=_unique()) if owner.served and whose.thread is None else whose

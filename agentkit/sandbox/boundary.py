@@ -211,12 +211,12 @@ def _to_record(value: Any, where: str, depth: int) -> Any:
     if value is None or type(value) in (str, bool):
         return value
     if type(value) is int:
-        return value if value.bit_length() < _LONG_INT else _tagged("int", hex(value))
+        return value if value.bit_length() < _LONG_INT else _tag("int", hex(value))
     if depth == 0:
         raise Uncrossable(f"{where} is nested too deep to leave the sandbox")
     match value:
         case float():
-            return value if math.isfinite(value) else None if math.isnan(value) else _tagged("float", repr(value))
+            return value if math.isfinite(value) else None if math.isnan(value) else _tag("float", repr(value))
         case list():
             return [_to_record(item, where, depth - 1) for item in value]
         case dict():
@@ -224,11 +224,11 @@ def _to_record(value: Any, where: str, depth: int) -> Any:
         case tuple() | set() | frozenset():
             items = [_to_record(item, where, depth - 1) for item in value]
             kind = "tuple" if isinstance(value, tuple) else type(value).__name__
-            return _tagged(kind, items if kind == "tuple" else sorted(items, key=repr))
+            return _tag(kind, items if kind == "tuple" else sorted(items, key=repr))
         case Parcel():
-            return _tagged("parcel", value.packed)
+            return _tag("parcel", value.packed)
         case FrameHandle():
-            return _tagged("frame", [value.root, [list(op) for op in value.ops]])
+            return _tag("frame", [value.root, [list(op) for op in value.ops]])
         case _:
             return _scalar_record(value, where)
 
@@ -237,21 +237,21 @@ def _dict_record(value: dict[Any, Any], where: str, depth: int) -> Any:
     if all(type(key) is str for key in value) and _TAG not in value:
         return {key: _to_record(item, where, depth - 1) for key, item in value.items()}
     pairs = [[_to_record(key, where, depth - 1), _to_record(item, where, depth - 1)] for key, item in value.items()]
-    return _tagged("dict", pairs)
+    return _tag("dict", pairs)
 
 
 def _scalar_record(value: Any, where: str) -> Any:
     match value:
         case datetime.datetime() | datetime.date() | datetime.time():
-            return _tagged(type(value).__name__, value.isoformat())
+            return _tag(type(value).__name__, value.isoformat())
         case datetime.timedelta():
-            return _tagged("timedelta", [value.days, value.seconds, value.microseconds])
+            return _tag("timedelta", [value.days, value.seconds, value.microseconds])
         case decimal.Decimal():
-            return _tagged("Decimal", str(value))
+            return _tag("Decimal", str(value))
         case bytes():
-            return _tagged("bytes", base64.b64encode(value).decode())
+            return _tag("bytes", base64.b64encode(value).decode())
         case complex():
-            return _tagged("complex", [value.real, value.imag])
+            return _tag("complex", [value.real, value.imag])
         case pathlib.PurePath():
             return str(value)
         case _:
@@ -261,7 +261,7 @@ def _scalar_record(value: Any, where: str) -> Any:
             )
 
 
-def _tagged(kind: str, value: Any) -> dict[str, Any]:
+def _tag(kind: str, value: Any) -> dict[str, Any]:
     return {_TAG: kind, "v": value}
 
 
@@ -271,12 +271,12 @@ def from_record(kept: Any, *, frames: Mapping[str, FrameHandle] | None = None, c
     Raises Forged for a record that names a class which is not among `classes`.
     """
     try:
-        return _Reader(frames or {}, classes).read(kept)
+        return _BoundaryReader(frames or {}, classes).read(kept)
     except NOT_DATA as error:
         raise Forged(f"the record holds what is no value: {type(error).__name__}: {ascii(str(error))[:200]}") from error
 
 
-class _Reader:
+class _BoundaryReader:
     def __init__(self, frames: Mapping[str, FrameHandle], classes: Classes) -> None:
         self._frames, self._classes = frames, classes
 
@@ -285,13 +285,13 @@ class _Reader:
             case list():
                 return self._items(kept)
             case {"$": str(kind), "v": value} if len(kept) == 2 and (kind in _VALUES or kind in _HOLDING):
-                return _VALUES[kind](value) if kind in _VALUES else self._holding(kind, value)
+                return _VALUES[kind](value) if kind in _VALUES else self._read_container(kind, value)
             case dict():
                 return {key: self.read(item) for key, item in kept.items()}
             case _:
                 return kept
 
-    def _holding(self, kind: str, value: Any) -> Any:
+    def _read_container(self, kind: str, value: Any) -> Any:
         match kind:
             case "dict":
                 return {self.read(key): self.read(item) for key, item in value}

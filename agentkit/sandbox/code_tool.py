@@ -15,12 +15,12 @@ from pydantic_ai.tools import RunContext, ToolDenied
 from agentkit.errors import AgentKitError, SandboxError, UserError
 from agentkit.runtime.run_state import frame_of_run
 from agentkit.sandbox import boundary
-from agentkit.sandbox.deterministic_clock import TOLD_CALLS, steady_world
+from agentkit.sandbox.deterministic_clock import TOLD_CALLS, deterministic_clock
 from agentkit.sandbox.limits import Limits
 from agentkit.sandbox.monty import dialect
 from agentkit.sandbox.monty import driver as driver
 from agentkit.tools.declaration import Declaration
-from agentkit.values.registry import left_out, to_json
+from agentkit.values.registry import describe_left_out, to_json
 
 NAME = "run_code"
 LIMITS = Limits(time=30.0, calls=100, printed=64 << 10)
@@ -65,20 +65,20 @@ class _Code:
     async def run(self, code: str) -> Any:
         self._code = code
         program = driver.Program(source=code, functions=frozenset(self._tools))
-        world = await steady_world(frame_of_run(), code, place=_history(self._ctx))
+        world = await deterministic_clock(frame_of_run(), code, place=_history(self._ctx))
         try:
             ended = await driver.run(program, world=world, call=self._call, limits=LIMITS, printed=self._printed.append)
         except SandboxError as error:
-            return self._failed(error)
-        return self._shown(ended.value)
+            return self._describe_failure(error)
+        return self._format_value(ended.value)
 
-    def _shown(self, value: Any) -> Any:
+    def _format_value(self, value: Any) -> Any:
         """What the model is given: the value alone where nothing was printed."""
         answer = _plain(value)
         printed = _head_and_tail("".join(self._printed))
         return {"printed": printed, "value": answer} if printed else answer
 
-    def _failed(self, error: SandboxError) -> str:
+    def _describe_failure(self, error: SandboxError) -> str:
         printed = _head_and_tail("".join(self._printed))
         told = [str(error.after(self._made[-TOLD_CALLS:])), *([f"printed before: {printed}"] if printed else [])]
         if self._made:
@@ -90,7 +90,7 @@ class _Code:
         arguments = _arguments(call, tool)
         part = ToolCallPart(call.name, arguments, tool_call_id=f"{self._ctx.tool_call_id}.{call.number}")
         try:
-            answer = await self._handled(part)
+            answer = await self._handle_call(part)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -101,12 +101,12 @@ class _Code:
             # What ends a run (a person, a limit, a stop) never reaches the code, which could go on as if nothing was.
             if isinstance(error, AgentKitError) or type(error).__module__.partition(".")[0] == "pydantic_ai":
                 raise
-            raise driver.failed_call(error) from error
+            raise driver.as_call_error(error) from error
         if isinstance(answer, ToolDenied):
-            raise driver.failed_at(call, self._code, "tool", f"{call.name}: {answer.message}")
-        return self._answered(call, arguments, answer)
+            raise driver.call_error(call, self._code, "tool", f"{call.name}: {answer.message}")
+        return self._record_answer(call, arguments, answer)
 
-    async def _handled(self, part: ToolCallPart) -> Any:
+    async def _handle_call(self, part: ToolCallPart) -> Any:
         manager, usage, limits = self._ctx.tool_manager, self._ctx.usage, self._ctx.usage_limits
         assert manager is not None
         if limits is not None:
@@ -118,10 +118,10 @@ class _Code:
         finally:
             usage.tool_calls -= 1
 
-    def _answered(self, call: driver.HostCall, arguments: Mapping[str, Any], answer: Any) -> Any:
+    def _record_answer(self, call: driver.HostCall, arguments: Mapping[str, Any], answer: Any) -> Any:
         value = answer.return_value if isinstance(answer, ToolReturn) else answer
         self._made.append(f"{call.name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"[:200])
-        if (cut := left_out(value)) is not None:
+        if (cut := describe_left_out(value)) is not None:
             raise driver.CallFailed(
                 "ValueError", f"the result of {call.name} is too long to cross whole ({cut}): ask for less"
             )

@@ -8,10 +8,10 @@ import re
 import secrets
 from typing import Any
 
-from agentkit.journal.execution import Call
+from agentkit.journal.execution import Operation
 from agentkit.journal.keys import operation_key
-from agentkit.runtime.run_state import AgentRunFrame
-from agentkit.sandbox.monty.driver import World
+from agentkit.runtime.run_state import RunState
+from agentkit.sandbox.monty.driver import Clock
 
 TOLD_CALLS = 12
 """How many of the host calls made before an error are told with it."""
@@ -20,12 +20,12 @@ _CLOCK = re.compile(r"\b(?:datetime|date|time|random)\b")
 _STILL = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 
 
-async def steady_world(frame: AgentRunFrame | None, source: str, *, place: str | None) -> World:
+async def deterministic_clock(frame: RunState | None, source: str, *, place: str | None) -> Clock:
     """The clock and the seed: as they were when this program first ran there, so that running it again is the same."""
     if frame is None:
-        return World(now=datetime.datetime.now(datetime.UTC), seed=secrets.randbits(32))
+        return Clock(now=datetime.datetime.now(datetime.UTC), seed=secrets.randbits(32))
     if not _CLOCK.search(source):
-        return World(now=_STILL)
+        return Clock(now=_STILL)
     # The seed stays when a cell is edited, so that what its program draws, and asks the host for, stays too.
     steady = hashlib.sha256((place or "").encode()).digest()
     seed = secrets.randbits(32) if frame.fresh else int.from_bytes(steady[:4])
@@ -34,6 +34,8 @@ async def steady_world(frame: AgentRunFrame | None, source: str, *, place: str |
         return {"now": datetime.datetime.now(datetime.UTC).isoformat(), "seed": seed}
 
     key = operation_key(name="sandbox:clock", payload=[source, place], history=None, memo=frame.memo)
-    call = Call(key=key, kind="capability", name="clock", effects="none", describe=lambda payload: str(payload["now"]))
+    call = Operation(
+        key=key, kind="capability", name="clock", effects="none", describe=lambda payload: str(payload["now"])
+    )
     kept = (await frame.journal.perform(call, now)).payload
-    return World(now=datetime.datetime.fromisoformat(kept["now"]), seed=kept["seed"])
+    return Clock(now=datetime.datetime.fromisoformat(kept["now"]), seed=kept["seed"])

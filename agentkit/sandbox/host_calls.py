@@ -17,15 +17,15 @@ from pydantic_ai.exceptions import ModelRetry
 from agentkit.agent.build import as_tool
 from agentkit.agent.durability import edit_call, tool_call
 from agentkit.approval import interrupt
-from agentkit.approval.policy import Need, Policy, Question, needed
-from agentkit.debugger.gate import Arrival
+from agentkit.approval.policy import Need, Policy, Question, find_need
+from agentkit.debugger.gate import StepRequest
 from agentkit.errors import AgentKitError, UserError
-from agentkit.journal.execution import Call
+from agentkit.journal.execution import Operation
 from agentkit.runtime import describe
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.runtime.run_state import RunState
 from agentkit.sandbox import boundary
 from agentkit.sandbox.dataframe_handle import FrameHandle
-from agentkit.sandbox.monty.driver import CallFailed, HostCall, failed_at, failed_call
+from agentkit.sandbox.monty.driver import CallFailed, HostCall, as_call_error, call_error
 from agentkit.sandbox.process import isolate
 from agentkit.tools.declaration import Declaration, check, declaration
 from agentkit.values.registry import to_json
@@ -42,23 +42,23 @@ class HostTool:
     function: Callable[..., Any]
 
     @property
-    def declared(self) -> Declaration:
+    def declaration(self) -> Declaration:
         return declaration(self.function)
 
     def arguments(self, call: HostCall) -> dict[str, Any]:
         """The arguments by name, as the function wants them; CallFailed says what does not fit."""
         if any(isinstance(value, FrameHandle) for value in (*call.args, *call.kwargs.values())):
-            raise self._misused("a frame cannot be passed on: pass frame.head(n)")
+            raise self._usage_error("a frame cannot be passed on: pass frame.head(n)")
         try:
             boundary.to_record([*call.args, *call.kwargs.values()], where="an argument")
             bound = inspect.signature(self.function).bind(*call.args, **call.kwargs)
             return self.valid(_flat(bound))
         except (TypeError, boundary.Uncrossable) as error:
-            raise self._misused(str(error)) from error
+            raise self._usage_error(str(error)) from error
         except ValidationError as error:
-            raise self._misused(_misfit(error)) from error
+            raise self._usage_error(_misfit(error)) from error
 
-    def _misused(self, why: str) -> CallFailed:
+    def _usage_error(self, why: str) -> CallFailed:
         return CallFailed("TypeError", f"{self.name}(): {why}", fault="code")
 
     def valid(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,79 +124,79 @@ class Before:
     approve: Policy
     changed: bytes = b""
 
-    def place(self, frame: AgentRunFrame, tool: HostTool, arguments: Mapping[str, Any]) -> str | None:
+    def place(self, frame: RunState, tool: HostTool, arguments: Mapping[str, Any]) -> str | None:
         """What keeps this call apart from an equal one: its cell and, for one that reads, what was done before it.
 
         A call that changes something stays the same call whatever stands before it: it must not be made twice.
         """
         cell = frame.execution.cell
-        if tool.declared.effects == "none":
+        if tool.declaration.effects == "none":
             return f"{cell or ''}:{self.changed.hex()}" if self.changed else cell
         made = frame.memo.part([tool.name, dict(arguments)]).digest
         self.changed = hashlib.sha256(self.changed + made).digest()
         return cell
 
 
-async def perform_call(
-    frame: AgentRunFrame | None, tool: HostTool, call: HostCall, *, source: str, before: Before
-) -> Any:
+async def perform_call(frame: RunState | None, tool: HostTool, call: HostCall, *, source: str, before: Before) -> Any:
     """What the call answers, from the record or live.
 
     Raises CallFailed for what the program may see. What a person, a limit or a stop decides ends the program instead.
     """
     arguments = tool.arguments(call)
     if frame is None:
-        return await _unrecorded(tool, arguments, call, source, policy=before.approve)
+        return await _call_without_record(tool, arguments, call, source, policy=before.approve)
     arrival = _arrival(frame, tool, arguments)
     if frame.gate is not None:
         frame.gate.change_arguments(arrival)
     place = before.place(frame, tool, arguments)
-    arguments = await _allowed(frame, tool, arguments, call, source, place=place)
+    arguments = await _allow(frame, tool, arguments, call, source, place=place)
     arrival = replace(arrival, arguments=arguments)
 
     async def body() -> Any:
-        return _encoded(tool, await _performed(tool, arguments))
+        return _encode(tool, await _perform(tool, arguments))
 
-    def step() -> Call:
+    def step() -> Operation:
         return _step(frame, tool, arguments, place)
 
     try:
         if frame.gate is None:
             performed = await frame.journal.perform(step(), body)
         else:
-            performed = await frame.gate.through(frame.journal, arrival, step, body)
+            performed = await frame.gate.wait_at_step(frame.journal, arrival, step, body)
     except (AgentKitError, CallFailed):
         raise
     except Exception as error:
-        raise failed_call(error) from error
+        raise as_call_error(error) from error
     frame.ran.append(describe.in_one_line(tool.name, arguments, performed.payload))
     return boundary.from_record(performed.payload["result"])
 
 
-async def _unrecorded(tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, policy: Policy) -> Any:
+async def _call_without_record(
+    tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, policy: Policy
+) -> Any:
     policies = (*interrupt.in_force.get(), policy)
-    if await needed(tool.name, arguments, declared=tool.declared.approve, destructive=False, policies=policies):
-        raise failed_at(call, source, "tool", f"{tool.name} needs an approval, and nothing is recorded here")
+    if await find_need(tool.name, arguments, declared=tool.declaration.approve, destructive=False, policies=policies):
+        raise call_error(call, source, "tool", f"{tool.name} needs an approval, and nothing is recorded here")
     try:
-        value = await _performed(tool, arguments)
+        value = await _perform(tool, arguments)
     except AgentKitError:
         raise
     except Exception as error:
-        raise failed_call(error) from error
-    return boundary.from_record(_encoded(tool, value)["result"])
+        raise as_call_error(error) from error
+    return boundary.from_record(_encode(tool, value)["result"])
 
 
-async def _performed(tool: HostTool, arguments: dict[str, Any]) -> Any:
-    if not tool.declared.isolate:
-        async with asyncio.timeout(tool.declared.timeout):
+async def _perform(tool: HostTool, arguments: dict[str, Any]) -> Any:
+    if not tool.declaration.isolate:
+        async with asyncio.timeout(tool.declaration.timeout):
             return await tool.tool.function_schema.call(dict(arguments), None)  # type: ignore[arg-type]
     try:
-        return await isolate.called(tool.function, arguments)
+        return await isolate.call_isolated(tool.function, arguments)
     except ModelRetry as retry:
         raise CallFailed("RuntimeError", retry.message) from retry
 
 
-def _encoded(tool: HostTool, value: Any) -> dict[str, Any]:
+def _encode(tool: HostTool, value: Any) -> dict[str, Any]:
     """What is kept of a result. A replay gives the program the same values, of the same kinds."""
     where = f"the result of {tool.name}"
     try:
@@ -210,23 +210,23 @@ def _encoded(tool: HostTool, value: Any) -> dict[str, Any]:
     return {"kind": "tool_return", "result": boundary.to_record(entered, where=where)}
 
 
-def _step(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], place: str | None) -> Call:
+def _step(frame: RunState, tool: HostTool, arguments: dict[str, Any], place: str | None) -> Operation:
     call = tool_call(
         frame,
         f"sandbox:{tool.name}",
         arguments,
         name=tool.name,
         function=tool.function,
-        declared=tool.declared,
+        declared=tool.declaration,
         history=None,
         place=place,
     )
-    encode = None if tool.tool.function_schema.is_async else lambda value: _encoded(tool, value)
+    encode = None if tool.tool.function_schema.is_async else lambda value: _encode(tool, value)
     return replace(call, encode=encode)
 
 
-def _arrival(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) -> Arrival:
-    return Arrival(
+def _arrival(frame: RunState, tool: HostTool, arguments: dict[str, Any]) -> StepRequest:
+    return StepRequest(
         kind="tool",
         name=tool.name,
         messages=(),
@@ -240,18 +240,20 @@ def _arrival(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any]) ->
 # ---- approval
 
 
-async def _allowed(
-    frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, place: str | None
+async def _allow(
+    frame: RunState, tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, place: str | None
 ) -> dict[str, Any]:
     """The arguments that the call may be made with. Denied, the program ends there: it cannot catch or fake it."""
     policies = (*interrupt.in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
-    need = await needed(tool.name, arguments, declared=tool.declared.approve, destructive=False, policies=policies)
+    need = await find_need(
+        tool.name, arguments, declared=tool.declaration.approve, destructive=False, policies=policies
+    )
     if need is None:
         return arguments
     question = _question(frame, tool, arguments, call, need)
     payload = {"tool": tool.name, "arguments": question.arguments, "place": place}
     asked = interrupt.question_call(frame, "approval", question, payload=payload, history=None)
-    if frame.journal.recorded(asked, frame) is None:
+    if frame.journal.find_record(asked, frame) is None:
         # It needed no approval when it ran, or somebody else gave it: now it only replays.
         changed = interrupt.arguments_elsewhere(frame, asked)
         if changed is not None and tool.misfit(changed) is None and _on_record(frame, tool, tool.valid(changed), place):
@@ -270,19 +272,19 @@ async def _allowed(
             return tool.valid(changed)
         case _:
             because = f": {decision.reason}" if decision.reason else ""
-            raise failed_at(
+            raise call_error(
                 call,
                 source,
                 "tool",
-                f"{tool.name} was denied by {interrupt.whom(decision)}{because}; it was not called",
+                f"{tool.name} was denied by {interrupt.describe_person(decision)}{because}; it was not called",
             )
 
 
-def _on_record(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], place: str | None) -> bool:
-    return frame.journal.recorded(_step(frame, tool, arguments, place), frame) is not None
+def _on_record(frame: RunState, tool: HostTool, arguments: dict[str, Any], place: str | None) -> bool:
+    return frame.journal.find_record(_step(frame, tool, arguments, place), frame) is not None
 
 
-def _question(frame: AgentRunFrame, tool: HostTool, arguments: dict[str, Any], call: HostCall, need: Need) -> Question:
+def _question(frame: RunState, tool: HostTool, arguments: dict[str, Any], call: HostCall, need: Need) -> Question:
     text = frame.journal.redactor.scrub(f"line {call.line}: {call.text}")
     return Question(
         kind="approve",

@@ -28,18 +28,18 @@ from agentkit.agent.durability import enclosing_step
 from agentkit.approval import interrupt
 from agentkit.approval import policy as approval
 from agentkit.budget import reservation
-from agentkit.debugger.gate import Arrival
+from agentkit.debugger.gate import StepRequest
 from agentkit.debugger.overrides import Path
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
 from agentkit.events import Event, Mode, Run
-from agentkit.guards.loop_detector import Breaker
-from agentkit.journal.execution import Call, bounded, dumps, inside
-from agentkit.journal.keys import Chain, RequestParts, tool_key
-from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.guards.loop_detector import LoopDetector
+from agentkit.journal.execution import Operation, dumps, inside, shorten
+from agentkit.journal.keys import MessageChain, RequestParts, tool_key
+from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.session import Session, current, execution_of, identity_of
 from agentkit.sandbox import boundary
 from agentkit.sandbox.dataframe_handle import FrameHandle
-from agentkit.sandbox.deterministic_clock import TOLD_CALLS, steady_world
+from agentkit.sandbox.deterministic_clock import TOLD_CALLS, deterministic_clock
 from agentkit.sandbox.host_calls import Before, HostTool, host_tools, perform_call
 from agentkit.sandbox.limits import Limits
 from agentkit.sandbox.monty import driver as driver
@@ -90,7 +90,7 @@ class Script:
     on_print: Callable[[str], None] = lambda text: None
     name: str = NAME
 
-    async def again(self, *, fresh: bool, mode: Mode | None) -> SandboxResult:
+    async def run_again(self, *, fresh: bool, mode: Mode | None) -> SandboxResult:
         """Run it once more from its start, as a person steps through it."""
         with run_with(RunOptions(fresh=fresh, mode=mode)):
             return await _run(self)
@@ -203,14 +203,14 @@ async def _run(script: Script) -> SandboxResult:
     session = current()
     if session is None or (options := options_of(session)).mode == "off":
         with inside_nothing():
-            return await _Performance(script, None).live()
-    async with _recorded(session, script, options) as frame:
-        result = await _Performance(script, frame).recorded()
+            return await _ProgramRun(script, None).live()
+    async with _recording(session, script, options) as frame:
+        result = await _ProgramRun(script, frame).perform()
     return replace(result, run=session.store.run(frame.id) or result.run, session=session)
 
 
 @contextlib.asynccontextmanager
-async def _recorded(session: Session, script: Script, options: RunOptions) -> AsyncIterator[AgentRunFrame]:
+async def _recording(session: Session, script: Script, options: RunOptions) -> AsyncIterator[RunState]:
     gate = gate_of(session, script, (script.source,), {})
     frame = _frame(session, script, options, gate)
     session.journal.settle_doubt = interrupt.settle_doubt
@@ -218,7 +218,7 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
-    run = _opened(session, script, frame)
+    run = _open_run(session, script, frame)
     budgets = reservation.budgets_of(session)
     try:
         await budgets.enter(frame, None, within=enclosing_step() is not None)
@@ -226,26 +226,26 @@ async def _recorded(session: Session, script: Script, options: RunOptions) -> As
             yield frame
     except BaseException as error:
         settle_occurrences(frame, error, finished=False)
-        await _closed(session, run, error)
+        await _close_run(session, run, error)
         raise
     finally:
         budgets.leave(frame)
     settle_occurrences(frame, None, finished=True)
-    await _closed(session, run, None)
+    await _close_run(session, run, None)
 
 
-def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> AgentRunFrame:
+def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> RunState:
     execution, outer = execution_of(session), frame_of_run()
     whose = identity_of(session) if outer is None else outer.whose
     session.keep_secret()
-    return AgentRunFrame(
+    return RunState(
         id=uuid.uuid4().hex[:8],
         agent=script.name,
         execution=execution,
         mode=options.mode or session.mode,
         fresh=options.fresh,
         journal=session.journal,
-        chain=Chain(redactor=session.redactor),
+        chain=MessageChain(redactor=session.redactor),
         memo=RequestParts(redactor=session.redactor, identity=whose.parts),
         whose=whose,
         cache=session.cache,
@@ -254,12 +254,12 @@ def _frame(session: Session, script: Script, options: RunOptions, gate: Any) -> 
         owner=script,
         began=execution.counts.copy(),
         headless=options.headless,
-        breaker=Breaker(thresholds=session.breaker),
+        breaker=LoopDetector(thresholds=session.breaker),
         outer=outer,
     )
 
 
-def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
+def _open_run(session: Session, script: Script, frame: RunState) -> Run:
     outer = enclosing_step()
     run = Run(
         id=frame.id,
@@ -267,7 +267,7 @@ def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
         status="running",
         label=session.label,
         cell=frame.execution.cell,
-        prompt=bounded(session.redactor.scrub(script.source), _PROMPT_CHARACTERS),
+        prompt=shorten(session.redactor.scrub(script.source), _PROMPT_CHARACTERS),
         mode=frame.mode,
         started=time.time(),
         parent_run=outer[0] if outer else None,
@@ -281,11 +281,11 @@ def _opened(session: Session, script: Script, frame: AgentRunFrame) -> Run:
     return run
 
 
-async def _closed(session: Session, run: Run, error: BaseException | None) -> None:
+async def _close_run(session: Session, run: Run, error: BaseException | None) -> None:
     stopped = isinstance(error, asyncio.CancelledError | GeneratorExit | Stopped | Interrupted)
     told = error.headline if isinstance(error, SandboxError) else str(error)
     named = error is not None and not isinstance(error, asyncio.CancelledError | GeneratorExit)
-    text = bounded(session.redactor.scrub(f"{type(error).__name__}: {told}")) if named else None
+    text = shorten(session.redactor.scrub(f"{type(error).__name__}: {told}")) if named else None
     status: Any = "done" if error is None else "stopped" if stopped else "failed"
     ended = replace(run, status=status, ended=time.time(), error=text)
     if not session.store.read_only:
@@ -295,10 +295,10 @@ async def _closed(session: Session, run: Run, error: BaseException | None) -> No
     session.emit(ended)
 
 
-class _Performance:
+class _ProgramRun:
     """One run of a script; `frame` is None where nothing is recorded."""
 
-    def __init__(self, script: Script, frame: AgentRunFrame | None) -> None:
+    def __init__(self, script: Script, frame: RunState | None) -> None:
         self._script = script
         self._frame = frame
         self._printed: list[str] = []
@@ -306,11 +306,11 @@ class _Performance:
         self._told = 0
         self._before = Before(approve=script.approve)
 
-    async def recorded(self) -> SandboxResult:
+    async def perform(self) -> SandboxResult:
         """From the record, else live."""
         frame = self._frame
         assert frame is not None
-        if self._stepped:
+        if self._is_debug_run:
             # Gone through again, its calls are what replays.
             return await self.live()
         performed = await frame.journal.perform(self._step(frame), self._payload)
@@ -322,7 +322,7 @@ class _Performance:
     async def live(self) -> SandboxResult:
         return self._result(await self._payload())
 
-    def _step(self, frame: AgentRunFrame) -> Call:
+    def _step(self, frame: RunState) -> Operation:
         script = self._script
         code = {name: interrupt.code_of(tool.function).digest.hex() for name, tool in script.tools.items()}
         key = tool_key(
@@ -339,13 +339,13 @@ class _Performance:
             reads=code,
             memo=frame.memo,
         )
-        return Call(
+        return Operation(
             key=key,
             kind="sandbox",
             name="program",
             effects="none",
             request=script.source,
-            describe=_said,
+            describe=_describe_payload,
         )
 
     async def _payload(self) -> Any:
@@ -359,7 +359,7 @@ class _Performance:
         )
         frame = self._frame
         place = None if frame is None else frame.execution.cell
-        world = await steady_world(frame, script.source, place=place)
+        world = await deterministic_clock(frame, script.source, place=place)
         try:
             ended = await _RUNNERS[script.tier](
                 program,
@@ -367,7 +367,7 @@ class _Performance:
                 call=self._call,
                 limits=script.limits,
                 printed=self._print,
-                pause=self._pause if self._stepped else None,
+                pause=self._pause if self._is_debug_run else None,
             )
         except SandboxError as error:
             raise error.after(() if self._frame is None else self._frame.ran[-TOLD_CALLS:]) from None
@@ -392,7 +392,7 @@ class _Performance:
         return SandboxResult(outputs=read, value=value, printed=visible(payload["printed"]), run=_UNRECORDED)
 
     @property
-    def _stepped(self) -> bool:
+    def _is_debug_run(self) -> bool:
         """Whether a person goes through this program, and not through an agent that happens to run it."""
         frame = self._frame
         return frame is not None and frame.gate is not None and frame.gate.root == frame.id and not frame.gate.pausing
@@ -406,14 +406,14 @@ class _Performance:
             (f"line {line}", stop.statement.text),
         )
         self._told = len(self._printed)
-        arrival = Arrival(
+        arrival = StepRequest(
             kind="line", name=str(line), messages=(), record=_no_edit, shown=tuple(s for s in shown if s[1])
         )
-        self._place = await frame.gate.pass_by(arrival, frame.journal.store)
+        self._place = await frame.gate.wait_at_line(arrival, frame.journal.store)
 
     def _print(self, text: str) -> None:
         self._printed.append(text)
-        if not self._stepped:
+        if not self._is_debug_run:
             # Gone through step by step, it is shown at the next stop: the cell that began it has ended.
             self._script.on_print(visible(text))
 
@@ -425,7 +425,7 @@ class _Performance:
             return await perform_call(frame, tool, call, source=self._script.source, before=self._before)
 
 
-def _no_edit(name: str, edit: Any) -> Call:
+def _no_edit(name: str, edit: Any) -> Operation:
     raise UserError("a statement of a program cannot be edited: edit the cell and run it again")
 
 
@@ -445,7 +445,7 @@ def _value_record(value: Any) -> Any:
         return boundary.to_record(value, where="the last line")
     except boundary.Uncrossable:
         # It is shown only: a function that the last line happens to name is no reason to fail.
-        return bounded(repr(value))
+        return shorten(repr(value))
 
 
 def _runtime() -> str:
@@ -462,7 +462,7 @@ def _plain(record: Any) -> str:
     return inner if isinstance(inner, str) else f"({record['$']})"
 
 
-def _said(payload: Any) -> str:
-    given = ", ".join(f"{name} = {bounded(_plain(value), 120)}" for name, value in payload["outputs"].items())
-    value = "" if payload["value"] is None else bounded(_plain(payload["value"]), 200)
-    return given or value or bounded(payload["printed"].strip(), 200)
+def _describe_payload(payload: Any) -> str:
+    given = ", ".join(f"{name} = {shorten(_plain(value), 120)}" for name, value in payload["outputs"].items())
+    value = "" if payload["value"] is None else shorten(_plain(payload["value"]), 200)
+    return given or value or shorten(payload["printed"].strip(), 200)

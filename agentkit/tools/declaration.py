@@ -146,7 +146,7 @@ def performs_more(function: Callable[..., Any]) -> bool:
     return hasattr(function, _STANDS_FOR) or declaration(function).outer
 
 
-def stood_for(function: Callable[..., Any]) -> Callable[..., Any]:
+def original_of(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that a stand-in stands for, else the function itself."""
     found: Callable[..., Any] = getattr(function, _STANDS_FOR, function)
     return found
@@ -167,18 +167,22 @@ def _declaration(
     loop_key: str | Callable[..., Any] | None = None,
     reads: str | Sequence[str] = (),
 ) -> Declaration:
-    known = _known("effects", "undeclared" if effects is None else effects, get_args(Effects))
-    scope = None if share in (None, False) else _known("share", "project" if share is True else share, get_args(Scope))
+    known = _require_known("effects", "undeclared" if effects is None else effects, get_args(Effects))
+    scope = (
+        None
+        if share in (None, False)
+        else _require_known("share", "project" if share is True else share, get_args(Scope))
+    )
     if scope is not None and known not in ("none", "undeclared"):
         raise UserError(f'share={scope!r} reuses a result elsewhere, so it needs effects="none", not {known!r}')
     if verify is not None and not callable(verify):
         raise UserError(f"verify= takes a function of the tool's arguments, not {type(verify).__name__}")
     if approve is not None and not callable(approve):
-        _known("approve", approve, ("ask", "always", "never"))
-    sizes = _ladder(memory)
+        _require_known("approve", approve, ("ask", "always", "never"))
+    sizes = _memory_steps(memory)
     if len(sizes) > 1 and known == "once":
         raise UserError('effects="once" is not tried again with more memory: give memory= one size')
-    apart = _isolated(isolate, limited=bool(sizes) or network is False, effects=known)
+    apart = _needs_isolation(isolate, limited=bool(sizes) or network is False, effects=known)
     if loop_key is not None and not callable(loop_key) and not isinstance(loop_key, str):
         raise UserError(f'loop_key={loop_key!r}: names of arguments, as in "path, mode", or a function of them')
     return Declaration(
@@ -218,7 +222,7 @@ def loop_identity(declared: Declaration, name: str, arguments: dict[str, Any]) -
     return f"{name} {[(part, arguments.get(part)) for part in wanted]!r}"
 
 
-def _known(option: str, value: Any, allowed: Sequence[str]) -> Any:
+def _require_known(option: str, value: Any, allowed: Sequence[str]) -> Any:
     if value not in allowed:
         raise UserError(f"@agentkit.tool({option}={value!r}): choose one of {', '.join(map(repr, allowed))}")
     return value
@@ -235,7 +239,7 @@ def seconds(value: float | str | None, *, given: str) -> float | None:
     return float(duration)
 
 
-def _ladder(memory: int | str | Sequence[int | str] | None) -> tuple[str, ...]:
+def _memory_steps(memory: int | str | Sequence[int | str] | None) -> tuple[str, ...]:
     given = () if memory is None else (memory,) if isinstance(memory, int | str) else tuple(memory)
     texts = tuple(f"{size}B" if isinstance(size, int) else str(size).strip() for size in given)
     for text in texts:
@@ -255,7 +259,7 @@ def _bytes(text: str) -> int:
     return int(float(found[1]) * 1024 ** "BKMGT".index(found[2][0].upper()))
 
 
-def _isolated(isolate: bool | None, *, limited: bool, effects: Effects) -> bool:
+def _needs_isolation(isolate: bool | None, *, limited: bool, effects: Effects) -> bool:
     if isolate is False and limited:
         raise UserError("isolate=False: memory= and network=False can only be enforced in a process of its own")
     apart = limited if isolate is None else isolate

@@ -77,11 +77,11 @@ def tool_digest(function: Callable[..., Any], *, seconds: float = _SECONDS) -> T
     else a container holds, and of what can only be saved: of a larger one a spread sample is hashed, or its kind, and
     it is named in `unhashed`.
     """
-    walk = _Walk(seconds=seconds)
+    walk = _DigestWalk(seconds=seconds)
     digest = walk.digest(function, "")
     older = None
     if walk.moved and not walk.grown:
-        before = _Walk(seconds=seconds, version=1)
+        before = _DigestWalk(seconds=seconds, version=1)
         older = ToolDigest(before.digest(function, ""), (), (), before.reads)
     return ToolDigest(
         digest, tuple(walk.unhashed), tuple(walk.assigns), walk.reads, older, tuple(walk.files), walk.values
@@ -90,7 +90,7 @@ def tool_digest(function: Callable[..., Any], *, seconds: float = _SECONDS) -> T
 
 def value_digest(value: object, *, seconds: float = _SECONDS) -> bytes:
     """The digest of one value, such as the dependencies of a run."""
-    return _Walk(seconds=seconds).digest(value, "")
+    return _DigestWalk(seconds=seconds).digest(value, "")
 
 
 def _sha(tag: str, *pieces: bytes) -> bytes:
@@ -101,7 +101,7 @@ def _sha(tag: str, *pieces: bytes) -> bytes:
 
 
 @dataclass(kw_only=True)
-class _Walk:
+class _DigestWalk:
     """One walk over a function and all it reaches; `path` arguments say by which names a value was reached.
 
     `version` 1 walks as the first agentkit did. `moved` says that it would have digested the same content otherwise,
@@ -134,7 +134,7 @@ class _Walk:
         self._open.append(id(value))
         try:
             known = hashing.data(value, lambda cells: self.digest(cells, path))
-            return self._structured(value, path) if known is None else self._with_behaviour(known, value, path)
+            return self._structure(value, path) if known is None else self._with_behaviour(known, value, path)
         finally:
             self._open.pop()
 
@@ -143,7 +143,7 @@ class _Walk:
         self.unhashed[f"{path or 'it'} ({reason or kind})"] = None
         return _sha("unhashed", kind.encode())
 
-    def _structured(self, value: Any, path: str) -> bytes:
+    def _structure(self, value: Any, path: str) -> bytes:
         match value:
             case types.FunctionType():
                 return self._function(value, path)
@@ -165,11 +165,13 @@ class _Walk:
                     type(value).__name__, *(self.digest(each, path) for name, each in sorted(held) if name in _SAID)
                 )
             case enum.Enum():
-                member = _sha("enum", self._named(type(value)), value.name.encode(), self.digest(value.value, path))
+                member = _sha(
+                    "enum", self._name_and_version(type(value)), value.name.encode(), self.digest(value.value, path)
+                )
                 return self._with_behaviour(member, value, path)
             case _ if hasattr(value, "__wrapped__") and callable(value):
                 # functools.cache and its kind: what they have cached is not part of the question.
-                return _sha("wrapper", self._named(type(value)), self.digest(value.__wrapped__, path))
+                return _sha("wrapper", self._name_and_version(type(value)), self.digest(value.__wrapped__, path))
             case _:
                 contained = self._container(value, path)
                 if contained is None:
@@ -229,7 +231,7 @@ class _Walk:
 
     def _function(self, function: types.FunctionType, path: str) -> bytes:
         if is_library(function.__code__.co_filename) and not hasattr(function, "__wrapped__"):
-            return self._named(function)
+            return self._name_and_version(function)
         source = source_of(function.__code__)
         if source.note is not None:
             self.unhashed[f"{path or function.__name__} ({source.note})"] = None
@@ -238,7 +240,7 @@ class _Walk:
         self.values[path or "the code"] = (source.digest.hex(), None)
         pieces = {f"={name}": value for name, value in self._defaults(function, path)}
         pieces |= {name: self._read(function, source, name, path) for name in source.reads}
-        pieces |= {f"import {name}": self._imported(function, source, name, path) for name in source.imports}
+        pieces |= {f"import {name}": self._import(function, source, name, path) for name in source.imports}
         for by in source.blind:
             self._blind(by, path)
         if hasattr(function, "__wrapped__"):
@@ -269,12 +271,14 @@ class _Walk:
             return self._leave_out(value, label, "changed by the tool itself")
         if isinstance(value, types.ModuleType):
             return self._module(value, label, _Every() if name in source.searched else source.attributes)
-        digest = self._unchanged(value, source, name, label) if name in source.changed else self.digest(value, label)
+        digest = (
+            self._constant_part(value, source, name, label) if name in source.changed else self.digest(value, label)
+        )
         if not isinstance(value, types.FunctionType):
             self.values[label] = (digest.hex(), None if isinstance(value, type) else [value])
         return digest
 
-    def _imported(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
+    def _import(self, function: types.FunctionType, source: Source, name: str, path: str) -> bytes:
         """A module imported inside the function: a local one by its file, whether or not it was imported yet."""
         if self.version == 1:
             module = sys.modules.get(name)
@@ -298,7 +302,7 @@ class _Walk:
         pieces = [found.digest]
         for each, text in found.texts.items():
             module = sys.modules.get(each)
-            if module is not None and not modules.is_as_written(module, text):
+            if module is not None and not modules.is_unmodified(module, text):
                 self.unhashed[f"{label} ({each} was edited since it was imported, or changed: reload it)"] = None
                 pieces += [each.encode(), self._module(module, label)]
         digest = _sha("local import", *pieces)
@@ -393,7 +397,7 @@ class _Walk:
     def _builtin(self, value: types.BuiltinFunctionType, path: str) -> bytes:
         owner = value.__self__
         if owner is None or isinstance(owner, types.ModuleType | type):
-            return self._named(value)
+            return self._name_and_version(value)
         return _sha("builtin method", value.__name__.encode(), self.digest(owner, path))
 
     def _module(self, module: types.ModuleType, path: str, used: frozenset[str] | None = None) -> bytes:
@@ -415,9 +419,9 @@ class _Walk:
 
     def _class(self, cls: type, path: str) -> bytes:
         if not _is_local_class(cls):
-            return self._named(cls)
+            return self._name_and_version(cls)
         members = {name: member for name, member in vars(cls).items() if _is_content(cls, name, member)}
-        members |= {f"field {name}": settings for name, settings in _declared_fields(cls)}
+        members |= {f"field {name}": settings for name, settings in _field_defaults(cls)}
         pieces = [self.digest(base, path) for base in cls.__bases__]
         if self.version > 1 and _is_local_class(type(cls)):
             self.grown = True
@@ -426,7 +430,7 @@ class _Walk:
             pieces += [name.encode(), self.digest(members[name], f"{path}.{name}")]
         return _sha("class", cls.__name__.encode(), _annotations(cls).encode(), *pieces)
 
-    def _named(self, value: Any) -> bytes:
+    def _name_and_version(self, value: Any) -> bytes:
         """By module, name and version: code that is installed."""
         if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
             self._see(value.__module__ or "", value.__name__)
@@ -441,9 +445,9 @@ class _Walk:
         code = getattr(method.__func__, "__code__", None)
         if code is None or not code.co_argcount or is_library(code.co_filename):
             return self.digest(method.__self__, path)
-        return self._unchanged(method.__self__, source_of(code), code.co_varnames[0], path)
+        return self._constant_part(method.__self__, source_of(code), code.co_varnames[0], path)
 
-    def _unchanged(self, value: Any, source: Source, name: str, path: str) -> bytes:
+    def _constant_part(self, value: Any, source: Source, name: str, path: str) -> bytes:
         """An object without the attributes that the tool itself changes, where it is one of the notebook's own."""
         if not (_is_local_class(type(value)) or isinstance(value, types.SimpleNamespace)):
             return self.digest(value, path)
@@ -456,14 +460,14 @@ class _Walk:
         kind = type(value)
         content = getattr(kind, "__agentkit_digest__", None)
         if content is not None:
-            return _sha("declared", self._named(kind), self.digest(content(value), path))
+            return _sha("declared", self._name_and_version(kind), self.digest(content(value), path))
         if _is_local_class(kind) or kind is types.SimpleNamespace:
             return self._local_instance(value, path)
         agent = _agent(value)
         if agent is not None:
             return _sha("agent", self.digest(agent, path))
         if kind.__module__.split(".")[0] in _STATELESS_MODULES or isinstance(value, logging.Logger):
-            return _sha("stateless", self._named(kind))
+            return _sha("stateless", self._name_and_version(kind))
         if _is_typing(value):
             return _sha("type", _ADDRESS.sub("", repr(value)).encode())
         if dataclasses.is_dataclass(value) and kind.__module__.split(".")[0] not in _OURS:
@@ -491,8 +495,8 @@ class _Walk:
         if isinstance(value, random.Random) or type(value).__name__ in ("Generator", "RandomState"):
             return self._leave_out(value, path, "a random generator: it changes with every use")
         try:
-            saved = hashing.pickled(value, self.seconds, lambda code: self._code_within(code, path))
-            return _sha("saved", self._named(type(value)), saved)
+            saved = hashing.digest_pickle(value, self.seconds, lambda code: self._code_within(code, path))
+            return _sha("saved", self._name_and_version(type(value)), saved)
         except hashing.TooLarge:
             return self._leave_out(value, path, f"a {type(value).__qualname__} too large to hash")
         except Exception:  # noqa: BLE001 - saving runs the object's own code, and whatever it raises means the same
@@ -611,7 +615,7 @@ def _fields_of(cls: type) -> tuple[str, ...]:
     return (*named, *(("_fields", "_field_defaults") if named else ()), *getattr(cls, "__dataclass_fields__", ()))
 
 
-def _declared_fields(cls: type) -> Iterator[tuple[str, object]]:
+def _field_defaults(cls: type) -> Iterator[tuple[str, object]]:
     """The defaults of dataclass and pydantic fields, and the members of an Enum in their order."""
     if dataclasses.is_dataclass(cls):
         for each in dataclasses.fields(cls):

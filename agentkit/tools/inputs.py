@@ -99,7 +99,7 @@ def _sum(path: str, size: int, changed: int, moved: int) -> str | None:
     """The digest of a file's content, taken once for each state of it; None where it cannot be read."""
     whole = hashlib.blake2b(digest_size=20)
     try:
-        with _unheard(), open(path, "rb") as file:
+        with _silence(), open(path, "rb") as file:
             while chunk := file.read(_CHUNK):
                 whole.update(chunk)
     except OSError:
@@ -120,26 +120,26 @@ def variable(name: str) -> Input:
 def files(pattern: str) -> Input:
     """The names that a pattern of files stands for now, but those that come and go by themselves."""
     start = _start(pattern)
-    with _unheard():
-        settled = {} if _WILD.search(os.path.dirname(pattern)) else _settled(start)
+    with _silence():
+        settled = {} if _WILD.search(os.path.dirname(pattern)) else _folder_input(start)
         names = sorted(glob.glob(pattern, recursive=True))
     if not _PASSING.match(os.path.basename(pattern)):
         names = [name for name in names if not any(map(_PASSING.match, Path(name.removeprefix(start)).parts))]
-    return {"files": pattern, **_named(names), **settled}
+    return {"files": pattern, **_names_input(names), **settled}
 
 
 def folder(path: str) -> Input:
     """The names in a folder now, but those that come and go by themselves; only its path where it is none."""
     try:
-        with _unheard():
-            settled = _settled(path)
+        with _silence():
+            settled = _folder_input(path)
             names = sorted(name for name in os.listdir(path) if not _PASSING.match(name))
     except OSError:
         return {"folder": path}
-    return {"folder": path, **_named(names), **settled}
+    return {"folder": path, **_names_input(names), **settled}
 
 
-def _settled(path: str) -> Input:
+def _folder_input(path: str) -> Input:
     """The time of a folder, as long as a name that comes next must change it."""
     try:
         changed = os.stat(path).st_mtime_ns
@@ -148,7 +148,7 @@ def _settled(path: str) -> Input:
     return {"mtime": changed} if time.time_ns() - changed > _TICK else {}
 
 
-def _named(names: Sequence[str]) -> Input:
+def _names_input(names: Sequence[str]) -> Input:
     listed = "\n".join(names).encode(errors="replace")
     found: Input = {"count": len(names), "sum": hashlib.blake2b(listed, digest_size=20).hexdigest()}
     if len(names) <= NAMES and all(len(name) < _NAME and name.isprintable() for name in names):
@@ -156,7 +156,7 @@ def _named(names: Sequence[str]) -> Input:
     return found
 
 
-def changed_names(before: Input, after: Input) -> tuple[list[str], list[str]] | None:
+def compare_names(before: Input, after: Input) -> tuple[list[str], list[str]] | None:
     """Which names came and which went; None where they were too many to keep."""
     if any("count" in one and "names" not in one for one in (before, after)):
         return None
@@ -166,26 +166,26 @@ def changed_names(before: Input, after: Input) -> tuple[list[str], list[str]] | 
 
 def difference(before: Input, after: Input) -> str:
     """The first names that came or went, in brackets; empty where they are not known."""
-    came, went = changed_names(before, after) or ([], [])
+    came, went = compare_names(before, after) or ([], [])
     told = [f"{'with' if new else 'without'} {name}" for new, names in ((True, came), (False, went)) for name in names]
     return f" ({', '.join(told[:3])}{', …' if len(told) > 3 else ''})" if told else ""
 
 
-def is_bounded(pattern: str) -> bool:
+def is_cheap_pattern(pattern: str) -> bool:
     """Whether to look for a pattern takes little, whoever wrote it: below this folder, and not at every depth."""
     parts = Path(pattern).parts
     wild = [part for part in parts if _WILD.search(part)]
     return not os.path.isabs(pattern) and not {"..", "**"} & set(parts) and len(wild) <= _MOST_WILD
 
 
-def now(recorded: Input) -> Input:
+def read_now(recorded: Input) -> Input:
     """The same thing as it is now; its content only where size or time differ."""
     if "env" in recorded:
         return variable(recorded["env"])
     if "files" in recorded:
-        return recorded if _is_settled(_start(recorded["files"]), recorded) else files(recorded["files"])
+        return recorded if _has_same_time(_start(recorded["files"]), recorded) else files(recorded["files"])
     if "folder" in recorded:
-        return recorded if _is_settled(recorded["folder"], recorded) else folder(recorded["folder"])
+        return recorded if _has_same_time(recorded["folder"], recorded) else folder(recorded["folder"])
     found = state_of(recorded["path"], whole=False)
     same = all(found.get(name) == recorded.get(name) for name in ("size", "mtime"))
     same = same and recorded.get("ctime") in (None, found.get("ctime"))
@@ -194,7 +194,7 @@ def now(recorded: Input) -> Input:
     return state_of(recorded["path"])
 
 
-def _is_settled(path: str, recorded: Input) -> bool:
+def _has_same_time(path: str, recorded: Input) -> bool:
     """Whether nothing came into a folder or went since: its own time says so, without a look at its names."""
     try:
         return "mtime" in recorded and os.stat(path).st_mtime_ns == recorded["mtime"]
@@ -229,7 +229,7 @@ _FORM: Final = {
 }  # fmt: skip
 
 
-def is_heard(value: object) -> bool:
+def is_report(value: object) -> bool:
     """Whether it has the form of what `Recorder.conclude` gives: it may come from a process that is not trusted."""
     if not isinstance(value, dict) or value.keys() != {"inputs", "wrote", "unseen"}:
         return False
@@ -283,7 +283,7 @@ class Recorder:
             return
         found = files(what)
         self._sets.append(found)
-        with _unheard():
+        with _silence():
             for path in glob.glob(what, recursive=True):
                 self.read(path)
 
@@ -298,10 +298,10 @@ class Recorder:
         if is_absent(found) or stat.S_ISREG(os.stat(path).st_mode):
             self._read[path] = found
 
-    def listed(self, path: str) -> None:
+    def add_listing(self, path: str) -> None:
         self._look("folder", path, folder)
 
-    def looked_for(self, pattern: str) -> None:
+    def add_search(self, pattern: str) -> None:
         self._look("files", pattern, files)
 
     def _look(self, kind: str, what: str, state: Callable[[str], Input]) -> None:
@@ -312,7 +312,7 @@ class Recorder:
             return
         self._listed[kind, what] = state(what)
 
-    def wrote(self, path: str) -> None:
+    def add_write(self, path: str) -> None:
         self._written.add(os.path.abspath(path))
 
     def database(self, path: str) -> None:
@@ -328,7 +328,7 @@ class Recorder:
         """All variables at once, most often to hand them on: which of them count nobody can say."""
         self._whole_environment = True
 
-    def unseen(self, through: str) -> None:
+    def add_blind_spot(self, through: str) -> None:
         self._unseen.add(through)
 
     def take(self, others: Mapping[str, Any]) -> None:
@@ -339,7 +339,7 @@ class Recorder:
             # As that process left them: nothing came in or went since, as far as it goes.
             self._sets += [one for one in others.get("inputs", ()) if "folder" in one]
             for pattern in (one["files"] for one in others.get("inputs", ()) if "files" in one):
-                if is_bounded(pattern):
+                if is_cheap_pattern(pattern):
                     self._sets.append(files(pattern))
                 else:
                     self._unseen.add(f"the files {pattern}")
@@ -378,19 +378,19 @@ class Recorder:
         if self._whole_environment:
             unseen.append("os.environ as a whole")
         inputs += [self._variables[name] for name in sorted(self._variables)]
-        listed = [one for what in sorted(self._listed) if (one := self._left(*what, unseen)) is not None]
+        listed = [one for what in sorted(self._listed) if (one := self._input_left(*what, unseen)) is not None]
         if self._left_out:
             unseen.append(f"{self._left_out} more files or folders")
         wrote = [state_of(path) for path in sorted(self._written)][:MOST]
         return {"inputs": [*inputs, *self._sets, *listed], "wrote": wrote, "unseen": unseen}
 
-    def _left(self, kind: str, what: str, unseen: list[str]) -> Input | None:
+    def _input_left(self, kind: str, what: str, unseen: list[str]) -> Input | None:
         """A folder or pattern as the call left it, its own files with it; None where the call took it away."""
         before = self._listed[kind, what]
         after = folder(what) if kind == "folder" else files(what)
         if before.get("count") and not os.path.isdir(_start(what) if kind == "files" else what):
             return None
-        others = [name for names in changed_names(before, after) or () for name in names]
+        others = [name for names in compare_names(before, after) or () for name in names]
         within = what if kind == "folder" else ""
         foreign = [name for name in others if os.path.abspath(os.path.join(within, name)) not in self._written]
         if foreign and "count" in before:
@@ -432,7 +432,7 @@ def _install() -> None:
             _hears = True
             sys.addaudithook(_hear)
             if sys.version_info < (3, 12):
-                threading.Thread.start = _started(threading.Thread.start)  # type: ignore[assignment,method-assign]
+                threading.Thread.start = _watch_start(threading.Thread.start)  # type: ignore[assignment,method-assign]
             # The object that everybody holds stays; reading from it is told.
             os.environ.__class__ = _Environment
             # No audit event tells of these; the functions that everybody has imported stay, and ask through this.
@@ -441,7 +441,7 @@ def _install() -> None:
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _silence() -> Iterator[None]:
     before = getattr(_deaf, "on", False)
     _deaf.on = True
     try:
@@ -457,15 +457,15 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
     found = recorder()
     if found is None:
         return
-    with _unheard():
+    with _silence():
         try:
             heard(found, args, sys._getframe(1))
         except (OSError, ValueError, TypeError):
             # An event raised here would fail the call; what could not be looked at is named instead.
-            found.unseen(event)
+            found.add_blind_spot(event)
 
 
-def _opened(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_open(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     path, mode, flags = args
     if isinstance(path, int) or _reads_code(frame):
         return
@@ -474,23 +474,23 @@ def _opened(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     if mode is None and not os.path.isabs(given) and not os.path.lexists(name) and not flags & os.O_CREAT:
         # Named from an open folder (`dir_fd`), and nobody says which.
         if not is_library(frame.f_code.co_filename):
-            found.unseen("a folder that it opened")
+            found.add_blind_spot("a folder that it opened")
         return
     if not _is_outside(name):
         return
     both = "+" in mode if isinstance(mode, str) else bool(flags & os.O_RDWR)
     if set(mode) & set("wx") if isinstance(mode, str) else flags & _ANEW:
-        found.wrote(name)
+        found.add_write(name)
     elif both:
         # Whether it was also written shows when the call has ended.
         found.read(name)
     elif "a" in mode if isinstance(mode, str) else flags & _WRITES:
-        found.wrote(name)
+        found.add_write(name)
     else:
         found.read(name)
 
 
-def _listed(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_list(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     inner = list(_listing_frames(frame))
     asking = inner[-1].f_back if inner else frame
     searches = any(os.path.basename(each.f_code.co_filename) == "glob.py" for each in inner) or any(
@@ -505,23 +505,23 @@ def _listed(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     path = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fsdecode(path)
     path = os.path.abspath(path)
     if _counts(path, asking):
-        found.listed(path)
+        found.add_listing(path)
 
 
-def _looked_for(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_glob(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     pattern, recursive, root, descriptor = args
     if descriptor is not None:
-        found.unseen("a pattern in an open folder")
+        found.add_blind_spot("a pattern in an open folder")
         return
     pattern = os.fsdecode(pattern)
     _look_for(found, pattern if recursive else re.sub(r"\*\*+", "*", pattern), root, frame)
 
 
-def _looked_for_below(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_rglob(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     _look_for(found, str(args[1]), args[0], frame)
 
 
-def _looked_for_anywhere_below(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_recursive_glob(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     _look_for(found, os.path.join("**", str(args[1])), args[0], frame)
 
 
@@ -530,7 +530,7 @@ def _look_for(found: Recorder, pattern: str, root: Any, frame: Any) -> None:
     asking = inner[-1].f_back if inner else frame
     pattern = os.path.join(glob.escape(os.path.abspath(os.fsdecode(root or "."))), pattern)
     if asking is not None and not _reads_code(asking) and _counts(_start(pattern), asking):
-        found.looked_for(_below_here(pattern))
+        found.add_search(_below_here(pattern))
 
 
 def _listing_frames(frame: Any) -> Iterator[Any]:
@@ -559,7 +559,7 @@ def _below_here(pattern: str) -> str:
     return pattern.removeprefix(os.path.join(glob.escape(os.getcwd()), ""))
 
 
-def _connected(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_connect(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     name = os.fsdecode(args[0])
     if name.startswith("file:"):
         name = unquote(name.removeprefix("file:").partition("?")[0])
@@ -568,29 +568,31 @@ def _connected(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
         found.database(os.path.abspath(name))
 
 
-def _moved(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_rename(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     for path in args[:2]:
         if isinstance(path, str | bytes | os.PathLike):
-            found.wrote(os.fsdecode(path))
+            found.add_write(os.fsdecode(path))
 
 
-def _removed(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_remove(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     if isinstance(args[0], str | bytes | os.PathLike) and args[1:2] in ((-1,), (None,), ()):
-        found.wrote(os.fsdecode(args[0]))
+        found.add_write(os.fsdecode(args[0]))
 
 
-def _wrote_folder(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
+def _on_mkdir(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     if isinstance(args[0], str | bytes | os.PathLike) and args[-1] == -1:
         path = os.path.abspath(os.fsdecode(args[0]))
         if _is_outside(path) and not _reads_code(frame):
-            found.wrote(path)
+            found.add_write(path)
 
 
 def _began_process(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
     while frame is not None and os.path.basename(frame.f_code.co_filename) == "subprocess.py":
         frame = frame.f_back
     if frame is not None and not _reads_code(frame):
-        found.unseen(f"the program {os.path.basename(os.fsdecode(args[0]))}" if args and args[0] else "a program")
+        found.add_blind_spot(
+            f"the program {os.path.basename(os.fsdecode(args[0]))}" if args and args[0] else "a program"
+        )
 
 
 def _began_thread(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
@@ -599,30 +601,30 @@ def _began_thread(found: Recorder, args: tuple[Any, ...], frame: Any) -> None:
         _threads[thread] = found
 
 
-def _started(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+def _watch_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     """`Thread.start` where Python has no audit event of it yet."""
 
     @functools.wraps(start)
-    def starting(self: threading.Thread) -> None:
+    def start_watched(self: threading.Thread) -> None:
         if (found := recorder()) is not None:
             _threads[self] = found
         start(self)
 
-    return starting
+    return start_watched
 
 
 _EVENTS: Final = {
-    "open": _opened,
-    "os.listdir": _listed,
-    "os.scandir": _listed,
-    "glob.glob/2": _looked_for,
-    "pathlib.Path.glob": _looked_for_below,
-    "pathlib.Path.rglob": _looked_for_anywhere_below,
-    "os.mkdir": _wrote_folder,
-    "os.rmdir": _wrote_folder,
-    "sqlite3.connect": _connected,
-    "os.rename": _moved,
-    "os.remove": _removed,
+    "open": _on_open,
+    "os.listdir": _on_list,
+    "os.scandir": _on_list,
+    "glob.glob/2": _on_glob,
+    "pathlib.Path.glob": _on_rglob,
+    "pathlib.Path.rglob": _on_recursive_glob,
+    "os.mkdir": _on_mkdir,
+    "os.rmdir": _on_mkdir,
+    "sqlite3.connect": _on_connect,
+    "os.rename": _on_rename,
+    "os.remove": _on_remove,
     "subprocess.Popen": _began_process,
     "os.system": _began_process,
     "_thread.start_new_thread": _began_thread,
@@ -688,12 +690,12 @@ def _ask_about(path: Any) -> None:
     asked = ""
     while frame is not None and (frame.f_globals.get("__name__") or "").partition(".")[0] in _ASKS_FOR_OTHERS:
         asked, frame = frame.f_code.co_name, frame.f_back
-    with _unheard():
+    with _silence():
         name = os.path.abspath(os.fsdecode(path))
         if frame is None or is_library(frame.f_code.co_filename) or not _is_outside(name):
             return
         if asked in _IS_THERE or os.path.isdir(name):
-            found.looked_for(_below_here(glob.escape(name)))
+            found.add_search(_below_here(glob.escape(name)))
         else:
             found.read(name)
 
@@ -709,7 +711,7 @@ class _Environment(os._Environ):  # type: ignore[type-arg]
     def __getitem__(self, name: Any) -> Any:
         found = recorder()
         if found is not None and isinstance(name, str) and not getattr(_deaf, "on", False) and _asks(sys._getframe(1)):
-            with _unheard():
+            with _silence():
                 found.variable(name)
         return super().__getitem__(name)
 

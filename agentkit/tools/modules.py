@@ -73,7 +73,7 @@ def local(name: str, package: str | None = None, members: Iterable[str] = ()) ->
     return Local(whole.digest(), texts, tuple(sorted({by for text in texts.values() for by in text.blind})))
 
 
-def is_as_written(module: types.ModuleType, text: Text) -> bool:
+def is_unmodified(module: types.ModuleType, text: Text) -> bool:
     """Whether an imported module is still what its file says: neither was changed since without the other."""
     held = vars(module)
     if any(repr(held.get(name)) != repr(value) for name, value in text.constants.items()):

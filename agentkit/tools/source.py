@@ -37,7 +37,8 @@ class Source:
     `rebound` are the outer names it gives a new value (`global n; n += 1`), `changed` those whose value it changes
     (`calls.append(x)`, `cache[k] = v`, `self.n += 1`, also as "self.n"): state it leaves, not what it computes with.
     `imports` are the modules it imports, as `import`, `import_module` and `sys.modules` name them, with a dot before
-    those of its own package. `searched` are the names of which it reads an attribute that is known only when it runs,
+    those of its own package. `search_names` are the names of which it reads an attribute that is known only when
+    it runs,
     and `blind` says through what else it reads values that its text does not name. `note` says why the source itself
     could not be read, if so.
     """
@@ -70,7 +71,7 @@ def source_of(code: CodeType) -> Source:
 
 def _read(code: CodeType) -> Source:
     nodes, note = _nodes(code)
-    text = "".join(_canonical(node) for node in nodes) if nodes else _compiled(code)
+    text = "".join(_canonical(node) for node in nodes) if nodes else _describe_bytecode(code)
     instructions = list(_instructions(code))
     named = lookups_in(nodes)
     return Source(
@@ -78,10 +79,10 @@ def _read(code: CodeType) -> Source:
         reads=tuple(sorted(_read_names(instructions) | set(code.co_freevars) | named.names)),
         assigns=tuple(sorted({i.argval for i in instructions if i.opname in _ASSIGNED})),
         rebound=_rebound(instructions, code),
-        changed=frozenset(name for node in nodes for name in _changed(node)),
+        changed=frozenset(name for node in nodes for name in _mutations(node)),
         imports=tuple(sorted({*_imports(instructions), *named.modules})),
         attributes=frozenset({i.argval for i in instructions if i.opname in _ATTRIBUTE} | named.attributes),
-        searched=named.searched,
+        searched=named.search_names,
         blind=tuple(sorted(named.blind)),
         note=note,
     )
@@ -113,9 +114,9 @@ def _rebound(instructions: Sequence[dis.Instruction], code: CodeType) -> frozens
     return frozenset(stored - set(code.co_cellvars))
 
 
-def _compiled(code: CodeType) -> str:
+def _describe_bytecode(code: CodeType) -> str:
     """Of code without source: what the interpreter made of it, which differs between Python versions."""
-    constants = [_compiled(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    constants = [_describe_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return repr((code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars))
 
 
@@ -158,7 +159,10 @@ def _definitions(text: str) -> dict[tuple[str, int], list[ast.AST]]:
 
 def _is_current(code: CodeType, text: str) -> bool:
     """Whether the file still says what was imported from it: else today's source would vouch for yesterday's code."""
-    return any(_compiled(code) == _compiled(other) for other in _codes(text, code.co_name, code.co_firstlineno))
+    return any(
+        _describe_bytecode(code) == _describe_bytecode(other)
+        for other in _codes(text, code.co_name, code.co_firstlineno)
+    )
 
 
 def _codes(text: str, name: str, line: int) -> list[CodeType]:
@@ -167,13 +171,13 @@ def _codes(text: str, name: str, line: int) -> list[CodeType]:
 
 @lru_cache(maxsize=32)
 def _all_codes(text: str) -> tuple[CodeType, ...]:
-    def nested(code: CodeType) -> Iterator[CodeType]:
+    def walk_codes(code: CodeType) -> Iterator[CodeType]:
         yield code
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                yield from nested(constant)
+                yield from walk_codes(constant)
 
-    return tuple(nested(compile(text, "<source>", "exec", dont_inherit=True)))
+    return tuple(walk_codes(compile(text, "<source>", "exec", dont_inherit=True)))
 
 
 # -- whole files
@@ -285,9 +289,9 @@ def _fields(node: ast.AST) -> list[tuple[str, Any]]:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
         named["body"] = _clean_docstring(node.body)
     if isinstance(node, ast.JoinedStr):
-        named["values"] = _joined(node.values)
+        named["values"] = _join_strings(node.values)
     if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr):
-        named["format_spec"] = node.format_spec if _joined(node.format_spec.values) else None
+        named["format_spec"] = node.format_spec if _join_strings(node.format_spec.values) else None
     if isinstance(node, ast.ImportFrom):
         named["level"] = node.level or None
     return list(named.items())
@@ -302,7 +306,7 @@ def _clean_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
             return body
 
 
-def _joined(values: Sequence[ast.expr]) -> list[ast.expr]:
+def _join_strings(values: Sequence[ast.expr]) -> list[ast.expr]:
     """The parts of an f-string with neighbouring texts made one: where they are split depends on the parser."""
     merged: list[ast.expr] = []
     for value in values:
@@ -320,17 +324,17 @@ def _joined(values: Sequence[ast.expr]) -> list[ast.expr]:
 # -- what a function changes
 
 
-def _changed(node: ast.AST, local: frozenset[str] | None = None) -> Iterator[str]:
+def _mutations(node: ast.AST, local: frozenset[str] | None = None) -> Iterator[str]:
     """Names of which an item, an attribute or the content is changed; `local` are those of the scopes around `node`.
 
     What is changed of a local name says nothing of the outer value of that name. The parameters of the function itself
     count as outer ones: the object that a method is bound to comes from outside.
     """
     if isinstance(node, _SCOPES):
-        bound = _bound(node) - (frozenset() if local is not None else {each.arg for each in _parameters(node)})
+        bound = _local_names(node) - (frozenset() if local is not None else {each.arg for each in _parameters(node)})
         local = ((local or frozenset()) | bound) - _outer(node)
     for child in ast.iter_child_nodes(node):
-        yield from _changed(child, local)
+        yield from _mutations(child, local)
     match node:
         case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store() | ast.Del()):
             names = _root(node)
@@ -341,7 +345,7 @@ def _changed(node: ast.AST, local: frozenset[str] | None = None) -> Iterator[str
     yield from (name for name in names if name.partition(".")[0] not in (local or ()))
 
 
-def _bound(scope: ast.AST) -> frozenset[str]:
+def _local_names(scope: ast.AST) -> frozenset[str]:
     """The names that are local to this function, class or comprehension."""
     names = {each.arg for each in _parameters(scope)}
     for node in _inside(scope):
@@ -407,7 +411,7 @@ class Lookups:
     unknown: set[str] = field(default_factory=set)
 
     @property
-    def searched(self) -> frozenset[str]:
+    def search_names(self) -> frozenset[str]:
         return frozenset(self.unknown)
 
 

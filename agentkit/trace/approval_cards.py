@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from agentkit.approval.decisions import Asked
+from agentkit.approval.decisions import QuestionRecord
 from agentkit.approval.policy import TYPED, Decision, Question
 from agentkit.journal.provenance import origin
 from agentkit.text import reveal
@@ -104,40 +104,43 @@ def cards(questions: Sequence[Question]) -> list[dict[str, Any]]:
 
 def open_bundle(questions: Sequence[Question]) -> dict[str, str]:
     """The questions where the widget cannot be shown: what is asked, and how to answer by typing."""
-    rows = [_row(title(question), _asked(question), AMBER, _typed(question)) for question in questions]
+    rows = [
+        _row(title(question), _format_question(question), AMBER, _format_command(question)) for question in questions
+    ]
     plain = [
-        f"◇ {title(question)}: {format.clean(_asked(question), _TEXT)}\n  {_typed(question)}" for question in questions
+        f"◇ {title(question)}: {format.clean(_format_question(question), _TEXT)}\n  {_format_command(question)}"
+        for question in questions
     ]
     return {"text/html": "".join(rows), "text/plain": "\n".join(plain)}
 
 
-def decided_bundle(pairs: Iterable[tuple[Question, Decision]], *, after: str = "") -> dict[str, str]:
+def decision_bundle(pairs: Iterable[tuple[Question, Decision]], *, after: str = "") -> dict[str, str]:
     """What stays in the notebook: who decided what, when."""
     rows, plain = [], []
     for question, decision in pairs:
         colour = RED if decision.verdict in _NEGATIVE else GREEN
         glyph = "✕" if decision.verdict in _NEGATIVE else "✓"
-        said = decided_text(decision)
-        rows.append(_row(f"{glyph} {title(question)}", _asked(question), colour, said))
-        plain.append(f"{glyph} {title(question)}: {format.clean(_asked(question), _ONE_LINE)} · {said}")
+        said = format_decision(decision)
+        rows.append(_row(f"{glyph} {title(question)}", _format_question(question), colour, said))
+        plain.append(f"{glyph} {title(question)}: {format.clean(_format_question(question), _ONE_LINE)} · {said}")
     if after:
         rows.append(f'<div style="font-size:12px;opacity:0.75;padding:2px 10px">{markup.escape(after)}</div>')
         plain.append(after)
     return {"text/html": "".join(rows), "text/plain": "\n".join(plain)}
 
 
-def decided_text(decision: Decision) -> str:
+def format_decision(decision: Decision) -> str:
     """Who decided what, when."""
-    return f"{format.clean(decision.said, _TEXT)}, {when(decision.at)}"
+    return f"{format.clean(decision.description, _TEXT)}, {format_time(decision.at)}"
 
 
-def when(at: float) -> str:
+def format_time(at: float) -> str:
     moment = datetime.fromtimestamp(at)
     today = moment.date() == datetime.fromtimestamp(time.time()).date()
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
 
 
-def line(one: Asked) -> str:
+def line(one: QuestionRecord) -> str:
     """One question of a list."""
     state = "waiting"
     if one.source:
@@ -145,11 +148,11 @@ def line(one: Asked) -> str:
         if one.decision is None:
             state = f"asked {format.clean(origin(one.source), _ONE_LINE)}: run it again to be asked here"
     elif one.decision is not None:
-        state = f"{format.clean(one.decision.said, _ONE_LINE)}, {when(one.decision.at)}"
-    return f"{one.id}  {title(one.question)}: {format.clean(_asked(one.question), _ONE_LINE)} · {state}"
+        state = f"{format.clean(one.decision.description, _ONE_LINE)}, {format_time(one.decision.at)}"
+    return f"{one.id}  {title(one.question)}: {format.clean(_format_question(one.question), _ONE_LINE)} · {state}"
 
 
-def listed(questions: Sequence[Asked]) -> str:
+def format_list(questions: Sequence[QuestionRecord]) -> str:
     """What waits, what Always holds, and what was decided lately."""
     here = [one for one in questions if not one.source]
     waiting = [one for one in here if one.decision is None]
@@ -166,17 +169,17 @@ def listed(questions: Sequence[Asked]) -> str:
     return "\n".join(told) or "nobody has been asked anything yet"
 
 
-def _last(questions: Sequence[Asked]) -> str:
+def _last(questions: Sequence[QuestionRecord]) -> str:
     return f", the last {_LISTED} of {len(questions)}" if len(questions) > _LISTED else ""
 
 
-def _asked(question: Question) -> str:
+def _format_question(question: Question) -> str:
     if question.kind == "approve":
         return reveal(json.dumps(question.arguments, ensure_ascii=False))
     return reveal(question.text)
 
 
-def _typed(question: Question) -> str:
+def _format_command(question: Question) -> str:
     return f"%agent approve {question.id} {TYPED[question.kind]}"
 
 

@@ -6,7 +6,7 @@ import html as markup
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agentkit.budget.budget import NANO, Limit, Node, about
+from agentkit.budget.budget import NANO, BudgetScope, Limit, format_amount
 from agentkit.budget.ledger import Standing
 from agentkit.events import Gauge
 from agentkit.journal.totals import Totals
@@ -38,19 +38,19 @@ def _line(standing: Standing) -> BarLine:
     limit, node = standing.limit, standing.node
     if limit is None:
         return BarLine(scope=_name(node), said="no limit", share=-1.0, depth=node.depth)
-    used = f"{about(limit.measure, standing.used)} of " if limit.measure != "seconds" else ""
-    held = f" ({about(limit.measure, standing.held)} set aside)" if standing.held else ""
+    used = f"{format_amount(limit.measure, standing.used)} of " if limit.measure != "seconds" else ""
+    held = f" ({format_amount(limit.measure, standing.held)} set aside)" if standing.held else ""
     newest = f", paid in the newest {limit.window}" if limit.window in ("run", "cell") and standing.used else ""
     return BarLine(
         scope=_name(node),
-        said=f"{used}{limit.said}{held}{newest}",
+        said=f"{used}{limit.label}{held}{newest}",
         share=-1.0 if limit.measure == "seconds" else (standing.used + standing.held) / limit.amount,
         depth=node.depth,
         at_limit=standing.at_limit or "",
     )
 
 
-def _name(node: Node) -> str:
+def _name(node: BudgetScope) -> str:
     if node.level == "project":
         parts = node.name.rstrip("/").split("/")
         return f"project {parts[-2] if parts[-1] == '.agentkit' and len(parts) > 1 else parts[-1]}"
@@ -126,13 +126,13 @@ def of_trace(trace: Trace) -> list[BarLine]:
 
 
 def _gauge_line(gauge: Gauge, totals: Totals) -> BarLine:
-    used = gauge.used + _taken(gauge, totals)
+    used = gauge.used + _amount_of(gauge, totals)
     limit = Limit(
         measure=gauge.measure,  # type: ignore[arg-type]
         window=gauge.window,  # type: ignore[arg-type]
         amount=_whole(gauge, gauge.limit),
     )
-    said = f"{_amount(gauge, used)} of {limit.said}"
+    said = f"{_amount(gauge, used)} of {limit.label}"
     if gauge.before is not None:
         said += f", raised from {_amount(gauge, gauge.before)}"
     return BarLine(scope=gauge.scope, said=said, share=used / gauge.limit if gauge.limit else 0.0)
@@ -142,14 +142,14 @@ def _amount(gauge: Gauge, amount: float) -> str:
     """An amount beside its limit, which says what is counted."""
     if gauge.measure == "requests":
         return f"{_whole(gauge, amount):,}"
-    return about(gauge.measure, _whole(gauge, amount))  # type: ignore[arg-type]
+    return format_amount(gauge.measure, _whole(gauge, amount))  # type: ignore[arg-type]
 
 
 def _whole(gauge: Gauge, amount: float) -> int:
     return round(amount * NANO) if gauge.measure == "usd" else round(amount)
 
 
-def _taken(gauge: Gauge, totals: Totals) -> float:
+def _amount_of(gauge: Gauge, totals: Totals) -> float:
     again = gauge.window in ("run", "cell")
     match gauge.measure:
         case "usd":

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from agentkit.agent.doctor import Checkup, Found
+from agentkit.agent.doctor import CheckAnswer, Checkup
 from agentkit.trace import format
 from agentkit.trace.render_html import GREEN, GREY, RED
 
@@ -22,7 +22,7 @@ _HEADS = {
 }
 _NAME = 120
 _PROBLEM = 300
-_SIGNS: dict[Found, tuple[str, str]] = {
+_SIGNS: dict[CheckAnswer, tuple[str, str]] = {
     "yes": ("✓", GREEN),
     "no": ("✕", RED),
     "unknown": ("?", GREY),

@@ -71,16 +71,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _is_best(row: dict[str, object], rows: Sequence[dict[str, object]]) -> bool:
     """Whether no other model is at least as cheap, fast and good, and better in one of these."""
-    mine = _merits(row)
+    mine = _rank(row)
     if mine is None:
         return False
     return not any(
         theirs is not None and theirs != mine and all(a <= b for a, b in zip(theirs, mine, strict=True))
-        for theirs in map(_merits, rows)
+        for theirs in map(_rank, rows)
     )
 
 
-def _merits(row: dict[str, object]) -> tuple[float, ...] | None:
+def _rank(row: dict[str, object]) -> tuple[float, ...] | None:
     """Cost, latency and the lack of quality: the less the better. A price that is not known beats nobody."""
     quality = row["score"] if row["score"] is not None else row["agreement"]
     cost, latency = row["cost"], row["p50"]
@@ -98,18 +98,18 @@ def _merits(row: dict[str, object]) -> tuple[float, ...] | None:
 
 def html(comparison: Comparison) -> str:
     rows = models_frame(comparison).to_dict("records")
-    graded = any(_known(row["score"]) for row in rows)
+    graded = any(_is_known(row["score"]) for row in rows)
     heads = ["", "model", "runs", "agreement", *(["score"] if graded else []), *_COLUMNS, "tokens", "cost of one"]
     lines = "".join(_table_row(row, graded=graded) for row in rows)
     cells = "".join(f'<th style="{_CELL}">{head}</th>' for head in heads)
     notes = "".join(f'<div style="color:{AMBER}">· {markup.escape(note)}</div>' for note in comparison.notes)
-    asked = wording.counted(len(comparison.prompts), "prompt")
+    asked = wording.format_count(len(comparison.prompts), "prompt")
     plot, filled = _plot(rows), "score" if graded else "agreement"
     legend = f"Dot: median latency and cost; line: up to p95; filled by {filled}." if plot else ""
     return (
         '<div class="tex2jax_ignore mathjax_ignore" style="border:1px solid #7f7f7f38;border-radius:6px;'
         'padding:6px 12px;margin:2px 0;font-size:12px;line-height:1.5">'
-        f"<b>{markup.escape(wording.clean(comparison.agent, 60))}</b> on {wording.counted(len(rows), 'model')}, "
+        f"<b>{markup.escape(wording.clean(comparison.agent, 60))}</b> on {wording.format_count(len(rows), 'model')}, "
         f'{asked}<table style="font-size:12px;margin:4px 0;border:none"><thead><tr>{cells}</tr></thead>'
         f"<tbody>{lines}</tbody></table>{plot}"
         f'<div style="opacity:0.75">◆ no other model is cheaper, faster and better at once. {_agreement(comparison)} '
@@ -153,7 +153,7 @@ def _room(comparison: Comparison) -> int:
 def _left_out(comparison: Comparison) -> str:
     shown = sum(len(row) for _, rows in _side_by_side(comparison) for row in rows)
     left = len(comparison.samples) - shown
-    return f"{wording.counted(left, 'more answer')}: the cell's value is a frame of all" if left else ""
+    return f"{wording.format_count(left, 'more answer')}: the cell's value is a frame of all" if left else ""
 
 
 def _answers(comparison: Comparison) -> str:
@@ -192,12 +192,12 @@ def _escaped(words: str) -> str:
     return escaped if words.isascii() else f"<bdi>{escaped}</bdi>"
 
 
-def _known(value: object) -> bool:
+def _is_known(value: object) -> bool:
     return isinstance(value, int | float) and not math.isnan(value)
 
 
 def _number(value: object, pattern: str) -> str:
-    return format(value, pattern) if _known(value) else "–"
+    return format(value, pattern) if _is_known(value) else "–"
 
 
 def _table_row(row: dict[object, object], *, graded: bool) -> str:
@@ -211,9 +211,9 @@ def _table_row(row: dict[object, object], *, graded: bool) -> str:
         f"{row['runs']}{failed}",
         _number(row["agreement"], ".0%"),
         *([_number(row["score"], ".2f")] if graded else []),
-        *(wording.duration(float(str(row[name]))) if _known(row[name]) else "–" for name in _COLUMNS),
+        *(wording.duration(float(str(row[name]))) if _is_known(row[name]) else "–" for name in _COLUMNS),
         _number(row["tokens"], ",.0f"),
-        wording.money(float(str(row["cost"]))) if _known(row["cost"]) else "–" if every else "unpriced",
+        wording.money(float(str(row["cost"]))) if _is_known(row["cost"]) else "–" if every else "unpriced",
     ]
     shown = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
     return f"<tr>{shown}</tr>"
@@ -221,11 +221,11 @@ def _table_row(row: dict[object, object], *, graded: bool) -> str:
 
 def _plot(rows: Sequence[dict[object, object]]) -> str:
     """Dots on a plane: to the right is slower, up is dearer. Nothing where nothing is known to cost anything."""
-    shown = [row for row in rows if _known(row["p50"])]
-    if not any(row["cost"] for row in shown if _known(row["cost"])):
+    shown = [row for row in rows if _is_known(row["p50"])]
+    if not any(row["cost"] for row in shown if _is_known(row["cost"])):
         return ""
     slowest = max(float(str(row["p95"])) for row in shown) * 1.15 or 1.0
-    dearest = max(float(str(row["cost"])) for row in shown if _known(row["cost"])) * 1.25
+    dearest = max(float(str(row["cost"])) for row in shown if _is_known(row["cost"])) * 1.25
     dots = "".join(_dot(row, slowest, dearest) for row in shown)
     return (
         f'<div style="position:relative;height:{_HEIGHT}px;margin:6px 4px 20px 4px;border-left:1px solid {GREY};'
@@ -239,10 +239,10 @@ def _plot(rows: Sequence[dict[object, object]]) -> str:
 def _dot(row: dict[object, object], slowest: float, dearest: float) -> str:
     p50, p95 = float(str(row["p50"])), float(str(row["p95"]))
     left, wide = 100 * p50 / slowest, 100 * (p95 - p50) / slowest
-    cost = float(str(row["cost"])) if _known(row["cost"]) else 0.0
+    cost = float(str(row["cost"])) if _is_known(row["cost"]) else 0.0
     bottom = 100 * cost / dearest
-    quality = row["score"] if _known(row["score"]) else row["agreement"]
-    share = float(str(quality)) if _known(quality) else 0.0
+    quality = row["score"] if _is_known(row["score"]) else row["agreement"]
+    share = float(str(quality)) if _is_known(quality) else 0.0
     colour = GREEN if row["pareto"] else BLUE
     name = markup.escape(wording.clean(str(row["model"]).rpartition("#")[2], 40), quote=False)
     # Beyond the middle the name stands to the left of its dot.

@@ -12,7 +12,7 @@ from agentkit.events import Event, Run
 from agentkit.journal.totals import Totals
 from agentkit.trace.format import GLYPHS
 from agentkit.trace.render_html import COLOURS
-from agentkit.trace.trace import Trace, is_unpriced, price
+from agentkit.trace.trace import Trace, has_unknown_price, price
 
 _TIME = "datetime64[ns, UTC]"
 _COST = {
@@ -56,11 +56,11 @@ def cost_frame(events: Iterable[Event]) -> pd.DataFrame:
                 "output_tokens": step.usage.output_tokens if step.usage else None,
                 "spent": None if step.replayed else cost,
                 "saved": cost if step.replayed else None,
-                "priced": not is_unpriced(step),
+                "priced": not has_unknown_price(step),
                 "maybe_paid_twice": step.maybe_paid_twice,
             }
         )
-    return _typed(rows, _COST)
+    return _typed_frame(rows, _COST)
 
 
 def runs_frame(runs: Iterable[Run], totals: Mapping[str, Totals] | None = None) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def runs_frame(runs: Iterable[Run], totals: Mapping[str, Totals] | None = None) 
     A run's counts include those of the runs inside it, which name it in `within`: sums are over rows without one.
     """
     known = totals or {}
-    return _typed([_run_row(run, known.get(run.id)) for run in runs], _RUNS)
+    return _typed_frame([_run_row(run, known.get(run.id)) for run in runs], _RUNS)
 
 
 def _run_row(run: Run, totals: Totals | None) -> dict[str, object]:
@@ -117,12 +117,12 @@ def _between(started: float, ended: float | None) -> float | None:
     return None if ended is None else ended - started
 
 
-def _typed(rows: Sequence[Mapping[str, object]], types: Mapping[str, str]) -> pd.DataFrame:
+def _typed_frame(rows: Sequence[Mapping[str, object]], types: Mapping[str, str]) -> pd.DataFrame:
     columns = {name: pd.Series([row.get(name) for row in rows], dtype=dtype) for name, dtype in types.items()}
     return pd.DataFrame(columns)
 
 
-def at_a_glance(frame: pd.DataFrame) -> pd.DataFrame:
+def round_for_reading(frame: pd.DataFrame) -> pd.DataFrame:
     """For reading: moments to the second, durations to the millisecond, and nothing where there is nothing."""
     shown = frame.copy()
     for name in shown.columns:
@@ -145,12 +145,12 @@ class Coloured:
     def _repr_html_(self) -> str:
         # Markup in a cell would be escaped like everything else: the places are marked, and coloured afterwards.
         marked = self.frame.assign(status=[f"\ue000{status}\ue001" for status in self.frame["status"]])
-        return _MARKED.sub(_coloured, str(marked._repr_html_()))
+        return _MARKED.sub(_colour_match, str(marked._repr_html_()))
 
     def __repr__(self) -> str:
         return repr(self.frame)
 
 
-def _coloured(found: re.Match[str]) -> str:
+def _colour_match(found: re.Match[str]) -> str:
     status = found[1]
     return f'<span style="color:{COLOURS.get(status, "inherit")}">{GLYPHS.get(status, "")} {status}</span>'

@@ -52,7 +52,7 @@ class Diff:
         return cls(
             left=runs[0],
             right=runs[1],
-            pairs=tuple(_lined_up(*steps)),
+            pairs=tuple(_align(*steps)),
             totals=(traces[0].totals, traces[1].totals),
         )
 
@@ -64,8 +64,8 @@ class Diff:
                 "verdict": pair.verdict,
                 "changed": ", ".join(pair.changed),
                 "name": _name(pair.left or pair.right),
-                self.left.id: _said(pair.left),
-                self.right.id: _said(pair.right),
+                self.left.id: _format_step(pair.left),
+                self.right.id: _format_step(pair.right),
             }
             for number, pair in enumerate(self.pairs, start=1)
         ]
@@ -96,12 +96,12 @@ class Diff:
     def html(self) -> str:
         rows = "".join(_row(row, self.left.id, self.right.id) for row in self.rows())
         heads = "".join(
-            f'<th style="{_CELL}">{_escaped(head)}</th>' for head in ("", "", "step", self.left.id, self.right.id)
+            f'<th style="{_CELL}">{_escape(head)}</th>' for head in ("", "", "step", self.left.id, self.right.id)
         )
-        sides = "".join(f'<div style="opacity:0.75">{_escaped(side)}</div>' for side in self._sides())
+        sides = "".join(f'<div style="opacity:0.75">{_escape(side)}</div>' for side in self._sides())
         return (
             '<div class="tex2jax_ignore mathjax_ignore" style="border:1px solid #7f7f7f38;border-radius:6px;'
-            f'padding:5px 10px;font-size:12px"><b>{_escaped(self.headline())}</b>'
+            f'padding:5px 10px;font-size:12px"><b>{_escape(self.headline())}</b>'
             f'<table style="width:100%;font-size:12px"><tr>{heads}</tr>{rows}</table>{sides}</div>'
         )
 
@@ -116,7 +116,7 @@ def _own(side: Sequence[Event], run: Run) -> list[Step]:
     return [event for event in side if isinstance(event, Step) and event.run == run.id and event.numbered]
 
 
-def _lined_up(left: Sequence[Step], right: Sequence[Step]) -> Iterable[Pair]:
+def _align(left: Sequence[Step], right: Sequence[Step]) -> Iterable[Pair]:
     matcher = SequenceMatcher(None, [_line(step) for step in left], [_line(step) for step in right], autojunk=False)
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         if tag == "equal":
@@ -155,28 +155,28 @@ def _name(step: Step | None) -> str:
     return "" if step is None else f"{step.kind} {format.clean(format.short_name(step), 60)}"
 
 
-def _said(step: Step | None) -> str:
+def _format_step(step: Step | None) -> str:
     if step is None:
         return ""
-    return format.clean(step.error or format.in_short(step), _TEXT)
+    return format.clean(step.error or format.format_briefly(step), _TEXT)
 
 
 def _cost(totals: Totals) -> str:
     """What its steps cost whenever they were live: a branch that shares steps did not pay for them again."""
-    saved = format.saved_said(totals)
-    return format.spent_said(totals) + (f", {saved}" if saved else "")
+    saved = format.format_savings(totals)
+    return format.format_spending(totals) + (f", {saved}" if saved else "")
 
 
 def _row(row: dict[str, object], left: str, right: str) -> str:
     verdict = row["verdict"]
     colour = _COLOURS[verdict]  # type: ignore[index]
     what = f" ({row['changed']})" if row["changed"] else ""
-    said = f'<b style="color:{colour}">{_escaped(f"{verdict}{what}")}</b>'
-    sides = (_escaped(str(row[left])), "the same" if verdict == "same" else _escaped(str(row[right])))
-    cells = (str(row["step"]), said, _escaped(str(row["name"])), *sides)
+    said = f'<b style="color:{colour}">{_escape(f"{verdict}{what}")}</b>'
+    sides = (_escape(str(row[left])), "the same" if verdict == "same" else _escape(str(row[right])))
+    cells = (str(row["step"]), said, _escape(str(row["name"])), *sides)
     return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
 
-def _escaped(words: str) -> str:
+def _escape(words: str) -> str:
     escaped = markup.escape(words, quote=False)
     return escaped if words.isascii() else f"<bdi>{escaped}</bdi>"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from agentkit.events import Run, Step
 from agentkit.journal.records import Row
 from agentkit.journal.store import Store
-from agentkit.tools.inputs import Input, difference, is_absent, is_same, name_of, now
+from agentkit.tools.inputs import Input, difference, is_absent, is_same, name_of, read_now
 
 _SHOWN = 160
 _LOOKED_AT = 50
@@ -81,28 +81,28 @@ def summarize(store: Store, run: str) -> list[str]:
         if reason.follows and reason.again is None:
             following.append(reason.step.ord)
             continue
-        lines += [*_followed(following), str(reason)]
+        lines += [*_format_numbers(following), str(reason)]
         following = []
-    lines += _followed(following)
+    lines += _format_numbers(following)
     for event in store.trace(run):
         if not (isinstance(event, Step) and event.run == run and event.replayed):
             continue
-        unchecked = (*event.unchecked, *(_gone(store, event) if event.kind == "tool" else ()))
+        unchecked = (*event.unchecked, *(_missing_inputs(store, event) if event.kind == "tool" else ()))
         if unchecked:
             head = f"step {event.ord} {event.kind} {event.name}"
             lines.append(f"{head}: answered from the record; not checked: {'; '.join(unchecked)}")
     return lines
 
 
-def _gone(store: Store, step: Step) -> Iterator[str]:
+def _missing_inputs(store: Store, step: Step) -> Iterator[str]:
     """What a replayed step read and what is not here: nobody can say whether it is as it was."""
     row = store.step(step.id)
     for one in () if row is None else _evidence(row).get("inputs", ()):
-        if is_absent(found := now(one)) and not is_same(one, found):
+        if is_absent(found := read_now(one)) and not is_same(one, found):
             yield f"{name_of(one)}, which is not here"
 
 
-def _followed(steps: Sequence[int]) -> list[str]:
+def _format_numbers(steps: Sequence[int]) -> list[str]:
     if not steps:
         return []
     if len(steps) == 1:
@@ -129,7 +129,7 @@ def previous(store: Store, run: Run) -> Run | None:
     return None
 
 
-def diverged(store: Store, run: Run) -> str | None:
+def describe_divergence(store: Store, run: Run) -> str | None:
     """What a changed run leaves unused: "from step k: m recorded steps unused, …"; None when it replays to its end."""
     before = previous(store, run)
     if before is None or (before.prompt != run.prompt and (run.cell is None or before.cell != run.cell)):
@@ -200,8 +200,8 @@ def _outside(store: Store, old: Row, new: Row) -> Iterator[Change]:
         if earlier is not None and not is_same(earlier, one):
             yield _change(name, earlier, one)
     for name, earlier in before.items():
-        if not is_same(earlier, now(earlier)):
-            yield _change(name, earlier, now(earlier))
+        if not is_same(earlier, read_now(earlier)):
+            yield _change(name, earlier, read_now(earlier))
 
 
 def _change(name: str, old: Input, new: Input) -> Change:
@@ -234,7 +234,7 @@ def _changes(store: Store, part: str, old: Row, new: Row) -> list[Change]:
         return [_first_message(store, old.history, new.history)]
     if part == "code":
         return _code(store, old, new)
-    return [Change(part, *_differing(_part(store, old.parts.get(part)), _part(store, new.parts.get(part))))]
+    return [Change(part, *_differing_parts(_part(store, old.parts.get(part)), _part(store, new.parts.get(part))))]
 
 
 def _code(store: Store, old: Row, new: Row) -> list[Change]:
@@ -314,7 +314,7 @@ def _first_difference(old: Any, new: Any, path: str = "") -> tuple[str | None, A
     return (None, None, None) if old == new else (path, old, new)
 
 
-def _differing(old: Any, new: Any) -> tuple[str, str]:
+def _differing_parts(old: Any, new: Any) -> tuple[str, str]:
     _, left, right = _first_difference(old, new)
     return _short(left), _short(right)
 

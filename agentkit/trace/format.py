@@ -37,7 +37,7 @@ SAYS = {"running": "running…", "waiting": "waiting for you"}
 _SOURCE = 80
 
 
-def said(state: str) -> str:
+def format_state(state: str) -> str:
     return SAYS.get(state, state)
 
 
@@ -108,16 +108,16 @@ def amount(number: int) -> str:
     return f"{number / 1e6:,.1f} M" if number < 1e9 else f"{number / 1e9:,.0f} G"
 
 
-def counted(number: int, noun: str, nouns: str = "") -> str:
+def format_count(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
 
 
-def steps_said(totals: Totals) -> str:
+def format_steps(totals: Totals) -> str:
     """`5 steps: 2 live, 3 replayed`"""
-    return f"{counted(totals.steps, 'step')}: {totals.live:,} live, {totals.replayed:,} replayed"
+    return f"{format_count(totals.steps, 'step')}: {totals.live:,} live, {totals.replayed:,} replayed"
 
 
-def shares_said(totals: Totals) -> str:
+def format_shares(totals: Totals) -> str:
     """`3 live`, `3 replayed` or `2 live, 1 replayed`; empty before the first step."""
     shares = ((totals.live, "live"), (totals.replayed, "replayed"))
     return ", ".join(f"{count:,} {word}" for count, word in shares if count)
@@ -128,7 +128,7 @@ def short_name(step: Step) -> str:
     return step.name.split(" @ ")[0].split(":", 1)[-1] if step.kind == "model" else step.name
 
 
-def spent_said(totals: Totals) -> str:
+def format_spending(totals: Totals) -> str:
     """What live steps cost; a price that is not known is never written as 0."""
     unpriced = f"{totals.unpriced:,} unpriced"
     if totals.unpriced:
@@ -138,19 +138,19 @@ def spent_said(totals: Totals) -> str:
     return f"spent {money(totals.spent)}"
 
 
-def saved_said(totals: Totals) -> str:
+def format_savings(totals: Totals) -> str:
     """What replay avoided paying; tokens where there is no price. Empty when nothing was saved."""
     unpriced = f"{totals.saved_unpriced:,} unpriced"
     if totals.saved:
         return f"saved {money(totals.saved)}" + (f" + {unpriced}" if totals.saved_unpriced else "")
     if totals.saved_tokens:
-        return f"saved {counted(totals.saved_tokens, 'token')}" + (" (unpriced)" if totals.saved_unpriced else "")
+        return f"saved {format_count(totals.saved_tokens, 'token')}" + (" (unpriced)" if totals.saved_unpriced else "")
     return f"saved {unpriced}" if totals.saved_unpriced else ""
 
 
-def saved_explained(totals: Totals) -> str:
+def explain_savings(totals: Totals) -> str:
     took = duration(totals.saved_seconds)
-    return f"when they were live, the replayed steps took {took} and {counted(totals.saved_tokens, 'token')}"
+    return f"when they were live, the replayed steps took {took} and {format_count(totals.saved_tokens, 'token')}"
 
 
 def title(trace: Trace) -> str:
@@ -173,11 +173,13 @@ def state_of(trace: Trace) -> RunState:
     return next((state for state in _BY_WEIGHT if state in states), "done")
 
 
-def states_said(trace: Trace) -> str:
+def format_states(trace: Trace) -> str:
     """`done`, or for several runs how many are in which state."""
     counts = {state: sum(root.state == state for root in trace.roots) for state in _BY_WEIGHT}
     present = {state: count for state, count in counts.items() if count}
-    words = {state: "waiting" if state == "waiting" and waits_for_nobody(trace) else said(state) for state in present}
+    words = {
+        state: "waiting" if state == "waiting" and waits_for_nobody(trace) else format_state(state) for state in present
+    }
     if len(present) <= 1:
         return next(iter(words.values()), "done")
     return ", ".join(f"{count} {words[state]}" for state, count in present.items())
@@ -191,8 +193,8 @@ def headline(trace: Trace, now: float) -> list[str]:
 
 def sums(totals: Totals) -> list[str]:
     """What steps add up to: their number, tokens, price and what replay saved."""
-    tokens = counted(totals.tokens, "token") + (", estimated" if totals.estimated else "")
-    facts = [steps_said(totals), tokens, spent_said(totals), saved_said(totals)]
+    tokens = format_count(totals.tokens, "token") + (", estimated" if totals.estimated else "")
+    facts = [format_steps(totals), tokens, format_spending(totals), format_savings(totals)]
     return [fact for fact in facts if fact]
 
 
@@ -200,9 +202,9 @@ def flags(trace: Trace) -> list[tuple[str, str]]:
     """What the state alone does not say: the state whose colour it has, and the words."""
     states, totals = {root.state for root in trace.roots}, trace.totals
     all_flags = (
-        ("failed", totals.failed, f"{counted(totals.failed, 'step')} failed", "failed" not in states),
-        ("in doubt", totals.in_doubt, f"{counted(totals.in_doubt, 'step')} in doubt", "in doubt" not in states),
-        ("stale", _stale(trace), f"{counted(_stale(trace), 'cached reply', 'cached replies')}", True),
+        ("failed", totals.failed, f"{format_count(totals.failed, 'step')} failed", "failed" not in states),
+        ("in doubt", totals.in_doubt, f"{format_count(totals.in_doubt, 'step')} in doubt", "in doubt" not in states),
+        ("stale", _stale(trace), f"{format_count(_stale(trace), 'cached reply', 'cached replies')}", True),
         ("in doubt", totals.paid_twice, f"{totals.paid_twice:,} possibly paid twice", True),
     )
     return [(state, words) for state, count, words, new in all_flags if count and new]
@@ -241,7 +243,7 @@ def remarks(node: StepNode) -> list[str]:
     return [remark for remark, holds in said_of.items() if holds]
 
 
-def unchecked_said(step: Step) -> str:
+def format_unchecked(step: Step) -> str:
     """What a step that was answered from the record reads in ways that nobody could see; empty where there is none."""
     return f"not checked: {'; '.join(step.unchecked)}" if step.replayed and step.unchecked else ""
 
@@ -250,8 +252,8 @@ def origins(sources: Mapping[str, tuple[int, int]], held: str) -> list[str]:
     """What a journal holds that this user did not record here, one line for each source."""
     told = []
     for source, (steps, decisions) in sorted(sources.items()):
-        more = f", {counted(decisions, 'decision')} among them that will be asked again" if decisions else ""
-        told.append(f"{counted(steps, 'step')} {clean(origin(source), _SOURCE)}{more}")
+        more = f", {format_count(decisions, 'decision')} among them that will be asked again" if decisions else ""
+        told.append(f"{format_count(steps, 'step')} {clean(origin(source), _SOURCE)}{more}")
     if held:
         where = clean(origin(held), _SOURCE)
         told.append(f"sessions here replay and perform nothing (records {where}): `agentkit journal leave` ends that")
@@ -263,7 +265,7 @@ def needs_a_person(step: Step | Row) -> bool:
     return step.kind != "model" and step.effects in ("once", "undeclared")
 
 
-def doubt_said(node: StepNode) -> str:
+def format_doubt(node: StepNode) -> str:
     """What a step without a recorded end means for the next run."""
     if node.step.kind == "model":
         return "started, no recorded end: the next run takes its answer where it came, or asks again"
@@ -272,7 +274,7 @@ def doubt_said(node: StepNode) -> str:
     return f"started, no recorded end: %agent settle {node.step.id} --redo | --result JSON | --stop, then run again"
 
 
-def asked_said(node: StepNode) -> str:
+def format_question_hint(node: StepNode) -> str:
     """What can be done about a question that somebody waits at."""
     return f"no buttons? run the cell again, or decide with %agent approve {node.step.id}"
 
@@ -282,7 +284,7 @@ def without_buttons(kind: Literal["step", "run"], id_: object) -> str:
     return f"agentkit-without-buttons-{kind}-{id_}"
 
 
-def took(node: StepNode, seconds: float) -> str:
+def format_duration(node: StepNode, seconds: float) -> str:
     """How long a step has taken; of one that waits for its turn, how long that is still going to be."""
     step = node.step
     if node.state == "waiting" and step.waiting and step.until is not None:
@@ -290,7 +292,7 @@ def took(node: StepNode, seconds: float) -> str:
     return "" if node.state == "in doubt" else duration(seconds)
 
 
-def in_short(step: Step) -> str:
+def format_briefly(step: Step) -> str:
     """A step's question and answer on one line: a tool's arguments, a model's reply."""
     if step.waiting:
         left = "" if step.until is None else f", {duration(step.until - time.time())}"
@@ -305,18 +307,18 @@ def in_short(step: Step) -> str:
     )
 
 
-def saved_or_spent(totals: Totals) -> str:
+def format_money(totals: Totals) -> str:
     """One cell's worth of money: what was spent, else in brackets what was saved."""
     if totals.spent:
         return money(totals.spent)
     return f"({money(totals.saved)})" if totals.saved else ""
 
 
-def times_said(line: GroupLine) -> str:
+def format_times(line: GroupLine) -> str:
     """How long many runs took."""
     return f"took {duration(line.shortest)} to {duration(line.longest)}, half of them under {duration(line.median)}"
 
 
-def folded_said(steps: Totals, runs: int) -> str:
-    more = f" and {counted(runs, 'run')}" if runs else ""
-    return f"… {steps_said(steps)}{more}, folded"
+def format_folded(steps: Totals, runs: int) -> str:
+    more = f" and {format_count(runs, 'run')}" if runs else ""
+    return f"… {format_steps(steps)}{more}, folded"

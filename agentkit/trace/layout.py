@@ -104,7 +104,7 @@ Line: TypeAlias = RunLine | StepLine | FoldedLine | GroupLine
 _Shown: TypeAlias = RunLine | StepLine | GroupLine
 
 
-def fitting(draw: Callable[[int], str], bytes: int) -> str:
+def fit_lines(draw: Callable[[int], str], bytes: int) -> str:
     """What `draw` makes of as many lines as fit into so many bytes."""
     most, drawn = MOST, draw(MOST)
     while (size := len(drawn.encode())) > bytes and most > FEWEST:
@@ -122,7 +122,7 @@ def lines(trace: Trace, *, now: float, most: int = MOST) -> list[Line]:
         shown = list(_sibling_lines(trace.roots, axes, 0, now))
         if len(shown) > most:
             shown = [line for line in shown if _stays_beside_others(line)]
-    return list(shown) if len(shown) <= most else list(_folded(shown, most))
+    return list(shown) if len(shown) <= most else list(_fold_lines(shown, most))
 
 
 def _stays_beside_others(line: _Shown) -> bool:
@@ -241,7 +241,7 @@ def _step_end(node: StepNode, run: RunNode, now: float) -> float:
     return run.run.ended if run.run.ended is not None else node.step.started
 
 
-def _folded(all_lines: Sequence[_Shown], most: int) -> Iterator[Line]:
+def _fold_lines(all_lines: Sequence[_Shown], most: int) -> Iterator[Line]:
     first = FIRST * most // MOST
     last = len(all_lines) - LAST * most // MOST
     trouble = [

@@ -76,7 +76,8 @@ def metadata(view: PendingView) -> dict[str, Any]:
 def html(view: PendingView) -> str:
     """Inline styles only, so that it survives saving, reopening and untrusted notebooks."""
     return (
-        f'<div class="{_NO_MATH}" style="{_BOX}">{_headline(view)}{_remarks(view)}{_done(view)}{_asked(view)}'
+        f'<div class="{_NO_MATH}" style="{_BOX}">{_headline(view)}{_remarks(view)}{_format_done(view)}'
+        f"{_format_request(view)}"
         f"{_moves(view)}</div>"
     )
 
@@ -85,29 +86,27 @@ def _moves(view: PendingView) -> str:
     if not view.moves:
         return ""
     hidden = markup.escape(format.without_buttons("run", view.run))
-    verbs = " · ".join(f"<code>{_escaped(move)}</code>" for move in view.moves)
+    verbs = " · ".join(f"<code>{_escape(move)}</code>" for move in view.moves)
     return f'<div style="{_MUTED}">{verbs}</div><div class="{hidden}" style="{_MUTED}">{AGAIN}</div>'
 
 
 def _headline(view: PendingView) -> str:
-    cost = (
-        f'<b style="color:{GREEN}">{_escaped(view.free)}</b>' if view.free else _escaped(view.price or "would be live")
-    )
+    cost = f'<b style="color:{GREEN}">{_escape(view.free)}</b>' if view.free else _escape(view.price or "would be live")
     return (
-        f"<div><b>{_escaped(format.clean(view.agent, 60))}</b> · "
-        f'<b style="color:{AMBER}">{format.GLYPHS["waiting"]} paused before step {_escaped(view.at)}</b> · '
-        f"{_escaped(view.kind)} <b>{_escaped(format.clean(view.name, 80))}</b> · {cost}"
-        f' · <span style="{_MUTED}">run {_escaped(view.run)}</span></div>'
+        f"<div><b>{_escape(format.clean(view.agent, 60))}</b> · "
+        f'<b style="color:{AMBER}">{format.GLYPHS["waiting"]} paused before step {_escape(view.at)}</b> · '
+        f"{_escape(view.kind)} <b>{_escape(format.clean(view.name, 80))}</b> · {cost}"
+        f' · <span style="{_MUTED}">run {_escape(view.run)}</span></div>'
     )
 
 
 def _remarks(view: PendingView) -> str:
     told = [remark for remark in (view.cause, view.note) if remark]
-    return "".join(f'<div style="color:{AMBER}">{_escaped(format.clean(remark, 400))}</div>' for remark in told)
+    return "".join(f'<div style="color:{AMBER}">{_escape(format.clean(remark, 400))}</div>' for remark in told)
 
 
-def _done(view: PendingView) -> str:
-    rows = [_row_html(number, node) for number, node in _numbered(view.done)]
+def _format_done(view: PendingView) -> str:
+    rows = [_row_html(number, node) for number, node in _number_steps(view.done)]
     left = max(0, len(rows) - _ROWS)
     folded = f'<div style="{_MUTED}">… {left} earlier steps</div>' if left else ""
     return folded + "".join(rows[left:])
@@ -118,8 +117,8 @@ def _row_html(number: str, node: StepNode) -> str:
     colour = GREEN if node.step.replayed else BLUE
     return (
         f'<div style="border-top:1px solid #7f7f7f38;white-space:nowrap;overflow:hidden;text-overflow:ellipsis">'
-        f'<span style="{_MUTED}">{_escaped(number)}</span> <span style="color:{colour}">{state}</span> '
-        f"{_escaped(_row(node))}</div>"
+        f'<span style="{_MUTED}">{_escape(number)}</span> <span style="color:{colour}">{state}</span> '
+        f"{_escape(_row(node))}</div>"
     )
 
 
@@ -127,10 +126,10 @@ def _row(node: StepNode) -> str:
     step = node.step
     name = format.clean(format.short_name(step), 60)
     head = name if step.kind == "tool" else f"{step.kind} {name} "
-    return f"{head}{format.clean(format.in_short(step), 160)}"
+    return f"{head}{format.clean(format.format_briefly(step), 160)}"
 
 
-def _numbered(trace: Trace) -> Iterable[tuple[str, StepNode]]:
+def _number_steps(trace: Trace) -> Iterable[tuple[str, StepNode]]:
     """The steps that a person takes, numbered as `goto` and `fork` take them; edits stand before theirs."""
     number = 0
     for root in trace.roots:
@@ -143,7 +142,7 @@ def _numbered(trace: Trace) -> Iterable[tuple[str, StepNode]]:
                 yield "·", node
 
 
-def _asked(view: PendingView) -> str:
+def _format_request(view: PendingView) -> str:
     older, last = view.blocks[:-_OLDER], view.blocks[-_OLDER:]
     folded = (
         f'<details><summary style="{_MUTED}">{len(older)} earlier messages</summary>'
@@ -153,7 +152,7 @@ def _asked(view: PendingView) -> str:
     )
     calls = "".join(
         f'<div style="{"" if place == view.now else _MUTED}">{"▶" if place == view.now else "·"} '
-        f"{_escaped(format.clean(call, 200))}</div>"
+        f"{_escape(format.clean(call, 200))}</div>"
         for place, call in enumerate(view.beside)
     )
     turn = f'<div style="{_MUTED}">calls of this turn</div>{calls}' if len(view.beside) > 1 else ""
@@ -162,12 +161,12 @@ def _asked(view: PendingView) -> str:
 
 def _block(block: Block) -> str:
     return (
-        f'<div><span style="{_MUTED}">{_escaped(block.title)}</span>'
-        f'<pre style="{_PRE}">{_escaped(format.clean_block(block.text, _TEXT, lines=_LINES))}</pre></div>'
+        f'<div><span style="{_MUTED}">{_escape(block.title)}</span>'
+        f'<pre style="{_PRE}">{_escape(format.clean_block(block.text, _TEXT, lines=_LINES))}</pre></div>'
     )
 
 
-def _escaped(words: str) -> str:
+def _escape(words: str) -> str:
     escaped = markup.escape(words, quote=False)
     return escaped if words.isascii() else f"<bdi>{escaped}</bdi>"
 
@@ -180,7 +179,7 @@ def text(view: PendingView) -> str:
     head = f"{view.agent} · paused before step {view.at} · {view.kind} {view.name} · {cost} · run {view.run}"
     rows = [
         f"  {number} {'replayed' if node.step.replayed else 'live'} {_row(node)}"
-        for number, node in _numbered(view.done)
+        for number, node in _number_steps(view.done)
     ]
     calls = [f"  {'▶' if place == view.now else '·'} {call}" for place, call in enumerate(view.beside)]
     shown = [

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, assert_never
 
 from agentkit.events import Event, Run, Step
 from agentkit.trace import budget_bars, format
-from agentkit.trace.layout import Bar, FoldedLine, GroupLine, Line, RunLine, StepLine, fitting, lines
+from agentkit.trace.layout import Bar, FoldedLine, GroupLine, Line, RunLine, StepLine, fit_lines, lines
 from agentkit.trace.render_text import text
-from agentkit.trace.trace import UNFINISHED, StepNode, Trace, error_shown_below
+from agentkit.trace.trace import UNFINISHED, StepNode, Trace, shows_error_below
 
 __all__ = ["bundle", "html", "metadata", "text"]
 
@@ -75,7 +75,7 @@ def bundle(trace: Trace, *, now: float, open: bool = True) -> dict[str, str]:
 
 def html(trace: Trace, *, now: float, open: bool = True) -> str:
     """The panel as one `<details>` with inline styles only: it survives saving, reopening and untrusted notebooks."""
-    return fitting(lambda most: _page(trace, now, open, most), _HTML_BYTES)
+    return fit_lines(lambda most: _page(trace, now, open, most), _HTML_BYTES)
 
 
 def _page(trace: Trace, now: float, open: bool, most: int) -> str:
@@ -83,19 +83,19 @@ def _page(trace: Trace, now: float, open: bool, most: int) -> str:
     return (
         f'<details{" open" if open else ""} class="{_NO_MATH}" style="border:{_RULE};border-radius:6px;'
         f'padding:5px 10px;margin:2px 0;font-size:12px;line-height:1.5;white-space:nowrap">'
-        f"{_summary(trace, now)}{_head(trace, now) if rows else ''}{rows}{_budgets(trace)}{_foot(trace)}</details>"
+        f"{_summary(trace, now)}{_head(trace, now) if rows else ''}{rows}{_budgets(trace)}{_footer(trace)}</details>"
     )
 
 
 def _summary(trace: Trace, now: float) -> str:
     state = format.state_of(trace)
-    facts = [_isolated(fact) for fact in format.headline(trace, now)]
-    if saved := format.saved_said(trace.totals):
-        facts[-1] = f'<b title="{format.saved_explained(trace.totals)}" style="color:{GREEN}">{saved}</b>'
+    facts = [_isolate(fact) for fact in format.headline(trace, now)]
+    if saved := format.format_savings(trace.totals):
+        facts[-1] = f'<b title="{format.explain_savings(trace.totals)}" style="color:{GREEN}">{saved}</b>'
     flags = "".join(f' · <b style="color:{COLOURS[kind]}">{words}</b>' for kind, words in format.flags(trace))
     return (
-        f'<summary style="{_OPENS};white-space:normal"><b>{_isolated(format.title(trace))}</b> · '
-        f'<b style="color:{COLOURS[state]}">{format.GLYPHS[state]} {format.states_said(trace)}</b> · '
+        f'<summary style="{_OPENS};white-space:normal"><b>{_isolate(format.title(trace))}</b> · '
+        f'<b style="color:{COLOURS[state]}">{format.GLYPHS[state]} {format.format_states(trace)}</b> · '
         f"{' · '.join(facts)}{flags}</summary>"
     )
 
@@ -149,17 +149,17 @@ def _row(line: Line) -> str:
     match line:
         case RunLine(node=node, depth=depth):
             # Beside many others, how it went wrong is counted above.
-            error = [] if line.remark or error_shown_below(node) else _error(node.run.error)
+            error = [] if line.remark or shows_error_below(node) else _error(node.run.error)
             return _run_row(line) + _below([*error, *_notes(node.run)], depth)
         case StepLine(node=node, depth=depth):
-            told = _below([*_to_do(node), *_error(node.step.error)], depth)
-            return _step_row(line) + _asked(node, depth) + told + _shown(node.step, depth)
+            told = _below([*_actions(node), *_error(node.step.error)], depth)
+            return _step_row(line) + _asked(node, depth) + told + _output_html(node.step, depth)
         case GroupLine(errors=errors, others=others, depth=depth):
             failed: list[_Remark] = [(RED, f"✕ {count:,} ×", error) for error, count in errors]
-            more = [("", "·", f"{format.counted(others, 'run')} with other errors")] if others else []
-            return _group_row(line) + _below([("", "·", format.times_said(line)), *failed, *more], depth)
+            more = [("", "·", f"{format.format_count(others, 'run')} with other errors")] if others else []
+            return _group_row(line) + _below([("", "·", format.format_times(line)), *failed, *more], depth)
         case FoldedLine():
-            return _folded_row(line)
+            return _fold_row(line)
         case _:
             assert_never(line)
 
@@ -194,16 +194,16 @@ def _cells(
 
 def _run_row(line: RunLine) -> str:
     node = line.node
-    facts = " · ".join(_isolated(fact) for fact in (format.shares_said(node.totals), _prompt(node.run)) if fact)
-    name = f"{_agent(node.run.agent, line.model)} {_muted(facts)}"
+    facts = " · ".join(_isolate(fact) for fact in (format.format_shares(node.totals), _prompt(node.run)) if fact)
+    name = f"{_agent(node.run.agent, line.model)} {_mute(facts)}"
     return _cells(
         line,
-        f"{line.remark}: {_muted(_isolated(_prompt(node.run)))}" if line.remark else name,
+        f"{line.remark}: {_mute(_isolate(_prompt(node.run)))}" if line.remark else name,
         node.state,
         _bar(line.bar, GREY),
         took=format.duration(line.seconds),
         tokens=format.amount(node.totals.tokens) if node.totals.tokens else "",
-        price=format.saved_or_spent(node.totals),
+        price=format.format_money(node.totals),
         saved=not node.totals.spent,
     )
 
@@ -213,19 +213,19 @@ def _group_row(line: GroupLine) -> str:
     name = f"{_agent(line.nodes[0].run.agent, line.model)} × {len(line.nodes):,}"
     return _cells(
         line,
-        f"{name} {_muted(f'{format.states_said(many)} · {format.shares_said(sums)}')}",
+        f"{name} {_mute(f'{format.format_states(many)} · {format.format_shares(sums)}')}",
         format.state_of(many),
         _histogram(line),
         took=format.duration(line.seconds),
         tokens=format.amount(sums.tokens) if sums.tokens else "",
-        price=format.saved_or_spent(sums),
+        price=format.format_money(sums),
         saved=not sums.spent,
     )
 
 
 def _agent(name: str, model: str) -> str:
-    on = f" on <b>{_isolated(format.clean(model, 60))}</b>" if model else ""
-    return f"<b>{_isolated(format.clean(name, 60))}</b>{on}"
+    on = f" on <b>{_isolate(format.clean(model, 60))}</b>" if model else ""
+    return f"<b>{_isolate(format.clean(name, 60))}</b>{on}"
 
 
 def _histogram(line: GroupLine) -> str:
@@ -237,7 +237,7 @@ def _histogram(line: GroupLine) -> str:
         for count in line.histogram
     )
     style = "display:flex;align-items:flex-end;gap:1px;height:16px"
-    return f'<span title="{format.times_said(line)}" style="{style}">{bars}</span>'
+    return f'<span title="{format.format_times(line)}" style="{style}">{bars}</span>'
 
 
 def _prompt(run: Run) -> str:
@@ -252,50 +252,50 @@ def _step_row(line: StepLine) -> str:
         _name(node),
         node.state,
         _bar(line.bar, COLOURS[node.state], fading=node.state in UNFINISHED),
-        took=format.took(node, line.seconds),
+        took=format.format_duration(node, line.seconds),
         tokens=format.tokens_of(node),
         price=f"({price})" if price and node.step.replayed else price,
         saved=node.step.replayed,
-        opened=_opened(node.step),
+        opened=_details_html(node.step),
     )
 
 
-def _folded_row(line: FoldedLine) -> str:
+def _fold_row(line: FoldedLine) -> str:
     return _cells(
         line,
-        _muted(f"<i>{format.folded_said(line.steps, line.runs)}</i>"),
+        _mute(f"<i>{format.format_folded(line.steps, line.runs)}</i>"),
         "",
         _bar(line.bar, GREY),
         took="",
         tokens=format.amount(line.steps.tokens) if line.steps.tokens else "",
-        price=format.saved_or_spent(line.steps),
+        price=format.format_money(line.steps),
     )
 
 
 def _name(node: StepNode) -> str:
     step = node.step
-    name = _isolated(format.clean(format.short_name(step), 60))
-    head = f"<b>{name}</b>" if step.kind == "tool" else f"{_muted(step.kind)} {name}"
+    name = _isolate(format.clean(format.short_name(step), 60))
+    head = f"<b>{name}</b>" if step.kind == "tool" else f"{_mute(step.kind)} {name}"
     marks = "".join(f' · <b style="color:{AMBER}">{remark}</b>' for remark in format.remarks(node))
-    return f"{head}{marks} {_muted(_isolated(format.clean(format.in_short(step), _TITLE_TEXT)))}"
+    return f"{head}{marks} {_mute(_isolate(format.clean(format.format_briefly(step), _TITLE_TEXT)))}"
 
 
-def _shown(step: Step, depth: int) -> str:
+def _output_html(step: Step, depth: int) -> str:
     """What a tool printed and displayed, under its row: the first lines, and all that is kept in short on a click."""
     if not step.shown:
         return ""
     style = f"{_OPENED.partition('margin')[0]}margin:0 14px 4px {14 + 18 * min(depth, 8)}px;{_MUTED}"
     head = format.clean_block(step.shown, _SHOWN_TEXT, lines=_SHOWN_LINES)
     if head == step.shown:
-        return f'<pre style="{style}">{_isolated(head)}</pre>'
+        return f'<pre style="{style}">{_isolate(head)}</pre>'
     first, _, rest = format.clean_block(step.shown, _SHOWN_MOST, lines=_SHOWN_MOST).partition("\n")
-    summary = f'<summary style="{_OPENS}">{_isolated(format.clean(first, _SHOWN_TEXT))}</summary>'
-    return f'<details style="{style}">{summary}{_isolated(rest)}</details>'
+    summary = f'<summary style="{_OPENS}">{_isolate(format.clean(first, _SHOWN_TEXT))}</summary>'
+    return f'<details style="{style}">{summary}{_isolate(rest)}</details>'
 
 
-def _opened(step: Step) -> str:
+def _details_html(step: Step) -> str:
     """What a click opens: what was asked and what came back. Empty where the row already holds both."""
-    short = format.in_short(step)
+    short = format.format_briefly(step)
     if len(step.name) + len(short) <= _SHORT_ENOUGH and "\n" not in short:
         return ""
     asked, answered = (
@@ -303,7 +303,7 @@ def _opened(step: Step) -> str:
     )
     full = format.clean(step.name, _ERROR_TEXT) if step.name != format.short_name(step) else ""
     body = "\n".join(part for part in (full, asked, _after_arrow(answered)) if part)
-    return f'<pre style="{_OPENED}">{_isolated(body)}</pre>'
+    return f'<pre style="{_OPENED}">{_isolate(body)}</pre>'
 
 
 def _after_arrow(answered: str) -> str:
@@ -321,16 +321,16 @@ def _below(remarks: Sequence[_Remark], depth: int) -> str:
 def _remarks(remarks: Sequence[_Remark]) -> str:
     return "".join(
         f'<div style="white-space:normal;{f"color:{colour}" if colour else _MUTED}">'
-        f"{glyph} {_isolated(format.clean(words, _ERROR_TEXT))}</div>"
+        f"{glyph} {_isolate(format.clean(words, _ERROR_TEXT))}</div>"
         for colour, glyph, words in remarks
     )
 
 
-def _to_do(node: StepNode) -> list[tuple[str, str, str]]:
+def _actions(node: StepNode) -> list[tuple[str, str, str]]:
     """What a person can do about a step."""
     if node.state == "in doubt":
-        return [(AMBER, "?", format.doubt_said(node))]
-    unchecked = format.unchecked_said(node.step)
+        return [(AMBER, "?", format.format_doubt(node))]
+    unchecked = format.format_unchecked(node.step)
     return [(AMBER, "·", unchecked)] if unchecked else []
 
 
@@ -338,7 +338,7 @@ def _asked(node: StepNode, depth: int) -> str:
     """How to decide without buttons; not seen while the widget with the buttons is."""
     if node.state != "waiting" or node.step.status != "started":
         return ""
-    told = _below([(AMBER, format.GLYPHS["waiting"], format.asked_said(node))], depth)
+    told = _below([(AMBER, format.GLYPHS["waiting"], format.format_question_hint(node))], depth)
     return f'<div class="{format.without_buttons("step", node.step.id)}">{told}</div>'
 
 
@@ -354,20 +354,20 @@ def _notes(run: Run) -> list[_Remark]:
 def _budgets(trace: Trace) -> str:
     rows = (
         f'<div style="display:flex;gap:8px;align-items:center;white-space:normal"><span {_MUTED_STYLE}>budget of '
-        f"{_isolated(format.clean(line.scope, 60))}</span> {budget_bars.bar_html(line.share)} "
-        f"<span>{_isolated(line.said)}</span></div>"
+        f"{_isolate(format.clean(line.scope, 60))}</span> {budget_bars.bar_html(line.share)} "
+        f"<span>{_isolate(line.said)}</span></div>"
         for line in budget_bars.of_trace(trace)
     )
     inner = "".join(rows)
     return f'<div style="border-top:{_RULE};padding:3px 0 1px {_MARKER}">{inner}</div>' if inner else ""
 
 
-def _foot(trace: Trace) -> str:
+def _footer(trace: Trace) -> str:
     """What the only run has to say beyond its steps; several runs say it under their own rows."""
     if len(trace.roots) != 1:
         return ""
     root = trace.roots[0]
-    return _remarks([*([] if error_shown_below(root) else _error(root.run.error)), *_notes(root.run)])
+    return _remarks([*([] if shows_error_below(root) else _error(root.run.error)), *_notes(root.run)])
 
 
 def _bar(bar: Bar, colour: str, *, fading: bool = False) -> str:
@@ -378,11 +378,11 @@ def _bar(bar: Bar, colour: str, *, fading: bool = False) -> str:
     )
 
 
-def _muted(markup: str) -> str:
+def _mute(markup: str) -> str:
     return f'<span style="{_MUTED}">{markup}</span>'
 
 
-def _isolated(words: str) -> str:
+def _isolate(words: str) -> str:
     """Foreign text: escaped, and kept from turning the direction of what stands beside it."""
     escaped = markup.escape(words, quote=False)
     return escaped if words.isascii() else f"<bdi>{escaped}</bdi>"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from agentkit.trace import budget_bars, format
-from agentkit.trace.layout import Bar, FoldedLine, GroupLine, Line, RunLine, StepLine, fitting, lines
-from agentkit.trace.trace import RunNode, StepNode, Trace, error_shown_below
+from agentkit.trace.layout import Bar, FoldedLine, GroupLine, Line, RunLine, StepLine, fit_lines, lines
+from agentkit.trace.trace import RunNode, StepNode, Trace, shows_error_below
 
 _BAR_CELLS = 12
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
@@ -20,7 +20,7 @@ _LEFT = 44
 def text(trace: Trace, *, now: float, width: int = 100) -> str:
     """The headline, then one line for each step."""
     flags = [words for _, words in format.flags(trace)]
-    head = " · ".join([format.title(trace), format.states_said(trace), *format.headline(trace, now), *flags])
+    head = " · ".join([format.title(trace), format.format_states(trace), *format.headline(trace, now), *flags])
     foot = _run_remarks(trace.roots[0], 0, width) if len(trace.roots) == 1 else []
     bars = [
         f"budget of {bar.scope} {budget_bars.bar_text(bar.share)} {bar.said}" for bar in budget_bars.of_trace(trace)
@@ -30,7 +30,7 @@ def text(trace: Trace, *, now: float, width: int = 100) -> str:
         rows = (row for line in lines(trace, now=now, most=most) for row in _rows(line, width))
         return "\n".join([head, *rows, *bars, *foot])
 
-    return fitting(draw, _BYTES)
+    return fit_lines(draw, _BYTES)
 
 
 def _rows(line: Line, width: int) -> list[str]:
@@ -38,22 +38,24 @@ def _rows(line: Line, width: int) -> list[str]:
         case RunLine(node=node, depth=depth):
             facts = (
                 _agent(node.run.agent, line.model),
-                format.shares_said(node.totals),
+                format.format_shares(node.totals),
                 format.clean(node.run.prompt, 120),
             )
             name = f"{line.remark}: {facts[-1]}" if line.remark else " · ".join(fact for fact in facts if fact)
-            row = _row(line, node.state, format.saved_or_spent(node.totals), name, width)
+            row = _row(line, node.state, format.format_money(node.totals), name, width)
             return [row] if line.remark else [row, *_run_remarks(node, depth, width)]
         case StepLine(node=node, depth=depth):
             shown = [_below("┊", text, depth, width) for text in node.step.shown.splitlines()[:_SHOWN_LINES]]
             row = _row(line, node.state, _money(node), _name(node), width)
             return [row, *_step_remarks(node, depth, width), *shown]
         case GroupLine(errors=errors, others=others, depth=depth):
-            more = [_below("·", f"{format.counted(others, 'run')} with other errors", depth, width)] if others else []
+            more = (
+                [_below("·", f"{format.format_count(others, 'run')} with other errors", depth, width)] if others else []
+            )
             failed = [_below(f"✕ {count:,} ×", error, depth, width) for error, count in errors]
             return [_group_row(line, width), *failed, *more]
         case FoldedLine(steps=steps, runs=runs, depth=depth):
-            return [" " * (_LEFT + 2 * depth) + format.folded_said(steps, runs)]
+            return [" " * (_LEFT + 2 * depth) + format.format_folded(steps, runs)]
         case _:
             assert_never(line)
 
@@ -66,9 +68,9 @@ def _group_row(line: GroupLine, width: int) -> str:
     many = Trace(roots=line.nodes)
     highest = max(line.histogram)
     bars = "".join(_HEIGHTS[min(8, -(-8 * count // highest))] for count in line.histogram)
-    said = f"{format.states_said(many)} · {format.times_said(line)}"
+    said = f"{format.format_states(many)} · {format.format_times(line)}"
     name = f"{_agent(line.nodes[0].run.agent, line.model)} × {len(line.nodes):,} {bars} {said}"
-    state, money = format.state_of(many), format.saved_or_spent(line.totals)
+    state, money = format.state_of(many), format.format_money(line.totals)
     columns = f"{format.GLYPHS[state]} {state:<9} {format.duration(line.seconds):>8} {money:>10} {_bar(line.bar)} "
     return format.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", max(width, 160)).rstrip()
 
@@ -76,7 +78,7 @@ def _group_row(line: GroupLine, width: int) -> str:
 def _row(line: RunLine | StepLine, state: str, money: str, name: str, width: int) -> str:
     took = "" if state == "in doubt" else format.duration(line.seconds)
     if isinstance(line, StepLine):
-        took = format.took(line.node, line.seconds)
+        took = format.format_duration(line.node, line.seconds)
     columns = f"{format.GLYPHS[state]} {state:<9} {took:>8} {money:>10} {_bar(line.bar)} "
     return format.cut(f"{columns}{'  ' * min(line.depth, 8)}{name}", width).rstrip()
 
@@ -88,7 +90,7 @@ def _bar(bar: Bar) -> str:
 
 
 def _name(node: StepNode) -> str:
-    step, short = node.step, format.clean(format.in_short(node.step), 160)
+    step, short = node.step, format.clean(format.format_briefly(node.step), 160)
     name = format.clean(format.short_name(step), 60)
     marks = "".join(f" · {remark}" for remark in format.remarks(node))
     if step.kind == "tool":
@@ -102,16 +104,16 @@ def _money(node: StepNode) -> str:
 
 
 def _step_remarks(node: StepNode, depth: int, width: int) -> list[str]:
-    doubt = [_below("?", format.doubt_said(node), depth, width)] if node.state == "in doubt" else []
+    doubt = [_below("?", format.format_doubt(node), depth, width)] if node.state == "in doubt" else []
     if node.state == "waiting" and node.step.status == "started":
-        doubt = [_below(format.GLYPHS["waiting"], format.asked_said(node), depth, width)]
-    if unchecked := format.unchecked_said(node.step):
+        doubt = [_below(format.GLYPHS["waiting"], format.format_question_hint(node), depth, width)]
+    if unchecked := format.format_unchecked(node.step):
         doubt.append(_below("·", unchecked, depth, width))
     return doubt + ([_below("✕", node.step.error, depth, width)] if node.step.error else [])
 
 
 def _run_remarks(node: RunNode, depth: int, width: int) -> list[str]:
-    error = node.run.error if not error_shown_below(node) else None
+    error = node.run.error if not shows_error_below(node) else None
     notes = [_below("·", note, depth, width) for note in node.run.notes[:_NOTES]]
     return ([_below("✕", error, depth, width)] if error else []) + notes
 

@@ -100,7 +100,7 @@ def end_of(node: RunNode, now: float) -> float:
     return max((step.step.ended or step.step.started for step in node.steps), default=node.run.started)
 
 
-def error_shown_below(node: RunNode) -> bool:
+def shows_error_below(node: RunNode) -> bool:
     """Whether the run's error already stands at the step where it happened."""
     error = node.run.error or ""
     return any(_says(step, error) for step in node.every_step())
@@ -120,7 +120,7 @@ def totals(nodes: Iterable[StepNode]) -> Totals:
             # It was never let in: nothing was performed.
             continue
         _count(node, counts)
-        (_count_replayed if node.step.replayed else _count_live)(node, counts)
+        (_count_replay if node.step.replayed else _count_live)(node, counts)
     whole = {name: int(value) for name, value in counts.items() if name not in _FRACTIONS}
     return Totals(**whole, **{name: counts[name] for name in _FRACTIONS})  # type: ignore[arg-type]
 
@@ -145,11 +145,11 @@ def _count_live(node: StepNode, counts: defaultdict[str, float]) -> None:
     counts["input_tokens"] += usage.input_tokens if usage else 0
     counts["output_tokens"] += usage.output_tokens if usage else 0
     counts["spent"] += price(step) or 0.0
-    counts["unpriced"] += is_unpriced(step)
+    counts["unpriced"] += has_unknown_price(step)
     counts["estimated"] += usage is not None and usage.estimated
 
 
-def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:
+def _count_replay(node: StepNode, counts: defaultdict[str, float]) -> None:
     step, usage = node.step, node.step.usage
     counts["replayed"] += 1
     if node.runs:
@@ -158,7 +158,7 @@ def _count_replayed(node: StepNode, counts: defaultdict[str, float]) -> None:
     counts["saved_tokens"] += usage.input_tokens + usage.output_tokens if usage else 0
     counts["saved_seconds"] += step.recorded_seconds or 0.0
     counts["saved"] += price(step) or 0.0
-    counts["saved_unpriced"] += is_unpriced(step)
+    counts["saved_unpriced"] += has_unknown_price(step)
 
 
 def price(step: Step) -> float | None:
@@ -167,7 +167,7 @@ def price(step: Step) -> float | None:
     return cost if cost is not None and math.isfinite(cost) else None
 
 
-def is_unpriced(step: Step) -> bool:
+def has_unknown_price(step: Step) -> bool:
     """Whether somebody was paid for this step and nobody knows how much."""
     return step.status == "done" and price(step) is None and (step.kind == "model" or step.usage is not None)
 
@@ -206,7 +206,7 @@ class _Tree:
     ) -> None:
         self._in_doubt = in_doubt
         self._announced = frozenset(runs)
-        self._runs = {**{run: _unannounced(run, steps) for run, _ in steps if run not in runs}, **runs}
+        self._runs = {**{run: _placeholder_run(run, steps) for run, _ in steps if run not in runs}, **runs}
         self._steps = steps
         self._steps_of: defaultdict[str, list[Step]] = defaultdict(list)
         for step in steps.values():
@@ -260,7 +260,7 @@ class _Tree:
         return above is not None and above.id == run.id
 
 
-def _unannounced(run: str, steps: Mapping[tuple[str, int], Step]) -> Run:
+def _placeholder_run(run: str, steps: Mapping[tuple[str, int], Step]) -> Run:
     """A stand-in for a run whose own event is not among those given."""
     return Run(
         id=run, agent="agent", status="running", started=min(step.started for step in steps.values() if step.run == run)

@@ -61,25 +61,25 @@ class TooLarge(Exception):
 def scalar(value: object) -> bytes | None:
     """The content of a value that has no parts."""
     if isinstance(value, pathlib.PurePath):
-        return _tagged("path", str(value))
+        return _tag("path", str(value))
     if isinstance(value, re.Pattern):
-        return _tagged("pattern", (value.pattern, value.flags))
+        return _tag("pattern", (value.pattern, value.flags))
     if isinstance(value, array.array):
-        return _tagged("array", (value.typecode, value.tobytes()))
+        return _tag("array", (value.typecode, value.tobytes()))
     if isinstance(value, int) and type(value) is int:
-        return _tagged("int", hex(value))
+        return _tag("int", hex(value))
     if type(value) in _SCALARS or (isinstance(value, _SCALARS) and type(value).__module__ in ("datetime", "zoneinfo")):
-        return _tagged(type(value).__name__, value)
+        return _tag(type(value).__name__, value)
     return None
 
 
 def plain(value: object) -> bytes | None:
     """The content of a value of a class made from a number, a text, a date; None for another one."""
     base: Any = next((cls for cls in type(value).__mro__ if cls in _SCALARS), None)
-    return None if base is None else _sha(_tagged(base.__name__, base.__repr__(value)))
+    return None if base is None else _sha(_tag(base.__name__, base.__repr__(value)))
 
 
-def _tagged(name: str, value: object) -> bytes:
+def _tag(name: str, value: object) -> bytes:
     return f"{name}:{value!r}".encode("utf-8", "backslashreplace")
 
 
@@ -92,7 +92,7 @@ def data(value: Any, cells: Cells) -> bytes | None:
     if numpy is None or not hasattr(numpy, "ndarray"):
         return None
     if isinstance(value, numpy.generic):
-        return _sha(_tagged(str(value.dtype), value.item() if value.dtype.hasobject else value.tobytes()))
+        return _sha(_tag(str(value.dtype), value.item() if value.dtype.hasobject else value.tobytes()))
     if isinstance(value, numpy.ndarray):
         return _array(value, cells)
     pandas = sys.modules.get("pandas")
@@ -107,14 +107,14 @@ def _pandas(pandas: Any, value: Any, cells: Cells) -> bytes | None:
     if type(value).__module__.startswith("pandas.") and hasattr(value, "dtype") and hasattr(value, "__array__"):
         return _column(pandas, value, cells)
     if isinstance(value, pandas.Timestamp | pandas.Timedelta | pandas.Period | pandas.Interval):
-        return _sha(_tagged(type(value).__name__, value))
+        return _sha(_tag(type(value).__name__, value))
     if value is pandas.NA or value is pandas.NaT:
         return _sha(b"missing")
     return None
 
 
 def _array(value: Any, cells: Cells) -> bytes:
-    head = _tagged("ndarray", (str(value.dtype), value.shape))
+    head = _tag("ndarray", (str(value.dtype), value.shape))
     if value.dtype.hasobject:
         return _sha(head, cells(list(value.reshape(-1))))
     numpy = sys.modules["numpy"]
@@ -165,18 +165,18 @@ def _frame(pandas: Any, value: Any, cells: Cells) -> bytes:
     if isinstance(value, pandas.DataFrame):
         columns = [_column(pandas, value.iloc[:, place].array, cells) for place in range(value.shape[1])]
         return _sha(
-            _tagged("frame", shape), _index(pandas, value.columns, cells), _index(pandas, value.index, cells), *columns
+            _tag("frame", shape), _index(pandas, value.columns, cells), _index(pandas, value.index, cells), *columns
         )
     if isinstance(value, pandas.Series):
-        named = _tagged("series", (value.name, shape))
+        named = _tag("series", (value.name, shape))
         return _sha(named, _index(pandas, value.index, cells), _column(pandas, value.array, cells))
-    return _sha(_tagged("index", shape), _index(pandas, value, cells))
+    return _sha(_tag("index", shape), _index(pandas, value, cells))
 
 
 def _index(pandas: Any, index: Any, cells: Cells) -> bytes:
-    names = _tagged("names", tuple(index.names))
+    names = _tag("names", tuple(index.names))
     if isinstance(index, pandas.RangeIndex):
-        return _sha(names, _tagged("range", (index.start, index.stop, index.step)))
+        return _sha(names, _tag("range", (index.start, index.stop, index.step)))
     if isinstance(index, pandas.MultiIndex):
         levels = (index.get_level_values(level).array for level in range(index.nlevels))
         return _sha(names, *(_column(pandas, level, cells) for level in levels))
@@ -184,7 +184,7 @@ def _index(pandas: Any, index: Any, cells: Cells) -> bytes:
 
 
 def _column(pandas: Any, values: Any, cells: Cells) -> bytes:
-    kind = _tagged("dtype", str(values.dtype))
+    kind = _tag("dtype", str(values.dtype))
     plain = values.asi8 if hasattr(values, "asi8") else values.to_numpy() if hasattr(values, "to_numpy") else values
     if str(plain.dtype) in (str(values.dtype), "int64") and not plain.dtype.hasobject:
         return _sha(kind, _array(plain, cells))
@@ -220,7 +220,7 @@ def tree(value: Any) -> bytes | None:
         return None
 
 
-def pickled(value: object, seconds: float, code: Callable[[Any], bytes | None]) -> bytes:
+def digest_pickle(value: object, seconds: float, code: Callable[[Any], bytes | None]) -> bytes:
     """The digest of what an object of a library would be saved as; it is never loaded. Raises if it cannot be saved.
 
     `code` gives the digest of a function or class that would be saved as a mere name, or None where a name will do.

@@ -27,14 +27,14 @@ def _check(schema: Any, value: Any, where: str, root: Mapping[str, Any], depth: 
     if not isinstance(schema, Mapping) or depth > _DEEPEST:
         return _at(where, "nothing is allowed here") if schema is False else None
     if "$ref" in schema:
-        return _check(_resolved(schema["$ref"], root), value, where, root, depth + 1)
+        return _check(_resolve(schema["$ref"], root), value, where, root, depth + 1)
     for check in (_type, _values, _bounds):
         if (wrong := check(schema, value)) is not None:
             return _at(where, wrong)
     return _inside(schema, value, where, root, depth) or _branches(schema, value, where, root, depth)
 
 
-def _resolved(reference: str, root: Mapping[str, Any]) -> Any:
+def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
     found: Any = root
     for name in reference.removeprefix("#/").split("/"):
         found = found.get(name, {}) if isinstance(found, Mapping) else {}
@@ -48,7 +48,7 @@ def _type(schema: Mapping[str, Any], value: Any) -> str | None:
     names = [allowed] if isinstance(allowed, str) else list(allowed)
     if any(_is(value, name) for name in names):
         return None
-    return f"{_shown(value)} is not {_article(' or '.join(names))}"
+    return f"{_format_value(value)} is not {_article(' or '.join(names))}"
 
 
 def _is(value: Any, name: str) -> bool:
@@ -61,10 +61,10 @@ def _is(value: Any, name: str) -> bool:
 
 def _values(schema: Mapping[str, Any], value: Any) -> str | None:
     if "const" in schema and value != schema["const"]:
-        return f"{_shown(value)} is not {_shown(schema['const'])}"
+        return f"{_format_value(value)} is not {_format_value(schema['const'])}"
     choices = schema.get("enum")
     if choices is not None and value not in choices:
-        return f"{_shown(value)} is none of {', '.join(map(_shown, choices))}"
+        return f"{_format_value(value)} is none of {', '.join(map(_format_value, choices))}"
     return None
 
 
@@ -87,15 +87,15 @@ def _bounds(schema: Mapping[str, Any], value: Any) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         for name, beyond, words in _BOUNDS:
             if name in schema and beyond(value, schema[name]):
-                return f"{_shown(value)} {words} {schema[name]}"
+                return f"{_format_value(value)} {words} {schema[name]}"
     for name, kind, beyond, words in _LENGTHS:
         if name not in schema or not isinstance(value, str | list) or not isinstance(value, kind):
             continue
         if beyond(len(value), schema[name]):
-            return f"{_shown(value)} {words} {schema[name]}"
+            return f"{_format_value(value)} {words} {schema[name]}"
     pattern = schema.get("pattern")
     if isinstance(pattern, str) and isinstance(value, str) and re.search(pattern, value) is None:
-        return f"{_shown(value)} does not match {pattern}"
+        return f"{_format_value(value)} does not match {pattern}"
     return None
 
 
@@ -156,6 +156,6 @@ def _article(name: str) -> str:
     return f"an {name}" if name[:1] in "aeiou" else f"a {name}"
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"

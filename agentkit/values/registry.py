@@ -55,7 +55,7 @@ def to_json(value: object, *, where: str) -> JSON:
     return _convert(value, where, DEPTH)
 
 
-def left_out(value: JSON) -> str | None:
+def describe_left_out(value: JSON) -> str | None:
     """What `to_json` says of the rows that it left out, if it left out any."""
     last = value[-1] if isinstance(value, list) and value else value.get("…") if isinstance(value, dict) else None
     return last.lstrip("… ") if isinstance(last, str) and _LEFT_OUT.match(last) else None
@@ -203,7 +203,9 @@ def _numpy(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
     if isinstance(value, numpy.generic):
         return True, _convert(value.item(), where, depth)
     if isinstance(value, numpy.ndarray):
-        return True, _convert(_bounded(list(value[:ROWS]), len(value)) if value.ndim else value.item(), where, depth)
+        return True, _convert(
+            _limit_items(list(value[:ROWS]), len(value)) if value.ndim else value.item(), where, depth
+        )
     return _MISSING
 
 
@@ -215,11 +217,11 @@ def _pandas(value: Any, where: str, depth: int) -> tuple[bool, JSON]:
     if value is pandas.NA or value is pandas.NaT:
         return True, None
     if isinstance(value, pandas.DataFrame):
-        return True, _bounded(_records(value, where, depth), len(value))
+        return True, _limit_items(_records(value, where, depth), len(value))
     if isinstance(value, pandas.Series):
         return True, _series(value, where, depth)
     if isinstance(value, pandas.Index):
-        return True, _bounded([_convert(item, where, depth) for item in value[:ROWS]], len(value))
+        return True, _limit_items([_convert(item, where, depth) for item in value[:ROWS]], len(value))
     if isinstance(value, pandas.Period | pandas.Interval):
         return True, str(value)
     return _MISSING
@@ -246,7 +248,7 @@ def _series(series: Any, where: str, depth: int) -> JSON:
     shown = series.iloc[:ROWS]
     items = [_convert(item, where, depth) for item in shown]
     if _is_default_index(series.index) or not series.index.is_unique:
-        return _bounded(items, len(series))
+        return _limit_items(items, len(series))
     names = [_key(key, where) for key in shown.index]
     check_names(names, list(shown.index), where)
     named = dict(zip(names, items, strict=True))
@@ -255,7 +257,7 @@ def _series(series: Any, where: str, depth: int) -> JSON:
     return named
 
 
-def _bounded(items: Iterable[JSON], length: int) -> list[JSON]:
+def _limit_items(items: Iterable[JSON], length: int) -> list[JSON]:
     kept = list(items)[:ROWS]
     if length > ROWS:
         kept.append(f"… {length - ROWS} more of {length}")

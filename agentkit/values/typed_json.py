@@ -41,7 +41,7 @@ _TEXTS: dict[str, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     "date": (datetime.date, lambda value: value.isoformat(), datetime.date.fromisoformat),
     "time": (datetime.time, lambda value: value.isoformat(), datetime.time.fromisoformat),
     "decimal": (decimal.Decimal, str, decimal.Decimal),
-    "fraction": (fractions.Fraction, str, lambda text: fractions.Fraction(_matched(_RATIO, text))),
+    "fraction": (fractions.Fraction, str, lambda text: fractions.Fraction(_match(_RATIO, text))),
     "uuid": (uuid.UUID, str, uuid.UUID),
     "path": (pathlib.PurePath, str, pathlib.Path),
     "bytes": (bytes, lambda value: base64.b64encode(value).decode(), base64.b64decode),
@@ -108,7 +108,7 @@ class Entered:
     def find(self, module: str, name: str) -> type:
         found = self.classes.get((module, name))
         if found is None:
-            raise Forged(f"it names {_shown(f'{module}.{name}')}, which neither went in nor was declared to come out")
+            raise Forged(f"it names {_shorten(f'{module}.{name}')}, which neither went in nor was declared to come out")
         return found
 
     def make(self, kind: type, fields: dict[str, Any]) -> Any:
@@ -150,7 +150,7 @@ def declare(kinds: Iterable[type]) -> dict[Name, type]:
     left = list(kinds)
     while left:
         kind = left.pop()
-        if not _is_known(kind) or (kind.__module__, kind.__qualname__) in found:
+        if not _is_packable(kind) or (kind.__module__, kind.__qualname__) in found:
             left += [each for each in typing.get_args(kind) if each is not Ellipsis]
             continue
         found[(kind.__module__, kind.__qualname__)] = kind
@@ -158,7 +158,7 @@ def declare(kinds: Iterable[type]) -> dict[Name, type]:
     return found
 
 
-def _is_known(kind: Any) -> bool:
+def _is_packable(kind: Any) -> bool:
     """Whether instances of this can be packed by their fields."""
     return inspect.isclass(kind) and (issubclass(kind, enum.Enum) or dataclasses.is_dataclass(kind) or _is_model(kind))
 
@@ -216,7 +216,7 @@ class _Packer:
     def _object(self, value: Any, where: str, depth: int) -> JSON:
         """Members of an Enum, dataclasses and pydantic models, by the name of their class and their fields."""
         kind = type(value)
-        if kind.__module__ == SANDBOX or not _is_known(kind):
+        if kind.__module__ == SANDBOX or not _is_packable(kind):
             return None
         self.classes[(kind.__module__, kind.__qualname__)] = kind
         named = {_TAG: "object", "module": kind.__module__, "name": kind.__qualname__}
@@ -346,16 +346,16 @@ def _zone(value: Any) -> str | None:
 def unpack(packed: JSON, classes: Classes) -> Any:
     """The value that was packed. Raises Forged for anything that no packing makes."""
     try:
-        return _Reader(classes).read(packed, _DEPTH)
+        return _TypedReader(classes).read(packed, _DEPTH)
     except NOT_DATA as error:
-        raise Forged(f"it holds what is no value: {type(error).__name__}: {_shown(str(error))}") from error
+        raise Forged(f"it holds what is no value: {type(error).__name__}: {_shorten(str(error))}") from error
 
 
 NOT_DATA = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 """What Python's, numpy's and pandas' constructors raise on what is none of theirs."""
 
 
-class _Reader:
+class _TypedReader:
     """One reading: what it makes is bounded by what was sent."""
 
     def __init__(self, classes: Classes) -> None:
@@ -385,11 +385,11 @@ class _Reader:
             return _PARTS[tag](packed["of"])
         if tag in _SEQUENCES:
             items = [self.read(item, depth - 1) for item in packed["of"]]
-            return _SEQUENCES[tag](items if tag in ("tuple", "deque") else _scattered(items))
+            return _SEQUENCES[tag](items if tag in ("tuple", "deque") else _scatter(items))
         match tag:
             case "dict":
                 pairs = [(self.read(key, depth - 1), self.read(item, depth - 1)) for key, item in packed["of"]]
-                _scattered([key for key, _ in pairs])
+                _scatter([key for key, _ in pairs])
                 return dict(pairs)
             case "enum":
                 return self._member(packed)
@@ -420,13 +420,13 @@ class _Reader:
                 return pandas.NaT
             case "moment":
                 moment = pandas.Timestamp(_string(packed["of"]))
-                return moment if packed["zone"] is None else moment.tz_convert(_matched(_ZONE, packed["zone"]))
+                return moment if packed["zone"] is None else moment.tz_convert(_match(_ZONE, packed["zone"]))
             case "span":
                 return pandas.Timedelta(_string(packed["of"]))
             case "series" | "index" | "frame":
                 return self._table(tag, packed, depth)
             case _:
-                raise Forged(f"it holds a value of the unknown kind {_shown(str(tag))}")
+                raise Forged(f"it holds a value of the unknown kind {_shorten(str(tag))}")
 
     def _table(self, tag: str, packed: dict[str, Any], depth: int) -> Any:
         import pandas
@@ -453,7 +453,7 @@ class _Reader:
             for place, item in enumerate(packed["items"]):
                 array[place] = self.read(item, depth - 1)
         else:
-            dtype = numpy.dtype(_matched(_DTYPE, packed["dtype"]))
+            dtype = numpy.dtype(_match(_DTYPE, packed["dtype"]))
             array = numpy.frombuffer(base64.b64decode(packed["data"]), dtype=dtype).copy()
         array = array.reshape(packed["shape"])
         return array[()] if packed["scalar"] else array
@@ -470,12 +470,12 @@ class _Reader:
                 return pandas.Categorical.from_codes(codes, categories=categories, ordered=bool(column["ordered"]))
             case "zoned":
                 moments = pandas.DatetimeIndex(self._flat(column["of"], depth))
-                return moments.tz_localize("UTC").tz_convert(_matched(_ZONE, column["zone"]))
+                return moments.tz_localize("UTC").tz_convert(_match(_ZONE, column["zone"]))
             case "items":
                 items = [self.read(item, depth - 1) for item in column["of"]]
-                return pandas.array(items, dtype=_matched(_EXTENSION, column["dtype"]))
+                return pandas.array(items, dtype=_match(_EXTENSION, column["dtype"]))
             case other:
-                raise Forged(f"it holds a column of the unknown kind {_shown(str(other))}")
+                raise Forged(f"it holds a column of the unknown kind {_shorten(str(other))}")
 
     def _flat(self, packed: Mapping[str, Any], depth: int) -> Any:
         array = self._array(packed, depth)
@@ -497,7 +497,7 @@ class _Reader:
             case "plain":
                 return pandas.Index(self._column(packed["of"], depth), name=names[0])
             case other:
-                raise Forged(f"it holds an index of the unknown kind {_shown(str(other))}")
+                raise Forged(f"it holds an index of the unknown kind {_shorten(str(other))}")
 
 
 def _string(value: Any) -> str:
@@ -506,13 +506,13 @@ def _string(value: Any) -> str:
     return value
 
 
-def _matched(pattern: re.Pattern[str], text: Any) -> str:
+def _match(pattern: re.Pattern[str], text: Any) -> str:
     if pattern.fullmatch(_string(text)) is None:
-        raise Forged(f"it holds {_shown(text)}, which is no name of that kind")
+        raise Forged(f"it holds {_shorten(text)}, which is no name of that kind")
     return text  # type: ignore[no-any-return]
 
 
-def _scattered(keys: list[Any]) -> list[Any]:
+def _scatter(keys: list[Any]) -> list[Any]:
     """The keys, unless many were chosen to fall on one place, where each is compared with all before it."""
     if len(keys) > _MOST_ALIKE:
         [(_, most)] = collections.Counter(map(hash, keys)).most_common(1)
@@ -521,7 +521,7 @@ def _scattered(keys: list[Any]) -> list[Any]:
     return keys
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     return ascii(text)[:200]
 
 

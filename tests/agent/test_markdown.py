@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from agentkit.agent.markdown import harmless
+from agentkit.agent.markdown import neutralize
 
 PARSE = mistune.create_markdown(
     renderer=mistune.HTMLRenderer(escape=False, allow_harmful_protocols=True), plugins=["table", "strikethrough"]
@@ -89,7 +89,7 @@ def drawn(text: str) -> bool:
     ],
 )
 def test_what_could_act_is_shown_as_text(text: str) -> None:
-    assert not acts(harmless(text))
+    assert not acts(neutralize(text))
 
 
 def test_the_check_itself_sees_what_acts() -> None:
@@ -99,37 +99,37 @@ def test_the_check_itself_sees_what_acts() -> None:
 
 def test_ordinary_markdown_stays_as_it_is() -> None:
     text = "# Title\n\n- **bold** and [a page](https://example.org)\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n$x > y$"
-    assert harmless(text) == text
+    assert neutralize(text) == text
 
 
 def test_code_keeps_its_angle_brackets() -> None:
     text = "Use `a < b`:\n\n```python\nif a < b:\n    print('<b>')\n```\n"
-    assert harmless(text) == text
+    assert neutralize(text) == text
 
 
 def test_code_that_a_parser_might_take_for_something_else_is_shown_all_the_same() -> None:
     for text in ("costs $5\n```html\n<b>$6</b>\n```", "1. first\n   ```html\n   <b>$6</b>\n   ```\n2. second"):
-        shown = html.unescape(str(PARSE(harmless(text))))
-        assert "<pre><code><b>$6</b>\n</code></pre>" in shown and not acts(harmless(text))
+        shown = html.unescape(str(PARSE(neutralize(text))))
+        assert "<pre><code><b>$6</b>\n</code></pre>" in shown and not acts(neutralize(text))
 
 
 @pytest.mark.parametrize("code", ["a `x[0](y)` b", "a `<b>` b", "a `C:\\data` b", "| `a` | `<i>` |\n|---|---|"])
 def test_code_in_a_line_is_read_as_it_was_written(code: str) -> None:
     for parse in (PARSE, COMMONMARK.render):
-        assert html.unescape(str(parse(harmless(code)))) == html.unescape(str(parse(code)))
+        assert html.unescape(str(parse(neutralize(code)))) == html.unescape(str(parse(code)))
 
 
 def test_a_picture_that_is_all_there_is_shown() -> None:
     picture = "![dot](data:image/png;base64,iVBORw0KGgo=)"
-    assert harmless(picture) == picture
+    assert neutralize(picture) == picture
 
 
 @pytest.mark.parametrize("command", ["style{background:url(x)}", "href{x}", "require{html}", "includegraphics{x}"])
 def test_a_formula_has_no_command_that_styles_links_or_loads(command: str) -> None:
     for text in (f"$\\{command}{{y}}$", f"$\\\\\\{command}{{y}}$", f"`a` $\\{command}$"):
-        (backslashes,) = re.findall(r"(\\+)(?=[a-z])", harmless(text))
+        (backslashes,) = re.findall(r"(\\+)(?=[a-z])", neutralize(text))
         assert len(backslashes) % 2 == 0
-    assert harmless("$\\frac{a}{b} \\text{ref} a<b$") == "$\\frac{a}{b} \\text{ref} a< b$"
+    assert neutralize("$\\frac{a}{b} \\text{ref} a<b$") == "$\\frac{a}{b} \\text{ref} a< b$"
 
 
 PIECES = st.sampled_from(
@@ -177,4 +177,4 @@ PIECES = st.sampled_from(
 @settings(max_examples=600, deadline=None)
 @given(st.lists(PIECES, max_size=25).map("".join))
 def test_no_mixture_of_markdown_acts(text: str) -> None:
-    assert not acts(harmless(text))
+    assert not acts(neutralize(text))

@@ -18,7 +18,7 @@ from agentkit.agent.spec import Spec
 from agentkit.approval import decisions
 from agentkit.approval.policy import Decision
 from agentkit.debugger.opening import step
-from agentkit.debugger.stepper import Stepped
+from agentkit.debugger.stepper import DebugRun
 from agentkit.errors import ApprovalPending, UserError
 from agentkit.events import Step
 from agentkit.runtime.session import session
@@ -77,11 +77,11 @@ def test_a_replay_needs_no_mcp_server(tmp_path: Path) -> None:
     assert ledger.read_text() == "size a\n"
 
 
-def is_free(run: Stepped) -> bool:
+def is_free(run: DebugRun) -> bool:
     return run.pending is not None and run.pending.free
 
 
-def said(run: Stepped) -> object:
+def said(run: DebugRun) -> object:
     return None if run.answer is None else run.answer.output
 
 
@@ -89,7 +89,7 @@ def test_a_servers_calls_are_stepped_edited_and_replayed(tmp_path: Path) -> None
     server, ledger = tmp_path / "server.py", tmp_path / "ledger"
     server.write_text(textwrap.dedent(SERVER))
 
-    async def to_the_call(*replies: Call | str) -> Stepped:
+    async def to_the_call(*replies: Call | str) -> DebugRun:
         run = await step(reader(server, ledger, *replies), "how big is a?")
         await run.next()
         assert str(run.pending) == "step 2, tool size"

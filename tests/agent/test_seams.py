@@ -213,7 +213,7 @@ def test_a_reply_that_cannot_be_recorded_ends_its_step(world: World, monkeypatch
     def unreadable(*args: object) -> str:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr("agentkit.runtime.fallback_record.described", unreadable)
+    monkeypatch.setattr("agentkit.runtime.fallback_record.describe_reply", unreadable)
     with pytest.raises((ValueError, AgentKitError), match="no such thing"):
         world.run(world.agent("hello"))
     with agentkit.session("test", folder=world.folder) as opened:

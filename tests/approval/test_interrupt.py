@@ -98,7 +98,7 @@ class World:
     def session(self) -> Session:
         return agentkit.session("here", folder=self.folder)
 
-    def questions(self) -> list[decisions.Asked]:
+    def questions(self) -> list[decisions.QuestionRecord]:
         with self.session() as session:
             return decisions.everything(session.store)
 

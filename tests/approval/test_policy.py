@@ -13,12 +13,12 @@ from agentkit.approval.policy import (
     Need,
     Policy,
     Question,
-    checked,
-    needed,
+    check_decision,
+    decide_unattended,
+    find_need,
     parse_headless,
     parse_patterns,
     read_click,
-    unattended,
 )
 from agentkit.errors import UserError
 
@@ -27,7 +27,7 @@ CALL = Question(id="7", kind="approve", tool="delete_rows", arguments={"ids": [1
 
 def need(tool: str, declared: Any = None, *, patterns: str = "", destructive: bool = False, **args: Any) -> Need | None:
     policies = [Policy(patterns=parse_patterns(patterns))] if patterns else []
-    return asyncio.run(needed(tool, args, declared=declared, destructive=destructive, policies=policies))
+    return asyncio.run(find_need(tool, args, declared=declared, destructive=destructive, policies=policies))
 
 
 def test_a_pattern_names_tools_exactly_as_typed() -> None:
@@ -85,14 +85,14 @@ def test_a_function_that_fails_asks() -> None:
 
 @pytest.mark.parametrize(("headless", "verdict"), [("suspend", None), ("deny", "deny"), ("allow", "approve")])
 def test_what_happens_where_nobody_is(headless: Headless, verdict: str | None) -> None:
-    decision = unattended(CALL, headless)
+    decision = decide_unattended(CALL, headless)
     assert (decision and decision.verdict) == verdict
     assert decision is None or decision.by == "policy"
 
 
 @pytest.mark.parametrize("kind", ["ask", "doubt", "bailout"])
 def test_no_policy_answers_a_question(kind: Any) -> None:
-    assert [unattended(Question(kind=kind), each) for each in ("suspend", "deny", "allow")] == [None] * 3
+    assert [decide_unattended(Question(kind=kind), each) for each in ("suspend", "deny", "allow")] == [None] * 3
 
 
 def test_an_unknown_policy_is_told_the_nearest() -> None:
@@ -123,13 +123,13 @@ def test_edited_arguments_must_fit_the_schema_and_the_tool() -> None:
         id="7", kind="approve", tool="t", arguments={"ids": [1]}, schema=schema, check=lambda given: "too few"
     )
     with pytest.raises(UserError, match="these arguments do not fit t: ids: 3 is not an array"):
-        checked(question, Decision(verdict="edit", arguments={"ids": 3}))
+        check_decision(question, Decision(verdict="edit", arguments={"ids": 3}))
     with pytest.raises(UserError, match="these arguments do not fit t: too few"):
-        checked(question, Decision(verdict="edit", arguments={"ids": []}))
+        check_decision(question, Decision(verdict="edit", arguments={"ids": []}))
 
 
 def test_arguments_that_were_not_changed_are_an_approval() -> None:
-    assert checked(CALL, Decision(verdict="edit", arguments={"ids": [1]})).verdict == "approve"
+    assert check_decision(CALL, Decision(verdict="edit", arguments={"ids": [1]})).verdict == "approve"
 
 
 PATH = "x" * 200
@@ -139,7 +139,7 @@ CHOICES = (PATH + "1", PATH + "2", "a\x1b[2Jb", "a\u202eb", "")
 @pytest.mark.parametrize("at", range(len(CHOICES)))
 def test_a_choice_that_cannot_be_shown_as_it_is_is_chosen_by_its_number(at: int) -> None:
     asked = Question(kind="ask", form="choice", choices=CHOICES)
-    given = checked(asked, read_click(asked, {"verdict": "answer", "choice": at}))
+    given = check_decision(asked, read_click(asked, {"verdict": "answer", "choice": at}))
     assert given.answer == CHOICES[at]
 
 
@@ -165,7 +165,7 @@ def test_a_number_that_is_none_of_the_choices_chooses_nothing(choice: object) ->
 )
 def test_what_is_no_answer_to_this_question_says_what_is(question: Question, decision: Decision, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        checked(question, decision)
+        check_decision(question, decision)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_is_no_answer_to_this_question_says_what_is(question: Question, dec
 )
 def test_answers_have_the_kind_that_was_asked_for(form: Any, given: Any, answer: Any) -> None:
     question = Question(kind="ask", text="?", form=form, choices=("a", "b"))
-    assert checked(question, Decision(verdict="answer", answer=given)).answer == answer
+    assert check_decision(question, Decision(verdict="answer", answer=given)).answer == answer
 
 
 @pytest.mark.parametrize(
@@ -197,4 +197,4 @@ def test_answers_have_the_kind_that_was_asked_for(form: Any, given: Any, answer:
 def test_an_answer_of_another_kind_is_refused(form: Any, given: Any, said: str) -> None:
     question = Question(kind="ask", text="?", form=form, choices=("a", "b"))
     with pytest.raises(UserError, match=said):
-        checked(question, Decision(verdict="answer", answer=given))
+        check_decision(question, Decision(verdict="answer", answer=given))

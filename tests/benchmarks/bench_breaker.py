@@ -18,8 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import agentkit
 from agentkit.agent.spec import Spec
 from agentkit.guards import loop_guard
-from agentkit.guards.loop_detector import Breaker, same_call
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.guards.loop_detector import LoopDetector, same_call
+from agentkit.runtime.run_state import RunState
 from agentkit.testing import Call, ScriptedModel
 from tests.benchmarks.figures import Figure, keep
 
@@ -33,12 +33,12 @@ ROUNDS = 3
 
 def counting(steps: int) -> float:
     """Seconds for each step that is counted and looked at."""
-    breaker = Breaker()
+    breaker = LoopDetector()
     began = time.thread_time()
     for number in range(steps // 2):
         identity = same_call("search", {"q": number, "limit": 10})
-        breaker.called(identity=identity, shown="search", result=b"%d" % number)
-        breaker.replied(cost=0.01, input_tokens=1000, window=100_000, at=float(number))
+        breaker.count_call(identity=identity, shown="search", result=b"%d" % number)
+        breaker.count_reply(cost=0.01, input_tokens=1000, window=100_000, at=float(number))
         breaker.due()
     return (time.thread_time() - began) / steps
 
@@ -47,7 +47,7 @@ def test_the_breaker_per_step(benchmark: BenchmarkFixture, tmp_path: Path, monke
     looking: list[float] = []
     before_request = loop_guard.before_request
 
-    async def timed(frame: AgentRunFrame, ctx: Any, request: Any) -> None:
+    async def timed(frame: RunState, ctx: Any, request: Any) -> None:
         # The request needs this digest for its own key; whoever comes first makes it.
         frame.chain.digest(request.messages, trusted=frame.trusted)
         began = time.thread_time()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from agentkit.budget.budget import USER, Amounts, Node, parse, place
-from agentkit.budget.ledger import Held, Ledger, Scope, Stand
+from agentkit.budget.budget import USER, Amounts, BudgetScope, parse, place
+from agentkit.budget.ledger import Hold, Ledger, Scope, Stand
 from tests.benchmarks.figures import Figure, keep
 
 pytestmark = pytest.mark.timeout(900)
@@ -40,11 +40,11 @@ while True:
 """
 
 
-def agent(notebook: str, number: int, *inner: str) -> Node:
+def agent(notebook: str, number: int, *inner: str) -> BudgetScope:
     return place(project="/somewhere/sales", label=notebook, agents=(f"agent-{number}", *inner))
 
 
-def scopes(node: Node) -> tuple[Scope, ...]:
+def scopes(node: BudgetScope) -> tuple[Scope, ...]:
     return tuple(Scope(node=one, run=Stand(id="run"), cell=Stand(id="cell")) for one in node.lineage())
 
 
@@ -52,7 +52,7 @@ def pair(book: Ledger, ways: tuple[Scope, ...]) -> float:
     """Seconds of one reservation and its commit, as a step waits for them: on the ledger's thread."""
     began = time.perf_counter()
     held = book.later(partial(book.reserve, ways, NEED)).result()
-    assert isinstance(held, Held)
+    assert isinstance(held, Hold)
     book.later(partial(book.commit, held, NEED)).result()
     return time.perf_counter() - began
 
@@ -69,7 +69,7 @@ def filled(path: Path, nodes: int) -> Ledger:
     for number in range(nodes):
         node = agent("report", number)
         book.set(node, parse("100usd")) if number < 20 else None
-        book.commit(Held(id=0, scopes=scopes(node), amounts=NEED), NEED)
+        book.commit(Hold(id=0, scopes=scopes(node), amounts=NEED), NEED)
     return book
 
 

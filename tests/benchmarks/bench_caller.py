@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx2
 
-from agentkit.journal.response_store import Pigeonhole
-from agentkit.models.relay.http_transport import Detached, caller
+from agentkit.journal.response_store import PendingResponses
+from agentkit.models.relay.http_transport import RelayTransport, caller
 from agentkit.models.transport.http_client import Connections
-from agentkit.models.transport.response_capture import KeptAnswers, arrivals
+from agentkit.models.transport.response_capture import ResponseCapture, arrivals
 from agentkit.runtime.session import session
 
 ROUNDS = 150
@@ -40,11 +40,11 @@ async def measure(root: str, folder: Path, *, stream: bool) -> dict[str, list[tu
     url = f"{root}/chat/completions"
     with session("bench", folder=folder) as opened:
         opened.store.runs(limit=1)
-        client = httpx2.AsyncClient(transport=KeptAnswers(Detached(Connections())))
+        client = httpx2.AsyncClient(transport=ResponseCapture(RelayTransport(Connections())))
         for number in range(ROUNDS + 10):
             for way in found:
                 arrivals.set(
-                    Pigeonhole(
+                    PendingResponses(
                         folder / ".agentkit" / "inbox",
                         f"{'ab' * 32}.{number}.{len(way)}",
                         journal=str,

@@ -20,7 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import agentkit
 from agentkit.runtime.session import current
-from agentkit.sandbox.process.isolate import called
+from agentkit.sandbox.process.isolate import call_isolated
 from tests.benchmarks.figures import Figure, Samples, keep
 from tests.cells import notebook
 
@@ -53,7 +53,7 @@ def test_a_call_in_a_process_of_its_own(benchmark: BenchmarkFixture, cells: Any)
     def one_round() -> None:
         for name, function in (("plain", cells.plain), ("limited", cells.limited)):
             with samples.time(name):
-                assert asyncio.run(called(function, {"x": 1})) == 2
+                assert asyncio.run(call_isolated(function, {"x": 1})) == 2
         with samples.time("python -c"):
             subprocess.run([sys.executable, "-c", "print(1 + 1)"], check=True, capture_output=True)
 

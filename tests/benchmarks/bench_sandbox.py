@@ -28,8 +28,8 @@ ROUNDS = 9
 CALLS = 200
 COLD = """
 import asyncio, datetime, time
-from agentkit.sandbox.monty.driver import Program, World, run
-world = World(now=datetime.datetime.now(datetime.UTC))
+from agentkit.sandbox.monty.driver import Program, Clock, run
+world = Clock(now=datetime.datetime.now(datetime.UTC))
 async def nobody(call): ...
 started = time.perf_counter()
 asyncio.run(run(Program(source="1 + 1"), world=world, call=nobody))

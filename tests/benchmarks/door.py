@@ -20,8 +20,8 @@ from pydantic_ai.usage import RequestUsage, RunUsage
 from agentkit.agent.durability import JournalBackend, JournalDurability
 from agentkit.events import Run
 from agentkit.journal.execution import inside
-from agentkit.journal.keys import Chain, RequestParts
-from agentkit.runtime.run_state import AgentRunFrame
+from agentkit.journal.keys import MessageChain, RequestParts
+from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session, execution_of
 
 SAID = "The numbers of the table say what they say, and here is what they say about it. " * 24
@@ -176,12 +176,12 @@ class Conversation:
             await asyncio.wrap_future(self._session.store.close_run(ended, history=None, output=None))
 
 
-def _frame(session: Session) -> AgentRunFrame:
-    return AgentRunFrame(
+def _frame(session: Session) -> RunState:
+    return RunState(
         id=uuid.uuid4().hex[:8],
         agent="bench",
         execution=execution_of(session),
         journal=session.journal,
-        chain=Chain(redactor=session.redactor),
+        chain=MessageChain(redactor=session.redactor),
         memo=RequestParts(session.redactor),
     )

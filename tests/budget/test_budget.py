@@ -15,7 +15,7 @@ from agentkit.budget.budget import (
     check_tree,
     dump,
     load,
-    merged,
+    merge,
     nano,
     parse,
     parse_at_limit,
@@ -44,7 +44,7 @@ NOTEBOOK = place(project="/x/sales", label="report")
     ],
 )
 def test_what_is_typed_is_understood(typed: str, said: list[str]) -> None:
-    assert [limit.said for limit in parse(typed)] == said
+    assert [limit.label for limit in parse(typed)] == said
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_a_longer_window_may_allow_more_and_a_minute_bounds_only_minutes() -> No
 
 def test_the_tree_is_user_project_notebook_agent_and_evals_beside() -> None:
     assert [node.level for node in HELPER.lineage()] == ["user", "project", "notebook", "agent", "agent"]
-    assert [node.said for node in HELPER.lineage()][-2:] == ["analyst", "helper"]
+    assert [node.label for node in HELPER.lineage()][-2:] == ["analyst", "helper"]
     evals = place(project="/x/sales", label="eval/quality", agents=("analyst",))
     assert [node.level for node in evals.lineage()] == ["user", "project", "eval", "eval", "agent"]
     assert NOTEBOOK not in list(evals.lineage())
 
 
 def test_what_is_set_again_replaces_its_like_only() -> None:
-    changed = merged(parse("1usd, 20k tokens"), parse("2usd, 60k tpm"))
+    changed = merge(parse("1usd, 20k tokens"), parse("2usd, 60k tpm"))
     assert sorted(limit.text for limit in changed) == ["2.00usd/run", "20k tokens/run", "60k tpm"]
     assert Budget(limits=parse("1usd")).text == "1.00usd/run"
 

@@ -20,8 +20,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agentkit.budget.budget import USER, Amounts, Limit, Node, parse, place
-from agentkit.budget.ledger import Held, Ledger, Refused, Scope, Stand
+from agentkit.budget.budget import USER, Amounts, BudgetScope, Limit, parse, place
+from agentkit.budget.ledger import Hold, Ledger, Scope, Shortfall, Stand
 from agentkit.errors import JournalError, UserError
 from agentkit.journal import presence
 
@@ -34,7 +34,7 @@ NOTEBOOK = place(project="/x/sales", label="report")
 PROJECT = next(node for node in NOTEBOOK.lineage() if node.level == "project")
 
 
-def scopes(node: Node, run: str = "r", cell: str = "c", **stand: object) -> tuple[Scope, ...]:
+def scopes(node: BudgetScope, run: str = "r", cell: str = "c", **stand: object) -> tuple[Scope, ...]:
     ran = Stand(id=run, **stand)  # type: ignore[arg-type]
     return tuple(Scope(node=one, run=ran, cell=Stand(id=cell)) for one in node.lineage())
 
@@ -50,13 +50,13 @@ def book(tmp_path: Path) -> Iterator[Ledger]:
     opened.close()
 
 
-def held(found: Held | Refused) -> Held:
-    assert isinstance(found, Held), found
+def held(found: Hold | Shortfall) -> Hold:
+    assert isinstance(found, Hold), found
     return found
 
 
-def refused(found: Held | Refused) -> Refused:
-    assert isinstance(found, Refused), found
+def refused(found: Hold | Shortfall) -> Shortfall:
+    assert isinstance(found, Shortfall), found
     return found
 
 
@@ -64,8 +64,8 @@ def test_what_is_limited_nowhere_is_not_reserved_and_still_counted(book: Ledger)
     taken = held(book.reserve(scopes(HELPER), one(usd=7, tokens=3)))
     assert taken.id == 0 and book.under_way() == 0
     book.commit(taken, one(usd=5, tokens=2))
-    assert book.spent(USER) == book.spent(HELPER, "day") == one(usd=5, tokens=2)
-    assert book.spent(WRITER) == Amounts()
+    assert book.spending(USER) == book.spending(HELPER, "day") == one(usd=5, tokens=2)
+    assert book.spending(WRITER) == Amounts()
 
 
 def test_a_reservation_is_made_on_every_scope_or_on_none(book: Ledger) -> None:
@@ -101,9 +101,9 @@ def test_each_run_cell_and_day_begins_anew_and_the_total_does_not(book: Ledger) 
     book.set(ANALYST, parse("10 tokens/run, 20 tokens/cell, 30 tokens/day, 40 tokens/total"))
     now = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))
 
-    def take(run: str, cell: str, at: float) -> Held | Refused:
+    def take(run: str, cell: str, at: float) -> Hold | Shortfall:
         found = book.reserve(scopes(ANALYST, run, cell), one(tokens=10), now=at)
-        if isinstance(found, Held):
+        if isinstance(found, Hold):
             book.commit(found, one(tokens=10), now=at)
         return found
 
@@ -122,8 +122,8 @@ def test_a_step_counts_on_the_day_on_which_it_began(book: Ledger) -> None:
     evening = time.mktime((2026, 3, 1, 23, 59, 0, 0, 0, -1))
     taken = held(book.reserve(scopes(ANALYST), one(tokens=10), now=evening))
     book.commit(taken, one(tokens=10), now=evening + 120)
-    assert book.spent(ANALYST, "day", now=evening).tokens == 10
-    assert book.spent(ANALYST, "day", now=evening + 120).tokens == 0
+    assert book.spending(ANALYST, "day", now=evening).tokens == 10
+    assert book.spending(ANALYST, "day", now=evening + 120).tokens == 0
 
 
 def test_what_only_replays_counts_in_its_run_and_nowhere_else(book: Ledger) -> None:
@@ -131,7 +131,7 @@ def test_what_only_replays_counts_in_its_run_and_nowhere_else(book: Ledger) -> N
     book.set(ANALYST, parse("50 tokens/run"))
     again = scopes(ANALYST, replayed=Amounts(tokens=45))
     assert refused(book.reserve(again, one(tokens=10))).used == 45
-    assert book.spent(USER, "day") == Amounts()
+    assert book.spending(USER, "day") == Amounts()
 
 
 def test_a_clock_that_is_set_back_is_not_waited_for(book: Ledger) -> None:
@@ -263,7 +263,7 @@ def test_two_kernels_at_once_share_one_allowance(book: Ledger) -> None:
         kernel.stdin.flush()
     taken = [int(kernel.communicate(timeout=60)[0]) for kernel in kernels]
     assert sum(taken) == 100 and min(taken) > 0
-    assert book.spent(USER) == Amounts(usd=200, tokens=1000, requests=100)
+    assert book.spending(USER) == Amounts(usd=200, tokens=1000, requests=100)
     assert book.under_way() == 0
 
 
@@ -358,7 +358,7 @@ def test_threads_of_one_kernel_never_pass_the_limit_together(book: Ledger) -> No
     def spend() -> None:
         for _ in range(20):
             found = book.later(lambda: book.reserve(scopes(ANALYST), one(tokens=3))).result()
-            if isinstance(found, Held):
+            if isinstance(found, Hold):
                 book.later(lambda found=found: book.commit(found, one(tokens=3))).result()  # type: ignore[misc]
                 taken.append(3)
 
@@ -378,10 +378,10 @@ class Under:
     """A step that was let in: by which kernel, what was set aside, and which windows it counts in."""
 
     kernel: int
-    held: Held
+    held: Hold
     need: int
     bounded: bool
-    windows: tuple[tuple[Node, Limit, str], ...] = field(default=())
+    windows: tuple[tuple[BudgetScope, Limit, str], ...] = field(default=())
 
 
 KERNELS = 3
@@ -409,18 +409,18 @@ class Interleaving(RuleBasedStateMachine):
         self.now = time.mktime((today.tm_year, today.tm_mon, today.tm_mday, 23, 58, 0, 0, 0, -1))
         self.under: list[Under] = []
         self.orphans: list[Under] = []
-        self.spent: defaultdict[tuple[Node, str], int] = defaultdict(int)
-        self.minutes: defaultdict[Node, list[tuple[float, int]]] = defaultdict(list)
-        self.excess: defaultdict[tuple[Node, Limit, str], int] = defaultdict(int)
+        self.spent: defaultdict[tuple[BudgetScope, str], int] = defaultdict(int)
+        self.minutes: defaultdict[BudgetScope, list[tuple[float, int]]] = defaultdict(list)
+        self.excess: defaultdict[tuple[BudgetScope, Limit, str], int] = defaultdict(int)
 
     @rule(
         kernel=st.integers(0, KERNELS - 1), node=st.sampled_from(AGENTS), run=st.sampled_from("xy"),
         need=st.integers(1, 70), bounded=st.booleans(),
     )  # fmt: skip
-    def reserve(self, kernel: int, node: Node, run: str, need: int, bounded: bool) -> None:
+    def reserve(self, kernel: int, node: BudgetScope, run: str, need: int, bounded: bool) -> None:
         ways = scopes(node, run=f"{node}{run}", cell=run)
         found = self.kernels[kernel].reserve(ways, one(tokens=need), now=self.now)
-        if isinstance(found, Refused):
+        if isinstance(found, Shortfall):
             # It says the truth: with what is under way there is no room, the dead ones' shares not counted.
             key = (found.node, _bucket(found.limit, f"{node}{run}", run, self.now))
             live = sum(step.need for step in self.under if (found.node, found.limit, key[1]) in step.windows)
@@ -496,7 +496,7 @@ class Interleaving(RuleBasedStateMachine):
         assert rows == len(known)
         assert kept == sum(step.need * len({(node, bucket) for node, _, bucket in step.windows}) for step in known)
 
-    def _spent(self, node: Node, limit: Limit, bucket: str) -> int:
+    def _spent(self, node: BudgetScope, limit: Limit, bucket: str) -> int:
         if limit.window == "minute":
             return sum(tokens for at, tokens in self.minutes[node] if at > self.now - 60)
         return self.spent[node, bucket]
@@ -504,8 +504,8 @@ class Interleaving(RuleBasedStateMachine):
     @invariant()
     def each_step_counts_once(self) -> None:
         today = time.strftime("day:%Y-%m-%d", time.localtime(self.now))
-        assert self.kernels[0].spent(USER, "day", now=self.now).tokens == self.spent[USER, today]
-        assert self.kernels[0].spent(USER).tokens == self.spent[USER, "total"]
+        assert self.kernels[0].spending(USER, "day", now=self.now).tokens == self.spent[USER, today]
+        assert self.kernels[0].spending(USER).tokens == self.spent[USER, "total"]
 
     def teardown(self) -> None:
         for step in self.under:

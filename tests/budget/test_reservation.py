@@ -31,7 +31,7 @@ from agentkit.debugger.opening import step
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, UserError
 from agentkit.events import Event, Step
 from agentkit.models import resolve
-from agentkit.models.fallback import Chain, Link, Member
+from agentkit.models.fallback import FallbackChain, Link, Member
 from agentkit.runtime.session import Session, session
 from agentkit.testing import Call, ScriptedModel
 from agentkit.trace.budget_bars import of_trace
@@ -113,10 +113,10 @@ def steps(answer: Answer) -> list[Step]:
 
 def test_replayed_steps_reserve_and_spend_nothing(tmp_path: Path, book: Callable[[], Ledger]) -> None:
     run(tmp_path, lambda: guide(priced(), budget="1usd"))
-    assert book().spent(USER) == Amounts(usd=400_000_000, tokens=book().spent(USER).tokens, requests=4)
+    assert book().spending(USER) == Amounts(usd=400_000_000, tokens=book().spending(USER).tokens, requests=4)
     silent = ScriptedModel()
     assert run(tmp_path, lambda: guide(silent, budget="0.000001usd")).output == "all seen"
-    assert book().spent(USER).requests == 4
+    assert book().spending(USER).requests == 4
     assert book().under_way() == 0
 
 
@@ -217,7 +217,7 @@ def test_a_reply_that_fails_gives_back_what_was_set_aside(tmp_path: Path, book: 
     with pytest.raises(RuntimeError, match="gone"):
         run(tmp_path, lambda: guide(ScriptedModel([RuntimeError("gone")], cost=0.1), budget="1usd"))
     assert book().under_way() == 0
-    assert book().spent(USER).requests == 0
+    assert book().spending(USER).requests == 0
 
 
 def test_a_run_that_is_stopped_under_way_leaves_nothing_set_aside(tmp_path: Path, book: Callable[[], Ledger]) -> None:
@@ -231,7 +231,7 @@ def test_a_run_that_is_stopped_under_way_leaves_nothing_set_aside(tmp_path: Path
         asyncio.run(main())
     assert book().under_way() == 0
     # It was sent, and may have to be paid.
-    assert book().spent(USER).requests == 1
+    assert book().spending(USER).requests == 1
 
 
 # ---- the tree
@@ -249,9 +249,9 @@ def test_a_sub_agent_spends_the_allowance_of_its_agent(tmp_path: Path, book: Cal
     with opened(tmp_path) as kept:
         budgets = budgets_of(kept)
         top = budgets.node("guide")
-        assert book().spent(top).requests == 8
-        assert book().spent(budgets.node("guide", "helper")).requests == 6
-        assert book().spent(budgets.node("helper")).requests == 0
+        assert book().spending(top).requests == 8
+        assert book().spending(budgets.node("guide", "helper")).requests == 6
+        assert book().spending(budgets.node("helper")).requests == 0
 
 
 def test_a_sub_agent_stops_at_the_limit_of_its_agent(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_gathered_runs_share_a_limit_and_pass_it_by_nothing(tmp_path: Path, book
         results = asyncio.run(main(guide(model)))
     assert sum(isinstance(result, BudgetExceeded) for result in results) == 5
     assert len(model.requests) == 7
-    assert book().spent(USER).usd == 700_000_000
+    assert book().spending(USER).usd == 700_000_000
 
 
 def test_the_loop_goes_on_while_another_process_holds_the_file(tmp_path: Path, book: Callable[[], Ledger]) -> None:
@@ -568,7 +568,9 @@ def test_a_fallback_goes_on_with_a_cheaper_member(tmp_path: Path) -> None:
 
 
 def _chain(*members: ScriptedModel) -> Any:
-    return Chain(*(Member(one, link=Link(name=one.model_name), identity=resolve.identity(one)) for one in members))
+    return FallbackChain(
+        *(Member(one, link=Link(name=one.model_name), identity=resolve.identity(one)) for one in members)
+    )
 
 
 # ---- estimates
@@ -582,17 +584,17 @@ def test_an_estimate_comes_from_recorded_runs_and_says_how(tmp_path: Path) -> No
         found = estimate(kept, guide(priced()))
         assert found.cost is not None
         assert [round(found.cost.least, 6), round(found.cost.most, 6)] == [0.2, 0.4]
-        assert found.runs == 2 and "1 that only replayed the same steps left out" in found.said
+        assert found.runs == 2 and "1 that only replayed the same steps left out" in found.description
         longer = estimate(kept, guide(priced()), "go " * 400)
         assert longer.tokens is not None and found.tokens is not None and longer.tokens.least > found.tokens.most
-        assert "tokens longer than theirs" in longer.said
-        assert "replays and costs nothing" in estimate(kept, guide(priced()), "go 3").said
+        assert "tokens longer than theirs" in longer.description
+        assert "replays and costs nothing" in estimate(kept, guide(priced()), "go 3").description
 
 
 def test_without_recorded_runs_there_is_no_estimate(tmp_path: Path) -> None:
     with opened(tmp_path) as kept:
         found = estimate(kept, guide(priced()))
-        assert found.cost is None and "no finished run of guide is recorded yet" in found.said
+        assert found.cost is None and "no finished run of guide is recorded yet" in found.description
 
 
 def test_the_stepper_tells_the_price_of_a_first_step_from_recorded_runs(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from agentkit.debugger import opening, stepper
 from agentkit.debugger.breakpoints import Breakpoint
 from agentkit.debugger.opening import step
 from agentkit.debugger.run_spec import Changes
-from agentkit.debugger.stepper import Stepped
+from agentkit.debugger.stepper import DebugRun
 from agentkit.errors import InDoubt, RunPaused, UserError
 from agentkit.events import Run, Step
 from agentkit.runtime.session import Session, session
@@ -90,7 +90,7 @@ def calculator(model: Any, *tools: Any) -> DurableAgent:
 
 
 def stepping(
-    folder: Path, work: Callable[[Stepped, Session], Awaitable[Any]], *, model: Any = None, **options: Any
+    folder: Path, work: Callable[[DebugRun, Session], Awaitable[Any]], *, model: Any = None, **options: Any
 ) -> Any:
     async def main(opened: Session) -> Any:
         run = await step(calculator(model or Asked()), "how many?", **options)
@@ -100,14 +100,14 @@ def stepping(
         return asyncio.run(main(opened))
 
 
-def place(run: Stepped) -> str:
+def place(run: DebugRun) -> str:
     return str(run.pending)
 
 
 def test_it_pauses_before_each_step_and_shows_it_in_full(tmp_path: Path) -> None:
     model = Asked()
 
-    async def work(run: Stepped, opened: Session) -> list[Any]:
+    async def work(run: DebugRun, opened: Session) -> list[Any]:
         seen: list[Any] = []
         while run.pending is not None:
             before = (len(ADDED), model.asked.total())
@@ -128,7 +128,7 @@ def test_it_pauses_before_each_step_and_shows_it_in_full(tmp_path: Path) -> None
 
 
 def test_the_calls_of_one_turn_stand_beside_each_other(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> Any:
+    async def work(run: DebugRun, opened: Session) -> Any:
         await run.next()
         assert run.pending is not None
         return [call.tool_name for call in run.pending.beside]
@@ -144,7 +144,7 @@ def test_a_finished_run_is_stepped_for_free_and_ends_the_same(tmp_path: Path) ->
         answer = asyncio.run(straight(opened))
     silent = ScriptedModel([])
 
-    async def work(run: Stepped, opened: Session) -> str:
+    async def work(run: DebugRun, opened: Session) -> str:
         while run.pending is not None:
             assert run.pending.free
             await run.next()
@@ -159,7 +159,7 @@ def test_a_finished_run_is_stepped_for_free_and_ends_the_same(tmp_path: Path) ->
 def test_back_and_goto_cost_nothing(tmp_path: Path) -> None:
     model = Asked()
 
-    async def work(run: Stepped, opened: Session) -> list[str]:
+    async def work(run: DebugRun, opened: Session) -> list[str]:
         await run.next(4)
         places = [place(run)]
         await run.back(2)
@@ -175,7 +175,7 @@ def test_back_and_goto_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_going_back_too_far_says_what_is_possible(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.next()
         with pytest.raises(UserError, match="only 1"):
             await run.back(5)
@@ -203,7 +203,7 @@ def test_going_back_too_far_says_what_is_possible(tmp_path: Path) -> None:
 def test_an_edit_makes_a_branch_and_the_old_one_stays(
     tmp_path: Path, at: int, what: Any, value: Any, answer: str
 ) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.next(at - 1)
         old = run.run
         await run.edit(what, value)
@@ -218,7 +218,7 @@ def test_an_edit_makes_a_branch_and_the_old_one_stays(
 
 
 def test_messages_are_edited_and_stay_so(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         assert run.pending is not None
         messages = run.pending.messages_json()
         messages[0]["parts"][0]["content"] = "how few?"
@@ -232,7 +232,7 @@ def test_messages_are_edited_and_stay_so(tmp_path: Path) -> None:
 
 
 def test_an_edit_of_an_earlier_step_forks_there(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.run_on()
         old = run.run
         await run.edit("result", 100, step=2)
@@ -257,7 +257,7 @@ def test_an_edit_of_an_earlier_step_forks_there(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_edited_is_one_line(tmp_path: Path, what: Any, value: Any, said: str) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.next()
         with pytest.raises(UserError, match=said):
             await run.edit(what, value)
@@ -272,7 +272,7 @@ def test_what_cannot_be_edited_is_one_line(tmp_path: Path, what: Any, value: Any
 def test_a_conversation_is_continued_step_by_step(tmp_path: Path) -> None:
     model = Asked()
 
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.run_on()
         first = run.run
         opened.start_cell("later")
@@ -297,7 +297,7 @@ def test_a_conversation_is_continued_step_by_step(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_forked_with_another_model_and_its_steps_are_shared(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.run_on()
         source = opened.store.run(run.run)
         assert source is not None
@@ -315,7 +315,7 @@ def test_a_finished_run_is_forked_with_another_model_and_its_steps_are_shared(tm
 
 
 def test_a_fork_of_a_branch_keeps_its_edits(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.next(2)
         await run.edit("result", 50)
         await run.run_on()
@@ -331,7 +331,7 @@ def test_a_fork_of_a_branch_keeps_its_edits(tmp_path: Path) -> None:
 
 
 def test_a_fork_with_another_prompt_begins_at_the_start(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await run.run_on()
         source = opened.store.run(run.run)
         assert source is not None
@@ -347,7 +347,7 @@ def test_a_fork_with_another_prompt_begins_at_the_start(tmp_path: Path) -> None:
 # -- inside other agents, and streams
 
 
-def nested(folder: Path, work: Callable[[Stepped], Awaitable[None]]) -> None:
+def nested(folder: Path, work: Callable[[DebugRun], Awaitable[None]]) -> None:
     def help_out(messages: list[ModelMessage]) -> Any:
         results = results_of(messages)
         return f"went {results[-1]}" if results else Call("add", {"a": 1, "b": 1})
@@ -366,7 +366,7 @@ def nested(folder: Path, work: Callable[[Stepped], Awaitable[None]]) -> None:
 
 
 def test_step_over_an_agent(tmp_path: Path) -> None:
-    async def work(run: Stepped) -> None:
+    async def work(run: DebugRun) -> None:
         await run.next()
         assert place(run) == "step 2, tool helper"
         await run.next()
@@ -377,7 +377,7 @@ def test_step_over_an_agent(tmp_path: Path) -> None:
 
 
 def test_step_into_an_agent_back_inside_it_and_out(tmp_path: Path) -> None:
-    async def work(run: Stepped) -> None:
+    async def work(run: DebugRun) -> None:
         await run.next()
         await run.next(into=True)
         assert place(run).startswith("step 2.1, model") and run.pending is not None and run.pending.agent == "helper"
@@ -397,7 +397,9 @@ def test_step_into_an_agent_back_inside_it_and_out(tmp_path: Path) -> None:
     nested(tmp_path, work)
 
 
-def by_hand(folder: Path, work: Callable[[Stepped], Awaitable[Any]], *, effects: Any = None, sync: bool = False) -> Any:
+def by_hand(
+    folder: Path, work: Callable[[DebugRun], Awaitable[Any]], *, effects: Any = None, sync: bool = False
+) -> Any:
     """A lead agent whose tool, written by hand, runs another agent; `DELEGATED` notes how often it began."""
     helper = build(
         Spec(instructions="Help."), name="helper", tools=[add],
@@ -433,14 +435,14 @@ DELEGATED: list[str] = []
 def test_a_tool_that_waits_with_an_agent_inside_it_is_not_left_in_doubt(tmp_path: Path) -> None:
     DELEGATED.clear()
 
-    async def inside(run: Stepped) -> None:
+    async def inside(run: DebugRun) -> None:
         await run.next()
         await run.next(into=True)
         assert place(run).startswith("step 2.1, model")
         await run.next()
         assert place(run) == "step 2.2, tool add"
 
-    async def back_and_on(run: Stepped) -> None:
+    async def back_and_on(run: DebugRun) -> None:
         await inside(run)
         await run.back()
         # To begin it again is for a person to say.
@@ -459,7 +461,7 @@ def test_a_tool_that_waits_with_an_agent_inside_it_is_not_left_in_doubt(tmp_path
 
 
 def test_an_agent_that_a_thread_runs_on_its_own_loop_is_not_paused_inside(tmp_path: Path) -> None:
-    async def work(run: Stepped) -> None:
+    async def work(run: DebugRun) -> None:
         await run.next()
         await run.next(into=True)
         assert place(run).startswith("step 3, model")
@@ -468,13 +470,13 @@ def test_an_agent_that_a_thread_runs_on_its_own_loop_is_not_paused_inside(tmp_pa
     by_hand(tmp_path, work, sync=True)
 
 
-def _agent_of(run: Stepped) -> AbstractAgent[Any, Any]:
+def _agent_of(run: DebugRun) -> AbstractAgent[Any, Any]:
     assert isinstance(run.recipe.agent, AbstractAgent)
     return run.recipe.agent
 
 
 def test_a_tool_that_must_happen_once_is_in_doubt_even_when_it_waited(tmp_path: Path) -> None:
-    async def inside(run: Stepped) -> None:
+    async def inside(run: DebugRun) -> None:
         await run.next()
         await run.next(into=True)
         await run.stop()
@@ -487,7 +489,7 @@ def test_a_tool_that_must_happen_once_is_in_doubt_even_when_it_waited(tmp_path: 
 
 
 def test_a_fork_keeps_what_was_edited_inside_a_call_that_replays_whole(tmp_path: Path) -> None:
-    async def work(run: Stepped) -> None:
+    async def work(run: DebugRun) -> None:
         await run.next()
         await run.next(into=True)
         await run.next()
@@ -512,7 +514,7 @@ def test_a_fork_keeps_what_was_edited_inside_a_call_that_replays_whole(tmp_path:
 def test_a_streamed_request_waits_too(tmp_path: Path) -> None:
     heard: list[str] = []
 
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         assert heard == []
         await run.run_on()
         assert heard[-1] == "one two three"
@@ -524,7 +526,7 @@ def test_a_streamed_request_waits_too(tmp_path: Path) -> None:
 
 
 def test_a_breakpoint_stops_a_run_that_goes_on(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         opened.bench.breakpoints.append(Breakpoint.parse("tool=double"))
         await run.run_on()
         assert place(run) == "step 3, tool double"
@@ -536,7 +538,7 @@ def test_a_breakpoint_stops_a_run_that_goes_on(tmp_path: Path) -> None:
 
 
 def test_until_a_turn_and_until_a_cost(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         assert place(run).startswith("step 4, model")
         await run.run_on(until="cost=0.9")
         assert place(run).startswith("step 5")
@@ -547,7 +549,7 @@ def test_until_a_turn_and_until_a_cost(tmp_path: Path) -> None:
 
 
 def test_only_the_kind_of_step_that_is_asked_for(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> list[str]:
+    async def work(run: DebugRun, opened: Session) -> list[str]:
         places = []
         while run.pending is not None:
             places.append(place(run))
@@ -565,7 +567,7 @@ def test_a_plain_run_ends_at_a_breakpoint_and_goes_on_from_there(tmp_path: Path)
         with pytest.raises(RunPaused, match=r"paused before step 3, tool double"):
             await agent.run("how many?")
         assert ADDED == [(1, 2)]
-        paused = opened.bench.waiting()
+        paused = opened.bench.find_paused()
         assert paused is not None
         run = await opening.take_up(opened, paused)
         assert place(run) == "step 3, tool double"
@@ -627,7 +629,7 @@ def test_a_step_that_fails_is_tried_again_or_given_a_result(tmp_path: Path) -> N
 
 
 def test_stop_while_a_step_is_taken_keeps_the_place(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         taking = asyncio.create_task(run.next())
         await asyncio.sleep(0.1)
         taking.cancel()
@@ -675,7 +677,7 @@ def test_several_runs_are_open_at_once(tmp_path: Path) -> None:
 def test_fresh_asks_once_and_going_back_does_not_ask_again(tmp_path: Path) -> None:
     model = Asked()
 
-    async def work(run: Stepped, opened: Session) -> None:
+    async def work(run: DebugRun, opened: Session) -> None:
         await ask(calculator(model), "how many?")
         assert model.asked.total() == 3
         await run.next(4)
@@ -746,7 +748,7 @@ class Stepping(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.session = session("test", folder=self.folder)
         self.session.__enter__()
-        self.run: Stepped = self.runner.run(step(self.agent(), "how many?"))
+        self.run: DebugRun = self.runner.run(step(self.agent(), "how many?"))
 
     def agent(self) -> DurableAgent:
         return calculator(self.model, add_here, double)
@@ -850,7 +852,7 @@ TestSteppingInside = SteppingInside.TestCase
 
 
 def test_a_run_of_a_stepping_is_a_run_like_any_other(tmp_path: Path) -> None:
-    async def work(run: Stepped, opened: Session) -> list[Any]:
+    async def work(run: DebugRun, opened: Session) -> list[Any]:
         await run.run_on()
         return [event for event in opened.trace(run.run) if isinstance(event, Run)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.events import Run, Usage
-from agentkit.journal.records import Claim, Intent, Node, Outcome, Use
+from agentkit.journal.records import Claim, Intent, MessageNode, Outcome, Use
 from agentkit.journal.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -53,11 +53,11 @@ def replayed(step: int, *, run: str = "run", ord: int = 1) -> Use:
     return Use(run, ord, step, True, 5.0, 6.0)
 
 
-def chain(*bodies: str) -> list[Node]:
-    nodes: list[Node] = []
+def chain(*bodies: str) -> list[MessageNode]:
+    nodes: list[MessageNode] = []
     for body in bodies:
         parent = nodes[-1].digest if nodes else None
-        nodes.append(Node(digest(f"{parent!r}{body}"), parent, body.encode()))
+        nodes.append(MessageNode(digest(f"{parent!r}{body}"), parent, body.encode()))
     return nodes
 
 

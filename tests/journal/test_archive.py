@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from agentkit.errors import JournalCorrupt
-from agentkit.journal.archive import KIND, read, written
+from agentkit.journal.archive import KIND, format_line, read
 from agentkit.journal.portable import attach
 from agentkit.journal.store import Store
 
 ROOT = Path(__file__).parents[2]
-HEAD = written({"agentkit": KIND, "format": 1})
+HEAD = format_line({"agentkit": KIND, "format": 1})
 _READ = """
 import resource, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def pack(path: Path, lines: Iterator[bytes]) -> Path:
         for line in (HEAD, *lines):
             digest.update(line)
             file.write(packer.compress(line))
-        file.write(packer.compress(written({"sha256": digest.hexdigest()})) + packer.flush())
+        file.write(packer.compress(format_line({"sha256": digest.hexdigest()})) + packer.flush())
     return path
 
 
@@ -65,7 +65,7 @@ def one_line(size: int) -> Iterator[bytes]:
 
 def parts(count: int) -> Iterator[bytes]:
     for number in range(count):
-        yield written({"part": {"digest": number.to_bytes(32, "big").hex(), "body": "x"}})
+        yield format_line({"part": {"digest": number.to_bytes(32, "big").hex(), "body": "x"}})
 
 
 def objects() -> Iterator[bytes]:
@@ -102,9 +102,9 @@ USE: dict[str, Any] = {"run": "r1", "ord": 0, "step": 1, "replayed": False, "sta
 
 
 def of(*, run: Any = RUN, step: Any = STEP, use: Any = USE) -> Iterator[bytes]:
-    yield written({"run": run, "history": None, "output": None})
-    yield written({"step": step})
-    yield written({"use": use})
+    yield format_line({"run": run, "history": None, "output": None})
+    yield format_line({"step": step})
+    yield format_line({"use": use})
 
 
 def test_a_record_as_it_should_be_is_read(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_value_that_is_none_of_its_field_is_refused_before_anything_is_taken_i
     with Store.open(tmp_path / "reader" / "journal.db") as reader:
         with pytest.raises(JournalCorrupt):
             attach(pack(tmp_path / "odd", iter(lines)), reader)
-        assert reader.runs() == [] and reader.step(1) is None and reader.held == ""
+        assert reader.runs() == [] and reader.step(1) is None and reader.replay_only_reason == ""
 
 
 def test_bytes_after_the_end_are_part_of_what_is_checked(tmp_path: Path) -> None:

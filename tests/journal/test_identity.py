@@ -21,10 +21,10 @@ from tests.journal.journaling import ROOT, record
 def _anew() -> Iterator[None]:
     """As a new process reads it."""
     identities._of.cache_clear()
-    identities._passing.cache_clear()
+    identities._temporary_identity.cache_clear()
     yield
     identities._of.cache_clear()
-    identities._passing.cache_clear()
+    identities._temporary_identity.cache_clear()
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ def test_where_none_can_be_kept_that_is_said_and_nothing_is_taken_for_ones_own(
     with Store.open(tmp_path / "j" / "journal.db") as store:
         record(store)
         assert "no secret of this user can be kept" in store.notice and VARIABLE in store.notice
-        assert store.held == "" and store.sources() == {}
+        assert store.replay_only_reason == "" and store.sources() == {}
     identities._of.cache_clear()
-    identities._passing.cache_clear()
+    identities._temporary_identity.cache_clear()
     with Store.open(tmp_path / "j" / "journal.db") as store:
-        assert store.held == ELSEWHERE and f"name a file for its secret with {VARIABLE}" in store.notice
+        assert store.replay_only_reason == ELSEWHERE and f"name a file for its secret with {VARIABLE}" in store.notice
         assert store.sources() == {ELSEWHERE: (1, 0)}
 
 

@@ -26,7 +26,17 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestParameters
 
 from agentkit.journal.canonical import canonical
-from agentkit.journal.keys import ROOT, Chain, Key, RequestParts, digest, model_key, operation_key, restore, tool_key
+from agentkit.journal.keys import (
+    ROOT,
+    Key,
+    MessageChain,
+    RequestParts,
+    digest,
+    model_key,
+    operation_key,
+    restore,
+    tool_key,
+)
 from agentkit.journal.redaction import Redactor
 from tests.journal.conversations import (
     arguments,
@@ -43,7 +53,7 @@ GOLDEN = Path(__file__).with_name("golden_keys.json")
 
 
 def full(history: list[ModelMessage]) -> bytes:
-    return Chain().head(history, trusted=False).digest
+    return MessageChain().head(history, trusted=False).digest
 
 
 def asked(
@@ -75,7 +85,7 @@ def golden() -> dict[str, str]:
     }
     found = {name: key.key.hex() for name, key in keys.items()}
     found |= {f"{name} slot": key.slot.hex() for name, key in keys.items()}
-    nodes = Chain().head(conversation()).nodes
+    nodes = MessageChain().head(conversation()).nodes
     return found | {f"message {i}": node.digest.hex() for i, node in enumerate(nodes)}
 
 
@@ -165,16 +175,16 @@ def test_a_field_that_a_later_release_adds_keeps_old_keys_until_it_says_somethin
 
 @given(conversations)
 def test_a_restored_conversation_is_the_one_that_was_kept(history: list[ModelMessage]) -> None:
-    nodes = Chain().head(history).nodes
+    nodes = MessageChain().head(history).nodes
     restored = restore([node.body for node in nodes])
     assert full(restored) == full(history)
-    again = Chain().head(restored).nodes
+    again = MessageChain().head(restored).nodes
     assert [json.loads(node.body) for node in again] == [json.loads(node.body) for node in nodes]
 
 
 @given(conversations)
 def test_what_is_not_written_of_a_message_was_none_and_comes_back_as_none(history: list[ModelMessage]) -> None:
-    bodies = [node.body for node in Chain().head(history).nodes]
+    bodies = [node.body for node in MessageChain().head(history).nodes]
     for message, restored, body in zip(history, restore(bodies), bodies, strict=True):
         written = json.loads(body)
         pairs = zip(message.parts, restored.parts, written["parts"], strict=True)
@@ -185,7 +195,7 @@ def test_what_is_not_written_of_a_message_was_none_and_comes_back_as_none(histor
 
 @given(conversations)
 def test_nodes_are_linked_to_their_parents(history: list[ModelMessage]) -> None:
-    head = Chain().head(history)
+    head = MessageChain().head(history)
     assert len(head.nodes) == len(history)
     assert [node.parent for node in head.nodes] == [None, *(node.digest for node in head.nodes[:-1])][: len(history)]
     assert head.digest == (head.nodes[-1].digest if history else ROOT)
@@ -195,7 +205,7 @@ def test_two_runs_of_one_conversation_keep_equal_ids_in_their_bodies() -> None:
     ids = [
         [
             part["tool_call_id"]
-            for node in Chain().head(conversation(run=run)).nodes
+            for node in MessageChain().head(conversation(run=run)).nodes
             for part in json.loads(node.body)["parts"]
             if "tool_call_id" in part
         ]
@@ -205,7 +215,7 @@ def test_two_runs_of_one_conversation_keep_equal_ids_in_their_bodies() -> None:
 
 
 def test_a_body_holds_the_whole_message_but_for_what_belongs_to_its_step() -> None:
-    body = json.loads(Chain().head(conversation(run=1)).nodes[1].body)
+    body = json.loads(MessageChain().head(conversation(run=1)).nodes[1].body)
     assert body["model_name"] == "model 1"
     assert body["provider_response_id"] == "resp_1"
     assert "usage" not in body
@@ -215,7 +225,7 @@ def test_a_body_holds_the_whole_message_but_for_what_belongs_to_its_step() -> No
 @given(st.data())
 def test_the_chained_digest_is_the_full_one(data: st.DataObject) -> None:
     """Histories that grow, shrink, are edited in place or have messages replaced, merged or removed."""
-    chain = Chain()
+    chain = MessageChain()
     history: list[ModelMessage] = []
     seen: dict[bytes, bytes] = {}
     for _ in range(data.draw(st.integers(1, 6))):
@@ -225,7 +235,7 @@ def test_the_chained_digest_is_the_full_one(data: st.DataObject) -> None:
         assert head.digest == full(history)
         seen |= {node.digest: node.body for node in head.nodes}
         # Whatever was handed out so far is enough to restore where the conversation stands now.
-        digests = [node.digest for node in Chain().head(history).nodes]
+        digests = [node.digest for node in MessageChain().head(history).nodes]
         assert all(digest in seen for digest in digests)
         assert full(restore([seen[digest] for digest in digests])) == head.digest
 
@@ -289,7 +299,7 @@ CHANGES: list[Callable[[list[ModelMessage], st.DataObject], bool]] = [
 def test_a_reply_is_the_node_it_would_be_and_leaves_the_chain_where_it_is(
     history: list[ModelMessage], reply: ModelMessage, other: ModelMessage
 ) -> None:
-    chain = Chain()
+    chain = MessageChain()
     chain.head(history)
     assert chain.reply(reply).digest == full([*history, reply])
     assert chain.head(history).digest == full(history)
@@ -414,13 +424,13 @@ def test_a_secret_is_in_no_key_and_no_body_and_comes_back() -> None:
         ModelRequest(parts=[UserPromptPart(f"use {SECRET}")]),
         ModelResponse(parts=[ToolCallPart("t", json.dumps({"key": SECRET}), tool_call_id="1")]),
     ]
-    nodes = Chain(redactor).head(history).nodes
+    nodes = MessageChain(redactor).head(history).nodes
     assert all("very" not in node.body.decode() for node in nodes)
     assert restore([node.body for node in nodes], redactor)[0].parts[0].content == f"use {SECRET}"  # type: ignore[union-attr]
     rotated = Redactor({"OPENAI_API_KEY": "another-secret"})
     other = json.loads(json.dumps(SECRET).replace(json.dumps(SECRET)[1:-1], "another-secret"))
     changed: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart(f"use {other}")])]
-    assert Chain(rotated).head(changed).digest == nodes[0].digest
+    assert MessageChain(rotated).head(changed).digest == nodes[0].digest
     key = model_key(
         model="m",
         history=ROOT,

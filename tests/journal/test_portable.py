@@ -16,7 +16,7 @@ from agentkit.errors import AgentKitError, JournalCorrupt, JournalError, Journal
 from agentkit.events import Run, Step, Usage
 from agentkit.journal.archive import is_evidence, read
 from agentkit.journal.portable import Attached, attach, export
-from agentkit.journal.records import Intent, Node, Outcome, Part, Use
+from agentkit.journal.records import Intent, MessageNode, Outcome, Part, Use
 from agentkit.journal.store import Store
 
 
@@ -24,8 +24,8 @@ def digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-FIRST = Node(digest("question"), None, b'{"said":"question"}')
-SECOND = Node(digest("answer"), FIRST.digest, b'{"said":"answer"}')
+FIRST = MessageNode(digest("question"), None, b'{"said":"question"}')
+SECOND = MessageNode(digest("answer"), FIRST.digest, b'{"said":"answer"}')
 TOOLS = Part(digest("tools"), b'{"tools":["query"]}')
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentkit.journal.records import Row
-from agentkit.journal.response_store import Inbox, Pigeonhole, leaves
+from agentkit.journal.response_store import PendingResponses, ResponseStore, leaves
 from agentkit.journal.store import Store
 from tests.journal.journaling import digest, intent, outcome
 
@@ -25,7 +25,7 @@ def begun(store: Store) -> Row:
     return store.begin(intent()).result().row
 
 
-def of(store: Store, row: Row) -> Pigeonhole:
+def of(store: Store, row: Row) -> PendingResponses:
     return store.inbox.of(row, clean=lambda text: "secret" not in text)
 
 
@@ -75,7 +75,7 @@ def test_what_was_asked_anew_is_not_called_answered(path: Path) -> None:
         of(store, row).keep(REQUEST, b"answer")
         again = of(store, row)
         again.find(REQUEST)
-        again.asked()
+        again.mark_request()
         assert not again.answered
 
 
@@ -117,7 +117,7 @@ def test_a_full_or_vanished_folder_stops_nothing(tmp_path: Path) -> None:
         id=1, key=digest("k"), n=0, gen=1, kind="model", name="m", effects="none", agent="a", run="r",
         status="started", attempt=1, owner="o", started=0.0,
     )  # fmt: skip
-    hole = Inbox(tmp_path / "no" / "such" / "folder").of(row, clean=lambda text: True)
+    hole = ResponseStore(tmp_path / "no" / "such" / "folder").of(row, clean=lambda text: True)
     hole.keep(REQUEST, b"answer")
     assert hole.find(REQUEST) is None
     hole.drop()
@@ -167,9 +167,9 @@ def test_what_was_refused_is_as_if_it_had_not_left(path: Path) -> None:
     with Store.open(path) as store:
         hole = of(store, begun(store))
         hole.wait()
-        hole.asked()
+        hole.mark_request()
         hole.leaves()
-        hole.refused()
+        hole.mark_refusal()
     with Store.open(path) as store:
         assert not taken_over(store)
 
@@ -179,9 +179,9 @@ def test_a_refusal_says_nothing_of_another_request_under_way(path: Path) -> None
         hole = of(store, begun(store))
         hole.wait()
         for _ in range(2):
-            hole.asked()
+            hole.mark_request()
             hole.leaves()
-        hole.refused()
+        hole.mark_refusal()
     with Store.open(path) as store:
         assert taken_over(store)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from agentkit.journal.redaction import Redactor
-from agentkit.journal.secret_formats import FORMATS, found_in
+from agentkit.journal.secret_formats import FORMATS, find_secrets
 from tests.journal.prompts import MANY, prompts
 from tests.journal.tokens import HIDDEN, PEM, SECRETS, WITHIN
 
@@ -130,7 +130,7 @@ def test_of_an_address_in_the_environment_the_password_is_a_secret() -> None:
 
 
 def test_fewer_than_one_ordinary_prompt_in_a_thousand_is_touched() -> None:
-    touched = [prompt for prompt in prompts() if found_in(prompt)]
+    touched = [prompt for prompt in prompts() if find_secrets(prompt)]
     print(f"{len(touched)} of {MANY:,} ordinary prompts")
     assert len(touched) < MANY / 1_000, touched[:20]
 
@@ -151,7 +151,7 @@ def test_identities_digests_and_pictures_are_no_secrets() -> None:
         "AKIAIOSFODNN7EXAMPLE",
         "http://a:b/@x",
     ]
-    assert [text for text in ordinary if found_in(text)] == []
+    assert [text for text in ordinary if find_secrets(text)] == []
 
 
 def test_every_form_is_tried_here() -> None:
@@ -165,4 +165,4 @@ def test_hostile_text_takes_no_longer_than_its_length() -> None:
         "-----BEGIN PRIVATE KEY-----" + "A" * 100_000,
         "glpat-" * 20_000,
     ):
-        found_in(text)
+        find_secrets(text)

@@ -12,7 +12,7 @@ import pytest
 
 from agentkit.errors import JournalCorrupt, JournalError, JournalReadOnly, UserError
 from agentkit.events import Run, Step, Usage
-from agentkit.journal.records import Node, Outcome, Part, Use
+from agentkit.journal.records import MessageNode, Outcome, Part, Use
 from agentkit.journal.store import Store
 from agentkit.journal.transactions import Writing
 from tests.journal.journaling import chain, child, digest, intent, outcome, record, replayed, run_of, said
@@ -301,11 +301,17 @@ def test_what_runs_need_is_their_steps_messages_and_parts(store: Store) -> None:
     tools = Part(digest("tools"), b"[]")
     store.open_run(run_of("outer")).result()
     first = record(store, "1", run="outer", nodes=tuple(nodes[:2]), history=nodes[1].digest)
-    record(store, "not needed", run="else", bodies=(Part(digest("else"), b""),), nodes=(Node(digest("x"), None, b""),))
+    record(
+        store,
+        "not needed",
+        run="else",
+        bodies=(Part(digest("else"), b""),),
+        nodes=(MessageNode(digest("x"), None, b""),),
+    )
     store.open_run(run_of("inner", parent_run="outer", parent_ord=1)).result()
     second = record(store, "2", run="inner", parts={"tools": tools.digest.hex(), "note": "no hex"}, bodies=(tools,))
     store.close_run(run_of("outer", status="done"), history=nodes[2].digest, output=None, nodes=(nodes[2],)).result()
-    rows, messages, parts = store.needed_by(["outer"])
+    rows, messages, parts = store.dependencies_of(["outer"])
     assert [row.id for row in rows] == [first, second]
     assert (messages, parts) == (nodes, [tools])
 
@@ -348,7 +354,7 @@ def test_a_killed_process_leaves_its_steps_in_doubt_and_the_next_takes_over(path
         assert (paid.mine, paid.row.attempt, paid.row.maybe_paid_twice) == (True, 2, False)
         assert store.in_doubt() == []
         store.finish(outcome(claim)).result()
-        assert [row.id for row in store.maybe_paid_twice()] == [claim.row.id]
+        assert [row.id for row in store.double_payments()] == [claim.row.id]
         assert [step.maybe_paid_twice for step in store.steps("run")] == [True, False]
 
 
@@ -357,9 +363,9 @@ def test_a_closed_store_owns_nothing_any_more(path: Path) -> None:
         owner = first.owner
         first.begin(intent()).result()
         with Store.open(path) as second:
-            assert second.alive(owner)
+            assert second.is_alive(owner)
     with Store.open(path) as second:
-        assert not second.alive(owner)
+        assert not second.is_alive(owner)
         assert len(second.in_doubt()) == 1
 
 
@@ -440,7 +446,7 @@ def test_a_forked_child_writes_in_its_own_name_and_the_parent_goes_on(store: Sto
             joined = store.begin(intent("running", ord=2)).result()
             record(store, "child", ord=3)
             store.close()
-            os.write(writing, f"{seen is not None} {joined.mine} {store.alive(running.row.owner)}".encode())
+            os.write(writing, f"{seen is not None} {joined.mine} {store.is_alive(running.row.owner)}".encode())
         finally:
             os._exit(0)
     os.close(writing)
@@ -526,7 +532,7 @@ def test_a_model_request_settled_to_redo_may_be_paid_twice(path: Path) -> None:
         id = store.begin(intent()).result().row.id
     with Store.open(path) as store:
         store.settle(id, "redo").result()
-        assert [row.id for row in store.maybe_paid_twice()] == [id]
+        assert [row.id for row in store.double_payments()] == [id]
 
 
 def test_what_is_running_or_has_ended_cannot_be_settled(store: Store) -> None:

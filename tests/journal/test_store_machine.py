@@ -200,7 +200,7 @@ class JournalMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_in_doubt_is_listed(self) -> None:
         assert {row.id for row in self.store.in_doubt()} == {each.id for each in self.records() if each.in_doubt()}
-        assert {row.id for row in self.store.maybe_paid_twice()} == {each.id for each in self.records() if each.twice}
+        assert {row.id for row in self.store.double_payments()} == {each.id for each in self.records() if each.twice}
 
 
 JournalMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

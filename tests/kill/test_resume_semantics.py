@@ -104,7 +104,7 @@ def test_a_429_is_an_attempt_and_never_an_answer(tmp_path: Path) -> None:
         assert within(tmp_path, lambda _: outputs(agent(server.model()), "hello")) == ["You said: hello"]
         assert [entry.status for entry in server.ledger()] == [429, 200]
     with session(folder=tmp_path) as opened:
-        assert opened.store.maybe_paid_twice() == []
+        assert opened.store.double_payments() == []
 
 
 # -- the connection broke
@@ -118,7 +118,7 @@ def test_what_the_server_may_charge_without_an_answer_is_listed(tmp_path: Path, 
             within(tmp_path, lambda _: outputs(agent(server.model()), "hello"))
         assert within(tmp_path, lambda _: outputs(agent(server.model()), "hello")) == ["You said: hello"]
     with session(folder=tmp_path) as opened:
-        assert len(opened.store.maybe_paid_twice()) == 1
+        assert len(opened.store.double_payments()) == 1
 
 
 # -- stopped
@@ -146,7 +146,7 @@ def test_a_request_that_was_stopped_is_asked_again_and_listed(tmp_path: Path) ->
         assert within(tmp_path, work) == ["You said: hello"]
         assert len(server.ledger()) == 2
     with session(folder=tmp_path) as opened:
-        assert [row.attempt for row in opened.store.maybe_paid_twice()] == [2]
+        assert [row.attempt for row in opened.store.double_payments()] == [2]
 
 
 def test_stopped_at_any_moment_a_run_can_be_run_again(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from agentkit.journal.execution import idempotency_key
-from agentkit.models.relay.http_transport import Detached
-from agentkit.models.resolve import telling
+from agentkit.models.relay.http_transport import RelayTransport
+from agentkit.models.resolve import with_own_client
 from agentkit.models.transport.http_client import Connections, client
 from tests.kill.workload import STEP
 
@@ -80,8 +80,8 @@ class _Counted(httpx2.AsyncByteStream):
 
 def tapped_model(url: str, *, asked: Callable[[], None], read: Callable[[str], None]) -> Model:
     """A model at `url`, as agentkit makes one, with the tap nearest to the wire."""
-    wire = Tap(Detached(Direct(Connections())), asked=asked, read=read)
-    provider = telling(OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire)))
+    wire = Tap(RelayTransport(Direct(Connections())), asked=asked, read=read)
+    provider = with_own_client(OpenAIProvider(base_url=url, api_key="no-key", http_client=client(wire)))
     provider.client.max_retries = 0
     return OpenAIChatModel("small", provider=provider)
 

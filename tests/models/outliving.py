@@ -77,4 +77,4 @@ def again(server: Serving, folder: Path) -> tuple[str, bool]:
     """A run in this process, and whether the journal lists the step as possibly paid twice."""
     with session("a", folder=folder) as opened:
         output = asyncio.run(answer(opened, server))
-        return output, bool(opened.store.maybe_paid_twice())
+        return output, bool(opened.store.double_payments())

@@ -39,7 +39,7 @@ def model_of(server: Serving, protocol: str) -> Model:
     if protocol == "chat":
         return resolve.resolve(server.model())
     provider = OpenAIProvider(base_url=server.url, api_key="none", http_client=client())
-    return OpenAIResponsesModel("small", provider=resolve.telling(provider))
+    return OpenAIResponsesModel("small", provider=resolve.with_own_client(provider))
 
 
 def run(folder: Path, model: Model, *, streams: bool) -> Answer:

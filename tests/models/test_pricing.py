@@ -23,17 +23,19 @@ def test_a_tier_has_its_own_price_or_is_marked_as_list_price(case: dict[str, str
         parts=[], usage=usage, model_name=case["model"], provider_name=case["provider"],
         provider_details=pairs(case["answered"]) or None,
     )  # fmt: skip
-    found = resolve.priced(reply, asked)
+    found = resolve.price_reply(reply, asked)
     assert found is not None
     assert found.dollars == pytest.approx(float(case["price"])) and found.listed == (case["sure"] == "list")
-    reserve = pricing.dearest(usage, model=case["model"], provider=case["provider"], tier=pricing.tier_asked(asked))
+    reserve = pricing.dearest(
+        usage, model=case["model"], provider=case["provider"], tier=pricing.tier_of_settings(asked)
+    )
     assert reserve == pytest.approx(float(case["reserve"]))
 
 
 def test_the_settings_of_a_model_are_asked_for_too_and_bedrock_names_its_tier_inside() -> None:
-    assert pricing.tier_asked({"bedrock_service_tier": {"type": "priority"}}) == {"service_tier": "priority"}
-    assert pricing.tier_asked({"service_tier": "flex", "openai_service_tier": "priority"}) == {
+    assert pricing.tier_of_settings({"bedrock_service_tier": {"type": "priority"}}) == {"service_tier": "priority"}
+    assert pricing.tier_of_settings({"service_tier": "flex", "openai_service_tier": "priority"}) == {
         "service_tier": "priority"
     }
-    assert pricing.tier_asked({"anthropic_speed": "fast", "temperature": 0.5}) == {"speed": "fast"}
+    assert pricing.tier_of_settings({"anthropic_speed": "fast", "temperature": 0.5}) == {"speed": "fast"}
     assert resolve.list_price(WrapperModel(OfflineModel()), RequestUsage(input_tokens=5), {"service_tier": "flex"}) == 0

@@ -31,7 +31,7 @@ def test_a_call_of_a_killed_process_that_is_under_way_is_waited_for(folder: Path
         assert done.stdout.strip() == "You said: hello", done.stderr
         assert len(server.ledger()) == 1
         with session("a", folder=folder) as opened:
-            assert opened.store.maybe_paid_twice() == []
+            assert opened.store.double_payments() == []
 
 
 def test_a_call_of_a_killed_process_that_ended_since_is_read(folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_when_the_caller_is_killed_the_call_is_made_directly_and_said_and_listed
     with serving(delay=0.3) as server, session("a", folder=folder) as opened:
         assert asyncio.run(work(opened, server)) == "You said: hello"
         assert NOTE in opened.remarks
-        assert len(opened.store.maybe_paid_twice()) == 1
+        assert len(opened.store.double_payments()) == 1
         assert len(server.ledger()) == 2
 
 
@@ -93,7 +93,7 @@ def test_one_that_is_stopped_under_a_call_is_not_waited_for(folder: Path, monkey
         assert asyncio.run(work(opened, server)) == "You said: hello"
         assert NOTE in opened.remarks
         assert any("does not answer" in remark for remark in opened.remarks)
-        assert len(opened.store.maybe_paid_twice()) == 1
+        assert len(opened.store.double_payments()) == 1
         assert len(server.ledger()) == 2
 
 

@@ -70,6 +70,6 @@ def test_after_the_death_of_everything_it_is_asked_for(
     assert started(tmp_path, server, "say it is done").communicate()[0].strip() == "it is done"
     assert (len(server.ledger()), server.polls) == (1, polls)
     with session(folder=tmp_path, read_only=True) as opened:
-        assert opened.store.maybe_paid_twice() == []
+        assert opened.store.double_payments() == []
     while pointer.exists() and time.monotonic() < ends:
         time.sleep(0.05)

@@ -84,7 +84,7 @@ def test_a_streamed_answer_that_is_cut_is_an_error_and_asked_again_by_the_next_r
         assert list((folder / ".agentkit" / "inbox").glob("*")) == []
         with session("a", folder=folder) as opened:
             assert asyncio.run(streamed(server)) == "You said: hello"
-            assert len(opened.store.maybe_paid_twice()) == 1
+            assert len(opened.store.double_payments()) == 1
         assert len(server.ledger()) == 2
 
 
@@ -92,7 +92,7 @@ def test_a_streamed_answer_that_is_cut_is_an_error_and_asked_again_by_the_next_r
 def patience(tmp_path: Path) -> Iterator[None]:
     """A server may fail as often as it likes, and is asked again."""
     health = Health(tmp_path / "providers.db", rules=Rules(failures=10_000))
-    server_limits.use(server_limits.Turnstile(throttle=Throttle(), health=health))
+    server_limits.use(server_limits.ServerLimiter(throttle=Throttle(), health=health))
     yield
     server_limits.use(None)
 
@@ -284,7 +284,7 @@ def test_one_that_is_killed_under_many_calls_has_died_once(folder: Path) -> None
         assert opened.remarks == [NOTE] and opened.calling.off is None
         state = opened.calling.ask("status")
         assert state is not None and state["calls"] == 4, "they were not made again through another"
-        assert len(opened.store.maybe_paid_twice()) == 4 and len(server.ledger()) == 8
+        assert len(opened.store.double_payments()) == 4 and len(server.ledger()) == 8
 
 
 def test_a_stop_while_it_starts_leaves_one_that_works(folder: Path) -> None:

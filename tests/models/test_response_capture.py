@@ -15,7 +15,7 @@ from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from agentkit.models.transport.http_client import client
-from agentkit.models.transport.response_capture import KeptAnswers, arrivals
+from agentkit.models.transport.response_capture import ResponseCapture, arrivals
 from tests.serving import Fault, serving
 
 
@@ -36,10 +36,10 @@ class Kept:
     def where(self, request: bytes) -> None:
         return None
 
-    def joined(self) -> None:
+    def mark_join(self) -> None:
         self.story.append("joined")
 
-    def asked(self) -> None:
+    def mark_request(self) -> None:
         self.story.append("asked")
 
     def leaves(self) -> None:
@@ -48,7 +48,7 @@ class Kept:
     def once(self, request: bytes) -> str:
         return "the-key"
 
-    def refused(self) -> None:
+    def mark_refusal(self) -> None:
         self.story.append("refused")
 
     def lose(self) -> None:
@@ -84,7 +84,7 @@ def read(wire: Wire, kept: Kept, *, url: str = "http://model.test/chat") -> list
     async def main() -> list[bytes]:
         arrivals.set(kept)
         seen = []
-        asking = httpx2.AsyncClient(transport=KeptAnswers(wire))
+        asking = httpx2.AsyncClient(transport=ResponseCapture(wire))
         async with asking, asking.stream("POST", url, json={"q": 1}) as response:
             async for piece in response.aiter_bytes():
                 kept.story.append("read")
@@ -147,7 +147,7 @@ def test_an_unreachable_server_cannot_have_charged() -> None:
 
     async def main() -> None:
         arrivals.set(kept)
-        async with httpx2.AsyncClient(transport=KeptAnswers(httpx2.AsyncHTTPTransport())) as asking:
+        async with httpx2.AsyncClient(transport=ResponseCapture(httpx2.AsyncHTTPTransport())) as asking:
             await asking.post("http://127.0.0.1:9/")
 
     with pytest.raises(httpx2.ConnectError):

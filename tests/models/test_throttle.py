@@ -17,9 +17,9 @@ from agentkit.agent.spec import Spec
 from agentkit.errors import CircuitOpen, UserError
 from agentkit.events import Step
 from agentkit.models.transport.provider_health import Health, ProviderOpen, Rules
-from agentkit.models.transport.throttle import Busy, Limits, Throttle, asked_to_wait, parse_limits, span
+from agentkit.models.transport.throttle import Busy, RateLimits, Throttle, parse_limits, parse_retry_after, span
 from agentkit.runtime import server_limits
-from agentkit.runtime.server_limits import Turnstile
+from agentkit.runtime.server_limits import ServerLimiter
 from tests.serving import Fault, Quota, Serving, serving
 
 pytestmark = pytest.mark.usefixtures("either_way")
@@ -29,9 +29,9 @@ MINUTE = 1.0
 
 
 @pytest.fixture
-def turns(tmp_path: Path) -> Iterator[Turnstile]:
-    throttle = Throttle(period=MINUTE, waiting=server_limits.show_waiting)
-    here = Turnstile(throttle=throttle, health=Health(tmp_path / "providers.db", rules=Rules(open_for=0.5)))
+def turns(tmp_path: Path) -> Iterator[ServerLimiter]:
+    throttle = Throttle(period=MINUTE, waiting=server_limits.show_wait)
+    here = ServerLimiter(throttle=throttle, health=Health(tmp_path / "providers.db", rules=Rules(open_for=0.5)))
     server_limits.use(here)
     yield here
     server_limits.use(None)
@@ -57,8 +57,8 @@ def gather(folder: Path, server: Serving, runs: int, *, words: int = 1000, seen:
         return time.monotonic() - began
 
 
-def test_two_hundred_gathered_runs_cause_no_429(tmp_path: Path, turns: Turnstile) -> None:
-    turns.throttle.give("small", Limits(tokens=60_000, period=MINUTE, given=True))
+def test_two_hundred_gathered_runs_cause_no_429(tmp_path: Path, turns: ServerLimiter) -> None:
+    turns.throttle.give("small", RateLimits(tokens=60_000, period=MINUTE, given=True))
     seen: list[Step] = []
     with serving(quota=Quota(tokens=60_000, period=MINUTE)) as server:
         took = gather(tmp_path, server, 200, seen=seen)
@@ -80,19 +80,19 @@ def test_without_turns_the_server_refuses(tmp_path: Path) -> None:
     server_limits.use(None)
 
 
-def test_the_limit_is_learnt_from_the_answers(tmp_path: Path, turns: Turnstile) -> None:
+def test_the_limit_is_learnt_from_the_answers(tmp_path: Path, turns: ServerLimiter) -> None:
     with serving(quota=Quota(tokens=30_000, period=MINUTE)) as server:
         gather(tmp_path, server, 60)
         assert statuses(server) == {200: 60}
     (lane,) = turns.throttle.lanes().values()
     assert lane.limits.tokens == 30_000 and not lane.limits.given
-    turns.throttle.give("another", Limits(tokens=1, given=True))
+    turns.throttle.give("another", RateLimits(tokens=1, given=True))
     assert lane.limits.tokens == 30_000
-    turns.throttle.give("small", Limits(tokens=7, given=True))
+    turns.throttle.give("small", RateLimits(tokens=7, given=True))
     assert lane.limits.tokens == 7
 
 
-def test_after_a_429_everybody_waits_as_long_as_it_says(tmp_path: Path, turns: Turnstile) -> None:
+def test_after_a_429_everybody_waits_as_long_as_it_says(tmp_path: Path, turns: ServerLimiter) -> None:
     with serving() as server:
         server.script(Fault(status=429, headers={"retry-after": "1"}))
         agent = agentkit.build(Spec.parse("You answer."), name="many", model=server.model())
@@ -112,13 +112,13 @@ def test_after_a_429_everybody_waits_as_long_as_it_says(tmp_path: Path, turns: T
 
 def test_first_come_first_served() -> None:
     throttle = Throttle(period=0.1)
-    throttle.give("m", Limits(tokens=100, period=0.1, given=True))
+    throttle.give("m", RateLimits(tokens=100, period=0.1, given=True))
     order: list[int] = []
 
     async def one(number: int) -> None:
         passed = await throttle.enter("m @ here", 60)
         order.append(number)
-        passed.answered(200, {})
+        passed.record_answer(200, {})
 
     async def all_of_them() -> None:
         await asyncio.gather(*(one(number) for number in range(8)))
@@ -129,26 +129,26 @@ def test_first_come_first_served() -> None:
 
 def test_who_is_stopped_while_waiting_holds_nobody_up() -> None:
     throttle = Throttle(period=0.2)
-    throttle.give("m", Limits(tokens=100, period=0.2, given=True))
+    throttle.give("m", RateLimits(tokens=100, period=0.2, given=True))
 
     async def scene() -> float:
-        (await throttle.enter("m @ here", 100)).answered(200, {})
+        (await throttle.enter("m @ here", 100)).record_answer(200, {})
         stopped = asyncio.create_task(throttle.enter("m @ here", 100))
         after = asyncio.create_task(throttle.enter("m @ here", 100))
         await asyncio.sleep(0.05)
         stopped.cancel()
         began = time.monotonic()
-        (await after).given_up()
+        (await after).give_up()
         return time.monotonic() - began
 
     assert asyncio.run(scene()) < 1
 
 
 def test_what_servers_say() -> None:
-    assert asked_to_wait({"retry-after": "7"}) == 7
-    assert asked_to_wait({"retry-after-ms": "250"}) == 0.25
-    assert asked_to_wait({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
-    assert asked_to_wait({}) is None
+    assert parse_retry_after({"retry-after": "7"}) == 7
+    assert parse_retry_after({"retry-after-ms": "250"}) == 0.25
+    assert parse_retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    assert parse_retry_after({}) is None
     assert (span("6m0s"), span("20ms"), span("soon")) == (360, 0.02, None)
     found = parse_limits("60k tpm, 500 rpm")
     assert (found.tokens, found.requests, str(found)) == (60_000, 500, "60,000 tpm, 500 rpm")
@@ -180,7 +180,7 @@ def fail(folder: Path, server: Serving, times: int) -> None:
             ask(folder, server.model("a"), prompt=f"try {number}")
 
 
-def test_a_server_that_keeps_failing_is_left_alone_and_probed_once(tmp_path: Path, turns: Turnstile) -> None:
+def test_a_server_that_keeps_failing_is_left_alone_and_probed_once(tmp_path: Path, turns: ServerLimiter) -> None:
     with serving() as server:
         fail(tmp_path, server, 5)
         with pytest.raises(CircuitOpen, match=r"keeps failing .5 failures within 60 s, the last: 503"):
@@ -195,7 +195,7 @@ def test_a_server_that_keeps_failing_is_left_alone_and_probed_once(tmp_path: Pat
     assert any("half-open → closed" in note for note in noted)
 
 
-def test_an_open_member_is_skipped(tmp_path: Path, turns: Turnstile) -> None:
+def test_an_open_member_is_skipped(tmp_path: Path, turns: ServerLimiter) -> None:
     with serving() as server:
         fail(tmp_path, server, 5)
         assert ask(tmp_path, f"{server.model('a')} | {server.model('b')}") == "You said: hello"
@@ -206,19 +206,19 @@ def test_a_failed_probe_opens_for_twice_as_long(tmp_path: Path) -> None:
     now = [1000.0]
     health = Health(tmp_path / "p.db", clock=lambda: now[0])
     for _ in range(5):
-        health.failed("m", health.admit("m"), "503")
+        health.record_failure("m", health.admit("m"), "503")
     with pytest.raises(ProviderOpen):
         health.admit("m")
     now[0] += 31
     probe = health.admit("m")
     with pytest.raises(ProviderOpen):
         health.admit("m")
-    health.failed("m", probe, "503")
+    health.record_failure("m", probe, "503")
     now[0] += 31
     with pytest.raises(ProviderOpen):
         health.admit("m")
     now[0] += 30
-    health.succeeded("m", health.admit("m"))
+    health.record_success("m", health.admit("m"))
     health.admit("m")
     assert health.states() == {}
 
@@ -227,7 +227,7 @@ def test_a_server_is_asked_again_after_the_clock_was_set_back(tmp_path: Path) ->
     now = [10_000.0]
     health = Health(tmp_path / "p.db", clock=lambda: now[0])
     for _ in range(5):
-        health.failed("m", health.admit("m"), "503")
+        health.record_failure("m", health.admit("m"), "503")
     with pytest.raises(ProviderOpen):
         health.admit("m")
     now[0] -= 3_600
@@ -236,14 +236,14 @@ def test_a_server_is_asked_again_after_the_clock_was_set_back(tmp_path: Path) ->
         health.admit("m")
     now[0] -= 3_600
     health.admit("m")
-    health.succeeded("m", probe)
+    health.record_success("m", probe)
 
 
 def test_the_probe_of_a_dead_kernel_is_taken_over(tmp_path: Path) -> None:
     now = [1000.0]
     health = Health(tmp_path / "p.db", clock=lambda: now[0])
     for _ in range(5):
-        health.failed("m", health.admit("m"), "503")
+        health.record_failure("m", health.admit("m"), "503")
     now[0] += 31
     health.admit("m")
     now[0] += 121
@@ -268,7 +268,7 @@ def test_of_several_kernels_exactly_one_probes(tmp_path: Path) -> None:
     path = tmp_path / "p.db"
     past = Health(path, clock=lambda: time.time() - 60)
     for _ in range(5):
-        past.failed("m", past.admit("m"), "503")
+        past.record_failure("m", past.admit("m"), "503")
     kernels = [
         subprocess.Popen(
             [sys.executable, "-c", PROBE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -289,7 +289,7 @@ def test_what_fails_together_is_one_failure(tmp_path: Path) -> None:
     together = [health.admit("m") for _ in range(50)]
     for ticket in together:
         now[0] += 0.01
-        health.failed("m", ticket, "reset")
+        health.record_failure("m", ticket, "reset")
     health.admit("m")
 
 
@@ -297,8 +297,8 @@ def test_a_success_in_between_forgets_the_failures(tmp_path: Path) -> None:
     health = Health(tmp_path / "p.db")
     for _ in range(3):
         for _ in range(4):
-            health.failed("m", health.admit("m"), "503")
-        health.succeeded("m", health.admit("m"))
+            health.record_failure("m", health.admit("m"), "503")
+        health.record_success("m", health.admit("m"))
     health.admit("m")
 
 
@@ -306,20 +306,20 @@ def test_a_file_that_cannot_be_used_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     health = Health(tmp_path / "file" / "p.db")
     for _ in range(9):
-        health.failed("m", health.admit("m"), "503")
+        health.record_failure("m", health.admit("m"), "503")
     assert health.states() == {}
 
 
 def test_a_file_that_breaks_meanwhile_stops_nobody(tmp_path: Path) -> None:
     health = Health(tmp_path / "p.db")
     ticket = health.admit("m")
-    health.failed("m", ticket, "503")
+    health.record_failure("m", ticket, "503")
     assert health._connection is not None
     health._connection.execute("DROP TABLE provider")
-    assert health.failed("m", health.admit("m"), "503") == health.succeeded("m", ticket) == ""
+    assert health.record_failure("m", health.admit("m"), "503") == health.record_success("m", ticket) == ""
 
 
-def test_a_server_of_this_machine_that_is_not_started_yet_is_no_failure(tmp_path: Path, turns: Turnstile) -> None:
+def test_a_server_of_this_machine_that_is_not_started_yet_is_no_failure(tmp_path: Path, turns: ServerLimiter) -> None:
     with serving() as server:
         gone = server.model("late")
     for _ in range(3):
@@ -330,16 +330,16 @@ def test_a_server_of_this_machine_that_is_not_started_yet_is_no_failure(tmp_path
 
 def test_a_long_pause_ends_those_who_wait_and_not_those_who_come_later() -> None:
     throttle = Throttle(period=60)
-    throttle.give("m", Limits(requests=1, period=60, given=True))
+    throttle.give("m", RateLimits(requests=1, period=60, given=True))
 
     async def scene() -> None:
         first = await throttle.enter("m @ here", 1)
         waiting = [asyncio.create_task(throttle.enter("m @ here", 1)) for _ in range(3)]
         await asyncio.sleep(0.05)
-        first.answered(429, {"retry-after": "3600"})
+        first.record_answer(429, {"retry-after": "3600"})
         for task in waiting:
             with pytest.raises(Busy, match="another 3600 s"):
                 await asyncio.wait_for(task, 5)
-        (await asyncio.wait_for(throttle.enter("m @ here", 1), 5)).given_up()
+        (await asyncio.wait_for(throttle.enter("m @ here", 1), 5)).give_up()
 
     asyncio.run(scene())

@@ -76,7 +76,7 @@ def test_what_was_set_aside_counts_where_a_server_reports_nothing(
     assert len(steps) == fits
     assert all(step.usage is not None and step.usage.estimated and step.usage.output_tokens >= 500 for step in steps)
     recorded = sum(step.usage.input_tokens + step.usage.output_tokens for step in steps if step.usage is not None)
-    assert ledger(book).spent(USER).tokens == recorded
+    assert ledger(book).spending(USER).tokens == recorded
 
 
 def test_the_panel_says_that_they_are_estimated_now_and_from_disk(tmp_path: Path, server: Serving) -> None:
@@ -102,7 +102,7 @@ def test_estimates_count_them_and_say_so(tmp_path: Path, server: Serving) -> Non
     with agentkit.session(folder=tmp_path) as session:
         found = estimate(session, agent)
     assert found.tokens is not None and found.tokens.least > 500
-    assert "1 request whose server counted nothing" in found.said
+    assert "1 request whose server counted nothing" in found.description
 
 
 def test_a_portable_journal_keeps_that_they_are_estimated(tmp_path: Path, server: Serving) -> None:

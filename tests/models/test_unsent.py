@@ -14,7 +14,7 @@ import agentkit
 from agentkit.agent.agent import DurableAgent
 from agentkit.agent.spec import Spec
 from agentkit.models.transport.provider_health import Health, Rules
-from agentkit.models.transport.throttle import Limits, Throttle
+from agentkit.models.transport.throttle import RateLimits, Throttle
 from agentkit.runtime import server_limits
 from agentkit.runtime.session import Session
 from tests import serving as servers
@@ -27,9 +27,9 @@ RUNS = 20
 
 @pytest.fixture(autouse=True)
 def turns(tmp_path: Path) -> Iterator[Throttle]:
-    throttle = Throttle(period=1.0, waiting=server_limits.show_waiting)
+    throttle = Throttle(period=1.0, waiting=server_limits.show_wait)
     health = Health(tmp_path / "providers.db", rules=Rules(failures=10_000))
-    server_limits.use(server_limits.Turnstile(throttle=throttle, health=health))
+    server_limits.use(server_limits.ServerLimiter(throttle=throttle, health=health))
     yield throttle
     server_limits.use(None)
 
@@ -59,7 +59,7 @@ def deaf() -> Iterator[int]:
 
 
 def listed(session: Session) -> int:
-    return len(session.store.maybe_paid_twice())
+    return len(session.store.double_payments())
 
 
 def test_what_was_stopped_while_it_was_connected_is_not_listed(tmp_path: Path, turns: Throttle) -> None:
@@ -73,7 +73,7 @@ def test_what_was_stopped_while_it_was_connected_is_not_listed(tmp_path: Path, t
     with agentkit.session(folder=tmp_path) as session:
         with deaf() as port:
             agent = agent_at(port)
-            turns.give("small", Limits(tokens=None, requests=1000, period=1.0, given=True))
+            turns.give("small", RateLimits(tokens=None, requests=1000, period=1.0, given=True))
             asyncio.run(stopped())
         with serving(port=port) as server:
             session.start_cell()
@@ -98,7 +98,7 @@ def test_a_throttled_gather_of_200_at_a_backlog_of_5(
     tmp_path: Path, turns: Throttle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers._Server, "request_queue_size", 5)
-    turns.give("small", Limits(tokens=60_000, period=1.0, given=True))
+    turns.give("small", RateLimits(tokens=60_000, period=1.0, given=True))
     with serving() as server, agentkit.session(folder=tmp_path) as session:
         assert len(asyncio.run(all_of(agent_at(int(server.root.rpartition(":")[2])), 200))) == 200
         assert (listed(session), len(server.ledger()), session.remarks) == (0, 200, [])

@@ -100,7 +100,7 @@ def test_a_kernel_restart_in_the_middle_of_a_stream_pays_nothing_again(notebook:
         assert cell.text == " ".join(f"word{n}" for n in range(150)), cell.traceback
         assert [entry.stream for entry in server.ledger()] == [True]
         with Store.open(tmp_path / ".agentkit" / "journal.db", read_only=True) as store:
-            assert store.maybe_paid_twice() == []
+            assert store.double_payments() == []
 
 
 def test_a_cell_that_awaits_an_agent_itself_says_what_happened(notebook: Kernel, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.errors import Interrupted
-from agentkit.notebook.cell_transform import blocking, depth, transform
+from agentkit.notebook.cell_transform import depth, run_blocking, transform
 
 
 def rewritten(code: str) -> str:
@@ -94,17 +94,17 @@ def test_waiting_gives_the_result_or_the_error() -> None:
     async def fail() -> None:
         raise ValueError("no")
 
-    assert blocking(double(4)) == 8
+    assert run_blocking(double(4)) == 8
     with pytest.raises(ValueError, match="no"):
-        blocking(fail())
-    assert blocking(double(5)) == 10
+        run_blocking(fail())
+    assert run_blocking(double(5)) == 10
 
 
 def test_waiting_works_where_a_loop_is_running_and_looks_up_meanwhile() -> None:
     looks: list[str] = []
 
     async def outer() -> str:
-        return blocking(inner(), meanwhile=lambda: looks.append(threading.current_thread().name))
+        return run_blocking(inner(), meanwhile=lambda: looks.append(threading.current_thread().name))
 
     async def inner() -> str:
         await asyncio.sleep(0.35)
@@ -122,5 +122,5 @@ def test_a_cancelled_wait_is_an_interruption_and_the_loop_lives_on() -> None:
         return 1
 
     with pytest.raises(Interrupted):
-        blocking(give_up())
-    assert blocking(fine()) == 1
+        run_blocking(give_up())
+    assert run_blocking(fine()) == 1

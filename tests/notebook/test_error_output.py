@@ -37,39 +37,41 @@ def raised(error: Exception, *, behind: Exception | None = None) -> Exception:
 
 def test_an_error_of_ours_is_kept_but_what_led_to_it_is_cut_off() -> None:
     group = ExceptionGroup("many", [ValueError("deep")])
-    told = error_output.shown(raised(UserError("plain words"), behind=group), doing="%agent run x")
+    told = error_output.shorten_error(raised(UserError("plain words"), behind=group), doing="%agent run x")
     assert str(told) == "plain words" and told.__context__ is None and told.__cause__ is None
     assert "deep" in error_output.full() and "ExceptionGroup" in error_output.full()
 
 
 def test_a_foreign_error_is_told_in_one_line_and_kept_as_the_cause() -> None:
     error = raised(ValueError("one\n  two"))
-    told = error_output.shown(error, doing="%agent run x")
+    told = error_output.shorten_error(error, doing="%agent run x")
     assert isinstance(told, RunFailed) and told.cause is error
     assert str(told).startswith("%agent run x: ValueError: one two; %agent traceback") and "again continues" in str(
         told
     )
-    assert "again" not in str(error_output.shown(error, doing="%agent cost"))
+    assert "again" not in str(error_output.shorten_error(error, doing="%agent cost"))
 
 
 def test_a_reply_on_record_that_leads_nowhere_is_asked_for_anew() -> None:
     error = raised(IncompleteToolCall("Exceeded maximum retries"))
-    told = str(error_output.shown(error, doing="%agent run x"))
+    told = str(error_output.shorten_error(error, doing="%agent run x"))
     assert told.endswith("in full, --fresh asks the model anew") and "continues" not in told
 
 
 def test_of_a_group_the_first_real_error_is_told() -> None:
-    told = error_output.shown(ExceptionGroup("g", [ExceptionGroup("h", [KeyError("lost")])]), doing="%agent run x")
+    told = error_output.shorten_error(
+        ExceptionGroup("g", [ExceptionGroup("h", [KeyError("lost")])]), doing="%agent run x"
+    )
     assert "KeyError: 'lost'" in str(told)
 
 
 def test_a_very_long_error_is_cut() -> None:
-    assert len(str(error_output.shown(ValueError("x" * 10_000), doing="%agent run x"))) < 500
+    assert len(str(error_output.shorten_error(ValueError("x" * 10_000), doing="%agent run x"))) < 500
 
 
 @pytest.mark.parametrize("error", [UserError("a"), JournalFull("/x", "no space", "free some")])
 def test_the_class_says_what_it_is(error: Exception) -> None:
-    assert type(error_output.shown(error, doing="%agent run x")) is type(error)
+    assert type(error_output.shorten_error(error, doing="%agent run x")) is type(error)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +123,8 @@ def test_the_class_says_what_it_is(error: Exception) -> None:
 )
 def test_a_cell_is_told_what_is_typed_in_cells(error: AgentKitError, doing: str, told: str) -> None:
     """Below the notebook an error speaks of keywords, calls and the shell; here they become options and verbs."""
-    assert str(error_output.shown(error, doing=doing)) == told
-    assert str(error_output.shown(error, doing=doing)) == told
+    assert str(error_output.shorten_error(error, doing=doing)) == told
+    assert str(error_output.shorten_error(error, doing=doing)) == told
 
 
 SOURCES = Path(error_output.__file__).parents[1]

@@ -45,7 +45,7 @@ def test_a_forged_message_is_no_decision_in_marimo(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(card.widget, "send", sent.append)
     # The cell has ended, as it has when a person clicks.
     for content in FORGED:
-        card._heard(json.loads(json.dumps(content).replace("ID", question.id)))
+        card._on_message(json.loads(json.dumps(content).replace("ID", question.id)))
     addressed = [one for one in FORGED if isinstance(one, dict) and one.get("id") == "ID"]
     assert [message["type"] for message in sent] == ["refused"] * len(addressed)
     assert max(len(str(message)) for message in sent) < 2_000 and card.widget.settled == {}
@@ -54,7 +54,7 @@ def test_a_forged_message_is_no_decision_in_marimo(tmp_path: Path, monkeypatch: 
         assert still.waits and deleted == []
         with pytest.raises(ApprovalPending):
             run(opened)
-    card._heard({"type": "decide", "id": question.id, "verdict": "approve"})
+    card._on_message({"type": "decide", "id": question.id, "verdict": "approve"})
     assert "approved by you" in card.widget.settled[question.id]
     with session("page", folder=tmp_path) as opened:
         assert run(opened) == "done" and deleted == ["rows"]

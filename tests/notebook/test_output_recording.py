@@ -91,7 +91,7 @@ def test_a_picture_is_made_anew_from_its_pixels_alone() -> None:
     hidden = (
         picture((b"tEXt", b"Comment\0<script>1</script>"), (b"eXIf", b"x" * 40)) + b"<script>after the end</script>"
     )
-    made = png.rewritten(hidden)
+    made = png.rewrite(hidden)
     assert b"script" not in made and b"eXIf" not in made
     assert zlib.decompress(made[made.index(b"IDAT") + 4 : made.index(b"IEND") - 8]) == (
         b"\0" + b"\x10\x20\x30" * 2 + b"\0" + b"\x40\x50\x60" * 2
@@ -118,7 +118,7 @@ def test_a_picture_is_made_anew_from_its_pixels_alone() -> None:
 )
 def test_what_is_no_picture_is_not_shown_as_one(hostile: bytes) -> None:
     with pytest.raises(png.NotAPicture):
-        png.rewritten(hostile)
+        png.rewrite(hostile)
     told = output_recording.of_somebody({"image/png": base64.b64encode(hostile).decode()}, "f.agentkit")
     assert told == {"text/plain": "[agentkit] shown from f.agentkit\nnot shown: image/png"}
 

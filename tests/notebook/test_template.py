@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.errors import SpecError
-from agentkit.notebook.template import CHARACTERS, Image, render
+from agentkit.notebook.template import CHARACTERS, ImagePart, render
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d4944415478da63fcffff3f030005fe02fea7"
@@ -76,7 +76,7 @@ def test_an_object_that_differs_in_every_kernel_is_remarked() -> None:
 def test_an_image_becomes_an_image_part_between_the_text() -> None:
     picture: Callable[..., object] = IPython.display.Image
     rendered = render("What is {{ picture }}?", {"picture": picture(data=PIXEL)})
-    assert rendered.parts == ("What is ", Image(PIXEL, "image/png"), "?")
+    assert rendered.parts == ("What is ", ImagePart(PIXEL, "image/png"), "?")
 
 
 @given(st.text().filter(lambda text: "{{" not in text))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.notebook.verbs.export_notebook import LANGUAGE
-from agentkit.pipeline.export import Program, program
+from agentkit.pipeline.export import PipelineProgram, program
 from agentkit.pipeline.proof import MARK
 from agentkit.pipeline.reader import read
 from agentkit.pipeline.settings import Settings, Target
@@ -26,11 +26,11 @@ TARGETS: tuple[Target, ...] = ("script", "flyte")
 class Exported:
     """A notebook's program for one target, and what running it said."""
 
-    program: Program
+    program: PipelineProgram
     said: dict[str, Any]
 
 
-def make(sample: Sample, folder: Path, name: str, target: Target) -> Program:
+def make(sample: Sample, folder: Path, name: str, target: Target) -> PipelineProgram:
     path = folder / f"{name}.ipynb"
     write(sample, path)
     return program(read(path), LANGUAGE, Settings(target=target))
@@ -47,7 +47,9 @@ def execute(samples: dict[str, Sample], folder: Path) -> dict[str, list[str]]:
     return errors
 
 
-def run_all(programs: dict[tuple[str, Target], Program], folder: Path) -> dict[tuple[str, Target], dict[str, Any]]:
+def run_all(
+    programs: dict[tuple[str, Target], PipelineProgram], folder: Path
+) -> dict[tuple[str, Target], dict[str, Any]]:
     """One process runs them all in `replay` mode, one after the other."""
     files = []
     for (name, target), made in programs.items():

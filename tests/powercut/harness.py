@@ -167,7 +167,7 @@ class Machine(Warm):
         self._runtime.mkdir(mode=0o700)
         self._name.write_text(f"{uuid.uuid4()}\n")
         # This process lives on where none would.
-        process_lock.boot.cache_clear()
+        process_lock.boot_id.cache_clear()
 
     def dismantle(self) -> None:
         self.disk.unmount()

@@ -164,7 +164,7 @@ def test_what_a_caller_spends_is_told_apart_and_counts_for_the_agent(tmp_path: P
         assert book is not None
         agent = budgets_of(opened).node("a")
         callers = [agent.child("caller", name) for name in ("ann", "bob", "cid")]
-        assert [book.spent(node, "day").requests for node in (agent, *callers)] == [4, 2, 2, 0]
+        assert [book.spending(node, "day").requests for node in (agent, *callers)] == [4, 2, 2, 0]
     with pytest.raises(BudgetExceeded):
         # Two requests of each: the fifth is allowed, the sixth is not, whoever asks.
         world.ask(caller="cid")

@@ -14,9 +14,9 @@ from agentkit.agent.build import build
 from agentkit.agent.spec import Spec
 from agentkit.errors import Stopped
 from agentkit.events import Event, Step
-from agentkit.journal.execution import Told
+from agentkit.journal.execution import OnOutcome
 from agentkit.journal.records import Outcome
-from agentkit.runtime.guard import ModelAsked, ToolAsked, Visit
+from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
 from agentkit.runtime.session import session
 from agentkit.testing import Call, ScriptedModel
 
@@ -30,7 +30,7 @@ class Watch:
         self.ended: list[str] = []
 
     @asynccontextmanager
-    async def admit(self, visit: Visit) -> AsyncIterator[Told]:
+    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
         self.came.append(visit.call.kind)
         if visit.call.kind == self.refuse:
             raise Stopped("not today")
@@ -111,11 +111,11 @@ def test_what_is_asked_is_known_to_the_guard(tmp_path: Path) -> None:
 
     class Curious(Watch):
         @asynccontextmanager
-        async def admit(self, visit: Visit) -> AsyncIterator[Told]:
+        async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
             seen.append(visit.call.about)
             yield lambda outcome: None
 
     run(tmp_path, Curious(), replies())
     model, tool, _ = seen
-    assert isinstance(model, ModelAsked) and model.model is not None and len(model.messages) == 1
-    assert tool == ToolAsked(name="lookup", arguments={"place": "Rome"}, poll=False)
+    assert isinstance(model, ModelRequestInfo) and model.model is not None and len(model.messages) == 1
+    assert tool == ToolCallInfo(name="lookup", arguments={"place": "Rome"}, poll=False)

@@ -40,7 +40,7 @@ def run(server: Serving, folder: Path, *, fresh: bool = False) -> int:
     with session("a", folder=folder) as opened:
         agent = build(Spec(instructions="Answer."), name="one", model=server.model())
         assert asyncio.run(ask(agent, "hello", fresh=fresh)).output == "You said: hello"
-        return len(opened.store.maybe_paid_twice())
+        return len(opened.store.double_payments())
 
 
 def keys(server: Serving) -> list[str | None]:

@@ -22,9 +22,9 @@ from pydantic import BaseModel
 
 from agentkit.sandbox.boundary import ROWS, Uncrossable, enter, from_record, to_record
 from agentkit.sandbox.dataframe_handle import FrameHandle
-from agentkit.sandbox.monty.driver import CallFailed, Program, World, run
+from agentkit.sandbox.monty.driver import CallFailed, Clock, Program, run
 
-WORLD = World(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+WORLD = Clock(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
 
 
 class Colour(enum.Enum):

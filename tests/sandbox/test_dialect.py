@@ -11,7 +11,7 @@ import pytest
 from agentkit.errors import SandboxError
 from agentkit.sandbox.monty import capabilities, dialect, differences, driver, shim_loader
 
-WORLD = driver.World(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+WORLD = driver.Clock(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
 
 
 def refused(source: str) -> dialect.Problem:
@@ -138,7 +138,7 @@ def test_special_methods_that_are_refused_are_ignored_by_the_installed_monty() -
 
 
 def test_what_monty_has_is_asked_of_itself() -> None:
-    installed = capabilities.installed()
+    installed = capabilities.detect()
     assert {"json", "math", "datetime", "csv"} <= set(installed.lacking) and "numpy" not in installed.modules
     assert {"statistics", "heapq", "operator", "string", "textwrap", "io"} <= set(dialect.modules())
     assert "callable" in installed.builtins_lacking and "len" not in installed.builtins_lacking

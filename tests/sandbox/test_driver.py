@@ -14,10 +14,10 @@ import pytest
 from agentkit.errors import SandboxError, UserError
 from agentkit.sandbox.limits import Limits
 from agentkit.sandbox.monty import worker_pool
-from agentkit.sandbox.monty.analysis import awaited_calls, statements
-from agentkit.sandbox.monty.driver import CallFailed, Ended, HostCall, Program, Stop, World, run
+from agentkit.sandbox.monty.analysis import find_awaits, statements
+from agentkit.sandbox.monty.driver import CallFailed, Clock, HostCall, Program, ProgramEnd, Stop, run
 
-WORLD = World(now=datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC), seed=7)
+WORLD = Clock(now=datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC), seed=7)
 
 
 class Host:
@@ -47,7 +47,7 @@ class Host:
     def hear(self, text: str) -> None:
         self.printed += text
 
-    def run(self, source: str, *, limits: Limits | None = None, pause: Any = None, **more: Any) -> Ended:
+    def run(self, source: str, *, limits: Limits | None = None, pause: Any = None, **more: Any) -> ProgramEnd:
         program = Program(source=source, functions=frozenset({"look", "fail", "stop"}), **more)
         return asyncio.run(run(program, world=WORLD, call=self.call, limits=limits, printed=self.hear, pause=pause))
 
@@ -61,7 +61,7 @@ def failed(source: str, **more: Any) -> SandboxError:
 def test_values_calls_and_prints() -> None:
     host = Host()
     ended = host.run("x = look(a, b=2)\nprint('x', x)\ny = x[1]\ny + 1", inputs={"a": 1}, outputs=("x", "y"))
-    assert ended == Ended(value=2, outputs={"x": ["look", 1, {"b": 2}], "y": 1}, calls=1)
+    assert ended == ProgramEnd(value=2, outputs={"x": ["look", 1, {"b": 2}], "y": 1}, calls=1)
     assert host.printed == "x ['look', 1, {'b': 2}]\n"
     (call,) = host.calls
     assert (call.line, call.text, call.number) == (1, "look(a, b=2)", 0)
@@ -84,8 +84,8 @@ def test_calls_that_are_awaited_are_made_together_and_others_at_once() -> None:
 def test_which_calls_are_awaited() -> None:
     source = "é = f(1)\nawait g(2)\nt = h(3)\nawait t\n"
     encoded = source.encode()
-    assert {encoded[start:end].decode() for start, end in awaited_calls(source)} == {"g(2)", "h(3)"}
-    assert awaited_calls("x = (") == frozenset()
+    assert {encoded[start:end].decode() for start, end in find_awaits(source)} == {"g(2)", "h(3)"}
+    assert find_awaits("x = (") == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_stopping_kills_the_process_at_once() -> None:
 def test_a_crash_is_told_and_the_next_program_runs() -> None:
     host = Host()
 
-    async def crashed() -> Ended:
+    async def crashed() -> ProgramEnd:
         async def kill(call: HostCall) -> Any:
             for pid in _busy(idle=True):
                 os.kill(pid, signal.SIGKILL)
@@ -198,7 +198,7 @@ def test_the_event_loop_is_never_held_up() -> None:
 
 
 def test_many_at_once() -> None:
-    async def together() -> list[Ended]:
+    async def together() -> list[ProgramEnd]:
         programs = [Program(source=f"look({n})[1] * 2", functions=frozenset({"look"})) for n in range(12)]
         return await asyncio.gather(*(run(program, world=WORLD, call=Host().call) for program in programs))
 

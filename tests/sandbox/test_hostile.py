@@ -21,7 +21,7 @@ from agentkit.sandbox.monty import driver
 LIMITS = Limits(memory=64 << 20, time=0.4, calls=20, printed=100_000)
 PATIENT = replace(LIMITS, time=20)
 """For what the clock is not to stop: how far a program is after 0.4 s depends on who else uses the machine."""
-WORLD = driver.World(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+WORLD = driver.Clock(now=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
 SECRET = "s3cr3t-of-the-host"
 FOLDER = Path(__file__).with_name("hostile")
 

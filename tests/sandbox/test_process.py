@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agentkit.sandbox.process import namespaces as walls
-from agentkit.sandbox.process.parent import Child, Ended, walls_stand
+from agentkit.sandbox.process.parent import Child, ChildEnd, walls_stand
 from agentkit.sandbox.process.resources import Box, Walls
 
 MB = 1 << 20
@@ -24,12 +24,12 @@ ALL: tuple[Walls, ...] = ("none", "network", "everything")
 
 def run(
     source: str, *, walls: Walls = "none", memory: int | None = 256 * MB, seconds: float = 20.0, **options: Any
-) -> Ended:
+) -> ChildEnd:
     job = {"kind": "cell", "source": source, "file": "<cell>", "inputs": {}, "outputs": []}
     return Child(job, Box(memory=memory, seconds=seconds, walls=walls), **options).wait()
 
 
-def value(ended: Ended) -> Any:
+def value(ended: ChildEnd) -> Any:
     assert ended.attempt.how == "done", ended
     return ended.reply["value"]
 
@@ -237,7 +237,7 @@ def test_libraries_do_not_count_as_its_own_memory() -> None:
 def test_a_memory_error_says_what_was_wanted() -> None:
     attempt = run("import numpy; numpy.ones(1 << 30)").attempt
     assert "Unable to allocate 8.00 GiB" in attempt.text
-    assert attempt.said.startswith("out of memory: used ")
+    assert attempt.description.startswith("out of memory: used ")
 
 
 def test_a_memory_error_that_is_caught_is_no_end() -> None:
@@ -364,7 +364,7 @@ for number in range(3, 32):
 """
     ended = run(source)
     assert (ended.attempt.how, ended.reply) == ("forged", {})
-    assert ended.attempt.said.startswith("its answer is forged: used ")
+    assert ended.attempt.description.startswith("its answer is forged: used ")
 
 
 def test_prints_are_heard_while_it_runs_and_bounded() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentkit.sandbox.process.resources import HAD_TOO_LITTLE, Try, short_of, shortage, size_said, slow_at, too_slow
+from agentkit.sandbox.process.resources import HAD_TOO_LITTLE, Try, format_size, short_of, shortage, slow_at, too_slow
 
 MB = 1 << 20
 
@@ -14,12 +14,12 @@ MB = 1 << 20
     [(0, "0B"), (512, "512B"), (1023, "1023B"), (96 * MB, "96MB"), (3 << 29, "1.5GB"), (5 << 50, "5120TB")],
 )
 def test_sizes_as_a_person_writes_them(size: int, said: str) -> None:
-    assert size_said(size) == said
+    assert format_size(size) == said
 
 
 def test_a_try_says_what_it_used() -> None:
     def attempt(how: str, asked: int | None = 512 * MB, text: str = "") -> str:
-        return Try(asked=asked, peak=100 * MB, seconds=1.0, how=how, text=text).said  # type: ignore[arg-type]
+        return Try(asked=asked, peak=100 * MB, seconds=1.0, how=how, text=text).description  # type: ignore[arg-type]
 
     assert attempt("done") == "used 100MB"
     assert attempt("memory", text="it was stopped there") == "out of memory: used 100MB of 512MB (it was stopped there)"

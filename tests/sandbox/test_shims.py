@@ -46,7 +46,7 @@ class Monty:
         pool = self._exits.enter_context(pydantic_monty.Monty(max_processes=1))
         self._session = self._exits.enter_context(pool.checkout(limits=limits))
         for module in shim_loader.MODULES:
-            self._session.feed_run(shim_loader.source(module) + f"\n{module} = {shim_loader.spelled(module)}")
+            self._session.feed_run(shim_loader.source(module) + f"\n{module} = {shim_loader.shim_name(module)}")
 
     def close(self) -> None:
         self._exits.close()

@@ -60,9 +60,9 @@ def test_a_file_that_kept_its_times_is_told_by_its_content(folder: Path) -> None
     times = file.stat()
     file.write_text("2")
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert not inputs.is_same(before, inputs.now(before))
+    assert not inputs.is_same(before, inputs.read_now(before))
     file.write_text("1")
-    assert inputs.is_same(before, inputs.now(before))
+    assert inputs.is_same(before, inputs.read_now(before))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def question(**more: Any) -> Question:
 def test_whatever_an_agent_writes_stays_text(text: str, kind: Any) -> None:
     one = question(kind=kind, tool=text, arguments={text: text}, text=text, reason=text, before=(text,), agent=text)
     decision = Decision(verdict="deny", reason=text, by=text)
-    for bundle in (approval_cards.open_bundle([one]), approval_cards.decided_bundle([(one, decision)])):
+    for bundle in (approval_cards.open_bundle([one]), approval_cards.decision_bundle([(one, decision)])):
         assert "<" not in OURS.sub("", bundle["text/html"])
         assert not UNSEEN.search(html.unescape(bundle["text/html"]))
         assert not UNSEEN.search(bundle["text/plain"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from agentkit.trace.dataframes import Coloured, at_a_glance, cost_frame, runs_frame
+from agentkit.trace.dataframes import Coloured, cost_frame, round_for_reading, runs_frame
 from agentkit.trace.render_html import AMBER
 from agentkit.trace.trace import Trace
 from tests.trace.samples import SAMPLES, mixed, nested, run, unpriced
@@ -52,7 +52,7 @@ def test_every_sample_makes_a_frame(name: str) -> None:
 
 def test_a_status_has_the_colour_that_the_panel_gives_it_and_a_prompt_has_none() -> None:
     runs = [run(id="a", status="truncated", prompt="<b>truncated</b>"), run(id="b", status="done")]
-    seen = Coloured(at_a_glance(runs_frame(runs)))
+    seen = Coloured(round_for_reading(runs_frame(runs)))
     assert f'<td><span style="color:{AMBER}">◔ truncated</span></td>' in seen._repr_html_()
     assert seen._repr_html_().count(f"color:{AMBER}") == 1 and "<b>truncated</b>" not in seen._repr_html_()
     assert repr(seen) == repr(seen.frame)

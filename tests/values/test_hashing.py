@@ -10,22 +10,22 @@ from typing import Any
 import numpy
 import pytest
 
-from agentkit.values.hashing import BYTES_PER_SECOND, TooLarge, data, pickled, scalar, tree
+from agentkit.values.hashing import BYTES_PER_SECOND, TooLarge, data, digest_pickle, scalar, tree
 
 
 def test_an_object_is_known_by_what_it_would_be_saved_as() -> None:
-    assert pickled(Counter("abca"), 1, by_name) == pickled(Counter("abca"), 1, by_name)
-    assert pickled(Counter("abca"), 1, by_name) != pickled(Counter("abcb"), 1, by_name)
+    assert digest_pickle(Counter("abca"), 1, by_name) == digest_pickle(Counter("abca"), 1, by_name)
+    assert digest_pickle(Counter("abca"), 1, by_name) != digest_pickle(Counter("abcb"), 1, by_name)
 
 
 def test_saving_stops_at_the_bound() -> None:
     with pytest.raises(TooLarge):
-        pickled(b"x" * 1_000, 100 / BYTES_PER_SECOND, by_name)
+        digest_pickle(b"x" * 1_000, 100 / BYTES_PER_SECOND, by_name)
 
 
 def test_what_cannot_be_saved_raises() -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
-        pickled(sqlite3.connect(":memory:"), 1, by_name)
+        digest_pickle(sqlite3.connect(":memory:"), 1, by_name)
 
 
 def test_a_change_in_place_anywhere_in_a_large_array_is_noticed() -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 from agentkit.journal.owner import Owner
-from agentkit.models.relay.http_transport import Line, frame, peer_of
+from agentkit.models.relay.http_transport import RelayAddress, frame, peer_of
 
 VARIABLE = "AGENTKIT_CALLER"
 _POINTER = "caller"
@@ -34,7 +34,7 @@ _INHERITED = re.compile(
 NOTE = "the caller ended while it made a call: what was under way may have been paid, and was asked again"
 
 
-class Calling:
+class RelayClient:
     """The caller of the journal in `folder`; `off` says why calls are made directly."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Calling:
         self._owner = owner
         self._secrets = secrets
         self._remark = remark
-        self._line: Line | None = None
+        self._line: RelayAddress | None = None
         self._lease: socket.socket | None = None
         self._lock = threading.Lock()
         self._deaths = 0
@@ -61,7 +61,7 @@ class Calling:
         told_off = os.environ.get(VARIABLE, "on").lower() in ("off", "0", "false", "no")
         self.off: str | None = f"{VARIABLE} says so" if told_off else self._untold
 
-    async def line(self, *, again: bool = False) -> Line | None:
+    async def line(self, *, again: bool = False) -> RelayAddress | None:
         if self.off is not None:
             if self.off == self._untold:
                 self._untold = None
@@ -69,9 +69,9 @@ class Calling:
             return None
         if self._line is not None and not again and self._told is self._secrets():
             return self._line
-        return await asyncio.to_thread(self._meet, self._line)
+        return await asyncio.to_thread(self._connect, self._line)
 
-    def died(self, line: Line) -> None:
+    def mark_dead(self, line: RelayAddress) -> None:
         """It ended under a call, or under several, which all say so. Where another does too, it cannot live."""
         with self._lock:
             if self._line != line:
@@ -98,7 +98,7 @@ class Calling:
     def ask(self, do: Literal["status", "stop"]) -> dict[str, Any] | None:
         """Its state (`status`), after which it ends when nothing is under way (`stop`); None when there is none."""
         try:
-            told = self._greeted(do)
+            told = self._greet(do)
         except TimeoutError:
             told = None
         if told is not None:
@@ -116,22 +116,22 @@ class Calling:
             self._lease.close()
             self._lease = None
 
-    def _meet(self, known: Line | None) -> Line | None:
+    def _connect(self, known: RelayAddress | None) -> RelayAddress | None:
         with self._lock:
             if self._line is not None and self._line is not known:
                 return self._line
             self._forget()
             try:
-                self._line = self._found() or self._started()
+                self._line = self._find() or self._start()
             except OSError as error:
                 self.off = f"it cannot be used ({error})"
                 self._remark(f"the caller is off here: {self.off}; calls are made directly")
             return self._line
 
-    def _found(self) -> Line | None:
-        return self._joined(self._greeted("greet"))
+    def _find(self) -> RelayAddress | None:
+        return self._join(self._greet("greet"))
 
-    def _joined(self, greeted: tuple[dict[str, Any], socket.socket] | None) -> Line | None:
+    def _join(self, greeted: tuple[dict[str, Any], socket.socket] | None) -> RelayAddress | None:
         if greeted is None:
             return None
         told, self._lease = greeted
@@ -141,23 +141,23 @@ class Calling:
                 f"{told['deaths']} callers of this journal were killed in a row: if the end of the kernel ends them, "
                 "calls under way then may be paid again"
             )
-        return Line(told["address"], told["token"])
+        return RelayAddress(told["address"], told["token"])
 
-    def _started(self) -> Line:
+    def _start(self) -> RelayAddress:
         for _ in range(_STARTS):
-            said = self._spawned()
+            said = self._spawn()
             if "failed" in said:
                 raise OSError(said["failed"])
-            if "address" in said and (line := self._joined(self._greeted("greet", given=said))) is not None:
+            if "address" in said and (line := self._join(self._greet("greet", given=said))) is not None:
                 return line
             # Another kernel was first, and its caller is about to listen.
             for _ in range(_TRIES):
-                if (line := self._found()) is not None:
+                if (line := self._find()) is not None:
                     return line
                 time.sleep(_TRY_SECONDS)
         raise OSError("no answer from it")
 
-    def _spawned(self) -> dict[str, Any]:
+    def _spawn(self) -> dict[str, Any]:
         """What a caller says: where it listens, that there is one already (`taken`), or why it `failed`."""
         command = [sys.executable, "-P", "-m", "agentkit.models.relay.server", str(self._folder)]
         kept = {name: value for name, value in os.environ.items() if _INHERITED.match(name)}
@@ -171,7 +171,7 @@ class Calling:
             said = child.stdout.readline()
         return dict(json.loads(said)) if said else {"failed": "it ended before it said anything"}
 
-    def _greeted(self, do: str, given: dict[str, Any] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
+    def _greet(self, do: str, given: dict[str, Any] | None = None) -> tuple[dict[str, Any], socket.socket] | None:
         try:
             where = given or json.loads((self._folder / _POINTER).read_text())
             connected = socket.socket(socket.AF_UNIX)
@@ -211,7 +211,7 @@ def _cannot_live() -> str | None:
     return None
 
 
-_all: WeakSet[Calling] = WeakSet()
+_all: WeakSet[RelayClient] = WeakSet()
 
 
 def _in_child() -> None:
@@ -238,16 +238,16 @@ def _exactly(connected: socket.socket, length: int) -> bytes:
     return bytes(got)
 
 
-def said(state: Mapping[str, Any] | None) -> str:
+def describe_state(state: Mapping[str, Any] | None) -> str:
     if state is None:
         return "no caller is running; where it is on, the next live call starts one"
     return (
-        f"caller {state['pid']} since {state['seconds']:.0f} s: {_counted(state['calls'], 'call')}, "
-        f"{state['running']} under way, {_counted(state['kernels'], 'kernel')}"
+        f"caller {state['pid']} since {state['seconds']:.0f} s: {_count_text(state['calls'], 'call')}, "
+        f"{state['running']} under way, {_count_text(state['kernels'], 'kernel')}"
     )
 
 
-def stopped(state: Mapping[str, Any] | None) -> str:
+def describe_stop(state: Mapping[str, Any] | None) -> str:
     if state is None:
         return "no caller is running"
     waits = " once the calls under way have ended" if state["running"] else ""
@@ -257,16 +257,16 @@ def stopped(state: Mapping[str, Any] | None) -> str:
 def steer(folder: Path, do: Literal["status", "stop"]) -> str:
     """Ask or end the caller of the journal in `folder` from outside a session."""
     if not folder.is_dir():
-        return said(None) if do == "status" else stopped(None)
+        return describe_state(None) if do == "status" else describe_stop(None)
     # Whoever may lock an owner's file there may ask.
     owner = Owner(folder / "owners")
     try:
-        calling = Calling(folder, owner=lambda: owner.id, secrets=dict, remark=lambda text: None)
+        calling = RelayClient(folder, owner=lambda: owner.id, secrets=dict, remark=lambda text: None)
         state = calling.ask(do)
     finally:
         owner.release()
-    return said(state) if do == "status" else stopped(state)
+    return describe_state(state) if do == "status" else describe_stop(state)
 
 
-def _counted(number: int, thing: str) -> str:
+def _count_text(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"

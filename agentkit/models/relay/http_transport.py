@@ -25,21 +25,21 @@ _SILENT_SECONDS = 4.0
 _HEADER = struct.Struct(">cI")
 
 
-class Line(NamedTuple):
+class RelayAddress(NamedTuple):
     """Where the caller listens, and the token that it wants to see."""
 
     address: str
     token: str
 
 
-class Caller(Protocol):
+class Relay(Protocol):
     """How a request finds the caller; None where requests are made directly."""
 
-    async def line(self, *, again: bool = False) -> Line | None: ...
-    def died(self, line: Line) -> None: ...
+    async def line(self, *, again: bool = False) -> RelayAddress | None: ...
+    def mark_dead(self, line: RelayAddress) -> None: ...
 
 
-caller: ContextVar[Caller | None] = ContextVar("agentkit_caller", default=None)
+caller: ContextVar[Relay | None] = ContextVar("agentkit_caller", default=None)
 """That of the session whose step is being performed."""
 
 
@@ -54,7 +54,7 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     return sort, await reader.readexactly(length)
 
 
-class Detached(httpx2.AsyncBaseTransport):
+class RelayTransport(httpx2.AsyncBaseTransport):
     """Sends what is asked inside a step through the caller, and everything else as it was sent before."""
 
     def __init__(self, direct: httpx2.AsyncBaseTransport) -> None:
@@ -79,11 +79,11 @@ class Detached(httpx2.AsyncBaseTransport):
             "timeout": request.extensions.get("timeout"),
             "proxy": proxy(request.url),
         }
-        answer = _Answer(reader, writer, lambda: by.died(line))
+        answer = _Answer(reader, writer, lambda: by.mark_dead(line))
         try:
             writer.write(frame(b"C", order) + frame(b"B", request.content))
             if json.loads(await answer.next(b"J"))["joined"]:
-                place.joined()
+                place.mark_join()
             return await _response(answer, request)
         except BaseException:
             await answer.aclose()
@@ -93,7 +93,7 @@ class Detached(httpx2.AsyncBaseTransport):
         await self._direct.aclose()
 
 
-async def _open(by: Caller) -> tuple[Line, asyncio.StreamReader, asyncio.StreamWriter] | None:
+async def _open(by: Relay) -> tuple[RelayAddress, asyncio.StreamReader, asyncio.StreamWriter] | None:
     """A connection to the caller. One that is gone had nothing of ours under way: another is begun without a word."""
     for again in (False, True):
         line = await by.line(again=again)
@@ -103,7 +103,7 @@ async def _open(by: Caller) -> tuple[Line, asyncio.StreamReader, asyncio.StreamW
             return line, *await asyncio.open_unix_connection(line.address, limit=2**20)
         except OSError:
             if again:
-                by.died(line)
+                by.mark_dead(line)
     return None
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import httpx2
 
-from agentkit.journal.owner import alive
-from agentkit.journal.process_lock import boot
+from agentkit.journal.owner import is_alive
+from agentkit.journal.process_lock import boot_id
 from agentkit.journal.redaction import Redactor
 from agentkit.journal.response_store import leaves, read_answer, write_answer
 from agentkit.models.relay.http_transport import PULSE_SECONDS, frame, peer_of, read_frame
@@ -35,7 +35,7 @@ _YOUNG_SECONDS = 60.0
 _LONGEST_ADDRESS = 100
 
 
-class Flight:
+class Exchange:
     """One request: the frames of its answer so far, whoever reads them."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Flight:
                 await changed.wait()
 
 
-class Desk:
+class RelayServer:
     """What the caller knows: who is there, what is under way, and which secrets are never written."""
 
     def __init__(self, folder: Path, address: str, *, deaths: int) -> None:
@@ -76,7 +76,7 @@ class Desk:
         self.deaths = deaths
         self.address = address
         self.token = secrets.token_urlsafe(24)
-        self.flights: dict[str, Flight] = {}
+        self.flights: dict[str, Exchange] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.kernels: set[asyncio.StreamWriter] = set()
         self.stopping = False
@@ -85,7 +85,7 @@ class Desk:
         self._redactor = Redactor({})
         self._connections = Connections()
 
-    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, OSError):
             sort, content = await read_frame(reader)
             order = json.loads(content)
@@ -105,7 +105,7 @@ class Desk:
             return True
         owner = str(order.get("owner", ""))
         pid, uid = peer_of(peer)
-        return uid in (None, os.getuid()) and owner.startswith(f"{pid}-") and alive(self.folder / "owners", owner)
+        return uid in (None, os.getuid()) and owner.startswith(f"{pid}-") and is_alive(self.folder / "owners", owner)
 
     async def _order(self, order: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         running = sum(flight.ended is None for flight in self.flights.values())
@@ -133,7 +133,7 @@ class Desk:
             return
         joined = name in self.flights
         if not joined:
-            self.flights[name] = Flight()
+            self.flights[name] = Exchange()
             self.calls += 1
             task = asyncio.create_task(self._perform(self.flights[name], order, content))
             self.tasks.add(task)
@@ -148,7 +148,7 @@ class Desk:
             # Read to its end by somebody: it need not be remembered.
             del self.flights[name]
 
-    async def _perform(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
+    async def _perform(self, flight: Exchange, order: dict[str, Any], content: bytes) -> None:
         try:
             await self._receive(flight, order, content)
         except Exception as error:  # noqa: BLE001 - whatever it is: who waits would wait for ever
@@ -157,12 +157,12 @@ class Desk:
         if flight.written or flight.status != httpx2.codes.OK:
             self.flights.pop(order["file"], None)
 
-    async def _receive(self, flight: Flight, order: dict[str, Any], content: bytes) -> None:
+    async def _receive(self, flight: Exchange, order: dict[str, Any], content: bytes) -> None:
         extensions = {"timeout": order["timeout"]} if order["timeout"] else {}
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in order["headers"]]
         request = httpx2.Request(order["method"], order["url"], headers=headers, content=content, extensions=extensions)
         with when_it_leaves(request, partial(leaves, Path(order["file"]))):
-            response = await self._connections.through(order["proxy"], request)
+            response = await self._connections.send_through(order["proxy"], request)
         raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
         flight.status = response.status_code
         reason = response.extensions.get("reason_phrase", b"").decode("latin-1")
@@ -185,11 +185,11 @@ class Desk:
             await response.aclose()
         flight.add(b"".join([*waiting, frame(b"E", b"")]), last=True)
 
-    def _keep(self, flight: Flight, file: Path, answer: bytes) -> None:
+    def _keep(self, flight: Exchange, file: Path, answer: bytes) -> None:
         text = answer.decode("utf-8", "replace")
         flight.written = self._redactor.clean(text) and write_answer(file, answer)
 
-    def done(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nobody is left and nothing is under way, nor kept only here."""
         gone = not self.folder.exists()
         if gone and not self.kernels:
@@ -211,12 +211,12 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
         writer.write(frame(b"P", b""))
 
 
-async def serve(desk: Desk, listening: socket.socket) -> None:
-    server = await asyncio.start_unix_server(desk.meet, sock=listening, limit=2**20)
+async def serve(desk: RelayServer, listening: socket.socket) -> None:
+    server = await asyncio.start_unix_server(desk.serve_client, sock=listening, limit=2**20)
     idle = time.monotonic()
-    while time.monotonic() - idle < (0 if desk.stopping else IDLE_SECONDS) or not desk.done():
+    while time.monotonic() - idle < (0 if desk.stopping else IDLE_SECONDS) or not desk.is_idle():
         await asyncio.sleep(_TICK)
-        idle = idle if desk.done() else time.monotonic()
+        idle = idle if desk.is_idle() else time.monotonic()
     server.close()
 
 
@@ -255,7 +255,7 @@ def _remove_dead(file: Path) -> None:
             return
 
 
-def _bury(lock: int, sockets: Path) -> int:
+def _count_deaths(lock: int, sockets: Path) -> int:
     """How many callers in a row were killed before this one: whose lock is free and whose pointer is there, was.
 
     The socket of the last is removed. What died with the machine is not counted.
@@ -268,10 +268,10 @@ def _bury(lock: int, sockets: Path) -> int:
     # Nothing else is touched, whatever a project that came from elsewhere says.
     if file.parent == sockets and file.suffix == ".sock":
         _remove_dead(file)
-    return deaths if boot() and before.get("boot") == boot() else 0
+    return deaths if boot_id() and before.get("boot") == boot_id() else 0
 
 
-def _claimed(folder: Path) -> int | None:
+def _claim(folder: Path) -> int | None:
     """The lock that makes this the one caller of the journal in `folder`."""
     while True:
         opened = os.open(folder / POINTER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -300,7 +300,7 @@ def main() -> None:
         # Nobody's child: who started this need not wait for it, and does not take it along.
         os._exit(0)
     try:
-        lock = _claimed(folder)
+        lock = _claim(folder)
         if lock is None:
             _say({"taken": True})
         else:
@@ -311,17 +311,17 @@ def main() -> None:
 
 def _live(folder: Path, lock: int) -> None:
     sockets = place()
-    deaths = _bury(lock, sockets)
+    deaths = _count_deaths(lock, sockets)
     sweep(sockets)
     address = str(sockets / f"{secrets.token_hex(8)}.sock")
     # Before there is a socket, so that none is ever there that the next caller does not find.
-    pointer = {"pid": os.getpid(), "address": address, "boot": boot(), "deaths": deaths}
+    pointer = {"pid": os.getpid(), "address": address, "boot": boot_id(), "deaths": deaths}
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps(pointer).encode(), 0)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         try:
-            _listen(listening, Desk(folder, address, deaths=deaths))
+            _listen(listening, RelayServer(folder, address, deaths=deaths))
         finally:
             Path(address).unlink(missing_ok=True)
             with suppress(OSError):
@@ -330,7 +330,7 @@ def _live(folder: Path, lock: int) -> None:
                     (folder / POINTER).unlink(missing_ok=True)
 
 
-def _listen(listening: socket.socket, desk: Desk) -> None:
+def _listen(listening: socket.socket, desk: RelayServer) -> None:
     os.chmod(desk.address, 0o600)
     listening.listen(128)
     # Who started this may have died since: the next kernel finds it, or it ends like one that was left.

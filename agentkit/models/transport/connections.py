@@ -54,16 +54,16 @@ class Connections(httpx2.AsyncBaseTransport):
         self._pools = WeakKeyDictionary()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self.through(proxy(request.url), request)
+        return await self.send_through(proxy(request.url), request)
 
-    async def through(self, proxy: str | None, request: httpx2.Request) -> httpx2.Response:
+    async def send_through(self, proxy: str | None, request: httpx2.Request) -> httpx2.Response:
         if proxy is not None or request.url.host not in _THIS_MACHINE:
             return await self._pool(proxy).handle_async_request(request)
         with _Fresh(request) as fresh:
             try:
                 return await self._pool(proxy).handle_async_request(request)
             except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ReadTimeout) as error:
-                if fresh.took_nothing():
+                if fresh.is_untouched():
                     raise httpx2.ConnectError(f"the server lets nobody in ({error})", request=request) from error
                 raise
 
@@ -100,19 +100,19 @@ class _Fresh:
         if self._socket is not None:
             self._socket.close()
 
-    def took_nothing(self) -> bool:
-        return self._before is not None and self._acknowledged() == self._before
+    def is_untouched(self) -> bool:
+        return self._before is not None and self._acknowledgement() == self._before
 
     async def _trace(self, event: str, info: dict[str, Any]) -> None:
         if event == "connection.connect_tcp.complete" and hasattr(socket, "TCP_INFO"):
             opened = info["return_value"].get_extra_info("socket")
             # The connection closes its own as soon as it breaks.
             self._socket = socket.socket(fileno=os.dup(opened.fileno()))
-            self._before = self._acknowledged()
+            self._before = self._acknowledgement()
         if "trace" in self._given:
             await self._given["trace"](event, info)
 
-    def _acknowledged(self) -> int | None:
+    def _acknowledgement(self) -> int | None:
         assert self._socket is not None
         told = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         return int(_ACKNOWLEDGED.unpack_from(told, _AT)[0]) if len(told) >= _AT + _ACKNOWLEDGED.size else None

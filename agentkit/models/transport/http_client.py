@@ -7,12 +7,12 @@ from pydantic_ai.models import create_async_httpx2_client
 from pydantic_ai.retries import AsyncHTTPX2TenacityTransport, RetryConfig, wait_retry_after
 from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
-from agentkit.models.relay.http_transport import Detached
+from agentkit.models.relay.http_transport import RelayTransport
 from agentkit.models.transport.connections import TRANSIENT, ReadErrors
 from agentkit.models.transport.connections import Connections as Connections
 from agentkit.models.transport.connections import proxy as proxy
-from agentkit.models.transport.rate_limit import Metered
-from agentkit.models.transport.response_capture import KeptAnswers
+from agentkit.models.transport.rate_limit import RateLimitTransport
+from agentkit.models.transport.response_capture import ResponseCapture
 
 ATTEMPTS = 4
 LONGEST_WAIT = 30.0
@@ -27,8 +27,8 @@ _LOST = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ReadError, httpx2.Wr
 
 def client(wire: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
     """A client for one provider, usable on any event loop; `wire` stands in for its connections."""
-    kept = KeptAnswers(wire or Detached(Connections()))
-    return create_async_httpx2_client(transport=patient(Metered(ReadErrors(kept))))
+    kept = ResponseCapture(wire or RelayTransport(Connections()))
+    return create_async_httpx2_client(transport=patient(RateLimitTransport(ReadErrors(kept))))
 
 
 def patient(wrapped: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:

@@ -67,7 +67,7 @@ class Circuit:
             return "closed"
         return "half-open" if self.probe and self.probed - _BACK < now < self.probed + _PROBE_SECONDS else "open"
 
-    def closed_for(self, now: float) -> float:
+    def seconds_until_probe(self, now: float) -> float:
         """Seconds until somebody may ask again; 0 when that is now."""
         if self.opened is None:
             return 0.0
@@ -75,10 +75,10 @@ class Circuit:
             return max(1.0, self.probed + _PROBE_SECONDS - now)
         return max(0.0, self.opened + self.open_for - now) if now > self.opened - _BACK else 0.0
 
-    def probing(self, who: str, now: float) -> Circuit:
+    def start_probe(self, who: str, now: float) -> Circuit:
         return replace(self, probe=who, probed=now)
 
-    def failed(self, ticket: Ticket, why: str, now: float, rules: Rules) -> Circuit:
+    def count_failure(self, ticket: Ticket, why: str, now: float, rules: Rules) -> Circuit:
         if self.opened is not None:
             if self.probe != ticket.who:
                 return self
@@ -106,28 +106,30 @@ class Health:
         self._usable = True
 
     def admit(self, name: str) -> Ticket:
-        """A ticket to end with `succeeded` or `failed`; ProviderOpen while the server is not to be asked."""
+        """A ticket to end with `record_success` or `record_failure`; ProviderOpen while the server is not to be
+        asked.
+        """
         ticket = Ticket(uuid.uuid4().hex, self._clock())
         with suppress(sqlite3.Error):
             self._check(name, ticket)
         return ticket
 
-    def succeeded(self, name: str, ticket: Ticket) -> str:
+    def record_success(self, name: str, ticket: Ticket) -> str:
         """What changed by it, in words; empty when nothing did."""
         with suppress(sqlite3.Error):
-            return self._succeeded(name, ticket)
+            return self._record_success(name, ticket)
         return ""
 
-    def failed(self, name: str, ticket: Ticket, why: str) -> str:
+    def record_failure(self, name: str, ticket: Ticket, why: str) -> str:
         """What changed by it, in words; empty when nothing did."""
         with suppress(sqlite3.Error):
-            return self._failed(name, ticket, why)
+            return self._record_failure(name, ticket, why)
         return ""
 
-    def given_up(self, name: str, ticket: Ticket) -> None:
+    def give_up(self, name: str, ticket: Ticket) -> None:
         """Nothing was learnt: another one may probe."""
         with suppress(sqlite3.Error):
-            self._given_up(name, ticket)
+            self._give_up(name, ticket)
 
     # A guess about a server is not worth stopping for: what goes wrong with the file is passed over above.
 
@@ -141,11 +143,11 @@ class Health:
             if connection is None or circuit is None or circuit.opened is None:
                 return
             now = self._clock()
-            if (seconds := circuit.closed_for(now)) > 0:
+            if (seconds := circuit.seconds_until_probe(now)) > 0:
                 raise ProviderOpen(name, why=circuit.why, seconds=seconds)
-            self._save(connection, name, circuit.probing(ticket.who, now))
+            self._save(connection, name, circuit.start_probe(ticket.who, now))
 
-    def _succeeded(self, name: str, ticket: Ticket) -> str:
+    def _record_success(self, name: str, ticket: Ticket) -> str:
         with self._reading() as connection:
             if connection is None or self._load(connection, name) is None:
                 return ""
@@ -157,19 +159,19 @@ class Health:
             connection.execute("DELETE FROM provider WHERE name = ?", (name,))
         return "" if circuit.opened is None else f"provider half-open → closed: {name} answers again"
 
-    def _failed(self, name: str, ticket: Ticket, why: str) -> str:
+    def _record_failure(self, name: str, ticket: Ticket, why: str) -> str:
         with self._writing() as connection:
             if connection is None:
                 return ""
             before = self._load(connection, name) or Circuit()
-            after = before.failed(ticket, why, self._clock(), self.rules)
+            after = before.count_failure(ticket, why, self._clock(), self.rules)
             self._save(connection, name, after)
         if after.opened is None or after.opened == before.opened:
             return ""
         state = "closed" if before.opened is None else "half-open"
         return f"provider {state} → open: {name}: {after.why}"
 
-    def _given_up(self, name: str, ticket: Ticket) -> None:
+    def _give_up(self, name: str, ticket: Ticket) -> None:
         with self._reading() as connection:
             circuit = None if connection is None else self._load(connection, name)
         if circuit is not None and circuit.probe == ticket.who:

@@ -21,21 +21,21 @@ _REPLY_TOKENS = 256
 class Turn(Protocol):
     """One attempt that was let through; exactly one of these ends it."""
 
-    def answered(self, status: int, headers: httpx2.Headers) -> None: ...
-    def lost(self, why: str) -> None: ...
-    def given_up(self) -> None: ...
+    def record_answer(self, status: int, headers: httpx2.Headers) -> None: ...
+    def record_loss(self, why: str) -> None: ...
+    def give_up(self) -> None: ...
 
 
-class Turnstile(Protocol):
+class RateLimiter(Protocol):
     """Lets attempts at one model of one server through: at once, later, or not at all (by raising)."""
 
     async def enter(self, lane: str, tokens: int) -> Turn: ...
 
 
-_installed: list[Turnstile] = []
+_installed: list[RateLimiter] = []
 
 
-def install(turnstile: Turnstile | None) -> None:
+def install(turnstile: RateLimiter | None) -> None:
     """Have all requests of this process take their turn here; None: nowhere."""
     _installed[:] = [] if turnstile is None else [turnstile]
 
@@ -44,14 +44,14 @@ class NotSent(httpx2.TransportError):
     """The attempt was not let through; the cause says why. It is not tried again."""
 
 
-class Metered(httpx2.AsyncBaseTransport):
+class RateLimitTransport(httpx2.AsyncBaseTransport):
     """Takes a turn for each attempt, and tells how it ended."""
 
     def __init__(self, wrapped: httpx2.AsyncBaseTransport) -> None:
         self._wrapped = wrapped
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        asked = _asked(request) if _installed else None
+        asked = _lane_and_tokens(request) if _installed else None
         if asked is None:
             return await self._wrapped.handle_async_request(request)
         try:
@@ -63,21 +63,21 @@ class Metered(httpx2.AsyncBaseTransport):
         except httpx2.TransportError as error:
             if isinstance(error, httpx2.ConnectError) and request.url.host in _THIS_MACHINE:
                 # A server of one's own that is not started yet: asking again costs nothing, and may soon succeed.
-                turn.given_up()
+                turn.give_up()
             else:
-                turn.lost(str(error) or type(error).__name__)
+                turn.record_loss(str(error) or type(error).__name__)
             raise
         except (Exception, asyncio.CancelledError):
-            turn.given_up()
+            turn.give_up()
             raise
-        turn.answered(response.status_code, response.headers)
+        turn.record_answer(response.status_code, response.headers)
         return response
 
     async def aclose(self) -> None:
         await self._wrapped.aclose()
 
 
-def _asked(request: httpx2.Request) -> tuple[str, int] | None:
+def _lane_and_tokens(request: httpx2.Request) -> tuple[str, int] | None:
     """The lane of a request and the tokens it may take; None for what asks no model."""
     try:
         content = request.content

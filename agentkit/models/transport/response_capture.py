@@ -38,21 +38,21 @@ def is_cut(events: bytes) -> bool:
     return _KNOWN.search(events) is not None and _ENDED.search(events) is None
 
 
-class Arrivals(Protocol):
+class ResponseSink(Protocol):
     """Where the answers to the requests of one step are kept until the step is recorded; `request` is a digest."""
 
     def find(self, request: bytes) -> bytes | None: ...
     def keep(self, request: bytes, answer: bytes) -> None: ...
     def where(self, request: bytes) -> Path | None: ...
-    def asked(self) -> None: ...
+    def mark_request(self) -> None: ...
     def leaves(self) -> None: ...
-    def refused(self) -> None: ...
+    def mark_refusal(self) -> None: ...
     def once(self, request: bytes) -> str: ...
-    def joined(self) -> None: ...
+    def mark_join(self) -> None: ...
     def lose(self) -> None: ...
 
 
-arrivals: ContextVar[Arrivals | None] = ContextVar("agentkit_arrivals", default=None)
+arrivals: ContextVar[ResponseSink | None] = ContextVar("agentkit_arrivals", default=None)
 """Those of the step that is being performed."""
 
 _LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b"event: message_stop")
@@ -72,7 +72,7 @@ _NEVER_LEFT = (
 _KEPT_HEADERS = ("content-type", "x-request-id", "request-id")
 
 
-class KeptAnswers(httpx2.AsyncBaseTransport):
+class ResponseCapture(httpx2.AsyncBaseTransport):
     """Keeps each whole answer before anybody sees the end of it, and gives it again to a step that died with it."""
 
     def __init__(self, wrapped: httpx2.AsyncBaseTransport) -> None:
@@ -84,30 +84,30 @@ class KeptAnswers(httpx2.AsyncBaseTransport):
         digest = None if place is None or request.method != "POST" else digest_of(request)
         if place is not None and request.method == "GET":
             # Nor is the step that looks paid for: what it looks for was, when it was begun.
-            place.asked()
-            place.joined()
+            place.mark_request()
+            place.mark_join()
         if place is None or digest is None:
             return await self._wrapped.handle_async_request(request)
         known = place.find(digest)
         if known is not None:
             return _unpack(known, request)
-        place.asked()
+        place.mark_request()
         keyed = _honours_keys(request.url)
         if keyed:
             request.headers["idempotency-key"] = place.once(digest)
             # However often it is asked there, it is paid once.
-            place.joined()
+            place.mark_join()
         lost = _nothing if keyed else place.lose
         try:
             response = await self._wrapped.handle_async_request(request)
         except _NEVER_LEFT:
-            place.refused()
+            place.mark_refusal()
             raise
         except httpx2.TransportError:
             lost()
             raise
         if response.is_error:
-            place.refused()
+            place.mark_refusal()
         if response.status_code == httpx2.codes.OK and isinstance(response.stream, httpx2.AsyncByteStream):
             headers = response.headers
             response.stream = Collected(
@@ -167,7 +167,7 @@ class Collected(httpx2.AsyncByteStream):
         whole, self._whole = self._whole, None
         if whole is None:
             return
-        if "text/event-stream" in self._headers.get("content-type", "") and is_cut(_decoded(self._headers, body)):
+        if "text/event-stream" in self._headers.get("content-type", "") and is_cut(_decode(self._headers, body)):
             raise httpx2.RemoteProtocolError("the stream ended before the answer did")
         whole(bytes(body))
 
@@ -192,10 +192,10 @@ def digest_of(request: httpx2.Request) -> bytes | None:
 def pack(headers: httpx2.Headers, body: bytes) -> bytes:
     """The decoded body behind one line of the headers that matter for reading it."""
     kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
-    return json.dumps(kept).encode() + b"\n" + _decoded(headers, body)
+    return json.dumps(kept).encode() + b"\n" + _decode(headers, body)
 
 
-def _decoded(headers: httpx2.Headers, body: bytes | bytearray) -> bytes:
+def _decode(headers: httpx2.Headers, body: bytes | bytearray) -> bytes:
     return httpx2.Response(200, headers=headers, content=bytes(body)).content
 
 

@@ -33,7 +33,7 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RateLimits:
     """Tokens and requests in any `period` seconds; None: no limit is known. `given`: by a person, not learnt."""
 
     tokens: int | None = None
@@ -46,7 +46,7 @@ class Limits:
         return ", ".join(f"{number:,} {unit}" for number, unit in known if number is not None) or "no limit known"
 
 
-def parse_limits(text: str, *, option: str = "limits") -> Limits:
+def parse_limits(text: str, *, option: str = "limits") -> RateLimits:
     """`60k tpm, 500 rpm`"""
     found: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -57,7 +57,7 @@ def parse_limits(text: str, *, option: str = "limits") -> Limits:
         found["tokens" if limit[3].lower() == "tpm" else "requests"] = int(float(limit[1]) * scale)
     if not found:
         raise UserError(f"{option}: which limit? For instance 60k tpm, 500 rpm")
-    return Limits(**found, given=True)
+    return RateLimits(**found, given=True)
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class Lane:
     What was sent counts until a period after its answer: whichever window the server counts in, it is never exceeded.
     """
 
-    limits: Limits = field(default_factory=Limits)
+    limits: RateLimits = field(default_factory=RateLimits)
     known: bool = False
     blocked_until: float = 0.0
     refused_at: float = float("-inf")
@@ -137,13 +137,13 @@ class Throttle:
     ) -> None:
         self._lock = threading.Lock()
         self._lanes: dict[str, Lane] = {}
-        self._given: dict[str, Limits] = {}
+        self._given: dict[str, RateLimits] = {}
         self._period = period
         self._waiting = waiting
         self._clock = clock
         self._number = 0
 
-    def give(self, model: str, limits: Limits | None) -> None:
+    def give(self, model: str, limits: RateLimits | None) -> None:
         """Limits for all lanes of a model (`gpt-5`) or one lane (`gpt-5 @ host`); None: those the server tells."""
         with self._lock:
             self._given.pop(model, None) if limits is None else self._given.__setitem__(model, limits)
@@ -158,11 +158,11 @@ class Throttle:
         with self._lock:
             return dict(self._lanes)
 
-    def _limits(self, name: str) -> Limits:
+    def _limits(self, name: str) -> RateLimits:
         given = self._given.get(name) or self._given.get(name.partition(" @ ")[0])
-        return given or Limits(period=self._period)
+        return given or RateLimits(period=self._period)
 
-    async def enter(self, name: str, tokens: int) -> Passed:
+    async def enter(self, name: str, tokens: int) -> Admission:
         """Wait for the turn of a request of so many tokens; Busy when the server asks for a long pause meanwhile."""
         waiter = _Waiter(tokens=tokens, since=self._clock(), loop=asyncio.get_running_loop())
         with self._lock:
@@ -185,7 +185,7 @@ class Throttle:
                     raise Busy(name, lane.refused_for)
                 if not told or delay is not None:
                     told = True
-                    self._waiting(_why(name, lane, ahead), None if delay is None else time.time() + delay)
+                    self._waiting(_describe_wait(name, lane, ahead), None if delay is None else time.time() + delay)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(waiter.news.wait(), delay)
         finally:
@@ -193,10 +193,10 @@ class Throttle:
             if told:
                 self._waiting("", None)
 
-    def _pass(self, name: str, lane: Lane, waiter: _Waiter) -> Passed:
+    def _pass(self, name: str, lane: Lane, waiter: _Waiter) -> Admission:
         self._number += 1
         lane.in_flight[self._number] = waiter.tokens
-        return Passed(self, name, lane, self._number)
+        return Admission(self, name, lane, self._number)
 
     def _leave(self, lane: Lane, waiter: _Waiter) -> None:
         with self._lock:
@@ -206,7 +206,7 @@ class Throttle:
         if following is not None:
             following.wake()
 
-    def ended(self, lane: Lane, number: int, *, sent: bool = True) -> None:
+    def end_attempt(self, lane: Lane, number: int, *, sent: bool = True) -> None:
         with self._lock:
             tokens = lane.in_flight.pop(number, None)
             if tokens is not None and sent:
@@ -215,11 +215,11 @@ class Throttle:
         if following is not None:
             following.wake()
 
-    def learnt(self, lane: Lane, status: int, headers: Mapping[str, str]) -> None:
+    def learn(self, lane: Lane, status: int, headers: Mapping[str, str]) -> None:
         with self._lock:
             lane.known = True
             if status == 429:
-                wait = asked_to_wait(headers)
+                wait = parse_retry_after(headers)
                 if wait is not None and wait > LONGEST_BLOCK:
                     # Those who wait now need not be told one by one; who comes later may know better, and asks.
                     lane.refused_at, lane.refused_for = self._clock(), wait
@@ -229,24 +229,24 @@ class Throttle:
                 lane.limits = _from_headers(headers, lane.limits)
 
 
-class Passed:
+class Admission:
     """A request on its way."""
 
     def __init__(self, throttle: Throttle, name: str, lane: Lane, number: int) -> None:
         self._throttle, self.name, self._lane, self._number = throttle, name, lane, number
 
-    def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        self._throttle.learnt(self._lane, status, headers)
-        self._throttle.ended(self._lane, self._number, sent=status != 429)
+    def record_answer(self, status: int, headers: Mapping[str, str]) -> None:
+        self._throttle.learn(self._lane, status, headers)
+        self._throttle.end_attempt(self._lane, self._number, sent=status != 429)
 
-    def lost(self, why: str) -> None:
-        self._throttle.ended(self._lane, self._number)
+    def record_loss(self, why: str) -> None:
+        self._throttle.end_attempt(self._lane, self._number)
 
-    def given_up(self) -> None:
-        self._throttle.ended(self._lane, self._number)
+    def give_up(self) -> None:
+        self._throttle.end_attempt(self._lane, self._number)
 
 
-def _why(name: str, lane: Lane, ahead: int) -> str:
+def _describe_wait(name: str, lane: Lane, ahead: int) -> str:
     model = name.partition(" @ ")[0]
     line = f", {ahead} ahead" if ahead else ""
     if lane.blocked_until > time.monotonic():
@@ -257,7 +257,7 @@ def _why(name: str, lane: Lane, ahead: int) -> str:
 # ---- what servers say
 
 
-def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds of `retry-after`, as a number or a date, or of its millisecond sibling."""
     if (milliseconds := headers.get("retry-after-ms", "")).replace(".", "", 1).isdigit():
         return float(milliseconds) / 1000
@@ -269,7 +269,7 @@ def asked_to_wait(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _from_headers(headers: Mapping[str, str], before: Limits) -> Limits:
+def _from_headers(headers: Mapping[str, str], before: RateLimits) -> RateLimits:
     """The limits as OpenAI and its kin, or Anthropic, put them on every answer."""
     tokens = _number(headers, "x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit")
     requests = _number(headers, "x-ratelimit-limit-requests", "anthropic-ratelimit-requests-limit")
@@ -277,7 +277,7 @@ def _from_headers(headers: Mapping[str, str], before: Limits) -> Limits:
         return before
     # Limits of a day come under the same name: their counter takes longer than some minutes to be full again.
     slow = {kind: (span(headers.get(f"x-ratelimit-reset-{kind}", "")) or 0.0) > 600 for kind in ("tokens", "requests")}
-    return Limits(
+    return RateLimits(
         tokens=None if slow["tokens"] else tokens,
         requests=None if slow["requests"] else requests,
         period=before.period,

@@ -21,10 +21,10 @@ def approve(session: Session, line: Line) -> str:
     for id_ in line.words:
         one = decisions.find_open(session.store, id_)
         if one.decision is not None:
-            raise UserError(f"question {id_} is decided already: {approval_cards.decided_text(one.decision)}")
-        wanted = decisions.typed(one.question, line.options, usage=grammar.usage("approve"))
+            raise UserError(f"question {id_} is decided already: {approval_cards.format_decision(one.decision)}")
+        wanted = decisions.parse_decision(one.question, line.options, usage=grammar.usage("approve"))
         decision = session.decide(one.question, wanted)
-        told.append(f"{approval_cards.title(one.question)} ({id_}): {approval_cards.decided_text(decision)}")
+        told.append(f"{approval_cards.title(one.question)} ({id_}): {approval_cards.format_decision(decision)}")
     return "\n".join(told)
 
 
@@ -32,7 +32,7 @@ def approvals(session: Session, line: Line) -> str:
     """`%agent approvals [withdraw ID]`: what waits, what holds, and what was decided lately."""
     match line.words:
         case ():
-            return approval_cards.listed(decisions.everything(session.store))
+            return approval_cards.format_list(decisions.everything(session.store))
         case ("withdraw", id_) if id_.isdecimal():
             session.store.withdraw(int(id_)).result()
             return f"question {id_}: Always is withdrawn, the next equal call asks again"

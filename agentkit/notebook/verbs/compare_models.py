@@ -11,14 +11,14 @@ from agentkit.agent.compare import compare as run_comparison
 from agentkit.errors import SpecError, UserError
 from agentkit.notebook import namespace
 from agentkit.notebook import template as prompt
-from agentkit.notebook.context import BODY_LINE, Desk, Reply, sent
+from agentkit.notebook.context import BODY_LINE, Reply, VerbContext, prompt_content
 from agentkit.notebook.output import show
 from agentkit.notebook.parser import Line
 
 _MOST = 20
 
 
-async def compare(desk: Desk, line: Line, body: str) -> Reply:
+async def compare(desk: VerbContext, line: Line, body: str) -> Reply:
     from agentkit.trace import compare_view
 
     agent = namespace.agent(line.word, desk.names)
@@ -40,7 +40,7 @@ async def compare(desk: Desk, line: Line, body: str) -> Reply:
     return Reply(value=frame, show=lambda: show(bundle, raw=True))
 
 
-def _models(desk: Desk, line: Line) -> dict[str, str | Model]:
+def _models(desk: VerbContext, line: Line) -> dict[str, str | Model]:
     names = [name.strip() for name in line.options["models"].split(",") if name.strip()]
     if len(set(names)) != len(names):
         raise UserError(f"--models {line.options['models']}: name each model once")
@@ -54,16 +54,16 @@ def _repeat(line: Line) -> int:
     return int(text)
 
 
-def _prompts(desk: Desk, line: Line, body: str) -> list[Any]:
+def _prompts(desk: VerbContext, line: Line, body: str) -> list[Any]:
     if not line.has("rows"):
         if not body.strip():
             raise SpecError(f"the body is empty: write the prompt under the %%agent compare {line.word} line")
-        return [sent(prompt.render(body, desk.names, first_line=BODY_LINE))]
+        return [prompt_content(prompt.render(body, desk.names, first_line=BODY_LINE))]
     rows = list(_rows(line.options["rows"], desk.names))
     if not rows:
         raise UserError(f"--rows {line.options['rows']}: there are no rows in it")
     template = body if body.strip() else "{{ row }}"
-    return [sent(prompt.render(template, {**desk.names, "row": row}, first_line=BODY_LINE)) for row in rows]
+    return [prompt_content(prompt.render(template, {**desk.names, "row": row}, first_line=BODY_LINE)) for row in rows]
 
 
 def _rows(text: str, names: Mapping[str, Any]) -> Iterable[Any]:

@@ -18,15 +18,15 @@ from agentkit.budget import estimate, forecast
 from agentkit.budget.forecast import Forecast
 from agentkit.debugger import opening, overrides, stepper
 from agentkit.debugger.breakpoints import Breakpoint
-from agentkit.debugger.command_log import Move
+from agentkit.debugger.command_log import Command
 from agentkit.debugger.gate import At, Gate, Order, Pending, arguments_json
 from agentkit.debugger.run_spec import Changes
-from agentkit.debugger.stepper import Stepped
+from agentkit.debugger.stepper import DebugRun
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.events import Event
 from agentkit.notebook import cell_transform, grammar, namespace, template
-from agentkit.notebook.context import BODY_LINE, Desk, Reply, mode_of, sent
-from agentkit.notebook.output import Output, answer_bundle, say, show, watched
+from agentkit.notebook.context import BODY_LINE, Reply, VerbContext, mode_of, prompt_content
+from agentkit.notebook.output import CellOutput, answer_bundle, has_viewer, say, show
 from agentkit.notebook.parser import Line
 from agentkit.notebook.verbs import inspect
 from agentkit.sandbox.program import SandboxResult
@@ -36,7 +36,7 @@ from agentkit.trace.pending_step import Block, PendingView
 from agentkit.trace.trace import Trace
 
 
-async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
+async def perform(desk: VerbContext, line: Line, body: str | None) -> Reply:
     """Do what a stepping verb says: its value, and what draws it under the cell."""
     if line.verb in ("break", "diff"):
         return (breakpoint_ if line.verb == "break" else diff)(desk, line)
@@ -50,7 +50,7 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
 # -- opening
 
 
-async def step(desk: Desk, line: Line, body: str | None) -> Reply:
+async def step(desk: VerbContext, line: Line, body: str | None) -> Reply:
     agent = namespace.agent(line.word, desk.names)
     if not (body or "").strip():
         raise SpecError(f"the body is empty: write the prompt under the %%agent step {line.word} line")
@@ -62,12 +62,12 @@ async def step(desk: Desk, line: Line, body: str | None) -> Reply:
         )
     else:
         desk.binds.pop(line.word, None)
-    return await came_to(
+    return await show_outcome(
         desk,
         None,
         opening.step(
             durable(agent),
-            sent(given),
+            prompt_content(given),
             at=_at(line.options.get("at", "all")),
             until=line.options.get("until", ""),
             continues=line.options.get("continue"),
@@ -87,36 +87,36 @@ def _at(text: str) -> At:
 # -- moving
 
 
-async def next_(desk: Desk, line: Line, body: str | None) -> Reply:
+async def next_(desk: VerbContext, line: Line, body: str | None) -> Reply:
     count, word = _count(line)
-    return await _moved(desk, word, Move(verb="next", n=count, into=line.has("in"), out=line.has("out")))
+    return await _move(desk, word, Command(verb="next", n=count, into=line.has("in"), out=line.has("out")))
 
 
-async def continue_(desk: Desk, line: Line, body: str | None) -> Reply:
-    return await _moved(desk, line.word, Move(verb="continue", until=line.options.get("until", "")))
+async def continue_(desk: VerbContext, line: Line, body: str | None) -> Reply:
+    return await _move(desk, line.word, Command(verb="continue", until=line.options.get("until", "")))
 
 
-async def back(desk: Desk, line: Line, body: str | None) -> Reply:
+async def back(desk: VerbContext, line: Line, body: str | None) -> Reply:
     count, word = _count(line)
-    return await _moved(desk, word, Move(verb="back", n=count))
+    return await _move(desk, word, Command(verb="back", n=count))
 
 
-async def goto(desk: Desk, line: Line, body: str | None) -> Reply:
-    return await _moved(
-        desk, " ".join(line.words[1:]), Move(verb="goto", to=overrides.spoken(overrides.read_path(line.word)))
+async def goto(desk: VerbContext, line: Line, body: str | None) -> Reply:
+    return await _move(
+        desk, " ".join(line.words[1:]), Command(verb="goto", to=overrides.format_path(overrides.read_path(line.word)))
     )
 
 
-async def edit(desk: Desk, line: Line, body: str | None) -> Reply:
-    run = await _picked(desk, line.word)
+async def edit(desk: VerbContext, line: Line, body: str | None) -> Reply:
+    run = await _find_run(desk, line.word)
     place = run.editable(line.options.get("step"), last=line.has("last"))
-    what = _what(line, run.met(place), last=place != (run.pending.at if run.pending else None))
+    what = _what(line, run.find_step(place), last=place != (run.pending.at if run.pending else None))
     filled = template.render(body or "", desk.names, first_line=BODY_LINE).text
-    value, _ = desk.session.redactor.restore(overrides.parsed(what, filled))
+    value, _ = desk.session.redactor.restore(overrides.parse_value(what, filled))
     if what == "model":
         namespace.usable_model("--model", value, {})
     made = overrides.Override(at=place, what=what, value=value)
-    return await _moved(desk, line.word, Move(verb="edit", edit=made.as_json()))
+    return await _move(desk, line.word, Command(verb="edit", edit=made.as_json()))
 
 
 def _what(line: Line, met: Pending, *, last: bool) -> overrides.What:
@@ -131,14 +131,14 @@ def _what(line: Line, met: Pending, *, last: bool) -> overrides.What:
     return "reply" if last else "hint"
 
 
-async def stop(desk: Desk, line: Line, body: str | None) -> Reply:
+async def stop(desk: VerbContext, line: Line, body: str | None) -> Reply:
     run = desk.session.bench.pick(line.word)
     where = f"before {run.pending}" if run.pending else run.state
     await run.stop()
     return Reply(show=lambda: say(f"{run.name}: no longer stepped ({where}); what is recorded is kept, run {run.run}"))
 
 
-async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
+async def fork(desk: VerbContext, line: Line, body: str | None) -> Reply:
     *named, place = line.words
     word = " ".join(named)
     options = {key: line.options[key] for key in ("model", "hint", "instructions") if line.has(key)}
@@ -148,39 +148,39 @@ async def fork(desk: Desk, line: Line, body: str | None) -> Reply:
         prompt=line.options.get("prompt"),
         name=line.options.get("as", ""),
         edits=tuple(
-            (cast(overrides.What, what), overrides.parsed(cast(overrides.What, what), text))
+            (cast(overrides.What, what), overrides.parse_value(cast(overrides.What, what), text))
             for what, text in (*options.items(), *_json_edits(line))
         ),
     )
-    source = _run_named(desk, word)
+    source = _find_recorded_run(desk, word)
     agent = durable(namespace.agent(source.agent, desk.names))
     deps = desk.deps_of(line, source.agent)
     opening = stepper.fork(desk.session, source, place, agent=agent, changes=changes, deps=deps)
-    return await came_to(desk, None, opening)
+    return await show_outcome(desk, None, opening)
 
 
 def _json_edits(line: Line) -> list[tuple[str, str]]:
     return [(key, line.options[key]) for key in ("arguments", "result", "reply") if line.has(key)]
 
 
-async def _picked(desk: Desk, word: str) -> Stepped:
+async def _find_run(desk: VerbContext, word: str) -> DebugRun:
     """The stepped run that is meant; a plain run that paused at a breakpoint is opened at its step."""
     bench = desk.session.bench
     found = bench.find(word)
-    waiting = bench.waiting(word)
+    waiting = bench.find_paused(word)
     if waiting is not None and (found is None or waiting.since > found.moved):
         return await opening.take_up(desk.session, waiting)
-    return cast(Stepped, bench.pick(word))
+    return cast(DebugRun, bench.pick(word))
 
 
-async def _moved(desk: Desk, word: str, move: Move) -> Reply:
-    run = await _picked(desk, word)
+async def _move(desk: VerbContext, word: str, move: Command) -> Reply:
+    run = await _find_run(desk, word)
 
-    async def moved() -> Stepped:
+    async def move_run() -> DebugRun:
         await run.act(move, by="cell", cell=desk.session.execution.cell)
         return run
 
-    return await came_to(desk, run, moved())
+    return await show_outcome(desk, run, move_run())
 
 
 def _count(line: Line) -> tuple[int, str]:
@@ -193,9 +193,9 @@ def _count(line: Line) -> tuple[int, str]:
 # -- showing
 
 
-async def came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) -> Reply:
+async def show_outcome(desk: VerbContext, run: DebugRun | None, work: Awaitable[DebugRun]) -> Reply:
     """Do the work, and say meanwhile what is being done where somebody watches; then show where the run stands."""
-    output = Output(live=watched(desk.shell))
+    output = CellOutput(live=has_viewer(desk.shell))
     if run is not None and run.pending is not None:
         said = f"{run.name} · taking {run.pending} …"
         output.draw({"text/plain": said, "text/html": f"<i>{markup.escape(said)}</i>"})
@@ -205,21 +205,21 @@ async def came_to(desk: Desk, run: Stepped | None, work: Awaitable[Stepped]) -> 
     return Reply(value=value, show=lambda: _show(desk, moved, output))
 
 
-def _show(desk: Desk, run: Stepped, output: Output) -> None:
+def _show(desk: VerbContext, run: DebugRun, output: CellOutput) -> None:
     """The pause, with buttons where somebody can click; or the answer and the trace that led to it."""
     if (old := desk.buttons.pop(run.name, None)) is not None:
         old.close()
-    answer = _drawn(desk, run, output)
+    answer = _draw(desk, run, output)
     if answer is not None:
         show(answer, raw=True)
     elif output.live and run.pending is not None:
         # Widgets take a moment to import, and a cell that nobody watches does without them.
-        from agentkit.notebook.debug_widget import Buttons
+        from agentkit.notebook.debug_widget import DebugButtons
 
-        desk.buttons[run.name] = Buttons(run, lambda: _drawn(desk, run, output))
+        desk.buttons[run.name] = DebugButtons(run, lambda: _draw(desk, run, output))
 
 
-def _drawn(desk: Desk, run: Stepped, output: Output) -> dict[str, Any] | None:
+def _draw(desk: VerbContext, run: DebugRun, output: CellOutput) -> dict[str, Any] | None:
     """Draw where the run stands; its answer, once there is one, is for the place below."""
     if run.answer is None:
         view = view_of(run)
@@ -235,7 +235,7 @@ def _drawn(desk: Desk, run: Stepped, output: Output) -> dict[str, Any] | None:
     return answer_bundle(run.answer.output, desk.shell.display_formatter)
 
 
-def view_of(run: Stepped) -> PendingView:
+def view_of(run: DebugRun) -> PendingView:
     """What is shown of a paused run."""
     step = run.pending
     if step is None:
@@ -267,7 +267,7 @@ def view_of_step(
     return PendingView(
         agent=name if len(step.at) == 1 or step.agent == name else f"{name} › {step.agent}",
         run=run,
-        at=overrides.spoken(step.at),
+        at=overrides.format_path(step.at),
         kind=step.kind,
         name=step.name.split(" @ ")[0],
         free=_free(step),
@@ -281,13 +281,13 @@ def view_of_step(
     )
 
 
-async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
+async def attend(desk: VerbContext, gate: Gate, step: Pending) -> Order | None:
     """Ask under the cell how a plain run that met a breakpoint goes on; None where clicks do not arrive."""
     # Widgets take a moment to import, and most runs do without them.
     from agentkit.notebook.debug_widget import ask_move
 
     events = desk.session.trace(gate.root)
-    expected = forecast.of_step(step, events, earlier=lambda: estimate.recorded(desk.session, step.agent))
+    expected = forecast.of_step(step, events, earlier=lambda: estimate.read_history(desk.session, step.agent))
     view = view_of_step(
         step,
         name=step.agent,
@@ -296,7 +296,7 @@ async def attend(desk: Desk, gate: Gate, step: Pending) -> Order | None:
         expected=expected,
         clean=desk.session.redactor.scrub,
     )
-    output = Output(live=True)
+    output = CellOutput(live=True)
     output.draw(pending_step.bundle(view), metadata=pending_step.metadata(view))
     move = await ask_move(step, run=gate.root)
     if move is None or move.verb not in ("next", "continue"):
@@ -333,11 +333,11 @@ def _blocks(step: Pending) -> list[Block]:
         return shown
     if step.kind == "tool":
         return [*shown, Block(title="arguments", text=arguments_json(step.arguments))]
-    told = [Block(title=_who(message), text=_told(message)) for message in step.messages]
-    return [*_standing(step), *shown, *told]
+    told = [Block(title=_author_of(message), text=_format_message(message)) for message in step.messages]
+    return [*_constant_blocks(step), *shown, *told]
 
 
-def _standing(step: Pending) -> list[Block]:
+def _constant_blocks(step: Pending) -> list[Block]:
     """What goes along with every request: the instructions and the tools."""
     sent_along = step.arrival.parameters
     if sent_along is None:
@@ -348,11 +348,11 @@ def _standing(step: Pending) -> list[Block]:
     return [block for block in blocks if block.text]
 
 
-def _who(message: ModelMessage) -> str:
+def _author_of(message: ModelMessage) -> str:
     return "to the model" if isinstance(message, ModelRequest) else "the model said"
 
 
-def _told(message: ModelMessage) -> str:
+def _format_message(message: ModelMessage) -> str:
     return "\n".join(_part(part) for part in message.parts)
 
 
@@ -386,7 +386,7 @@ def _moves(step: Pending) -> tuple[str, ...]:
 # -- breakpoints and branches
 
 
-def breakpoint_(desk: Desk, line: Line) -> Reply:
+def breakpoint_(desk: VerbContext, line: Line) -> Reply:
     points = desk.session.bench.breakpoints
     if line.rest == "off":
         points.clear()
@@ -397,8 +397,8 @@ def breakpoint_(desk: Desk, line: Line) -> Reply:
     return Reply(show=lambda: say(told))
 
 
-def diff(desk: Desk, line: Line) -> Reply:
-    one, other = (_run_named(desk, word) for word in line.words)
+def diff(desk: VerbContext, line: Line) -> Reply:
+    one, other = (_find_recorded_run(desk, word) for word in line.words)
     if one.id == other.id:
         raise UserError(f"%agent diff: {line.words[0]} and {line.words[1]} are one run, {one.id}: name two")
     compared = Diff.of(desk.session.trace(one.id), desk.session.trace(other.id))
@@ -409,13 +409,13 @@ def diff(desk: Desk, line: Line) -> Reply:
     return Reply(value=compared.frame(), show=draw)
 
 
-def _run_named(desk: Desk, word: str) -> Any:
+def _find_recorded_run(desk: VerbContext, word: str) -> Any:
     """A recorded run, by its id, the name of a stepped run, or an agent whose last run is meant."""
     session = desk.session
     stepped = session.bench.find(word) if word else None
     if stepped is not None and word == stepped.name and session.store.run(stepped.furthest) is not None:
         return session.store.run(stepped.furthest)
-    return inspect.run_meant(desk, word)
+    return inspect.find_run(desk, word)
 
 
 _MOVES: dict[str, Callable[[Any, Line, str | None], Awaitable[Reply]]] = {

@@ -12,11 +12,11 @@ from typing import Any, get_args
 from agentkit.errors import UserError, nearest
 from agentkit.journal.storage import journal_path
 from agentkit.notebook import location, parser, template
-from agentkit.notebook.context import Desk, Reply
+from agentkit.notebook.context import Reply, VerbContext
 from agentkit.notebook.output import say
 from agentkit.notebook.parser import Line
 from agentkit.pipeline.cells import Language
-from agentkit.pipeline.export import Program, program
+from agentkit.pipeline.export import PipelineProgram, program
 from agentkit.pipeline.reader import Notebook, from_history, read
 from agentkit.pipeline.settings import Settings, Target
 from agentkit.pipeline.verify import Verdict, check
@@ -26,7 +26,7 @@ LANGUAGE = Language(line=parser.parse, holes=template.holes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ExportOptions:
     """What is to be made of a notebook, and where."""
 
     output: Path
@@ -38,7 +38,7 @@ class Wish:
     force: bool = False
 
 
-def export(notebook: Notebook, wish: Wish, *, journal: Path, folder: Path) -> tuple[str, ...]:
+def export(notebook: Notebook, wish: ExportOptions, *, journal: Path, folder: Path) -> tuple[str, ...]:
     """Write the program and say what was checked; UserError when it cannot be exported, or is another program.
 
     A program that fails its check is left beside as `NAME.failed.py`.
@@ -54,10 +54,10 @@ def export(notebook: Notebook, wish: Wish, *, journal: Path, folder: Path) -> tu
         problems = made.scrub("; ".join(verdict.problems))
         raise UserError(f"{notebook.name} was not exported: {problems} (left as {failed.name} to look at)")
     wish.output.write_text(made.text(verdict.lines), encoding="utf-8")
-    return _told(made, wish, verdict)
+    return _describe_export(made, wish, verdict)
 
 
-def _check_free(wish: Wish) -> None:
+def _check_free(wish: ExportOptions) -> None:
     if wish.target not in get_args(Target):
         known = get_args(Target)
         raise UserError(f"--target {wish.target}: one of {', '.join(known)}{nearest(wish.target, known)}")
@@ -71,16 +71,16 @@ def _check_free(wish: Wish) -> None:
         raise UserError("--container and --cron are for --target flyte")
 
 
-def _settings(wish: Wish) -> Settings:
+def _settings(wish: ExportOptions) -> Settings:
     return Settings(target=wish.target, file=wish.output.name, container=wish.container, cron=wish.cron)  # type: ignore[arg-type]
 
 
-def _in_kernel(made: Program) -> dict[str, str]:
+def _in_kernel(made: PipelineProgram) -> dict[str, str]:
     live = made.plan.notebook.live or {}
     return {name: value_digest(live[name]).hex() for name in made.plan.results if name in live}
 
 
-def _told(made: Program, wish: Wish, verdict: Verdict) -> tuple[str, ...]:
+def _describe_export(made: PipelineProgram, wish: ExportOptions, verdict: Verdict) -> tuple[str, ...]:
     tasks = len(made.plan.tasks)
     lines = [
         f"{wish.output}: {tasks} task{'' if tasks == 1 else 's'}, gives {', '.join(made.plan.results) or 'nothing'}"
@@ -93,10 +93,10 @@ def _told(made: Program, wish: Wish, verdict: Verdict) -> tuple[str, ...]:
 # ---- in a kernel
 
 
-async def perform(desk: Desk, line: Line) -> Reply:
+async def perform(desk: VerbContext, line: Line) -> Reply:
     """`%agent export FILE`."""
     options = line.options
-    wish = Wish(
+    wish = ExportOptions(
         output=Path(line.word).expanduser(),
         target=options.get("target", "flyte"),
         checked="no-check" not in options,
@@ -106,13 +106,13 @@ async def perform(desk: Desk, line: Line) -> Reply:
         force="force" in options,
     )
     where = location.of(os.environ, desk.names, Path.cwd())
-    notebook, note = _at_hand(desk, where, options.get("notebook"))
+    notebook, note = _find_notebook(desk, where, options.get("notebook"))
     desk.remark((note,) if note else ())
     told = await asyncio.to_thread(export, notebook, wish, journal=desk.session.path, folder=where.folder)
     return Reply(show=lambda: say("\n".join(told)))
 
 
-def _at_hand(desk: Desk, where: location.Place, named: str | None) -> tuple[Notebook, str]:
+def _find_notebook(desk: VerbContext, where: location.NotebookLocation, named: str | None) -> tuple[Notebook, str]:
     """The saved notebook that has the cell which is being executed, else what this kernel executed."""
     live = own_names(desk.names)
     if named is not None:
@@ -154,7 +154,7 @@ def own_names(names: Mapping[str, Any]) -> dict[str, Any]:
 # ---- from a file
 
 
-def export_file(notebook: Path, wish: Wish, *, journal: Path | None) -> tuple[str, ...]:
+def export_file(notebook: Path, wish: ExportOptions, *, journal: Path | None) -> tuple[str, ...]:
     """`agentkit export NOTEBOOK`."""
     folder = notebook.resolve().parent
     return export(read(notebook), wish, journal=journal_path(folder, journal), folder=folder)

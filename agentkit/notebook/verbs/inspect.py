@@ -8,9 +8,9 @@ from typing import Any
 from agentkit.agent.doctor import examine
 from agentkit.errors import UserError, nearest
 from agentkit.events import Run
-from agentkit.models.relay.client import said, stopped
+from agentkit.models.relay.client import describe_state, describe_stop
 from agentkit.notebook import namespace
-from agentkit.notebook.context import Desk, Reply
+from agentkit.notebook.context import Reply, VerbContext
 from agentkit.notebook.grammar import VERBS
 from agentkit.notebook.output import say, show
 from agentkit.notebook.parser import Line
@@ -53,13 +53,13 @@ _RUNS_AT_A_GLANCE = (
 """What is shown of a frame that has everything."""
 
 
-def last_run(desk: Desk, agent: str | None = None) -> Run | None:
+def last_run(desk: VerbContext, agent: str | None = None) -> Run | None:
     """The newest run of this notebook, or of one of its agents; without a name, none that ran inside another."""
     found = desk.session.runs(agent=agent, label=desk.session.label, top=agent is None, limit=1)
     return found[0] if found else None
 
 
-def run_meant(desk: Desk, word: str) -> Run:
+def find_run(desk: VerbContext, word: str) -> Run:
     """The run a line names: its id, the last one of the agent it names, or the last of all, in this notebook."""
     session = desk.session
     if word and (named := session.store.run(word)) is not None:
@@ -76,18 +76,18 @@ def run_meant(desk: Desk, word: str) -> Run:
     raise UserError(f"no run or agent {word} is recorded{nearest(word, known)}; %agent runs lists them")
 
 
-def nothing(desk: Desk) -> str:
+def nothing(desk: VerbContext) -> str:
     """That nothing has run in this notebook, and where something has."""
     others = [label for label in desk.session.store.labels() if label != desk.session.label]
     return f"{_NOTHING} (%agent runs --all lists those of {', '.join(others[:3])})" if others else _NOTHING
 
 
-def cost(desk: Desk, line: Line) -> Reply:
-    from agentkit.trace.dataframes import at_a_glance, cost_frame
+def cost(desk: VerbContext, line: Line) -> Reply:
+    from agentkit.trace.dataframes import cost_frame, round_for_reading
 
     session, label = desk.session, _label(desk, line)
     if line.word:
-        run = run_meant(desk, line.word).id
+        run = find_run(desk, line.word).id
         found, count, totals = [run], 1, session.totals(run=run)
     else:
         found = [run.id for run in reversed(session.runs(label=label, top=True, limit=_limit(line)))]
@@ -99,13 +99,13 @@ def cost(desk: Desk, line: Line) -> Reply:
     shown = frame[[*_COST_AT_A_GLANCE, *twice]]
     return Reply(
         value=frame,
-        show=lambda: show(at_a_glance(shown)),
-        remark="\n".join([*_cut(len(found), count, "the steps of "), _summed(count, format.sums(totals))]),
+        show=lambda: show(round_for_reading(shown)),
+        remark="\n".join([*_cut(len(found), count, "the steps of "), _format_sum(count, format.sums(totals))]),
     )
 
 
-def runs(desk: Desk, line: Line) -> Reply:
-    from agentkit.trace.dataframes import Coloured, at_a_glance, runs_frame
+def runs(desk: VerbContext, line: Line) -> Reply:
+    from agentkit.trace.dataframes import Coloured, round_for_reading, runs_frame
 
     session, label, agent = desk.session, _label(desk, line), line.word or None
     found = session.runs(agent=agent, label=label, limit=_limit(line))
@@ -120,12 +120,12 @@ def runs(desk: Desk, line: Line) -> Reply:
         return Reply(value=frame, show=lambda: say(nothing(desk)))
     count = session.store.count(agent=agent, label=label)
     names = [name for name in _RUNS_AT_A_GLANCE if name in frame and (name != "source" or frame.source.notna().any())]
-    seen = at_a_glance(frame[names])
+    seen = round_for_reading(frame[names])
     facts = format.sums(session.totals(agent=agent, label=label))
     return Reply(
         value=frame,
         show=lambda: show(Coloured(seen)),
-        remark="\n".join([*_cut(len(found), count), _summed(count, facts)]),
+        remark="\n".join([*_cut(len(found), count), _format_sum(count, facts)]),
     )
 
 
@@ -134,7 +134,7 @@ def _cut(listed: int, count: int, what: str = "") -> list[str]:
     return [f"{what}the newest {listed:,} of {count:,} runs; --limit {count} lists all"] if listed < count else []
 
 
-def _summed(count: int, facts: list[str]) -> str:
+def _format_sum(count: int, facts: list[str]) -> str:
     return " · ".join([*([f"all {count:,} runs"] if count > 1 else []), *facts])
 
 
@@ -147,7 +147,7 @@ def _limit(line: Line) -> int:
     return int(given)
 
 
-def _label(desk: Desk, line: Line) -> str | None:
+def _label(desk: VerbContext, line: Line) -> str | None:
     """Whose runs are meant: this notebook's, those of another, or (None) those of all."""
     given = line.options.get("notebook")
     if line.has("all"):
@@ -163,17 +163,17 @@ def _label(desk: Desk, line: Line) -> str | None:
     return label
 
 
-async def doctor(desk: Desk, line: Line) -> Reply:
+async def doctor(desk: VerbContext, line: Line) -> Reply:
     from agentkit.trace import checkup_view as shown
 
-    checkups = await examine({"": namespace.model(line.rest, desk.names)} if line.rest else _configured(desk))
+    checkups = await examine({"": namespace.model(line.rest, desk.names)} if line.rest else _list_models(desk))
     scrub = desk.session.redactor.scrub_again
     found = [replace(one, model=scrub(one.model), problem=scrub(one.problem)) for one in checkups]
     bundle = {"text/html": shown.html(found), "text/plain": shown.text(found)}
     return Reply(value=shown.frame(found), show=lambda: show(bundle, raw=True))
 
 
-def _configured(desk: Desk) -> dict[str, Any]:
+def _list_models(desk: VerbContext) -> dict[str, Any]:
     """The session's model and that of each agent of the notebook."""
     agents = {name: getattr(agent, "model", None) for name, agent in namespace.agents(desk.names).items()}
     return {"the session": desk.session.model, **{name: model for name, model in agents.items() if model is not None}}
@@ -190,9 +190,9 @@ def caller(session: Session, word: str) -> str:
             if calling.off:
                 return f"caller off: {calling.off}"
             state = calling.ask("status")
-            return said(state) if state else "caller on: no caller is running; the next live call starts it"
+            return describe_state(state) if state else "caller on: no caller is running; the next live call starts it"
         case "stop":
-            return stopped(calling.ask("stop"))
+            return describe_stop(calling.ask("stop"))
         case "on":
             calling.turn_on()
             if calling.off:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from agentkit.agent.agent import DurableAgent, durable
 from agentkit.agent.ask import Answer, ask
 from agentkit.agent.build import build as build_agent
-from agentkit.agent.build import checked_tool
+from agentkit.agent.build import require_tool
 from agentkit.agent.live_names import Bound, Names, follow
 from agentkit.agent.spec import Spec
 from agentkit.approval import decisions
@@ -21,21 +21,21 @@ from agentkit.events import Mode, Scope
 from agentkit.models import resolve
 from agentkit.notebook import cell_transform, error_output, grammar, help, namespace, portable_journal
 from agentkit.notebook import template as prompt
-from agentkit.notebook.context import BODY_LINE, Desk, Reply, mode_of, one_of, sent
+from agentkit.notebook.context import BODY_LINE, Reply, VerbContext, mode_of, one_of, prompt_content
 from agentkit.notebook.context import mode as read_mode
-from agentkit.notebook.output import AnswerOutput, Output, say, watched
+from agentkit.notebook.output import AnswerOutput, CellOutput, has_viewer, say
 from agentkit.notebook.parser import Line
 from agentkit.notebook.verbs import approve as approving
 from agentkit.notebook.verbs import compare_models, debug, inspect, run_program, set_limits
 from agentkit.notebook.verbs.inspect import caller as calling
-from agentkit.runtime.fallback_record import aged
+from agentkit.runtime.fallback_record import format_age
 from agentkit.trace import render_html
-from agentkit.trace.explain import diverged, summarize
+from agentkit.trace.explain import describe_divergence, summarize
 from agentkit.trace.format import needs_a_person, origins
 from agentkit.trace.trace import Trace
 
 
-async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
+async def perform(desk: VerbContext, line: Line, body: str | None) -> Reply:
     """Do what the line says; `body` is that of a `%%agent` cell."""
     cell_transform.refuse_joined(body or "")
     if line.verb == "build":
@@ -60,11 +60,11 @@ async def perform(desk: Desk, line: Line, body: str | None) -> Reply:
     return _LINES[line.verb](desk, line)
 
 
-def build(desk: Desk, line: Line, body: str) -> Reply:
+def build(desk: VerbContext, line: Line, body: str) -> Reply:
     if not body.strip():
         raise SpecError("the body is empty: write the agent's instructions under the %%agent build line")
     name = namespace.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
-    spec = _filled(Spec.parse(body, first_line=BODY_LINE), body, desk)
+    spec = _fill_spec(Spec.parse(body, first_line=BODY_LINE), body, desk)
     options = _build_options(desk, line)
     if "model" not in options and spec.model:
         namespace.usable_model("front matter: model", spec.model, {})
@@ -81,7 +81,7 @@ def build(desk: Desk, line: Line, body: str) -> Reply:
     return Reply()
 
 
-def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
+def _follow(desk: VerbContext, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
     """Let the agent see, each time it runs, what the names on its line mean then."""
     given = line.options
     made = agent._function_toolset.tools
@@ -94,10 +94,10 @@ def _follow(desk: Desk, line: Line, agent: DurableAgent, tools: Sequence[Any]) -
         tools=bound,
         output=given.get("output"),
         deps=given.get("deps"),
-        find_tool=lambda name: namespace.now(name, desk.names, namespace.tool),
+        find_tool=lambda name: namespace.current_value(name, desk.names, namespace.tool),
         find_output=lambda text: namespace.output_now(text, desk.names),
-        find_deps=lambda name: namespace.now(name, desk.names, lambda name, names: names[name]),
-        make=checked_tool,
+        find_deps=lambda name: namespace.current_value(name, desk.names, lambda name, names: names[name]),
+        make=require_tool,
     )
     follow(agent.policy.names)
 
@@ -106,7 +106,7 @@ def _is_agent(value: Any) -> bool:
     return value in namespace.agents({"value": value}).values()
 
 
-def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
+def _build_options(desk: VerbContext, line: Line) -> dict[str, Any]:
     options: dict[str, Any] = {}
     given = line.options
     if "model" in given:
@@ -139,24 +139,24 @@ def _build_options(desk: Desk, line: Line) -> dict[str, Any]:
     return options
 
 
-def _filled(spec: Spec, body: str, desk: Desk) -> Spec:
+def _fill_spec(spec: Spec, body: str, desk: VerbContext) -> Spec:
     """The spec with its `{{ }}` filled in, in the instructions and in text fields."""
     above = body.count("\n", 0, max(0, body.find(spec.instructions)))
     whole = prompt.render(spec.instructions, desk.names, first_line=BODY_LINE + above)
     if any(not isinstance(part, str) for part in whole.parts):
         raise SpecError("instructions are text: an image belongs in the prompt of %%agent run")
     desk.remark(whole.notes)
-    fields = {name: _filled_field(value, desk) for name, value in spec.fields.items()}
+    fields = {name: _fill_field(value, desk) for name, value in spec.fields.items()}
     return Spec(instructions=whole.text, fields=fields)
 
 
-def _filled_field(value: Any, desk: Desk) -> Any:
+def _fill_field(value: Any, desk: VerbContext) -> Any:
     if isinstance(value, str):
         return prompt.render(value, desk.names, first_line=BODY_LINE).text
     return value
 
 
-async def run(desk: Desk, line: Line, body: str | None) -> Reply:
+async def run(desk: VerbContext, line: Line, body: str | None) -> Reply:
     name, _, text = line.rest.partition(" ")
     agent = durable(namespace.agent(name, desk.names))
     if body is not None and text:
@@ -169,14 +169,14 @@ async def run(desk: Desk, line: Line, body: str | None) -> Reply:
     template, first = (text, 1) if body is None else (body, BODY_LINE)
     given = prompt.render(template, desk.names, first_line=first)
     desk.remark(given.notes)
-    answer = await _answered(desk, agent, line, sent(given))
+    answer = await _ask(desk, agent, line, prompt_content(given))
     if bind is not None:
         desk.shell.push({bind: answer.output})
     return Reply(value=answer.output)
 
 
-async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
-    output = AnswerOutput.here(live=watched(desk.shell), formatter=desk.shell.display_formatter)
+async def _ask(desk: VerbContext, agent: Any, line: Line, text: Any) -> Answer:
+    output = AnswerOutput.here(live=has_viewer(desk.shell), formatter=desk.shell.display_formatter)
     answer = await ask(
         agent,
         text,
@@ -190,58 +190,61 @@ async def _answered(desk: Desk, agent: Any, line: Line, text: Any) -> Answer:
     )
     output.finish(answer.output)
     if (age := answer.stale) is not None:
-        say(f"  note: stale: this rests on a cached reply, {aged(age)} old, because no model of the chain answered")
+        say(
+            f"  note: stale: this rests on a cached reply, {format_age(age)} old, because no model of the chain "
+            f"answered"
+        )
     desk.remark(tuple(desk.session.remarks))
-    if (change := diverged(desk.session.store, answer.run)) is not None:
+    if (change := describe_divergence(desk.session.store, answer.run)) is not None:
         say(f"  note: {change}; %agent why says what changed")
     return answer
 
 
-def glance(desk: Desk, line: Line) -> Reply:
+def glance(desk: VerbContext, line: Line) -> Reply:
     session = desk.session
     agents = ", ".join(namespace.agents(desk.names)) or "none yet: %%agent build NAME"
     newest = inspect.last_run(desk)
     last = "none yet"
     if newest is not None:
         last = render_html.text(Trace.of(session.trace(newest.id)), now=time.time()).splitlines()[0]
-    mode = f"mode {session.mode}{portable_journal.because(session)}"
+    mode = f"mode {session.mode}{portable_journal.explain_mode(session)}"
     rows = [
-        ("session", f"{session.label} · {mode} · model {resolve.spoken(session.model)}"),
+        ("session", f"{session.label} · {mode} · model {resolve.format_model_name(session.model)}"),
         ("journal", str(session.path)),
         ("agents", agents),
         ("last run", last),
     ]
     waiting = [one.id for one in decisions.everything(session.store) if one.waits]
-    rows += [("waiting", f"{_counted(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
+    rows += [("waiting", f"{_count_text(len(waiting), 'decision')}: %agent approvals lists them")] if waiting else []
     open_ = [row for row in session.in_doubt() if str(row.id) not in waiting]
     doubt = [row for row in open_ if needs_a_person(row)]
-    rows += [("in doubt", f"{_counted(len(doubt), 'step')}: %agent settle lists them")] if doubt else []
+    rows += [("in doubt", f"{_count_text(len(doubt), 'step')}: %agent settle lists them")] if doubt else []
     rest = len(open_) - len(doubt)
-    rows += [("cut off", f"{_counted(rest, 'step')}: run the cell again to go on")] if rest else []
-    return _said("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
+    rows += [("cut off", f"{_count_text(rest, 'step')}: run the cell again to go on")] if rest else []
+    return _text_reply("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
 
 
-def trace(desk: Desk, line: Line) -> Reply:
+def trace(desk: VerbContext, line: Line) -> Reply:
     if not line.word and inspect.last_run(desk) is None:
-        return _said(inspect.nothing(desk))
-    run = inspect.run_meant(desk, line.word).id
+        return _text_reply(inspect.nothing(desk))
+    run = inspect.find_run(desk, line.word).id
     folded = Trace.of(desk.session.trace(run))
     bundle = render_html.bundle(folded, now=time.time(), open=True)
-    return Reply(show=lambda: Output(live=False).finish(bundle, metadata=render_html.metadata(folded)))
+    return Reply(show=lambda: CellOutput(live=False).finish(bundle, metadata=render_html.metadata(folded)))
 
 
-def why(desk: Desk, line: Line) -> Reply:
+def why(desk: VerbContext, line: Line) -> Reply:
     if not line.word and inspect.last_run(desk) is None:
-        return _said(inspect.nothing(desk))
-    run = inspect.run_meant(desk, line.word).id
+        return _text_reply(inspect.nothing(desk))
+    run = inspect.find_run(desk, line.word).id
     reasons = summarize(desk.session.store, run)
     record = desk.session.store.run(run)
     if record is not None and record.walked:
         reasons.append(f"run {run} was walked step by step, though it is on record: {record.walked}")
-    return _said("\n".join(reasons) or f"run {run}: every step was replayed")
+    return _text_reply("\n".join(reasons) or f"run {run}: every step was replayed")
 
 
-def forget(desk: Desk, line: Line) -> Reply:
+def forget(desk: VerbContext, line: Line) -> Reply:
     session, what = desk.session, line.word
     if what.isdigit():
         count = session.forget(step=int(what))
@@ -252,10 +255,10 @@ def forget(desk: Desk, line: Line) -> Reply:
     else:
         known = sorted({run.agent for run in session.runs()})
         raise UserError(f"nothing recorded is called {what}{nearest(what, known)}: give a run, a step or an agent")
-    return _said(f"{_counted(count, 'step')} of {what} will not be replayed again (a tombstone stays)")
+    return _text_reply(f"{_count_text(count, 'step')} of {what} will not be replayed again (a tombstone stays)")
 
 
-def settle(desk: Desk, line: Line) -> Reply:
+def settle(desk: VerbContext, line: Line) -> Reply:
     if not line.word:
         rows = desk.session.in_doubt()
         told = [
@@ -263,11 +266,11 @@ def settle(desk: Desk, line: Line) -> Reply:
             + ("" if needs_a_person(row) else "; the next run goes on with it unasked")
             for row in rows
         ]
-        return _said("\n".join(told) or "nothing is in doubt")
+        return _text_reply("\n".join(told) or "nothing is in doubt")
     chosen = [action for action in ("redo", "result", "stop") if line.has(action)]
     if not line.word.isdigit() or len(chosen) != 1:
         raise UserError(f"{grammar.usage('settle')}: give one step number and one of the three")
-    return _said(desk.session.settle(int(line.word), chosen[0], _json(line)))  # type: ignore[arg-type]
+    return _text_reply(desk.session.settle(int(line.word), chosen[0], _json(line)))  # type: ignore[arg-type]
 
 
 def _json(line: Line) -> Any:
@@ -280,64 +283,68 @@ def _json(line: Line) -> Any:
         raise UserError(f'--result {given}: not JSON ({error}); text needs quotes: "like this"') from error
 
 
-def approve(desk: Desk, line: Line) -> Reply:
+def approve(desk: VerbContext, line: Line) -> Reply:
     told = approving.approve(desk.session, line)
     desk.decided()
-    return _said(told)
+    return _text_reply(told)
 
 
-def model(desk: Desk, line: Line) -> Reply:
+def model(desk: VerbContext, line: Line) -> Reply:
     if line.rest:
         chosen = namespace.usable_model("%agent model", line.rest, desk.names)
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
         desk.session.model = chosen
-    return _said(f"agents that name no model are built with {resolve.spoken(desk.session.model)}")
+    return _text_reply(f"agents that name no model are built with {resolve.format_model_name(desk.session.model)}")
 
 
-def mode(desk: Desk, line: Line) -> Reply:
+def mode(desk: VerbContext, line: Line) -> Reply:
     if line.word:
         desk.session.mode = read_mode(line.word)
         if desk.session.mode in ("auto", "live"):
             desk.session.leave_replay()
     mode = desk.session.mode
-    return _said(f"mode {mode}{portable_journal.because(desk.session)}: {_MODES[mode]}")
+    return _text_reply(f"mode {mode}{portable_journal.explain_mode(desk.session)}: {_MODES[mode]}")
 
 
-def journal(desk: Desk, line: Line) -> Reply:
+def journal(desk: VerbContext, line: Line) -> Reply:
     store = desk.session.store
     match line.words:
         case ():
-            return _said(f"{desk.session.path} · {_counted(store.count(), 'run')}")
+            return _text_reply(f"{desk.session.path} · {_count_text(store.count(), 'run')}")
         case ("verify",):
             whole = f"{desk.session.path}: whole, every checksum matches"
-            return _said("\n".join([*(store.verify() or [whole]), *origins(store.sources(), store.held)]))
+            return _text_reply(
+                "\n".join([*(store.verify() or [whole]), *origins(store.sources(), store.replay_only_reason)])
+            )
         case ("adopt",):
-            adopted = _counted(store.adopt(), "step")
+            adopted = _count_text(store.adopt(), "step")
             desk.session.mode = "auto"
-            return _said(f"{adopted} taken for your own; what was decided elsewhere is asked again")
+            return _text_reply(f"{adopted} taken for your own; what was decided elsewhere is asked again")
         case ("attach", file):
             added = portable_journal.take(desk.session, Path(file).expanduser())
-            return _said(f"{portable_journal.said(added)}; {portable_journal.held(desk.session)}")
+            return _text_reply(
+                f"{portable_journal.describe_attachment(added)}; {portable_journal.describe_mode(desk.session)}"
+            )
         case _:
             raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
 
 
-def traceback(desk: Desk, line: Line) -> Reply:
-    return _said(error_output.full())
+def traceback(desk: VerbContext, line: Line) -> Reply:
+    return _text_reply(error_output.full())
 
 
 def help_on(line: Line) -> Reply:
     if line.word and line.word not in grammar.VERBS:
         raise UserError(f"%agent help: unknown verb {line.word}{nearest(line.word, grammar.VERBS)}")
-    return _said(help.details(line.word) if line.word else help.overview())
+    return _text_reply(help.details(line.word) if line.word else help.overview())
 
 
-def _counted(number: int, thing: str) -> str:
+def _count_text(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def _said(text: str) -> Reply:
+def _text_reply(text: str) -> Reply:
     return Reply(show=lambda: say(text))
 
 
@@ -348,7 +355,7 @@ _MODES: dict[Mode, str] = {
     "off": "nothing is recorded or replayed",
 }
 
-_LINES: dict[str, Callable[[Desk, Line], Reply]] = {
+_LINES: dict[str, Callable[[VerbContext, Line], Reply]] = {
     "": glance,
     "trace": trace,
     "cost": inspect.cost,
@@ -358,13 +365,13 @@ _LINES: dict[str, Callable[[Desk, Line], Reply]] = {
     "settle": settle,
     "approve": approve,
     "budget": set_limits.budget,
-    "approvals": lambda desk, line: _said(approving.approvals(desk.session, line)),
-    "policy": lambda desk, line: _said(approving.policy(desk.session, line)),
-    "breaker": lambda desk, line: _said(set_limits.breaker(desk.session, line)),
-    "throttle": lambda desk, line: _said(set_limits.throttle(line)),
+    "approvals": lambda desk, line: _text_reply(approving.approvals(desk.session, line)),
+    "policy": lambda desk, line: _text_reply(approving.policy(desk.session, line)),
+    "breaker": lambda desk, line: _text_reply(set_limits.breaker(desk.session, line)),
+    "throttle": lambda desk, line: _text_reply(set_limits.throttle(line)),
     "model": model,
     "mode": mode,
     "journal": journal,
-    "caller": lambda desk, line: _said(calling(desk.session, line.word)),
+    "caller": lambda desk, line: _text_reply(calling(desk.session, line.word)),
     "traceback": traceback,
 }

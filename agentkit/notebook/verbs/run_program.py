@@ -14,7 +14,7 @@ from agentkit.approval.policy import parse_headless
 from agentkit.debugger import opening
 from agentkit.errors import SpecError, UserError, nearest
 from agentkit.notebook import cell_transform, namespace
-from agentkit.notebook.context import Desk, Reply, mode_of
+from agentkit.notebook.context import Reply, VerbContext, mode_of
 from agentkit.notebook.output import answer_bundle, show
 from agentkit.notebook.parser import Line
 from agentkit.notebook.verbs import debug
@@ -23,11 +23,11 @@ from agentkit.sandbox.monty import dialect
 from agentkit.sandbox.program import SandboxResult, Script, Tier
 
 
-async def perform(desk: Desk, line: Line, body: str) -> Reply:
+async def perform(desk: VerbContext, line: Line, body: str) -> Reply:
     """Run the body as the line says, and bind what came out."""
     options = _options(desk, line, body)
     if line.has("step"):
-        return await _stepped(desk, line, sandboxing.script(body, **options))
+        return await _step_program(desk, line, sandboxing.script(body, **options))
     result = await sandboxing.sandbox(
         body,
         **options,
@@ -37,17 +37,19 @@ async def perform(desk: Desk, line: Line, body: str) -> Reply:
     )
     told = dialect.notes(body) if options["tier"] == "monty" else ()
     desk.remark((*desk.session.remarks, *told))
-    return came_out(desk, result)
+    return show_result(desk, result)
 
 
-async def _stepped(desk: Desk, line: Line, program: Script) -> Reply:
+async def _step_program(desk: VerbContext, line: Line, program: Script) -> Reply:
     """Pause before each statement and each call; what it comes to is bound when it has come to its end."""
     if cell_transform.is_other_loop(asyncio.get_running_loop()):
         raise UserError("%%agent sandbox --step needs a cell of its own, not one under another magic")
-    return await debug.came_to(desk, None, opening.step_program(program, fresh=line.has("fresh"), mode=mode_of(line)))
+    return await debug.show_outcome(
+        desk, None, opening.step_program(program, fresh=line.has("fresh"), mode=mode_of(line))
+    )
 
 
-def _options(desk: Desk, line: Line, body: str) -> dict[str, Any]:
+def _options(desk: VerbContext, line: Line, body: str) -> dict[str, Any]:
     """What the line names, looked up in the notebook before anything runs."""
     if not body.strip():
         raise SpecError("the body is empty: write Python under the %%agent sandbox line")
@@ -55,7 +57,7 @@ def _options(desk: Desk, line: Line, body: str) -> dict[str, Any]:
     return {
         "inputs": {name: _variable(name, desk.names) for name in _names(given.get("in", ""))},
         "outputs": [_output(name, desk.names) for name in _names(given.get("out", ""))],
-        "calls": dict(_called(name, desk.names) for name in _names(given.get("call", ""))),
+        "calls": dict(_find_callable(name, desk.names) for name in _names(given.get("call", ""))),
         "approve": given.get("approve", ""),
         "limits": given.get("limits", ""),
         "tier": cast(Tier, given.get("tier", "monty")),
@@ -79,7 +81,7 @@ def _is_agent(value: Any) -> bool:
     return isinstance(value, AbstractAgent)
 
 
-def _called(name: str, names: Mapping[str, Any]) -> tuple[str, Any]:
+def _find_callable(name: str, names: Mapping[str, Any]) -> tuple[str, Any]:
     """A function or an agent of the notebook; a method is called by its own name."""
     first, *attributes = name.split(".")
     if first not in names:
@@ -99,7 +101,7 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def came_out(desk: Desk, result: SandboxResult) -> Reply:
+def show_result(desk: VerbContext, result: SandboxResult) -> Reply:
     """Bind the outputs, and show the value of the last line as a cell does."""
     if result.outputs:
         desk.shell.push(dict(result.outputs))

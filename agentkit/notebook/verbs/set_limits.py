@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentkit.budget import admin
 from agentkit.budget import estimate as estimating
-from agentkit.budget.budget import Node
+from agentkit.budget.budget import BudgetScope
 from agentkit.budget.ledger import Standing
 from agentkit.budget.reservation import budgets_of
 from agentkit.errors import UserError, nearest
@@ -14,7 +14,7 @@ from agentkit.guards.loop_detector import OFF, parse_thresholds
 from agentkit.models.transport.throttle import Lane, parse_limits
 from agentkit.notebook import grammar, namespace
 from agentkit.notebook import template as prompt
-from agentkit.notebook.context import BODY_LINE, Desk, Reply
+from agentkit.notebook.context import BODY_LINE, Reply, VerbContext
 from agentkit.notebook.output import say, show
 from agentkit.notebook.parser import Line
 from agentkit.runtime import server_limits
@@ -25,7 +25,7 @@ _NONE = "nothing is limited yet: %agent budget notebook 5usd/day, or %%agent bui
 _SCOPES = ("user", "project", "notebook", "eval")
 
 
-def budget(desk: Desk, line: Line) -> Reply:
+def budget(desk: VerbContext, line: Line) -> Reply:
     """`%agent budget [SCOPE] [LIMITS|off]`."""
     scope, limits = _split(line.rest)
     if limits or line.has("at-limit"):
@@ -34,8 +34,8 @@ def budget(desk: Desk, line: Line) -> Reply:
         told = admin.change(_node(desk, named), limits, option=option, at_limit=line.options.get("at-limit"))
         return Reply(show=lambda: say(told))
     if scope is None:
-        return _drawn(admin.standings(below=budgets_of(desk.session).node()))
-    return _drawn(admin.standings(_node(desk, scope)))
+        return _draw(admin.standings(below=budgets_of(desk.session).node()))
+    return _draw(admin.standings(_node(desk, scope)))
 
 
 def _split(rest: str) -> tuple[str | None, str]:
@@ -48,7 +48,7 @@ def _split(rest: str) -> tuple[str | None, str]:
     return first, others.strip()
 
 
-def _node(desk: Desk, scope: str) -> Node:
+def _node(desk: VerbContext, scope: str) -> BudgetScope:
     guard = budgets_of(desk.session)
     if scope == "notebook":
         return guard.node()
@@ -62,7 +62,7 @@ def _node(desk: Desk, scope: str) -> Node:
     return guard.node(*names)
 
 
-def _drawn(standings: Sequence[Standing]) -> Reply:
+def _draw(standings: Sequence[Standing]) -> Reply:
     if not standings:
         return Reply(show=lambda: say(_NONE))
     lines = drawn.tree(standings)
@@ -70,14 +70,14 @@ def _drawn(standings: Sequence[Standing]) -> Reply:
     return Reply(show=lambda: show(bundle, raw=True))
 
 
-def estimate(desk: Desk, line: Line, body: str | None) -> Reply:
+def estimate(desk: VerbContext, line: Line, body: str | None) -> Reply:
     """`%agent estimate NAME`, or with the prompt as body."""
     name, _, text = line.rest.partition(" ")
     agent = namespace.agent(name, desk.names)
     template, first = (text, 1) if body is None else (body, BODY_LINE)
     given = prompt.render(template, desk.names, first_line=first).text.strip() if template.strip() else ""
     found = estimating.estimate(desk.session, agent, given or None)
-    return Reply(value=found, show=lambda: say(found.said))
+    return Reply(value=found, show=lambda: say(found.description))
 
 
 def breaker(session: Session, line: Line) -> str:
@@ -96,12 +96,12 @@ def throttle(line: Line) -> str:
         name = model.rpartition("#")[2].rpartition(":")[2]
         here.throttle.give(name, None if text.strip() == "off" else parse_limits(text, option="%agent throttle"))
         return f"{name}: {text.strip()}"
-    rows = [f"{name}: {_said(lane)}" for name, lane in here.throttle.lanes().items()]
+    rows = [f"{name}: {_describe_lane(lane)}" for name, lane in here.throttle.lanes().items()]
     failing = [f"{name}: {state}, {circuit.why}" for name, (state, circuit) in here.health.states().items()]
     return "\n".join([*rows, *failing]) or "no model server was asked in this kernel yet, and none is known to fail"
 
 
-def _said(lane: Lane) -> str:
+def _describe_lane(lane: Lane) -> str:
     source = "given" if lane.limits.given else "as the server says"
     known = f"{lane.limits} ({source})" if lane.limits.tokens or lane.limits.requests else str(lane.limits)
     return f"{known}, {len(lane.in_flight)} under way, {len(lane.queue)} waiting"

@@ -32,7 +32,7 @@ def statements(source: str, *, fed: str | None = None) -> tuple[Statement, ...]:
     found: list[Statement] = []
     for first, last, nodes in _blocks(body):
         text = "\n".join(lines[first - 1 : last])
-        names = tuple(dict.fromkeys(name for node in nodes for name in _assigned(node)))
+        names = tuple(dict.fromkeys(name for node in nodes for name in _assignments(node)))
         ran = "\n" * (first - 1) + "\n".join(given[first - 1 : last]) + "\n"
         found.append(Statement(line=first, text=text, fed=ran, names=names))
     return tuple(found)
@@ -52,34 +52,34 @@ def _blocks(body: list[ast.stmt]) -> list[tuple[int, int, list[ast.stmt]]]:
     return blocks
 
 
-def _assigned(node: ast.AST) -> list[str]:
+def _assignments(node: ast.AST) -> list[str]:
     """The variables of the program that a statement binds, those of its own functions and classes left out."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
         return []
     if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         return []
     own = [node.id] if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else []
-    return [*own, *(name for child in ast.iter_child_nodes(node) for name in _assigned(child))]
+    return [*own, *(name for child in ast.iter_child_nodes(node) for name in _assignments(child))]
 
 
 Span = tuple[int, int]
 """Where a call stands: offsets in bytes of the source."""
 
 
-def awaited_calls(source: str) -> frozenset[Span]:
+def find_awaits(source: str) -> frozenset[Span]:
     """The calls that stand under an `await` or in a `gather`, there or by a name that is awaited."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return frozenset()
     starts = _line_starts(source)
-    waited = list(_waited_for(tree))
+    waited = list(_awaited_nodes(tree))
     names = {node.id for node in waited if isinstance(node, ast.Name)}
     roots = [*waited, *_put_under(tree, names)]
     return frozenset(_span(call, starts) for root in roots for call in ast.walk(root) if isinstance(call, ast.Call))
 
 
-def _waited_for(tree: ast.AST) -> Iterator[ast.AST]:
+def _awaited_nodes(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Await) and not _is_gather(node.value):
             yield node.value

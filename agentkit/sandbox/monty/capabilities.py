@@ -40,11 +40,11 @@ class Runtime:
 
 def modules() -> tuple[str, ...]:
     """The modules of the standard library that a program may import, those that are shims among them."""
-    return installed().modules
+    return detect().modules
 
 
 @functools.cache
-def installed() -> Runtime:
+def detect() -> Runtime:
     """What the installed Monty has."""
     limits: Any = {"max_feed_duration_secs": _ASK, "max_memory": 256 << 20}
     with pydantic_monty.Monty(max_processes=1) as pool, pool.checkout(limits=limits) as session:

@@ -7,9 +7,9 @@ import re
 import warnings
 
 from agentkit.sandbox.monty import differences, shim_loader, unsupported
-from agentkit.sandbox.monty.capabilities import installed, modules
-from agentkit.sandbox.monty.problem import Problem, located
-from agentkit.sandbox.monty.rewriting import Prepared, kept_iterators, prepare
+from agentkit.sandbox.monty.capabilities import detect, modules
+from agentkit.sandbox.monty.problem import Problem, locate
+from agentkit.sandbox.monty.rewriting import Prepared, find_iterators, prepare
 
 __all__ = ["REFUSED", "Prepared", "Problem", "check", "guide", "hint", "modules", "notes", "prepare", "problems"]
 
@@ -36,31 +36,31 @@ def check(source: str, *, calls: frozenset[str] = frozenset(), given: frozenset[
 
 def problems(source: str, *, calls: frozenset[str] = frozenset(), given: frozenset[str] = frozenset()) -> list[Problem]:
     """Everything in `source` that the sandbox does not run, or runs otherwise than Python, in its order."""
-    tree = _parsed(source)
+    tree = _parse(source)
     if isinstance(tree, Problem):
         return [tree]
     lines = source.split("\n")
     found = [
-        *unsupported.problems(tree, runtime=installed(), calls=calls, given=given),
+        *unsupported.problems(tree, runtime=detect(), calls=calls, given=given),
         *differences.problems(tree, calls=calls),
     ]
-    return sorted({located(problem, lines) for problem in found})
+    return sorted({locate(problem, lines) for problem in found})
 
 
 def notes(source: str) -> tuple[str, ...]:
     """What in `source`, which has been checked, the sandbox does otherwise than Python where nobody may notice."""
-    kept = sorted((node.lineno, node.col_offset, ast.unparse(node)) for node in kept_iterators(ast.parse(source)))
+    kept = sorted((node.lineno, node.col_offset, ast.unparse(node)) for node in find_iterators(ast.parse(source)))
     return tuple(
-        f"line {line}: the sandbox works out {_shortened(text)} whole, where it stands; Python as far as it is read"
+        f"line {line}: the sandbox works out {_shorten(text)} whole, where it stands; Python as far as it is read"
         for line, _, text in kept
     )
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
-def _parsed(source: str) -> ast.Module | Problem:
+def _parse(source: str) -> ast.Module | Problem:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

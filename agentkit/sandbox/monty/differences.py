@@ -21,7 +21,7 @@ def problems(tree: ast.AST, *, calls: frozenset[str]) -> Iterator[Problem]:
                 yield problem(node, "a lone surrogate becomes another character in the sandbox", "leave it out")
             case ast.ClassDef():
                 yield from _dunders(node)
-    yield from _evaluated(tree)
+    yield from _find_eval(tree)
     yield from _hashes(tree)
     yield from _eager(tree, calls)
 
@@ -95,7 +95,7 @@ def _dunders(node: ast.ClassDef) -> Iterator[Problem]:
             yield problem(item, f"{item.name} is not called in the sandbox", IGNORED[item.name])
 
 
-def _evaluated(tree: ast.AST) -> Iterator[Problem]:
+def _find_eval(tree: ast.AST) -> Iterator[Problem]:
     """Code in a text could not be checked."""
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
@@ -124,7 +124,7 @@ _SHORT = {"any", "all", "next", "islice", "takewhile", "dropwhile"}
 
 def _eager(tree: ast.AST, calls: frozenset[str]) -> Iterator[Problem]:
     """Monty builds generator expressions whole, so host calls would be made that Python never makes."""
-    if not (asking := _asking(tree, calls)):
+    if not (asking := _asking_functions(tree, calls)):
         return
     for node in ast.walk(tree):
         match node:
@@ -140,7 +140,7 @@ def _eager(tree: ast.AST, calls: frozenset[str]) -> Iterator[Problem]:
             )
 
 
-def _asking(tree: ast.AST, calls: frozenset[str]) -> set[str]:
+def _asking_functions(tree: ast.AST, calls: frozenset[str]) -> set[str]:
     """The host calls and the program's functions that make one."""
     asking = set(calls)
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]

@@ -18,7 +18,7 @@ import pydantic_monty as monty
 from agentkit.errors import SandboxError
 from agentkit.sandbox.limits import Limits
 from agentkit.sandbox.monty import dialect
-from agentkit.sandbox.monty.analysis import Span, Statement, awaited_calls, statements
+from agentkit.sandbox.monty.analysis import Span, Statement, find_awaits, statements
 from agentkit.sandbox.monty.program_errors import PROGRAM, Faults, text_of
 from agentkit.sandbox.monty.worker_pool import Worker
 from agentkit.values.typed_json import NOTHING, Entered
@@ -76,7 +76,7 @@ class Handle(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class Clock:
     """What stands still while a program runs, so that running it again is the same: the clock and the random seed."""
 
     now: datetime.datetime
@@ -123,13 +123,13 @@ class CallFailed(Exception):
         super().__init__(message)
 
 
-def failed_call(error: Exception) -> CallFailed:
+def as_call_error(error: Exception) -> CallFailed:
     """An error of the host as the program sees it."""
     return CallFailed(type(error).__name__, text_of(error))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class ProgramEnd:
     """How a program ended: the value of its last expression, its outputs by name, and how many host calls it made."""
 
     value: Any
@@ -145,19 +145,19 @@ class Stop:
     changed: Mapping[str, str]
 
 
-Caller = Callable[[HostCall], Awaitable[Any]]
+HostCallHandler = Callable[[HostCall], Awaitable[Any]]
 Pause = Callable[[Stop], Awaitable[None]]
 
 
 async def run(
     program: Program,
     *,
-    world: World,
-    call: Caller,
+    world: Clock,
+    call: HostCallHandler,
     limits: Limits | None = None,
     printed: Callable[[str], None] = lambda text: None,
     pause: Pause | None = None,
-) -> Ended:
+) -> ProgramEnd:
     """Run `program` in a process of its own; `call` answers its host calls, `printed` is told what it prints.
 
     `pause` is waited for before each top-level statement; the time limit is then that of each statement.
@@ -168,7 +168,7 @@ async def run(
     if (size := len(program.source.encode(errors="replace"))) > limits.source:
         raise SandboxError("limit", f"the program is {size:,} bytes long, more than {limits.source:,}")
     # The first check of a process asks the installed Monty what it has.
-    prepared = await asyncio.to_thread(_prepared, program)
+    prepared = await asyncio.to_thread(_prepare, program)
     drive = _Drive(program, prepared, world, call, limits, printed)
     try:
         return await drive.to_end(pause)
@@ -176,7 +176,7 @@ async def run(
         await drive.leave()
 
 
-def _prepared(program: Program) -> dialect.Prepared:
+def _prepare(program: Program) -> dialect.Prepared:
     """The program as it is fed; SandboxError says what of it the sandbox does not run."""
     dialect.check(program.source, calls=program.functions, given=frozenset(program.inputs))
     return dialect.prepare(program.source)
@@ -196,8 +196,8 @@ class _Drive:
         self,
         program: Program,
         prepared: dialect.Prepared,
-        world: World,
-        call: Caller,
+        world: Clock,
+        call: HostCallHandler,
         limits: Limits,
         printed: Callable[[str], None],
     ) -> None:
@@ -220,19 +220,19 @@ class _Drive:
         self._faults = Faults(program.source, prepared, limits)
         self._session: Any = None
 
-    async def to_end(self, pause: Pause | None) -> Ended:
+    async def to_end(self, pause: Pause | None) -> ProgramEnd:
         # Gone through by a person, each statement has the time of a whole program.
         bound = self._limits.time if pause is None else _HOUR
         self._session = await self._turn(lambda: self._worker.open(self._limits, self._policy(), bound=bound))
-        inputs = {name: self._given(value) for name, value in self._program.inputs.items()}
+        inputs = {name: self._to_program(value) for name, value in self._program.inputs.items()}
         if self._prepared.prelude:
-            await self._fed("\n".join(self._prepared.prelude), {})
+            await self._feed_code("\n".join(self._prepared.prelude), {})
         if pause is None:
-            value = await self._fed(self._prepared.fed, inputs)
+            value = await self._feed_code(self._prepared.fed, inputs)
         else:
             value = await self._by_statement(inputs, pause)
         outputs = await self._outputs() if self._program.outputs else {}
-        return Ended(value=self._taken(value), outputs=outputs, calls=self._calls)
+        return ProgramEnd(value=self._from_program(value), outputs=outputs, calls=self._calls)
 
     async def leave(self) -> None:
         """Throw the process away; calls that are still under way are stopped."""
@@ -260,48 +260,48 @@ class _Drive:
                 raise SandboxError("limit", f"more than {self._limits.printed:,} bytes printed") from None
             raise self._faults.of(error) from None
 
-    async def _fed(self, code: str, inputs: dict[str, Any]) -> Any:
-        session, heard = self._session, self._heard
-        self._feeds.append(_Feed(code.encode(), awaited_calls(code)))
+    async def _feed_code(self, code: str, inputs: dict[str, Any]) -> Any:
+        session, heard = self._session, self._on_print
+        self._feeds.append(_Feed(code.encode(), find_awaits(code)))
         snapshot = await self._turn(lambda: session.feed_start(code, inputs=inputs, print_callback=heard))
         while not isinstance(snapshot, monty.MontyComplete):
-            snapshot = await self._answered(snapshot)
+            snapshot = await self._answer(snapshot)
         return snapshot.output
 
     async def _by_statement(self, inputs: dict[str, Any], pause: Pause) -> Any:
         value, names, known = None, tuple[str, ...](), dict[str, str]()
         for statement in statements(self._program.source, fed=self._prepared.fed):
-            shown = await self._shown(names)
+            shown = await self._format_variables(names)
             await pause(Stop(statement=statement, changed={k: v for k, v in shown.items() if known.get(k) != v}))
             if inputs:
-                await self._fed("pass", inputs)
-                shown, inputs = await self._shown(tuple(inputs)), {}
-            value = await self._fed(statement.fed, {})
+                await self._feed_code("pass", inputs)
+                shown, inputs = await self._format_variables(tuple(inputs)), {}
+            value = await self._feed_code(statement.fed, {})
             names, known = tuple(dict.fromkeys([*shown, *names, *statement.names])), shown
         return value
 
-    async def _shown(self, names: tuple[str, ...]) -> dict[str, str]:
+    async def _format_variables(self, names: tuple[str, ...]) -> dict[str, str]:
         """The variables as text; those that a statement would have bound, had it come to that, are left out."""
         shown = {}
         for name in names:
             with contextlib.suppress(SandboxError):
-                shown[name] = str(await self._fed(f"repr({name})[:{_SHOWN}]", {}))
+                shown[name] = str(await self._feed_code(f"repr({name})[:{_SHOWN}]", {}))
         return shown
 
-    async def _answered(self, snapshot: Any) -> Any:
+    async def _answer(self, snapshot: Any) -> Any:
         match snapshot:
             case monty.NameLookupSnapshot():
-                return await self._turn(self._looked_up(snapshot))
+                return await self._turn(self._look_up(snapshot))
             case monty.FutureSnapshot():
-                results = await self._settled(snapshot.pending_call_ids)
+                results = await self._gather(snapshot.pending_call_ids)
                 return await self._turn(lambda: snapshot.resume(results))
             case monty.FunctionSnapshot(is_os_function=True):
                 return await self._turn(snapshot.resume_not_handled)
             case _:
-                answer = await self._called(snapshot)
+                answer = await self._serve_call(snapshot)
                 return await self._turn(lambda: snapshot.resume(answer))
 
-    def _looked_up(self, snapshot: Any) -> Callable[[], Any]:
+    def _look_up(self, snapshot: Any) -> Callable[[], Any]:
         name = snapshot.variable_name
         if name not in self._program.functions:
             # Each is a turn of the host's, which the time limit does not count.
@@ -318,7 +318,7 @@ class _Drive:
 
     # -- host calls
 
-    async def _called(self, snapshot: Any) -> dict[str, Any]:
+    async def _serve_call(self, snapshot: Any) -> dict[str, Any]:
         if snapshot.object_id is not None:
             return self._method(snapshot)
         name = str(snapshot.function_name)
@@ -326,7 +326,7 @@ class _Drive:
             return {"exc_type": "NameError", "message": f"name '{name}' is not defined"}
         call = self._host_call(snapshot, name)
         if self._calls >= self._limits.calls:
-            raise failed_at(call, self._program.source, "limit", f"more than {self._limits.calls} host calls")
+            raise call_error(call, self._program.source, "limit", f"more than {self._limits.calls} host calls")
         self._calls += 1
         if (snapshot.position.start, snapshot.position.end) in self._feed(snapshot).awaited:
             self._under_way[snapshot.call_id] = asyncio.ensure_future(self._result(call))
@@ -337,8 +337,8 @@ class _Drive:
         source = self._feed(snapshot).source
         before = source[: snapshot.position.start]
         text = source[snapshot.position.start : snapshot.position.end].decode(errors="replace")
-        args = tuple(self._taken(value) for value in snapshot.args)
-        kwargs = {key: self._taken(value) for key, value in snapshot.kwargs.items()}
+        args = tuple(self._from_program(value) for value in snapshot.args)
+        kwargs = {key: self._from_program(value) for key, value in snapshot.kwargs.items()}
         return HostCall(
             number=self._calls, name=name, args=args, kwargs=kwargs, line=before.count(b"\n") + 1, text=text
         )
@@ -351,11 +351,11 @@ class _Drive:
 
     async def _result(self, call: HostCall) -> dict[str, Any]:
         try:
-            return {"return_value": self._given(await self._call(call))}
+            return {"return_value": self._to_program(await self._call(call))}
         except CallFailed as error:
-            return self._raised(error)
+            return self._error_for_program(error)
 
-    def _raised(self, error: CallFailed) -> dict[str, Any]:
+    def _error_for_program(self, error: CallFailed) -> dict[str, Any]:
         """A failed call as the program sees it."""
         kind = error.kind if error.kind in _KNOWN else "RuntimeError"
         message = error.message if kind == error.kind else f"{error.kind}: {error.message}"
@@ -363,7 +363,7 @@ class _Drive:
         self._faults.calls[kind, message] = error
         return {"exc_type": kind, "message": message}
 
-    async def _settled(self, ids: list[int]) -> dict[int, Any]:
+    async def _gather(self, ids: list[int]) -> dict[int, Any]:
         """All that is waited for, together: in which order the answers came makes no difference to the program."""
         tasks = {id_: self._under_way.pop(id_) for id_ in sorted(ids)}
         results = await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -375,17 +375,17 @@ class _Drive:
     def _method(self, snapshot: Any) -> dict[str, Any]:
         handle, method = self._handles[snapshot.object_id], str(snapshot.function_name)
         if method not in handle.methods:
-            return self._raised(CallFailed("AttributeError", f"it has no method {method}", fault="code"))
+            return self._error_for_program(CallFailed("AttributeError", f"it has no method {method}", fault="code"))
         try:
-            args = tuple(self._taken(value) for value in snapshot.args)
-            kwargs = {key: self._taken(value) for key, value in snapshot.kwargs.items()}
-            return {"return_value": self._given(handle.call(method, args, kwargs))}
+            args = tuple(self._from_program(value) for value in snapshot.args)
+            kwargs = {key: self._from_program(value) for key, value in snapshot.kwargs.items()}
+            return {"return_value": self._to_program(handle.call(method, args, kwargs))}
         except CallFailed as error:
-            return self._raised(error)
+            return self._error_for_program(error)
 
     # -- values
 
-    def _given(self, value: Any) -> Any:
+    def _to_program(self, value: Any) -> Any:
         """`value` as Monty takes it: handles as objects with a few methods."""
         if type(value) in _SCALARS:
             return value
@@ -396,42 +396,42 @@ class _Drive:
                     value, eager_attrs=value.attributes, allowed_methods=value.methods, id=value.id
                 )
             case dict():
-                return {key: self._given(item) for key, item in value.items()}
+                return {key: self._to_program(item) for key, item in value.items()}
             case list():
-                return [self._given(item) for item in value]
+                return [self._to_program(item) for item in value]
             case _:
                 return value
 
-    def _taken(self, value: Any) -> Any:
+    def _from_program(self, value: Any) -> Any:
         try:
             # A few lists in lists in lists, each named twice, are little to Monty and more than any host holds.
             if weight(value) > self._limits.memory:
                 size = f"{self._limits.memory / (1 << 20):g}MB"
                 raise SandboxError("limit", f"a value that leaves is more than {size} written out (memory={size})")
-            return self._left(value)
+            return self._to_host(value)
         except RecursionError:
             raise SandboxError("limit", "a value that leaves is nested too deeply") from None
 
-    def _left(self, value: Any) -> Any:
+    def _to_host(self, value: Any) -> Any:
         """`value` as the host takes it: an instance of the program's own classes as the dict of its attributes."""
         if type(value) in _SCALARS:
             return value
         match value:
             case monty.MontyClassProxy():
-                return {name: self._left(item) for name, item in value.attributes.items()}
+                return {name: self._to_host(item) for name, item in value.attributes.items()}
             case dict():
-                return {key: self._left(item) for key, item in value.items()}
+                return {key: self._to_host(item) for key, item in value.items()}
             case list() | set() | frozenset():
-                return type(value)(self._left(item) for item in value)
+                return type(value)(self._to_host(item) for item in value)
             case tuple():
-                return tuple(self._left(item) for item in value)
+                return tuple(self._to_host(item) for item in value)
             case _:
                 return value
 
     async def _outputs(self) -> dict[str, Any]:
         names = self._program.outputs
         try:
-            values = await self._fed("[" + ", ".join(names) + "]", {})
+            values = await self._feed_code("[" + ", ".join(names) + "]", {})
         except SandboxError as error:
             missing = re.match(r"NameError: name '(\w+)'", error.message)
             if missing is None:
@@ -441,17 +441,17 @@ class _Drive:
             ) from None
         named = dict(zip(names, values, strict=True))
         await self._refuse_code({name for name, value in named.items() if _is_like_code(value)})
-        return {name: self._taken(value) for name, value in named.items()}
+        return {name: self._from_program(value) for name, value in named.items()}
 
     async def _refuse_code(self, names: set[str]) -> None:
         """A function leaves Monty as a text that names it: it must not be taken for one."""
         for name in sorted(names):
-            if await self._fed(f"isinstance({name}, str)", {}) is False:
+            if await self._feed_code(f"isinstance({name}, str)", {}) is False:
                 raise SandboxError("code", f"{name} is code, which cannot leave: make it numbers, text, lists or dicts")
 
     # -- what it prints
 
-    def _heard(self, stream: str, text: str) -> None:
+    def _on_print(self, stream: str, text: str) -> None:
         """Called on the worker's thread."""
         self._printed += len(text.encode())
         if self._printed > self._limits.printed:
@@ -464,7 +464,7 @@ def _is_like_code(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("<") and value.endswith(">")
 
 
-def failed_at(call: HostCall, source: str, fault: str, message: str) -> SandboxError:
+def call_error(call: HostCall, source: str, fault: str, message: str) -> SandboxError:
     """An error that ends the program at one of its host calls."""
     lines = source.splitlines()
     line = lines[call.line - 1] if call.line <= len(lines) else ""

@@ -30,13 +30,13 @@ class Problem:
 
 
 def problem(node: ast.AST, message: str, substitute: str = "") -> Problem:
-    """A problem of the whole of `node`; its column is counted in bytes until `located` counts it in characters."""
+    """A problem of the whole of `node`; its column is counted in bytes until `locate` counts it in characters."""
     line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
     end = getattr(node, "end_col_offset", column + 1) if getattr(node, "end_lineno", line) == line else 10_000
     return Problem(line=line, column=column + 1, width=end - column, message=message, substitute=substitute)
 
 
-def located(found: Problem, lines: list[str]) -> Problem:
+def locate(found: Problem, lines: list[str]) -> Problem:
     """`found` with its place in characters, as a caret under the line needs it."""
     if not 0 < found.line <= len(lines) or lines[found.line - 1].isascii():
         return found

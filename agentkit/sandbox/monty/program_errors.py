@@ -39,18 +39,18 @@ class Faults:
     def of(self, error: monty.MontyError) -> SandboxError:
         """What Monty says, as an error with a kind and a place."""
         if isinstance(error, monty.MontyCrashedError):
-            return self._crashed(error)
+            return self._crash_error(error)
         kind = type(error.exception()).__name__
         message = _one_line(f"{kind}: {error.exception()}" if kind == "KeyError" else str(error))
         frames, in_shim = self._frames(error)
         # Before the limits: a host call may fail with the very words of one.
         if frames and (failed := self.calls.get((kind, text_of(error.exception())))) is not None:
-            return self._placed(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
+            return self._place(SandboxError(failed.fault, _one_line(f"{failed.kind}: {failed.message}")), frames)
         if (limit := self._limit(error, frames)) is not None:
             return limit
         is_dialect, hint = dialect.hint(message)
         is_dialect = is_dialect or kind == "SyntaxError" or (in_shim and dialect.REFUSED in message)
-        return self._placed(SandboxError("dialect" if is_dialect else "code", message, hint=hint), frames)
+        return self._place(SandboxError("dialect" if is_dialect else "code", message, hint=hint), frames)
 
     def _frames(self, error: Any) -> tuple[list[Any], bool]:
         """Where in the program it was, outermost first, and whether a shim that it called raised it."""
@@ -61,7 +61,7 @@ class Faults:
         own = [frame for frame in found if frame.filename != _PRELUDE]
         return own, own != found
 
-    def _placed(self, error: SandboxError, frames: list[Any]) -> SandboxError:
+    def _place(self, error: SandboxError, frames: list[Any]) -> SandboxError:
         """The error with its place in the program as it was written."""
         if not frames:
             return error
@@ -75,7 +75,7 @@ class Faults:
             error.fault, error.message, line=frame.line, column=column, width=width, source=source, hint=error.hint
         )
 
-    def _crashed(self, error: monty.MontyCrashedError) -> SandboxError:
+    def _crash_error(self, error: monty.MontyCrashedError) -> SandboxError:
         if error.timed_out or "limit" in str(error):
             return SandboxError(
                 "limit", f"more than {self._limits.time:g} s of computing (time={self._limits.time:g}s)"
@@ -92,7 +92,7 @@ class Faults:
         raised = bool(frames) and frames[-1].line in self._prepared.raises
         if isinstance(exception, MemoryError) and not raised and _MEMORY.search(str(exception)):
             size = f"{self._limits.memory / (1 << 20):g}MB"
-            return self._placed(SandboxError("limit", f"more than {size} of memory (memory={size})"), frames)
+            return self._place(SandboxError("limit", f"more than {size} of memory (memory={size})"), frames)
         if isinstance(exception, RuntimeError) and not raised and "suspension limit" in str(exception):
             return SandboxError("limit", "too many turns between the program and the host")
         return None

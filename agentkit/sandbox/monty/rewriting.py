@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from agentkit.sandbox.monty import shim_loader
 from agentkit.sandbox.monty.problem import problem
 
-_CHECKED = shim_loader.spelled(shim_loader.CHECKS, "checked")
-_ROUNDED = f"round = {shim_loader.spelled(shim_loader.CHECKS, 'rounded')}\n"
+_CHECKED = shim_loader.shim_name(shim_loader.CHECKS, "checked")
+_ROUNDED = f"round = {shim_loader.shim_name(shim_loader.CHECKS, 'rounded')}\n"
 _LAZY = frozenset({"map", "filter", "zip", "enumerate", "reversed"})
 _WHOLE = frozenset(
     {"list", "tuple", "set", "frozenset", "dict", "sorted", "sum", "min", "max", "any", "all", "Counter", "deque"}
@@ -58,7 +58,7 @@ def prepare(source: str) -> Prepared:
     tree = ast.parse(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     edits = sorted([*_imports(tree), *_formats(tree), *_iterators(tree, parents)])
-    _stand_true(source, tree, edits)
+    _check_positions(source, tree, edits)
     prelude = [shim_loader.source(module) for module in sorted(set(_shims(tree)))]
     rounds = any(isinstance(node, ast.Name) and node.id == "round" for node in ast.walk(tree))
     if rounds or any(_CHECKED in edit.text for edit in edits):
@@ -69,10 +69,10 @@ def prepare(source: str) -> Prepared:
         if isinstance(node, ast.Raise)
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     )
-    return Prepared(fed=_edited(source, edits), prelude=tuple(prelude), edits=tuple(edits), raises=raises)
+    return Prepared(fed=_apply_edits(source, edits), prelude=tuple(prelude), edits=tuple(edits), raises=raises)
 
 
-def _stand_true(source: str, tree: ast.AST, edits: list[Edit]) -> None:
+def _check_positions(source: str, tree: ast.AST, edits: list[Edit]) -> None:
     """Python 3.11 does not always know where something stands inside an f-string: refused, not guessed."""
     edited = {(edit.line, edit.start) for edit in edits}
     for node in ast.walk(tree):
@@ -89,7 +89,7 @@ def _stand_true(source: str, tree: ast.AST, edits: list[Edit]) -> None:
                         raise found.error(source)
 
 
-def _edited(source: str, edits: Iterable[Edit]) -> str:
+def _apply_edits(source: str, edits: Iterable[Edit]) -> str:
     lines = source.encode().split(b"\n")
     starts = [0]
     for line in lines:
@@ -148,7 +148,7 @@ def _imports(tree: ast.AST) -> Iterator[Edit]:
 
 def _import(alias: ast.alias) -> str:
     if alias.name in shim_loader.MODULES:
-        return f"{alias.asname or alias.name} = {shim_loader.spelled(alias.name)}"
+        return f"{alias.asname or alias.name} = {shim_loader.shim_name(alias.name)}"
     return f"import {alias.name} as {alias.asname}" if alias.asname else f"import {alias.name}"
 
 
@@ -173,15 +173,15 @@ def _iterators(tree: ast.AST, parents: dict[ast.AST, ast.AST]) -> Iterator[Edit]
     own |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
         match node:
-            case ast.GeneratorExp() if not _used_up(node, parents):
+            case ast.GeneratorExp() if not _is_consumed(node, parents):
                 yield from _around(
                     node, "iter(" if _is_bare(node, parents) else "(iter(", ")" if _is_bare(node, parents) else "))"
                 )
-            case ast.Call(func=ast.Name(id=name)) if name in _LAZY - own and not _used_up(node, parents):
+            case ast.Call(func=ast.Name(id=name)) if name in _LAZY - own and not _is_consumed(node, parents):
                 yield from _around(node, "iter(")
 
 
-def kept_iterators(tree: ast.AST) -> list[ast.expr]:
+def find_iterators(tree: ast.AST) -> list[ast.expr]:
     """Iterators that are not used up where they stand, and such as call a function of the program until one fits."""
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -190,7 +190,7 @@ def kept_iterators(tree: ast.AST) -> list[ast.expr]:
         lazy = isinstance(node, ast.GeneratorExp) or (
             isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _LAZY - own
         )
-        if lazy and isinstance(node, ast.expr) and (not _used_up(node, parents) or _may_stop(node, parents, own)):
+        if lazy and isinstance(node, ast.expr) and (not _is_consumed(node, parents) or _may_stop(node, parents, own)):
             found.append(node)
     return found
 
@@ -211,7 +211,7 @@ def _is_bare(node: ast.GeneratorExp, parents: dict[ast.AST, ast.AST]) -> bool:
     return (parent.end_lineno, parent.end_col_offset) != (node.end_lineno, node.end_col_offset)
 
 
-def _used_up(node: ast.expr, parents: dict[ast.AST, ast.AST]) -> bool:
+def _is_consumed(node: ast.expr, parents: dict[ast.AST, ast.AST]) -> bool:
     parent = parents[node]
     match parent:
         case ast.For(iter=iter) | ast.comprehension(iter=iter):
@@ -219,6 +219,6 @@ def _used_up(node: ast.expr, parents: dict[ast.AST, ast.AST]) -> bool:
         case ast.Starred():
             return True
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
-            return name in _WHOLE or (name in _LAZY and _used_up(parent, parents))
+            return name in _WHOLE or (name in _LAZY and _is_consumed(parent, parents))
         case _:
             return False

@@ -13,7 +13,7 @@ MODULES = tuple(sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem n
 """The modules that Monty lacks, or has otherwise, and that are here."""
 
 
-def spelled(module: str, name: str = "") -> str:
+def shim_name(module: str, name: str = "") -> str:
     """What a module, or a name of it, is called inside."""
     return f"_agentkit_{module}_{name}" if name else f"_agentkit_{module}"
 
@@ -21,24 +21,26 @@ def spelled(module: str, name: str = "") -> str:
 @functools.cache
 def names(module: str) -> dict[str, str]:
     """The public names of a shim and what each is called inside."""
-    return {public: spelled(module, own) for public, own in _public(_tree(module)).items()}
+    return {public: shim_name(module, own) for public, own in _public(_tree(module)).items()}
 
 
 @functools.cache
 def source(module: str) -> str:
     """The shim as one piece of code."""
     tree = _tree(module)
-    apart = _Apart(module, _defined(tree))
-    body = [apart.visit(node) for node in tree.body if not _left_behind(node)]
+    apart = _Apart(module, _definitions(tree))
+    body = [apart.visit(node) for node in tree.body if not _is_dropped(node)]
     namespace = [f"    {public} = {inside}" for public, inside in names(module).items()]
-    return "\n".join([*map(ast.unparse, map(_unannotated, body)), f"class {spelled(module)}:", *namespace, ""])
+    return "\n".join(
+        [*map(ast.unparse, map(_without_annotations, body)), f"class {shim_name(module)}:", *namespace, ""]
+    )
 
 
 def _tree(module: str) -> ast.Module:
     return ast.parse((_FOLDER / f"{module}.py").read_text(encoding="utf-8"))
 
 
-def _left_behind(node: ast.stmt) -> bool:
+def _is_dropped(node: ast.stmt) -> bool:
     match node:
         case ast.Expr(value=ast.Constant()) | ast.ImportFrom(module="typing"):
             return True
@@ -48,7 +50,7 @@ def _left_behind(node: ast.stmt) -> bool:
             return False
 
 
-def _defined(tree: ast.Module) -> list[str]:
+def _definitions(tree: ast.Module) -> list[str]:
     found: list[str] = []
     for node in tree.body:
         match node:
@@ -64,7 +66,7 @@ def _defined(tree: ast.Module) -> list[str]:
 
 
 def _public(tree: ast.Module) -> dict[str, str]:
-    own = {name: name for name in _defined(tree) if not name.startswith("_") and name != "SPELLED"}
+    own = {name: name for name in _definitions(tree) if not name.startswith("_") and name != "SPELLED"}
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SPELLED":
             own |= ast.literal_eval(node.value)
@@ -75,7 +77,7 @@ class _Apart(ast.NodeTransformer):
     """Gives the names of a module a prefix, so that a program's own names cannot meet them."""
 
     def __init__(self, module: str, names: list[str]) -> None:
-        self._names = {name: spelled(module, name) for name in names}
+        self._names = {name: shim_name(module, name) for name in names}
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return ast.Name(id=self._names.get(node.id, node.id), ctx=node.ctx)
@@ -95,7 +97,7 @@ class _Apart(ast.NodeTransformer):
         return ast.alias(name=node.name, asname=self._names.get(node.asname or "", node.asname))
 
 
-def _unannotated(tree: ast.AST) -> ast.AST:
+def _without_annotations(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             node.returns = None

@@ -23,11 +23,11 @@ def problems(tree: ast.Module, *, runtime: Runtime, calls: frozenset[str], given
     scope = _Scope(tree, calls | given)
     for node in ast.walk(tree):
         yield from _syntax(node)
-        yield from _imported(node, runtime)
-        yield from _named(node, scope, runtime)
+        yield from _check_import(node, runtime)
+        yield from _check_name(node, scope, runtime)
         yield from _attribute(node, scope, runtime)
         yield from _call(node)
-        yield from _handed_over(node, calls)
+        yield from _check_callback(node, calls)
 
 
 # ---- statements and expressions
@@ -187,7 +187,7 @@ _NAMES_INSTEAD = {
 }
 
 
-def _imported(node: ast.AST, runtime: Runtime) -> Iterator[Problem]:
+def _check_import(node: ast.AST, runtime: Runtime) -> Iterator[Problem]:
     match node:
         case ast.Import(names=aliases):
             for alias in aliases:
@@ -281,7 +281,7 @@ class _Scope:
                 self.names |= {alias.asname or alias.name for alias in aliases}
 
 
-def _named(node: ast.AST, scope: _Scope, runtime: Runtime) -> Iterator[Problem]:
+def _check_name(node: ast.AST, scope: _Scope, runtime: Runtime) -> Iterator[Problem]:
     match node:
         case ast.Name(id=name, ctx=ast.Load()) if name in runtime.builtins_lacking and name not in scope.names:
             yield problem(node, f"there is no {name}", _BUILTINS_INSTEAD.get(name, ""))
@@ -295,12 +295,12 @@ def _attribute(node: ast.AST, scope: _Scope, runtime: Runtime) -> Iterator[Probl
                 yield problem(node, f"{module} has no {name}", _NAMES_INSTEAD.get((module, name), ""))
             return
         case ast.Call():
-            yield from _bound(node, scope)
+            yield from _check_bound_method(node, scope)
         case _:
             return
 
 
-def _bound(call: ast.Call, scope: _Scope) -> Iterator[Problem]:
+def _check_bound_method(call: ast.Call, scope: _Scope) -> Iterator[Problem]:
     """Methods of builtins that are passed as values, and methods called on a type."""
     match call.func:
         case ast.Attribute(
@@ -354,7 +354,7 @@ def _call(node: ast.AST) -> Iterator[Problem]:
                     yield problem(keyword.value, said, _UNSUPPORTED_KEYWORDS[name, keyword.arg or ""])
 
 
-def _handed_over(node: ast.AST, calls: frozenset[str]) -> Iterator[Problem]:
+def _check_callback(node: ast.AST, calls: frozenset[str]) -> Iterator[Problem]:
     """A host call waits for its answer, which what calls it for each item does not."""
     match node:
         case ast.Call(func=ast.Name(id="map" | "filter"), args=[ast.Name(id=name) as function, items, *_]) if (

@@ -69,7 +69,7 @@ class Worker:
         self._session, self._pid = session, session.worker_pid
         if self._killed:
             self.kill()
-        _bound(self._pid, bound)
+        _limit_worker(self._pid, bound)
         return session
 
     def kill(self) -> None:
@@ -101,7 +101,7 @@ class Worker:
                 future.set_exception(error)
 
 
-def _bound(pid: int | None, seconds: float) -> None:
+def _limit_worker(pid: int | None, seconds: float) -> None:
     """Let the system end a worker that computes on after its kernel is gone and that no longer looks at its clock."""
     if pid is None or not sys.platform.startswith("linux"):
         return
@@ -124,7 +124,7 @@ def _pool() -> Any:
     with _lock:
         known = _pools.get(os.getpid())
         if known is None or not Path(known[1]).exists():
-            start = _deaf(_binary())
+            start = _interrupt_proof_script(_binary())
             pool = pydantic_monty.Monty(
                 binary_path=start,
                 max_processes=_MOST_WORKERS,
@@ -145,7 +145,7 @@ def _binary() -> str:
         ) from error
 
 
-def _deaf(binary: str) -> str:
+def _interrupt_proof_script(binary: str) -> str:
     """A script that starts `binary` deaf to SIGINT: Stop goes to the whole process group, other cells' programs too."""
     if os.name != "posix" or "'" in binary:
         return binary

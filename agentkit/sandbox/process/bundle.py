@@ -52,13 +52,13 @@ def bundle(function: Callable[..., Any]) -> Bundle:
     if not isinstance(plain, types.FunctionType):
         kind = "a method of an object in the kernel" if isinstance(plain, types.MethodType) else type(plain).__name__
         raise UserError(f"{name} cannot run in a process of its own: it is {kind}; write it as a plain `def`")
-    walk = _Walk(tool=name)
+    walk = _ClosureWalk(tool=name)
     walk.add(name, function)
     return Bundle(function=name, units=tuple(walk.units.values()), imports=tuple(walk.imports), values=walk.values)
 
 
 @dataclass(kw_only=True)
-class _Walk:
+class _ClosureWalk:
     """One walk over a tool and all it reaches; what is defined first comes first."""
 
     tool: str
@@ -122,7 +122,7 @@ class _Walk:
                 self.add(name, value)
 
     def _check_changes(self, name: str, function: types.FunctionType, source: Source) -> None:
-        changed = [each for each in source.reads if each in source.changed and _is_kept(function, each)]
+        changed = [each for each in source.reads if each in source.changed and _is_needed(function, each)]
         for each in (*source.assigns, *changed):
             self._refuse(f"{name} changes {each}, and the change would be lost there; return it instead")
 
@@ -164,7 +164,7 @@ def _place(value: Any) -> tuple[str, str | None] | None:
     return (module, name) if found is value else None
 
 
-def _is_kept(function: types.FunctionType, name: str) -> bool:
+def _is_needed(function: types.FunctionType, name: str) -> bool:
     found, value = lookup(function, name)
     return found and isinstance(value, _MUTABLE)
 
@@ -236,14 +236,14 @@ def _class_definition(cls: type) -> tuple[str, ast.ClassDef, str] | None:
         text = "".join(entry[2]) if len(entry) > 2 else ""
         if f"class {cls.__name__}" not in text:
             continue
-        for node in ast.walk(_parsed(text)):
+        for node in ast.walk(_parse(text)):
             if isinstance(node, ast.ClassDef) and node.name == cls.__name__ and _fields(node) == names:
                 return file, node, text
     return None
 
 
 @functools.lru_cache(maxsize=32)
-def _parsed(text: str) -> ast.AST:
+def _parse(text: str) -> ast.AST:
     try:
         return ast.parse(text)
     except SyntaxError:

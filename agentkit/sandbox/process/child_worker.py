@@ -29,18 +29,18 @@ _SPARE = 64 << 20
 _FUTURE = 0x1000000  # annotations are not evaluated: what they name may not be here
 
 
-def work(job: Mapping[str, Any], box: Box, writing: int) -> NoReturn:
+def run_job(job: Mapping[str, Any], box: Box, writing: int) -> NoReturn:
     """Perform the job, write what came of it to `writing`, and end this process."""
     me = os.getpid()
     try:
         _settle_in(job, box)
     except OSError as error:
-        _reply(writing, _said({"how": "refused", "text": (error.strerror or str(error))[:TEXT_CHARACTERS]}))
+        _reply(writing, _encode_answer({"how": "refused", "text": (error.strerror or str(error))[:TEXT_CHARACTERS]}))
     os.write(writing, BEGUN)
     try:
-        answer = _said(_perform(job, box))
+        answer = _encode_answer(_perform(job, box))
     except BaseException as error:  # noqa: BLE001 - whatever foreign code raises is told, and this process ends
-        answer = _said(_out_of_memory(error) if _is_memory(error) else _raised(error, job))
+        answer = _encode_answer(_out_of_memory(error) if _is_memory(error) else _encode_error(error, job))
     if os.getpid() != me:
         # The work has forked: only one of them answers.
         os._exit(0)
@@ -62,7 +62,7 @@ def _settle_in(job: Mapping[str, Any], box: Box) -> None:
             namespaces.close(box.walls, scratch=job["scratch"], libraries=libraries, memory=box.memory)
 
 
-def _said(answer: dict[str, Any]) -> memoryview:
+def _encode_answer(answer: dict[str, Any]) -> memoryview:
     status = namespaces.status("self")
     peak = max(0, status.get("VmHWM", 0) - status.get("RssFile", 0))
     return memoryview(json.dumps({**answer, "peak": peak}).encode())
@@ -90,12 +90,12 @@ def _is_memory(error: BaseException | None) -> bool:
 
 def _out_of_memory(error: BaseException) -> dict[str, Any]:
     if sys.platform == "linux":
-        namespaces.breathe()
+        namespaces.free_reserve()
     traceback.clear_frames(error.__traceback__)
     return {"how": "memory", "text": str(error)[:TEXT_CHARACTERS]}
 
 
-def _raised(error: BaseException, job: Mapping[str, Any]) -> dict[str, Any]:
+def _encode_error(error: BaseException, job: Mapping[str, Any]) -> dict[str, Any]:
     kind = type(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     lines = traceback.format_list(frames) + traceback.format_exception_only(error)
@@ -150,7 +150,7 @@ def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
     vars(sys.modules["agentkit"])["idempotency_key"] = lambda: job["key"] or None
     space = vars(_module("__main__"))
     for name, module, attribute in job["imports"]:
-        space[name] = _imported(module, attribute)
+        space[name] = _import_attribute(module, attribute)
     later = {name: packed for name, packed in job["values"].items() if not _set(name, packed, space)}
     for unit in job["units"]:
         _define(unit, space)
@@ -164,7 +164,7 @@ def _call(job: Mapping[str, Any], box: Box) -> dict[str, Any]:
         if inspect.isawaitable(result):
             import asyncio
 
-            result = asyncio.run(_awaited(result))
+            result = asyncio.run(_await(result))
     if type(result).__module__.partition(".")[0] == "pydantic_ai":
         raise TypeError(f"{job['function']} returns a {type(result).__name__}, which only works without isolate=")
     value = to_json(result, where=f"the result of {job['function']}")
@@ -208,11 +208,11 @@ class _Here:
         return made
 
 
-async def _awaited(result: Any) -> Any:
+async def _await(result: Any) -> Any:
     return await result
 
 
-def _imported(module: str, attribute: str | None) -> Any:
+def _import_attribute(module: str, attribute: str | None) -> Any:
     found = importlib.import_module(module)
     for part in attribute.split(".") if attribute else ():
         found = getattr(found, part)

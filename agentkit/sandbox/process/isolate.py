@@ -19,26 +19,26 @@ from pydantic_ai.tools import RunContext, ToolDefinition
 from agentkit.approval.interrupt import function_of
 from agentkit.errors import ChildFailed, UserError
 from agentkit.journal.codec import encode_tool_result
-from agentkit.journal.execution import Call, current_run, current_step
+from agentkit.journal.execution import Operation, current_run, current_step
 from agentkit.journal.keys import operation_key
-from agentkit.runtime.run_state import AgentRunFrame, frame_of_run
+from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.sandbox.process.bundle import Bundle, bundle
-from agentkit.sandbox.process.parent import Child, Ended, memory_holds, walls_stand
+from agentkit.sandbox.process.parent import Child, ChildEnd, memory_holds, walls_stand
 from agentkit.sandbox.process.resources import (
     HAD_TOO_LITTLE,
     Box,
     Try,
     Walls,
+    format_size,
     short_of,
     shortage,
-    size_said,
     slow_at,
     too_much,
     too_slow,
 )
 from agentkit.text import visible
 from agentkit.tools import inputs
-from agentkit.tools.declaration import Declaration, declaration, stood_for
+from agentkit.tools.declaration import Declaration, declaration, original_of
 from agentkit.values import typed_json
 from agentkit.values.registry import to_json
 
@@ -60,7 +60,7 @@ def check(function: Callable[..., Any], *, takes_ctx: bool) -> None:
 
 def _is_apart(function: Callable[..., Any]) -> bool:
     # What stands for a tool of another machine only asks for it there.
-    return declaration(function).isolate and stood_for(function) is function
+    return declaration(function).isolate and original_of(function) is function
 
 
 def _check_place(function: Callable[..., Any], declared: Declaration, *, takes_ctx: bool) -> None:
@@ -87,15 +87,15 @@ def apart(
     if function is None or not _is_apart(function):
         return body
 
-    async def performed() -> object:
+    async def perform() -> object:
         try:
-            return encode_tool_result(await called(function, args, takes_ctx=_takes_ctx(tool)))
+            return encode_tool_result(await call_isolated(function, args, takes_ctx=_takes_ctx(tool)))
         except ModelRetry as retry:
             return _signal("model_retry", retry.message)
         except ToolFailed as failed:
             return _signal("tool_failed", failed.message)
 
-    return performed
+    return perform
 
 
 class OutsideSessions(AbstractCapability[Any]):
@@ -109,7 +109,7 @@ class OutsideSessions(AbstractCapability[Any]):
         function = function_of(tool)
         if function is None or not _is_apart(function):
             return await handler(args)
-        return await called(function, args, takes_ctx=_takes_ctx(tool))
+        return await call_isolated(function, args, takes_ctx=_takes_ctx(tool))
 
 
 def _signal(kind: str, message: str) -> object:
@@ -122,7 +122,7 @@ def _takes_ctx(tool: Any) -> bool:
     return bool(getattr(getattr(getattr(tool, "call_func", None), "__self__", None), "takes_ctx", False))
 
 
-async def called(
+async def call_isolated(
     function: Callable[..., Any],
     args: Mapping[str, Any],
     *,
@@ -152,7 +152,7 @@ def _too_little(declared: Declaration, words: str) -> Exception:
     return ChildFailed(words) if declared.effects == "once" else ModelRetry(words)
 
 
-def _value(name: str, declared: Declaration, ended: Ended, tries: list[Try]) -> Any:
+def _value(name: str, declared: Declaration, ended: ChildEnd, tries: list[Try]) -> Any:
     match ended.attempt.how:
         case "done":
             if (recorder := inputs.recorder()) is not None:
@@ -163,10 +163,10 @@ def _value(name: str, declared: Declaration, ended: Ended, tries: list[Try]) -> 
         case "flooded":
             raise _too_little(declared, too_much(name))
         case _:
-            raise ChildFailed(f"{name}: {ended.attempt.said}")
+            raise ChildFailed(f"{name}: {ended.attempt.description}")
 
 
-def outgrown(function: Callable[..., Any] | None, declared: Declaration) -> Callable[[bytes], bool]:
+def limit_check(function: Callable[..., Any] | None, declared: Declaration) -> Callable[[bytes], bool]:
     """Whether a recorded answer says that the tool had too little, and it has been given something else since."""
     name = getattr(function, "__name__", "")
     now = (short_of(name, declared.sizes), slow_at(name, declared.timeout or 0.0))
@@ -183,16 +183,16 @@ def outgrown(function: Callable[..., Any] | None, declared: Declaration) -> Call
 # ---- one try
 
 
-async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> Ended:
+async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> ChildEnd:
     frame = frame_of_run()
     if frame is None or current_step.get() is None:
-        return _judged(await performed_in_child(job, box))
-    ended: list[Ended] = []
+        return _raise_failure(await run_in_child(job, box))
+    ended: list[ChildEnd] = []
 
     async def body() -> Any:
-        ended.append(await performed_in_child(job, box))
-        _judged(ended[-1], record=True)
-        return {"said": ended[-1].attempt.said, "value": ended[-1].reply["value"], "printed": ended[-1].printed}
+        ended.append(await run_in_child(job, box))
+        _raise_failure(ended[-1], record=True)
+        return {"said": ended[-1].attempt.description, "value": ended[-1].reply["value"], "printed": ended[-1].printed}
 
     try:
         performed = await frame.journal.perform(_step(frame, job, box, number), body)
@@ -200,36 +200,36 @@ async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> Ended:
         if ended:
             return ended[-1]
         raise
-    return ended[-1] if ended else _recorded(performed.payload, box)
+    return ended[-1] if ended else _read_attempt(performed.payload, box)
 
 
-def _step(frame: AgentRunFrame, job: Mapping[str, Any], box: Box, number: int) -> Call:
+def _step(frame: RunState, job: Mapping[str, Any], box: Box, number: int) -> Operation:
     # The call that it is a try of says what is asked: that is in its own key.
     payload = {"of": job["key"], "memory": box.memory}
-    return Call(
+    return Operation(
         key=operation_key(name=f"try:{job['function']}", payload=payload, history=None, memo=frame.memo),
         kind="sandbox",
         name=f"try {number}",
         effects="none",
-        request=_asked(box),
+        request=_describe_limits(box),
         counted=False,
         describe=lambda payload: str(payload["said"]),
     )
 
 
-def _asked(box: Box) -> str:
-    memory = [] if box.memory is None else [size_said(box.memory)]
+def _describe_limits(box: Box) -> str:
+    memory = [] if box.memory is None else [format_size(box.memory)]
     network = ["no network"] if box.walls != "none" else []
     return ", ".join([*memory, *network]) or "a process of its own"
 
 
-def _recorded(payload: Any, box: Box) -> Ended:
+def _read_attempt(payload: Any, box: Box) -> ChildEnd:
     """A try that was recorded, though its call was not: the kernel died between the two."""
     attempt = Try(asked=box.memory, peak=0, seconds=0.0, how="done")
-    return Ended(attempt=attempt, reply={"value": payload["value"]}, printed=payload["printed"])
+    return ChildEnd(attempt=attempt, reply={"value": payload["value"]}, printed=payload["printed"])
 
 
-def _judged(ended: Ended, *, record: bool = False) -> Ended:
+def _raise_failure(ended: ChildEnd, *, record: bool = False) -> ChildEnd:
     """Raise what the tool raised; with `record` also whatever else kept it from giving a result."""
     match ended.attempt.how:
         case "raised":
@@ -242,7 +242,7 @@ def _judged(ended: Ended, *, record: bool = False) -> Ended:
             return ended
         case _:
             if record:
-                raise ChildFailed(ended.attempt.said)
+                raise ChildFailed(ended.attempt.description)
             return ended
 
 
@@ -264,9 +264,9 @@ def _rebuilt(reply: Mapping[str, Any]) -> BaseException:
     return error
 
 
-async def performed_in_child(
+async def run_in_child(
     job: Mapping[str, Any], box: Box, *, heard: Callable[[str], None] = _say, most: int = _PRINTED_BYTES
-) -> Ended:
+) -> ChildEnd:
     """Run the job in a child; when this is cancelled, the child and all it has started end.
 
     `heard` is told what it prints while it runs, up to `most` bytes.
@@ -299,13 +299,13 @@ def _job(
         "function": name,
         "units": [{"file": unit.file, "line": unit.line, "text": unit.text} for unit in needs.units],
         "imports": [list(each) for each in needs.imports],
-        "values": {read: _packed(name, read, value, whole=whole) for read, value in needs.values.items()},
+        "values": {read: _pack(name, read, value, whole=whole) for read, value in needs.values.items()},
         "args": {each: to_json(value, where=f"{name}({each}=)") for each, value in args.items()},
         "key": key,
     }
 
 
-def _packed(tool: str, name: str, value: Any, *, whole: bool) -> Any:
+def _pack(tool: str, name: str, value: Any, *, whole: bool) -> Any:
     try:
         return typed_json.pack(value if whole else _sample(value), where=name)
     except typed_json.Unpackable as error:

@@ -105,7 +105,7 @@ def close(walls: Walls, *, scratch: str, libraries: Iterable[str], memory: int |
         _read_only(scratch, _room(memory))
     _leave_keyring()
     _give_up_privileges()
-    if seccomp.is_known():
+    if seccomp.is_supported():
         seccomp.refuse_calls()
 
 
@@ -255,12 +255,12 @@ def limit_memory(size: int | None, *, spare: int) -> None:
     if size is None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    hard = size + reserved() + spare + _LAST_WORDS
+    hard = size + reserved_bytes() + spare + _LAST_WORDS
     hard = hard if most == resource.RLIM_INFINITY else min(hard, most)
     resource.setrlimit(resource.RLIMIT_DATA, (max(0, hard - _LAST_WORDS), hard))
 
 
-def breathe() -> None:
+def free_reserve() -> None:
     """Room to say that memory ran out."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
@@ -269,7 +269,7 @@ def breathe() -> None:
 _LAST_WORDS = 32 << 20
 
 
-def reserved() -> int:
+def reserved_bytes() -> int:
     """Bytes of private memory that are reserved and not held: the stacks of threads, the pools of libraries."""
     fields = status("self")
     return max(0, fields.get("VmData", 0) - fields.get("RssAnon", 0))

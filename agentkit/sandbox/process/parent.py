@@ -20,7 +20,7 @@ from functools import cache
 from typing import IO, Any
 
 from agentkit.errors import UserError
-from agentkit.sandbox.process.resources import Box, How, Try, size_said
+from agentkit.sandbox.process.resources import Box, How, Try, format_size
 
 _ENTRY = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -36,7 +36,7 @@ _BARE = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class ChildEnd:
     """How a child ended: the `attempt` with its measures, what it answered, and what it printed (bounded)."""
 
     attempt: Try
@@ -63,17 +63,17 @@ class Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def begin(self) -> Future[Ended]:
+    def begin(self) -> Future[ChildEnd]:
         """`wait` on a thread of its own, which keeps nobody from ending: the child ends with this process anyhow."""
-        ends: Future[Ended] = Future()
+        ends: Future[ChildEnd] = Future()
         threading.Thread(target=_settle, args=(ends, self.wait), name="agentkit-child", daemon=True).start()
         return ends
 
-    def wait(self) -> Ended:
+    def wait(self) -> ChildEnd:
         try:
             process = self._start()
             if process is None:
-                return Ended(attempt=self._attempt("stopped"))
+                return ChildEnd(attempt=self._attempt("stopped"))
             with process:
                 return self._conclude(process)
         finally:
@@ -111,12 +111,12 @@ class Child:
         own = {} if self._box.walls == "none" else {"TMPDIR": self._scratch, "MPLCONFIGDIR": self._scratch}
         return {**dict.fromkeys(_POOLS, threads), **os.environ, **own}
 
-    def _conclude(self, process: subprocess.Popen[bytes]) -> Ended:
+    def _conclude(self, process: subprocess.Popen[bytes]) -> ChildEnd:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         told = {"path": _import_path(), "folder": os.getcwd(), "scratch": self._scratch, "box": asdict(self._box)}
         body = json.dumps({**told, **self._job}).encode()
         if len(body) > _MOST_BYTES:
-            raise UserError(f"more than {size_said(_MOST_BYTES)} would be handed to another process: hand over less")
+            raise UserError(f"more than {format_size(_MOST_BYTES)} would be handed to another process: hand over less")
         threads = [
             threading.Thread(target=_feed, args=(process.stdin, body), daemon=True),
             threading.Thread(target=self._collect, args=(process.stderr,), daemon=True),
@@ -128,20 +128,20 @@ class Child:
         threads[1].join(_GRACE_SECONDS)
         _close(process.stdin)
         process.wait()
-        return self._ended(said)
+        return self._read_end(said)
 
-    def _ended(self, said: bytes) -> Ended:
+    def _read_end(self, said: bytes) -> ChildEnd:
         if self._stopped or not said:
-            return Ended(
+            return ChildEnd(
                 attempt=self._attempt("stopped" if self._stopped else "crashed"), printed="".join(self._printed)
             )
         try:
             told = json.loads(said)
         except (ValueError, RecursionError) as error:
             attempt = self._attempt("forged", text=f"its reply cannot be read: {type(error).__name__}")
-            return Ended(attempt=attempt, printed="".join(self._printed))
+            return ChildEnd(attempt=attempt, printed="".join(self._printed))
         attempt = self._attempt(told["how"], peak=told["peak"], seconds=told["seconds"], text=told["text"])
-        return Ended(attempt=attempt, reply=told["reply"] or {}, printed="".join(self._printed))
+        return ChildEnd(attempt=attempt, reply=told["reply"] or {}, printed="".join(self._printed))
 
     def _attempt(self, how: How, *, peak: int = 0, seconds: float = 0.0, text: str = "") -> Try:
         return Try(asked=self._box.memory, peak=peak, seconds=seconds, how=how, text=text)
@@ -166,7 +166,7 @@ def _import_path() -> list[str]:
     return [str(place) for place in sys.path]
 
 
-def _settle(ends: Future[Ended], wait: Callable[[], Ended]) -> None:
+def _settle(ends: Future[ChildEnd], wait: Callable[[], ChildEnd]) -> None:
     ends.set_running_or_notify_cancel()
     try:
         ends.set_result(wait())

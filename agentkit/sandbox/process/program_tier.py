@@ -9,10 +9,10 @@ from typing import Any
 
 from agentkit.errors import SandboxError, UserError
 from agentkit.sandbox.limits import Limits
-from agentkit.sandbox.monty.driver import Ended, Program
-from agentkit.sandbox.process.isolate import performed_in_child
+from agentkit.sandbox.monty.driver import Program, ProgramEnd
+from agentkit.sandbox.process.isolate import run_in_child
 from agentkit.sandbox.process.parent import walls_stand
-from agentkit.sandbox.process.resources import Box, size_said
+from agentkit.sandbox.process.resources import Box, format_size
 from agentkit.values.typed_json import Forged, Parcel
 
 _FILE = "<sandbox>"
@@ -25,7 +25,7 @@ async def run_in_process(
     printed: Callable[[str], None] = lambda text: None,
     pause: Any = None,
     **unused: Any,
-) -> Ended:
+) -> ProgramEnd:
     """Run `program` in a process without network, other processes and files beyond Python's own.
 
     Inputs and outputs are parcels. Raises SandboxError when it fails or reaches a limit, and UserError, before anything
@@ -45,30 +45,30 @@ async def run_in_process(
         "outputs": list(program.outputs),
     }
     box = Box(memory=limits.memory, seconds=limits.time, walls="everything")
-    ended = await performed_in_child(job, box, heard=printed, most=limits.printed)
+    ended = await run_in_child(job, box, heard=printed, most=limits.printed)
     reply = ended.reply
     match ended.attempt.how:
         case "done":
             # What was handed over may be large, and the loop is the kernel's.
             return await asyncio.to_thread(_read, reply, program)
         case "raised":
-            raise _placed(program, "code", f"{reply['kind']}: {reply['message']}".rstrip(": "), reply["line"])
+            raise _error_at_place(program, "code", f"{reply['kind']}: {reply['message']}".rstrip(": "), reply["line"])
         case "memory":
-            asked = size_said(limits.memory)
-            raise SandboxError("limit", f"more than {asked} of memory (memory={asked}); {ended.attempt.said}")
+            asked = format_size(limits.memory)
+            raise SandboxError("limit", f"more than {asked} of memory (memory={asked}); {ended.attempt.description}")
         case "timeout":
             raise SandboxError("limit", f"more than {limits.time:g} s (time={limits.time:g}s)")
         case "flooded":
             raise SandboxError("limit", "more leaves it than can be handed over: return a summary or fewer rows")
         case "forged":
-            raise _forged(ended.attempt.text)
+            raise _forgery_error(ended.attempt.text)
         case "stopped":
             raise asyncio.CancelledError
         case _:
             raise SandboxError("crash", f"its process ended: {ended.attempt.text or ended.attempt.how}")
 
 
-def _read(reply: Mapping[str, Any], program: Program) -> Ended:
+def _read(reply: Mapping[str, Any], program: Program) -> ProgramEnd:
     """What the program gave, once it is known that it can be read: what cannot is not recorded either."""
     outputs = {name: Parcel(packed) for name, packed in reply["outputs"].items()}
     value = Parcel(reply["value"])
@@ -76,11 +76,11 @@ def _read(reply: Mapping[str, Any], program: Program) -> Ended:
         try:
             parcel.open(program.classes)
         except Forged as error:
-            raise _forged(f"{name}: {error}") from error
-    return Ended(value=value, outputs=outputs, calls=0)
+            raise _forgery_error(f"{name}: {error}") from error
+    return ProgramEnd(value=value, outputs=outputs, calls=0)
 
 
-def _forged(why: str) -> SandboxError:
+def _forgery_error(why: str) -> SandboxError:
     return SandboxError("code", f"the program forged its reply, and nothing of it was made: {why}")
 
 
@@ -104,7 +104,7 @@ def _check(program: Program, limits: Limits) -> None:
         raise SandboxError("code", f"the program cannot be read: {error}") from None
 
 
-def _placed(program: Program, fault: str, message: str, line: int | None) -> SandboxError:
+def _error_at_place(program: Program, fault: str, message: str, line: int | None) -> SandboxError:
     one_line = " ".join(message.split())
     lines = program.source.splitlines()
     if line is None or line > len(lines):

@@ -36,13 +36,13 @@ class Try:
     text: str = ""
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """`used 143MB`, `out of memory: used 515MB of 512MB (it was stopped there)`"""
         if self.how == "done":
-            return f"used {size_said(self.peak)}"
-        of = "" if self.asked is None else f" of {size_said(self.asked)}"
+            return f"used {format_size(self.peak)}"
+        of = "" if self.asked is None else f" of {format_size(self.asked)}"
         more = f" ({self.why})" if self.why else ""
-        return f"{outcome_said(self.how)}: used {size_said(self.peak)}{of}{more}"
+        return f"{describe_outcome(self.how)}: used {format_size(self.peak)}{of}{more}"
 
     @property
     def why(self) -> str:
@@ -52,7 +52,7 @@ class Try:
         return self.text
 
 
-def outcome_said(how: How) -> str:
+def describe_outcome(how: How) -> str:
     match how:
         case "memory":
             return "out of memory"
@@ -68,7 +68,7 @@ def outcome_said(how: How) -> str:
             assert_never(how)
 
 
-def size_said(size: int) -> str:
+def format_size(size: int) -> str:
     """`512MB`, `1.5GB`; units of 1024."""
     value, unit = float(size), 0
     while value >= 1024 and unit < len(_UNITS) - 1:
@@ -83,7 +83,9 @@ def short_of(tool: str, sizes: Sequence[int]) -> str:
     """How every shortage of this ladder begins."""
     if not sizes:
         return f"{tool} ran out of memory, though it may have all there is."
-    return f"{tool} ran out of memory. It was given {', then '.join(map(size_said, sizes))}; more cannot be asked for."
+    return (
+        f"{tool} ran out of memory. It was given {', then '.join(map(format_size, sizes))}; more cannot be asked for."
+    )
 
 
 def shortage(tool: str, tries: Sequence[Try]) -> str:
@@ -92,7 +94,7 @@ def shortage(tool: str, tries: Sequence[Try]) -> str:
     last = tries[-1]
     wanted = f" ({last.why})" if last.why else ""
     return (
-        f"{begin} It held {size_said(last.peak)} when it ended{wanted}. Call it again with less to do: fewer rows or "
+        f"{begin} It held {format_size(last.peak)} when it ended{wanted}. Call it again with less to do: fewer rows or "
         "columns, a filter, a shorter period or a sample, in several calls if need be. The same call again will fail "
         "again."
     )
@@ -106,7 +108,7 @@ def slow_at(tool: str, seconds: float) -> str:
 def too_slow(tool: str, tries: Sequence[Try], seconds: float) -> str:
     """What an agent is told when its tool did not end in time."""
     return (
-        f"{slow_at(tool, seconds)} (it held {size_said(tries[-1].peak)} of memory). More time cannot be asked for. "
+        f"{slow_at(tool, seconds)} (it held {format_size(tries[-1].peak)} of memory). More time cannot be asked for. "
         "Call it again with less to do, in several calls if need be."
     )
 

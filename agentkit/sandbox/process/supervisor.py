@@ -54,15 +54,15 @@ def main() -> NoReturn:
         os.close(reading)
         if sys.platform == "linux":
             namespaces.hide(False)
-        child_worker.work(job, box, writing)
+        child_worker.run_job(job, box, writing)
     os.close(writing)
-    _bound_own_memory()
-    watch = _Watch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel)
+    _limit_own_memory()
+    watch = _MemoryWatch(job["scratch"], worker=worker, reading=reading, box=box, began=began, kernel=kernel)
     watch.outputs = job.get("outputs")
-    watch.go_on()
+    watch.run_forever()
 
 
-def _bound_own_memory() -> None:
+def _limit_own_memory() -> None:
     """A reply of three letters for each value takes thirty times its length once it is read."""
     if sys.platform == "linux":
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
@@ -87,7 +87,7 @@ def _say(how: How, *, peak: int = 0, seconds: float = 0.0, text: str = "", reply
     os._exit(0)
 
 
-class _Watch:
+class _MemoryWatch:
     """One worker until its end; its own processes end with it."""
 
     def __init__(self, scratch: str, *, worker: int, reading: int, box: Box, began: float, kernel: int) -> None:
@@ -100,7 +100,7 @@ class _Watch:
         self._others: list[int] = []
         self._peak = self._used = self._mapped = 0
 
-    def go_on(self) -> NoReturn:
+    def run_forever(self) -> NoReturn:
         poll = select.poll()
         # Standard input says nothing more: it only ends, when the kernel is done with this call or is dead.
         poll.register(0, select.POLLIN | select.POLLHUP)
@@ -134,20 +134,22 @@ class _Watch:
             # Who loses its parent becomes a child of this process, and counts on.
             self._others = [pid for pid in _below(os.getpid()) if pid != self._worker]
         pids = (self._worker, *self._others)
-        held = [_held(self._worker)] if not self._others else [_share(pid) for pid in pids]
+        held = [_process_bytes(self._worker)] if not self._others else [_share(pid) for pid in pids]
         private, shared = (sum(sizes) for sizes in zip(*held, strict=True))
         if self._box.walls != "none" and self._reply.startswith(BEGUN):
             # Before it has begun its folders are those of everybody.
-            shared = self._shared(pids, resident=shared)
+            shared = self._shared_bytes(pids, resident=shared)
         self._looks += 1
         self._used = private + shared
         self._peak = max(self._peak, self._used)
 
-    def _shared(self, pids: Iterable[int], *, resident: int) -> int:
+    def _shared_bytes(self, pids: Iterable[int], *, resident: int) -> int:
         """Memory that is nobody's own: files in memory, and what is shared, whether it is mapped just now or not."""
-        files = sum(_stored(f"/proc/{self._worker}/root{folder}") for folder in namespaces.IN_MEMORY[self._box.walls])
+        files = sum(
+            _folder_bytes(f"/proc/{self._worker}/root{folder}") for folder in namespaces.IN_MEMORY[self._box.walls]
+        )
         if self._looks % _LOOK_AROUND == 0:
-            self._mapped = _mapped(pids)
+            self._mapped = _mapping_bytes(pids)
         return files + max(self._mapped, resident - files)
 
     def _enforce(self) -> None:
@@ -236,7 +238,7 @@ def _below(pid: int) -> Iterator[int]:
             yield from _below(child)
 
 
-def _held(pid: int) -> tuple[int, int]:
+def _process_bytes(pid: int) -> tuple[int, int]:
     """Bytes that this process holds, private and shared: its libraries' files are not its own."""
     fields = namespaces.status(pid)
     private = ("RssAnon", "VmSwap", "HugetlbPages")
@@ -249,13 +251,13 @@ def _share(pid: int) -> tuple[int, int]:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             lines = [line.split() for line in file if line.endswith(" kB\n")]
     except OSError:
-        return _held(pid)
+        return _process_bytes(pid)
     sizes = {name: int(size) << 10 for name, size, *_ in lines}
     private = ("Pss_Anon:", "SwapPss:", "Private_Hugetlb:")
     return sum(sizes.get(name, 0) for name in private), sizes.get("Pss_Shmem:", 0)
 
 
-def _stored(folder: str) -> int:
+def _folder_bytes(folder: str) -> int:
     """Bytes in the files of a folder in memory."""
     try:
         state = os.statvfs(folder)
@@ -265,7 +267,7 @@ def _stored(folder: str) -> int:
     return (state.f_blocks - state.f_bfree) * state.f_frsize
 
 
-def _mapped(pids: Iterable[int]) -> int:
+def _mapping_bytes(pids: Iterable[int]) -> int:
     """Bytes of the shared mappings without a file: who touched a page may have ended, and the page is held on."""
     found: dict[str, int] = {}
     for pid in pids:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agentkit.tools.inputs import is_heard
+from agentkit.tools.inputs import is_report
 
 TEXT_CHARACTERS = 2_000
 TRACE_CHARACTERS = 4_000
@@ -37,7 +37,7 @@ def read_reply(written: bytes, *, outputs: list[str] | None) -> dict[str, Any] |
         raise FalseReply("its reply says nothing of its end")
     form = forms[how] if how != "done" else {"value": _anything, **({} if outputs is None else _CELL)}
     if how == "done" and outputs is None and "heard" in reply:
-        form = {**form, "heard": is_heard}
+        form = {**form, "heard": is_report}
     form = {"how": _anything, "peak": _size, **form}
     if reply.keys() != form.keys() or not all(fits(reply[name]) for name, fits in form.items()):
         raise FalseReply(f"its reply is none of a worker that is {how}")
