@@ -49,8 +49,7 @@ from agentkit.journal.execution import Operation, Reading, current_run, current_
 from agentkit.journal.journal import Performed
 from agentkit.journal.keys import Key, model_key, operation_key, tool_key
 from agentkit.models import resolve
-from agentkit.models.relay.http_transport import caller
-from agentkit.models.transport.response_capture import arrivals
+from agentkit.models.request_context import request_with
 from agentkit.runtime import describe, fallback_record, server_limits
 from agentkit.runtime.evidence import watch
 from agentkit.runtime.guard import ModelRequestInfo, ToolCallInfo
@@ -125,14 +124,10 @@ def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awai
     async def perform() -> object:
         step = current_step.get()
         run = frame_of_run()
-        token = arrivals.set(None if step is None else step.arrivals)
-        caller_token = caller.set(None if run is None or run.session is None else run.session.calling)
-        try:
-            with server_limits.explaining():
-                return await body()
-        finally:
-            caller.reset(caller_token)
-            arrivals.reset(token)
+        relay = None if run is None or run.session is None else run.session.calling
+        responses = None if step is None else step.arrivals
+        with request_with(relay=relay, responses=responses), server_limits.explaining():
+            return await body()
 
     return perform
 

@@ -41,7 +41,7 @@ from agentkit.events import Event, Gauge, Step
 from agentkit.journal.execution import OnOutcome, Operation
 from agentkit.journal.records import Outcome, Row
 from agentkit.journal.store import Store
-from agentkit.models.fallback import affordable
+from agentkit.models.request_context import request_with
 from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
 from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session
@@ -257,15 +257,14 @@ class Budgets:
         expected = self._answers[visit.run.agent]
         weights = weigh(asked, expected_output=max(expected, default=None))
         allowed = await passage.reserve(weights)
-        token = affordable.set(allowed)
         try:
-            yield passage.on_outcome
+            with request_with(affordable=allowed):
+                yield passage.on_outcome
         except asyncio.CancelledError:
             # It was stopped under way: what was sent may have to be paid.
             passage.settle(passage.held.amounts if passage.held is not None else None)
             raise
         finally:
-            affordable.reset(token)
             await passage.finish()
         if passage.output is not None:
             expected.append(passage.output)

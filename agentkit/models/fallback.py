@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import (
@@ -30,11 +29,8 @@ from pydantic_ai.settings import ModelSettings, merge_model_settings
 
 from agentkit.errors import UserError
 from agentkit.models.canned_replies import WordByWord
+from agentkit.models.request_context import Attempts, Cause, Failed, current_request, update_request
 from agentkit.models.transport.rate_limit import NotSent
-
-Cause: TypeAlias = Literal[
-    "outage", "rate limit", "context overflow", "content filter", "budget", "refused", "passed over"
-]
 
 FIRST_TOKEN = 30.0
 """Seconds until a streamed answer of a member that is not the last must have begun."""
@@ -49,40 +45,6 @@ KNOWS_FIRST_TOKEN = "first_event_timeout" in ModelSettings.__annotations__
 _OPTIONS = re.compile(r"^(?P<name>.*\S)\s*\((?P<options>[^()]*)\)$")
 _TIME = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-
-
-class Failed(NamedTuple):
-    """A member that did not answer, why, and in which words; one that rests was not even asked."""
-
-    model: str
-    cause: Cause
-    said: str
-    window: int | None = None
-    rests: bool = False
-
-
-@dataclass(kw_only=True)
-class Attempts:
-    """What happened on the way through the chain for one request; `answered` is the member that did.
-
-    `resting` says of members that failed lately until when (`time.monotonic`) they are not asked again.
-    """
-
-    failed: list[Failed] = field(default_factory=list)
-    answered: str | None = None
-    begun: bool = False
-    resting: dict[str, float] = field(default_factory=dict)
-
-
-attempts: ContextVar[Attempts | None] = ContextVar("agentkit_attempts", default=None)
-"""Those of the request that is being made; whoever wants to know puts one here before it."""
-
-affordable: ContextVar[frozenset[str] | None] = ContextVar("agentkit_affordable", default=None)
-"""The members that a budget lets pass; None: all of them."""
-
-Find: TypeAlias = Callable[[float], ModelResponse | str]
-last_resort: ContextVar[Find | None] = ContextVar("agentkit_last_resort", default=None)
-"""Finds a recorded reply to the request at hand that is at most so many seconds old, or says why there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +139,12 @@ class Member(WrapperModel):
             yield response
 
     def _answers(self) -> None:
-        if (seen := attempts.get()) is not None:
+        if (seen := current_request.get().attempts) is not None:
             seen.answered = self.identity
 
     def _check(self) -> None:
-        seen = attempts.get()
-        passing = affordable.get()
+        seen = current_request.get().attempts
+        passing = current_request.get().affordable
         if passing is not None and self.identity not in passing and not isinstance(self.wrapped, CachedReply):
             raise PassedOver(self.model_name, "the budget does not allow it")
         if seen is None:
@@ -213,7 +175,7 @@ class FallbackChain(FallbackModel):
     def _is_recoverable(self, error: Exception) -> bool:
         if not isinstance(error, ModelAPIError | ContentFilterError):
             return False
-        seen = attempts.get()
+        seen = current_request.get().attempts
         tried = 0 if seen is None else len(seen.failed)
         member = self._links[min(tried, len(self._links) - 1)]
         cause = cause_of(error)
@@ -233,10 +195,10 @@ class FallbackChain(FallbackModel):
         return True
 
     def _begin(self) -> None:
-        seen = attempts.get()
+        seen = current_request.get().attempts
         if seen is None or seen.begun:
             seen = Attempts(resting={} if seen is None else seen.resting)
-            attempts.set(seen)
+            update_request(attempts=seen)
         seen.begun = True
         asking = {member.identity for member in self._links if not isinstance(member.wrapped, CachedReply)}
         if all(seen.resting.get(name, 0.0) > time.monotonic() for name in asking):
@@ -354,7 +316,7 @@ class CachedReply(Model):
         yield stream
 
     def _reply(self) -> ModelResponse:
-        find = last_resort.get()
+        find = current_request.get().last_resort
         found = "nothing is recorded outside a session" if find is None else find(self._age)
         if isinstance(found, str):
             raise ModelAPIError(self._name, found)

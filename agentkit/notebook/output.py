@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from IPython import display as ipython
 
@@ -80,10 +80,10 @@ class Notice:
     @classmethod
     def here(cls) -> Notice:
         """The notice of this cell; a run that goes on after its cell has ended has that cell's."""
-        if (place := _notice.get()) is not None:
+        if (place := _places.get().notice) is not None:
             return place
         place = cls()
-        _notice.set(place)
+        _places.set(_places.get()._replace(notice=place))
         return place
 
     def show(self, line: str) -> None:
@@ -109,10 +109,10 @@ class AnswerOutput:
     @classmethod
     def here(cls, *, live: bool, formatter: Any) -> AnswerOutput:
         """The place for the answer of this cell; a run that goes on after its cell has ended takes that cell's."""
-        if live and (place := _resumed.get()) is not None:
+        if live and (place := _places.get().resumed) is not None:
             return place
         place = cls(live=live, formatter=formatter)
-        _place.set(place)
+        _places.set(_places.get()._replace(answer=place))
         return place
 
     def stream(self, text: str) -> None:
@@ -146,20 +146,27 @@ class AnswerOutput:
         self._output.finish(bundle or markdown(""), metadata=metadata)
 
 
-_place: contextvars.ContextVar[AnswerOutput | None] = contextvars.ContextVar("agentkit_answer", default=None)
-_notice: contextvars.ContextVar[Notice | None] = contextvars.ContextVar("agentkit_notice", default=None)
-_resumed: contextvars.ContextVar[AnswerOutput | None] = contextvars.ContextVar("agentkit_resumed", default=None)
+class _Places(NamedTuple):
+    """Where a cell draws; `resumed` is the place of an answer whose cell has ended."""
+
+    answer: AnswerOutput | None = None
+    notice: Notice | None = None
+    resumed: AnswerOutput | None = None
+
+
+_NONE = _Places()
+_places: contextvars.ContextVar[_Places] = contextvars.ContextVar("agentkit_places", default=_NONE)
 
 
 def resume(notice: Notice) -> None:
     """From now on this context is that of a cell that has ended: its output's places are used again."""
-    _notice.set(notice)
-    _resumed.set(_place.get())
+    places = _places.get()
+    _places.set(places._replace(notice=notice, resumed=places.answer))
 
 
 def is_resumption() -> bool:
     """Whether this is a run that goes on after its cell has ended."""
-    return _resumed.get() is not None
+    return _places.get().resumed is not None
 
 
 def markdown(text: str) -> dict[str, Any]:

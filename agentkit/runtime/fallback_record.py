@@ -19,7 +19,7 @@ from agentkit.journal.codec import RESULT_CODEC
 from agentkit.journal.journal import Performed, is_trusted
 from agentkit.journal.keys import Key
 from agentkit.journal.records import STALE, Row
-from agentkit.models.fallback import Attempts, attempts, last_resort
+from agentkit.models.request_context import Attempts, current_request, update_request
 from agentkit.runtime import describe, server_limits
 from agentkit.runtime.run_state import RunState
 
@@ -93,8 +93,7 @@ def begin(frame: RunState, key: Key, parameters: ModelRequestParameters) -> Atte
     """From here on in this context: the way of this request."""
     server_limits.turnstile()
     tried = Attempts(resting=frame.execution.resting)
-    attempts.set(tried)
-    last_resort.set(lambda age: find(frame, key, parameters, age))
+    update_request(attempts=tried, last_resort=lambda age: find(frame, key, parameters, age))
     return tried
 
 
@@ -110,7 +109,7 @@ def describe_reply(payload: Any, asked: str, answered: str | None, names: Mappin
 
 def note(frame: RunState, performed: Performed) -> None:
     """Who answered in the place of whom, and how old a cached reply is."""
-    tried = attempts.get()
+    tried = current_request.get().attempts
     if performed.replayed or tried is None:
         return
     label = label_of(performed.payload)

@@ -14,9 +14,10 @@ from pathlib import Path
 import httpx2
 
 from agentkit.journal.response_store import PendingResponses
-from agentkit.models.relay.http_transport import RelayTransport, caller
+from agentkit.models.relay.http_transport import RelayTransport
+from agentkit.models.request_context import update_request
 from agentkit.models.transport.http_client import Connections
-from agentkit.models.transport.response_capture import ResponseCapture, arrivals
+from agentkit.models.transport.response_capture import ResponseCapture
 from agentkit.runtime.session import session
 
 ROUNDS = 150
@@ -43,15 +44,13 @@ async def measure(root: str, folder: Path, *, stream: bool) -> dict[str, list[tu
         client = httpx2.AsyncClient(transport=ResponseCapture(RelayTransport(Connections())))
         for number in range(ROUNDS + 10):
             for way in found:
-                arrivals.set(
-                    PendingResponses(
-                        folder / ".agentkit" / "inbox",
-                        f"{'ab' * 32}.{number}.{len(way)}",
-                        journal=str,
-                        clean=lambda text: True,
-                    )
+                responses = PendingResponses(
+                    folder / ".agentkit" / "inbox",
+                    f"{'ab' * 32}.{number}.{len(way)}",
+                    journal=str,
+                    clean=lambda text: True,
                 )
-                caller.set(opened.calling if way == "caller" else None)
+                update_request(responses=responses, relay=opened.calling if way == "caller" else None)
                 seconds = await once(client, url, number=f"{number} {way} {stream}", stream=stream)
                 if number >= 10:
                     found[way].append(seconds)

@@ -14,8 +14,9 @@ from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
+from agentkit.models.request_context import update_request
 from agentkit.models.transport.http_client import client
-from agentkit.models.transport.response_capture import ResponseCapture, arrivals
+from agentkit.models.transport.response_capture import ResponseCapture
 from tests.serving import Fault, serving
 
 
@@ -82,7 +83,7 @@ def read(wire: Wire, kept: Kept, *, url: str = "http://model.test/chat") -> list
     """What the caller reads, noting each piece in the story."""
 
     async def main() -> list[bytes]:
-        arrivals.set(kept)
+        update_request(responses=kept)
         seen = []
         asking = httpx2.AsyncClient(transport=ResponseCapture(wire))
         async with asking, asking.stream("POST", url, json={"q": 1}) as response:
@@ -146,7 +147,7 @@ def test_an_unreachable_server_cannot_have_charged() -> None:
     kept = Kept()
 
     async def main() -> None:
-        arrivals.set(kept)
+        update_request(responses=kept)
         async with httpx2.AsyncClient(transport=ResponseCapture(httpx2.AsyncHTTPTransport())) as asking:
             await asking.post("http://127.0.0.1:9/")
 
@@ -165,7 +166,7 @@ def test_the_responses_protocol_is_kept_and_given_again(streamed: bool) -> None:
         agent = Agent(OpenAIResponsesModel("small", provider=provider))
 
         async def ask() -> str:
-            arrivals.set(kept)
+            update_request(responses=kept)
             if not streamed:
                 return str((await agent.run("hello")).output)
             async with agent.run_stream("hello") as result:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 from weakref import WeakSet
 
 from agentkit.journal.owner import Owner
-from agentkit.models.relay.http_transport import RelayAddress, frame, peer_of
+from agentkit.models.relay.http_transport import frame, peer_of
+from agentkit.models.request_context import RelayAddress
 
 VARIABLE = "AGENTKIT_CALLER"
 _POINTER = "caller"

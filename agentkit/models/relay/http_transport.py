@@ -7,13 +7,13 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import httpx2
 
+from agentkit.models.request_context import Relay, RelayAddress, current_request
 from agentkit.models.transport.connections import proxy, when_it_leaves
-from agentkit.models.transport.response_capture import Once, arrivals, digest_of
+from agentkit.models.transport.response_capture import Once, digest_of
 
 Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X", b"P"]
 """JSON order or reply, call, its body; head, data, end and error of an answer; a pulse while it is waited for."""
@@ -23,24 +23,6 @@ _SILENT_SECONDS = 4.0
 """A caller that is not heard of in two such spans is taken for dead. One may be the kernel's own, when it was busy."""
 
 _HEADER = struct.Struct(">cI")
-
-
-class RelayAddress(NamedTuple):
-    """Where the caller listens, and the token that it wants to see."""
-
-    address: str
-    token: str
-
-
-class Relay(Protocol):
-    """How a request finds the caller; None where requests are made directly."""
-
-    async def line(self, *, again: bool = False) -> RelayAddress | None: ...
-    def mark_dead(self, line: RelayAddress) -> None: ...
-
-
-caller: ContextVar[Relay | None] = ContextVar("agentkit_caller", default=None)
-"""That of the session whose step is being performed."""
 
 
 def frame(sort: Sort, content: bytes | dict[str, Any]) -> bytes:
@@ -61,7 +43,8 @@ class RelayTransport(httpx2.AsyncBaseTransport):
         self._direct = direct
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        place, by = arrivals.get(), caller.get()
+        now = current_request.get()
+        place, by = now.responses, now.relay
         digest = digest_of(request) if place is not None and by is not None and request.method == "POST" else None
         file = None if place is None or digest is None else place.where(digest)
         if by is None or place is None or file is None or (opened := await _open(by)) is None:

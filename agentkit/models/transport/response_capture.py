@@ -7,11 +7,10 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable
-from contextvars import ContextVar
-from pathlib import Path
-from typing import Protocol
 
 import httpx2
+
+from agentkit.models.request_context import current_request
 
 _END = (
     # Inside a text these stand with a backslash before each quote.
@@ -38,23 +37,6 @@ def is_cut(events: bytes) -> bool:
     return _KNOWN.search(events) is not None and _ENDED.search(events) is None
 
 
-class ResponseSink(Protocol):
-    """Where the answers to the requests of one step are kept until the step is recorded; `request` is a digest."""
-
-    def find(self, request: bytes) -> bytes | None: ...
-    def keep(self, request: bytes, answer: bytes) -> None: ...
-    def where(self, request: bytes) -> Path | None: ...
-    def mark_request(self) -> None: ...
-    def leaves(self) -> None: ...
-    def mark_refusal(self) -> None: ...
-    def once(self, request: bytes) -> str: ...
-    def mark_join(self) -> None: ...
-    def lose(self) -> None: ...
-
-
-arrivals: ContextVar[ResponseSink | None] = ContextVar("agentkit_arrivals", default=None)
-"""Those of the step that is being performed."""
-
 _LAST_EVENTS = (b"data: [DONE]", b"event: response.completed", b"event: message_stop")
 """How the last event of a stream begins, where a protocol has one: known before the connection says it is the end."""
 
@@ -79,7 +61,7 @@ class ResponseCapture(httpx2.AsyncBaseTransport):
         self._wrapped = wrapped
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        place = arrivals.get()
+        place = current_request.get().responses
         # What is only looked up (the state of a background answer) costs nothing and is different each time.
         digest = None if place is None or request.method != "POST" else digest_of(request)
         if place is not None and request.method == "GET":
