@@ -11,7 +11,7 @@ def test_a_block_takes_back_its_own_fields_and_no_others() -> None:
     def in_a_context_of_its_own() -> None:
         tried = Attempts()
         with request_with(affordable=frozenset({"a"})):
-            assert current_request.get().affordable == {"a"}
+            assert current_request.get().affordable == frozenset({"a"})
             # The chain notes what it tried inside the block, and is asked for it after.
             update_request(attempts=tried)
         assert current_request.get().affordable is None
