@@ -13,8 +13,8 @@ SETUP = """
 import os
 os.environ["AGENTKIT_HOME"] = f".journal-{FOLDER}"
 import agentkit
-from agentkit.notebook import asking
-asking.READY_SECONDS = 60
+from agentkit.notebook import approval_widget
+approval_widget.READY_SECONDS = 60
 from agentkit.testing import Call, ScriptedModel
 from pydantic_ai.messages import ToolReturnPart
 
@@ -37,7 +37,7 @@ def delete_rows(ids: list[int]) -> str:
 """
 BUILD = "%%agent build cleaner --model model --tools delete_rows\nYou clean tables."
 RUN = "%%agent run cleaner --as said\nClean up."
-NO_HANDSHAKE = "\nfrom agentkit.notebook import asking\nasking.READY_SECONDS = 0"
+NO_HANDSHAKE = "\nfrom agentkit.notebook import approval_widget\napproval_widget.READY_SECONDS = 0"
 AFTER = "print('deleted', deleted, 'asked', len(asked))"
 
 

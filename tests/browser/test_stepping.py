@@ -198,7 +198,7 @@ def test_a_plain_run_is_driven_on_from_its_breakpoint(opened: Opener) -> None:
 
 
 def test_a_plain_run_ends_at_its_breakpoint_where_clicks_do_not_arrive(opened: Opener) -> None:
-    deaf = "from agentkit.notebook import buttons\nbuttons.READY_SECONDS = 0"
+    deaf = "from agentkit.notebook import debug_widget\ndebug_widget.READY_SECONDS = 0"
     notebook = opened(
         [
             SETUP.replace("{FOLDER}", "deaf").strip() + "\n" + deaf,

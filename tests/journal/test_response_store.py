@@ -158,7 +158,7 @@ def test_what_does_not_say_when_it_leaves_may_have_been_paid(path: Path) -> None
 def test_a_mark_from_before_the_machine_began_says_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.open(path) as store:
         of(store, begun(store)).wait()
-    monkeypatch.setattr("agentkit.journal.owner.boot", lambda: "00000000")
+    monkeypatch.setattr("agentkit.journal.owner.boot_id", lambda: "00000000")
     with Store.open(path) as store:
         assert taken_over(store)
 

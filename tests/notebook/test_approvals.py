@@ -46,7 +46,7 @@ def delete_rows(ids: list[Annotated[int, AfterValidator(counted)]]) -> str:
 """
 BUILD = "%%agent build cleaner --model model --tools delete_rows --approve delete_*\nYou clean."
 RUN = "%%agent run cleaner --as said\nClean up."
-NO_HANDSHAKE = "from agentkit.notebook import asking; asking.READY_SECONDS = 0"
+NO_HANDSHAKE = "from agentkit.notebook import approval_widget; approval_widget.READY_SECONDS = 0"
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_a_forged_message_is_no_decision_and_says_nothing_in_the_kernel(shell: K
 
 def test_a_cell_that_waits_takes_a_decision_from_another_process(shell: Kernel, tmp_path: Path) -> None:
     # The front end is there, so the cell waits: as if the handshake had come.
-    shell.run("from agentkit.notebook import asking; asking.READY_SECONDS = 60")
+    shell.run("from agentkit.notebook import approval_widget; approval_widget.READY_SECONDS = 60")
     watched = Watched(shell, RUN)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -311,7 +311,7 @@ def _until(look: Any, wanted: str, seconds: float = 30) -> str:
 
 
 def test_stop_while_it_waits_leaves_the_question_open(shell: Kernel) -> None:
-    shell.run("from agentkit.notebook import asking; asking.READY_SECONDS = 60")
+    shell.run("from agentkit.notebook import approval_widget; approval_widget.READY_SECONDS = 60")
     cell = shell.run(RUN, watched=True, cell="c1", stop_after=3)
     assert cell.ename == "Interrupted"
     assert cell.seconds < 5
