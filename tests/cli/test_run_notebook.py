@@ -56,7 +56,7 @@ def test_parameters_reach_the_notebook_and_a_rerun_replays(tmp_path: Path, capfd
 def test_a_question_that_waits_is_status_3_and_a_decision_lets_it_go_on(tmp_path: Path) -> None:
     notebook = tmp_path / "buy.ipynb"
     write(WAITS, notebook)
-    code = "import sys; from agentkit.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from agentkit.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code]
     waits = subprocess.run([*command, "run", str(notebook)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert waits.returncode == run_notebook.WAITS, waits.stderr

@@ -285,7 +285,7 @@ def test_a_cell_that_waits_takes_a_decision_from_another_process(shell: Kernel, 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def approvals(*arguments: str) -> str:
-        program = "import sys; from agentkit.cli import main; sys.exit(main(sys.argv[1:]))"
+        program = "import sys; from agentkit.cli.main import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-c", program, "approvals", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         return done.stdout + done.stderr
