@@ -18,6 +18,7 @@ from agentkit.errors import (
     Interrupted,
     RunFailed,
     RunPaused,
+    SandboxError,
     UserError,
     leaves,
     reason,
@@ -88,7 +89,8 @@ def _in_words_of_the_cell(error: AgentKitError, doing: str) -> str:
     for pattern, typed in _TYPED:
         text = pattern.sub(typed, text)
     found = _DOING.match(doing)
-    if found is None or found[1] not in VERBS:
+    # What a program did wrong is said of the program: its `code` and its `limit` are no options.
+    if found is None or found[1] not in VERBS or isinstance(error, SandboxError):
         return text
     # What is wrong with a tool of a program may be right for an agent.
     options = VERBS["build"].options | VERBS[found[1]].options
@@ -98,8 +100,12 @@ def _in_words_of_the_cell(error: AgentKitError, doing: str) -> str:
     return _KEYWORD.sub(lambda keyword: _as_option(keyword) if _option(keyword[1]) in options else keyword[0], text)
 
 
+_OPTIONS = {"calls": "call", "inputs": "in", "outputs": "out"}
+"""Options that have another name than the keyword of the function."""
+
+
 def _option(keyword: str) -> str:
-    return keyword.replace("_", "-")
+    return _OPTIONS.get(keyword, keyword).replace("_", "-")
 
 
 def _as_option(keyword: re.Match[str]) -> str:

@@ -130,14 +130,14 @@ class NotebookCalls:
             output.say(reply.remark)
         return reply.value
 
-    def run_cell_blocking(self, text: str, body: str) -> None:
+    def blocking_cell(self, text: str, body: str) -> None:
         """`%%agent` where awaiting is impossible: under another cell magic, in code that is exec'd."""
         self._block(self.cell, text, body)
 
-    def run_line_blocking(self, text: str) -> None:
+    def blocking_line(self, text: str) -> None:
         self._block(self.line, text)
 
-    def run_value_blocking(self, text: str) -> Any:
+    def blocking_value(self, text: str) -> Any:
         return self._block(self.value, text)
 
     def _block(self, work: Any, *args: str) -> Any:
@@ -314,8 +314,8 @@ class AgentMagics(Magics):
         shell: Any = self.shell
         notebook: NotebookCalls = shell.agentkit
         if cell is not None:
-            return notebook.run_cell_blocking(line, cell)
-        return notebook.run_line_blocking(line) if cell_transform.is_statement() else notebook.run_value_blocking(line)
+            return notebook.blocking_cell(line, cell)
+        return notebook.blocking_line(line) if cell_transform.is_statement() else notebook.blocking_value(line)
 
 
 AgentMagics.agent.__doc__ = f"Build and run agents, never pay twice, see what it cost.\n\n{help.overview()}"

@@ -76,7 +76,13 @@ class Unpackable(UserError):
     def __init__(self, where: str, kind: type) -> None:
         self.where = where
         own = kind.__module__ in ("builtins", "__main__", SANDBOX)
-        name = kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
+        name = (
+            "module"
+            if issubclass(kind, types.ModuleType)
+            else kind.__qualname__
+            if own
+            else f"{kind.__module__}.{kind.__qualname__}"
+        )
         super().__init__(f"{where} is a {name}, which cannot be handed to another process")
 
 

@@ -252,7 +252,7 @@ def test_the_command_that_a_stopped_sub_agent_names_lets_it_go_on(
         with pytest.raises(BudgetExceeded, match="helper stopped at its budget") as stopped:
             world.run(boss)
     assert world.asked == 1 + 4
-    (scope, limits) = re.findall(r"%agent budget (\S+) (\S+)", str(stopped.value))[0]
+    (scope, limits) = re.findall(r"`agentkit budget (\S+) ([^`]+)`", str(stopped.value))[0]
     assert scope == "worker/helper"
     with agentkit.session("test", folder=world.folder) as opened:
         # Before the first run of this session, as after a restart.

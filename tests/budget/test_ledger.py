@@ -236,7 +236,7 @@ sys.stdin.readline()
 taken = 0
 for number in range(int(sys.argv[2])):
     found = book.reserve(scopes(ANALYST, run=f"{sys.argv[3]}-{number}"), one(usd=3, tokens=10))
-    if isinstance(found, Held):
+    if isinstance(found, Hold):
         book.commit(found, one(usd=2, tokens=10))
         taken += 1
     time.sleep(0.001)
@@ -300,7 +300,7 @@ book.commit(held(book.reserve(scopes(ANALYST, run="long"), one(tokens=60))), one
 held(book.reserve(scopes(ANALYST, run="other"), one(tokens=80)))
 for _ in sys.stdin:
     found = book.reserve(scopes(ANALYST, run="long"), one(tokens=50))
-    print(isinstance(found, Refused) and found.used, flush=True)
+    print(isinstance(found, Shortfall) and found.used, flush=True)
 """
 
 

@@ -7,6 +7,7 @@ that began from nothing do.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -52,7 +53,9 @@ class Fork:
         return 0
 
     def send_signal(self, number: int) -> None:
-        signal.pidfd_send_signal(self._handle, number)
+        # As `Popen` does: who has ended hears nothing.
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)

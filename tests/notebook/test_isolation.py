@@ -162,7 +162,7 @@ def test_pandas_in_a_process_of_its_own(notebook: Kernel) -> None:
     ("line", "body", "said"),
     [
         ("--tier proces", "1", "--tier proces: one of monty, process"),
-        ("--tier process --call scaled", "scaled(1)", "--call scaled: with --tier process"),
+        ("--tier process --call scaled", "scaled(1)", "--call: with --tier process the program cannot call scaled"),
         ("--tier process --in agentkit", "1", "agentkit is a module, which cannot"),
         ("--tier process --limits memory=64MB", "x = b'1' * (100 << 20)", "limit: more than 64MB of memory"),
         ("--tier process", "import os\nos.environ['PATH2']", "(line 2)"),
@@ -182,4 +182,4 @@ def test_stop_ends_a_program_of_the_second_tier(notebook: Kernel) -> None:
 
 def test_the_second_tier_is_not_stepped_through(notebook: Kernel) -> None:
     cell = notebook.run("%%agent sandbox --tier process --step\nx = 1\ny = 2\n")
-    assert "--step: with --tier process a program runs as a whole" in cell.traceback, (cell.traceback, cell.text)
+    assert "with --tier process a program runs as a whole" in cell.traceback, (cell.traceback, cell.text)

@@ -23,7 +23,7 @@ def cut(*options: str) -> dict[str, Any]:
 @pytest.mark.parametrize("options", [("--cuts=8", "--seed=1"), ("--cuts=5", "--seed=2", "--caller")])
 def test_nothing_that_was_told_is_gone(options: tuple[str, ...]) -> None:
     figures = cut(*options, "--seconds=40")
-    assert figures["kills"] >= 3 and figures["acknowledged"] >= 10, figures
+    assert figures["acknowledged"] >= figures["kills"] >= 3, figures
     assert (figures["gone"], figures["damaged"], figures["unrecorded"]) == (0, 0, 0), figures["problems"]
     assert (figures["lost"], figures["wrong_outputs"], figures["doubled"]) == (0, 0, 0), figures["problems"]
     assert (figures["unlisted"], figures["problems"]) == (0, [])

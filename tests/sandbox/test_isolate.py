@@ -22,6 +22,7 @@ from agentkit.approval.policy import Decision, Question
 from agentkit.errors import ChildFailed, InDoubt, RunFailed, UserError
 from agentkit.events import Step
 from agentkit.runtime.session import Session
+from agentkit.sandbox.process import isolate
 from agentkit.testing import Call, ScriptedModel
 from tests.cells import notebook, run_cell
 
@@ -330,7 +331,7 @@ def test_a_tool_without_network_cannot_reach_a_listening_port(cells: Any, tmp_pa
 
 
 def test_where_that_cannot_be_enforced_nothing_is_built(cells: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentkit.sandbox.process.isolate.walls_stand", lambda: "unshare: Operation not permitted")
+    monkeypatch.setattr(isolate, "walls_stand", lambda: "unshare: Operation not permitted")
     with pytest.raises(UserError, match=r"fetch: network=False cannot be enforced on this system: unshare") as refused:
         agentkit.build(Spec(instructions="x"), name="worker", tools=[cells.fetch])
     assert "\n" not in str(refused.value)
@@ -411,7 +412,7 @@ PROGRAMS: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     r"never assigned nothing": lambda: process("1", outputs=["nothing"]),
     r"out is a A, which cannot be handed": lambda: process("class A: ...\nout = A()", outputs=["out"]),
     r"bad is a builtin_function_or_method, which": lambda: process("1", inputs={"bad": print}),
-    r"--tier process the program cannot call the notebook": lambda: process("1", calls={"process": process}),
+    r"calls: with tier='process' the program cannot call process": lambda: process("1", calls={"process": process}),
 }
 
 
