@@ -1,4 +1,4 @@
-"""What is known of the request that is being made: a block changes its own fields and takes them back, and no others."""
+"""The context of the request that is being made: a block takes back the fields that it changed, and no others."""
 
 from __future__ import annotations
 
