@@ -263,7 +263,7 @@ class CircuitPending(ApprovalPending, CircuitOpen):
         self.how = how
         AgentKitError.__init__(
             self,
-            f"{self.asked}. What ran is kept: `agentkit approvals decide {' '.join(self.steps)}` in a shell, "
+            f"{self.asked}. What ran is kept: `agentkit approvals decide {' '.join(self.steps)} {how}` in a shell, "
             "then run again",
         )
 

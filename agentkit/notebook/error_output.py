@@ -77,9 +77,10 @@ def _in_words_of_the_cell(error: AgentKitError, doing: str) -> str:
         case ApprovalPending():
             ids = " ".join(error.steps)
             told = f"%agent approve {ids} {error.how}".rstrip()
-            return text.replace(
-                f"`agentkit approvals decide {ids}` in a shell", f"{told}, in a shell `agentkit approvals decide {ids}`"
-            )
+            here = f"{told}, in a shell `agentkit approvals decide {ids}`"
+            for command in (f"`agentkit approvals decide {ids}`", f"`agentkit approvals decide {ids} {error.how}`"):
+                text = text.replace(f"{command} in a shell", here)
+            return text
         case InDoubt():
             settled = f"%agent settle {error.step} --redo | --result JSON | --stop"
             return f"step {error.step} ({error.name}) {error.reason}: settle it with {settled}, then run again"

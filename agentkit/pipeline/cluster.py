@@ -188,7 +188,7 @@ def decorator(task: Task) -> str:
     """A pure task is cached by what its code and its inputs are; one with effects never is."""
     given = ["retries=3", "report=True"]
     if task.pure:
-        version = f'agentkit.pipeline.task_version(__file__, "{task.name}")'
+        version = f'agentkit.pipeline.closure(__file__, "{task.name}")'
         given.insert(0, f'cache=flyte.Cache("auto", version_override={version})')
     return f"@env.task({', '.join(given)})"
 
