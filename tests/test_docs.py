@@ -15,7 +15,7 @@ from agentkit.tools.declaration import Declaration
 from tests import reference
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _TYPED = re.compile(r"%agent +([a-z]+)((?: (?![%`|])[^\n`]*)?)")
 # They belong to the tests: where a process dies, and what a check of an export writes.

@@ -71,7 +71,7 @@ def test_a_question_shows_what_its_tool_and_arguments_really_are() -> None:
 
 def test_everything_the_command_line_prints_goes_through_one_function() -> None:
     package = Path(agentkit.__file__).parent
-    for name in ("cli.py", "headless.py"):
+    for name in ("cli/main.py", "cli/run_notebook.py"):
         tree = ast.parse((package / name).read_text(encoding="utf-8"))
         printing = [
             function.name

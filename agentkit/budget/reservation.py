@@ -101,7 +101,11 @@ class Budgets:
         self._answers: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         self._built: dict[BudgetScope, Budget | None] = {}
         self._since: dict[str, float] = {}
-        book = self.ledger
+        try:
+            book = self.ledger
+        except (OSError, JournalError):
+            # Replays need no ledger; a live step that needs it says what is wrong with it.
+            book = None
         # When limits were set last before this session: what is set from now on is newer.
         self._before = None if book is None else book.later(book.newest)
         self._asking: defaultdict[tuple[asyncio.AbstractEventLoop, BudgetScope], asyncio.Lock] = defaultdict(

@@ -688,8 +688,15 @@ def _ask_about(path: Any) -> None:
         return
     frame: FrameType | None = sys._getframe(2)
     asked = ""
-    while frame is not None and (frame.f_globals.get("__name__") or "").partition(".")[0] in _ASKS_FOR_OTHERS:
-        asked, frame = frame.f_code.co_name, frame.f_back
+    while frame is not None:
+        if (frame.f_globals.get("__name__") or "").partition(".")[0] in _ASKS_FOR_OTHERS:
+            asked = frame.f_code.co_name
+        elif frame.f_globals is not globals():
+            break
+        frame = frame.f_back
+    if asked in _LISTS_PATHS:
+        # What it finds is heard as a listing.
+        return
     with _silence():
         name = os.path.abspath(os.fsdecode(path))
         if frame is None or is_library(frame.f_code.co_filename) or not _is_outside(name):
@@ -701,6 +708,7 @@ def _ask_about(path: Any) -> None:
 
 
 _ASKS_FOR_OTHERS = frozenset({"genericpath", "posixpath", "pathlib"})
+_LISTS_PATHS = frozenset({"glob", "rglob", "iterdir", "walk", "_walk"})
 _IS_THERE = frozenset({"exists", "isfile", "isdir", "is_file", "is_dir"})
 _HAND_ON = frozenset({"os", "_collections_abc", "collections.abc"})
 
