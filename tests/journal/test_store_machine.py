@@ -43,7 +43,6 @@ class JournalMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.crashes = 0
         self.model: dict[Place, list[Record]] = {}
         self.claims: list[tuple[Claim, Record]] = []
         self.uses: dict[int, int] = {}
@@ -55,7 +54,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @property
     def path(self) -> Path:
-        return self.folder / str(self.crashes) / "journal.db"
+        return self.folder / "journal.db"
 
     def teardown(self) -> None:
         assert self.store.verify() == []
@@ -168,12 +167,11 @@ class JournalMachine(RuleBasedStateMachine):
         """The kernel is killed: what a new one finds are the file and the log as they lie there."""
         # What was noted and not yet written would be lost, and may be.
         self.store.open_run(run_of()).result()
-        before = self.path
-        self.crashes += 1
-        self.path.parent.mkdir()
-        for suffix in ("", "-wal"):
-            shutil.copy(f"{before}{suffix}", f"{self.path}{suffix}")
+        left = {suffix: Path(f"{self.path}{suffix}").read_bytes() for suffix in ("", "-wal")}
         self.store.close()
+        # Into the same files: a copy of the folder would be one from elsewhere, where what was decided does not hold.
+        for suffix, content in left.items():
+            Path(f"{self.path}{suffix}").write_bytes(content)
         self.abandon()
 
     def abandon(self) -> None:

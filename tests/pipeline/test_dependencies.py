@@ -122,8 +122,9 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.module: Any = types.SimpleNamespace(
-            Spec=Spec, tool=tool, fill=fill, build=self.build, ask=self.ask, task=self.task, start=None
-        )
+            Spec=Spec, tool=tool, fill=fill, build=self.build, ask=self.ask,
+            pipeline=types.SimpleNamespace(task=self.task, start=None),
+        )  # fmt: skip
 
     def build(self, spec: Spec, *, name: str, tools: Any = (), **_: Any) -> Any:
         return (spec.instructions, tools)
@@ -172,7 +173,7 @@ def exported(cells: list[tuple[str, str]]) -> list[str] | UserError:
     note(made.body)
     recorder = Recorder()
     space: dict[str, Any] = {"__name__": "exported"}
-    code = made.body.replace("import agentkit\n", "")
+    code = made.body.replace("import agentkit\n", "").replace("import agentkit.pipeline\n", "")
     space["agentkit"] = recorder.module
     exec(compile(code, "<exported>", "exec"), space)
     asyncio.run(space["main"]())

@@ -222,7 +222,7 @@ def test_statement_by_statement() -> None:
 def test_limits_are_read() -> None:
     assert Limits.parse("memory=64MB, time=500ms,calls=3") == Limits(memory=64 << 20, time=0.5, calls=3)
     for text in ("memory=0", "memory=256", "time=2h", "calls=-1", "speed=9", "memory", "time=0s"):
-        with pytest.raises(UserError, match="^limits"):
+        with pytest.raises(UserError, match=r"^limits"):
             Limits.parse(text)
 
 
