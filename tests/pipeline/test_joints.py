@@ -129,7 +129,7 @@ def test_on_a_cluster_the_machine_says_how_much_memory_there_is_and_the_walls_st
     (tmp_path / "pipeline.py").write_text(text, encoding="utf-8")
     done = flyte_run(tmp_path, AGENTKIT_STEPS="trace")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "count(n=5)" in done.stdout
+    assert "count(n=3)" in done.stdout
 
 
 # ---- the notebooks of this repository
