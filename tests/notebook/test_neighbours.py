@@ -21,7 +21,8 @@ SETUP = """
 %load_ext agentkit
 import agentkit
 from agentkit.testing import ScriptedModel
-echo = agentkit.build(agentkit.Spec(instructions="Echo."), name="echo", model=ScriptedModel(["one", "two", "three"]))
+WORDS = "one two three four five six".split()
+echo = agentkit.build(agentkit.Spec(instructions="Echo."), name="echo", model=ScriptedModel(WORDS))
 """
 
 

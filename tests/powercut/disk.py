@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, get_args
@@ -30,6 +31,7 @@ _SHUTDOWN: Final = 0x8004587D
 _NO_LOG_FLUSH: Final = 2
 _CHUNK: Final = 64 * 1024
 _WRITTEN_BACK: Final = 0.3
+_LETS_GO_SECONDS: Final = 20.0
 """How often the system happens to have written all of its page cache to the drive shortly before."""
 _TOOLS: Final = ("unshare", "mount", "umount", "mkfs.ext4")
 ALONE: Final = ("unshare", "--mount", "--propagation", "private")
@@ -70,14 +72,22 @@ class Disk:
 
     def restore(self) -> None:
         """Mount it again after a cut; nobody may have a file of it open."""
-        _run("umount", self.root)
-        _run("umount", self._outer)
+        self.unmount()
         _run("mount", "-o", "loop", self._platter, self._outer)
         self._mount_inner()
 
     def unmount(self) -> None:
-        _run("umount", self.root)
-        _run("umount", self._outer)
+        for place in (self.root, self._outer):
+            # Who was killed lets go of its files a moment later, on a busy machine some seconds.
+            end = time.monotonic() + _LETS_GO_SECONDS
+            while True:
+                try:
+                    _run("umount", place)
+                    break
+                except OSError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.2)
 
     def _mount_inner(self) -> None:
         _run("mount", "-o", "loop", self._image, self.root)
