@@ -135,6 +135,8 @@ def test_stopping_while_it_waits_then_clicking(opened: Opener) -> None:
 
 def test_run_all_stops_at_the_gate(opened: Opener) -> None:
     notebook = opened(cells("runall"))
+    # JupyterLab drops cells that are run before it has a kernel.
+    notebook.do(0)
     notebook.menu("Run", "Run All Cells")
     notebook.widgets(2).first.wait_for(timeout=90_000)
     notebook.page.wait_for_timeout(1500)
@@ -145,6 +147,8 @@ def test_run_all_stops_at_the_gate(opened: Opener) -> None:
 
 def test_run_all_stops_at_the_gate_that_cannot_wait(opened: Opener) -> None:
     notebook = opened([cells("runall2")[0] + NO_HANDSHAKE, *cells("runall2")[1:]])
+    # JupyterLab drops cells that are run before it has a kernel.
+    notebook.do(0)
     notebook.menu("Run", "Run All Cells")
     notebook.widgets(2).first.wait_for(timeout=90_000)
     notebook.text(2, "ApprovalPending")
