@@ -31,6 +31,7 @@ def test_it_holds_nothing_else(held: set[str]) -> None:
         "run",
         "environment.yml",
         "SECURITY.md",
+        "CONTRIBUTING.md",
         "README.md",
         "CHANGELOG.md",
         "LICENSE",
