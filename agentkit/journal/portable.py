@@ -48,9 +48,7 @@ class Attached(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveContents:
-    """A portable journal in memory. `history` and `output` of a run stand beside it, by its id; so does the evidence
-    of what a step read from outside.
-    """
+    """A portable journal in memory; `ends` holds the history and the output of a run, by its id."""
 
     runs: list[Run] = field(default_factory=list)
     ends: dict[str, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
@@ -58,7 +56,6 @@ class ArchiveContents:
     uses: list[Use] = field(default_factory=list)
     nodes: list[MessageNode] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
-    evidence: dict[int, bytes] = field(default_factory=dict)
 
 
 def export(store: Store, runs: Iterable[str], target: Path, scrub: Callable[[str], str]) -> Exported:
@@ -115,7 +112,6 @@ def _gather(store: Store, runs: Iterable[str]) -> ArchiveContents:
         uses=[uses[place] for place in sorted(uses)],
         nodes=needed.nodes,
         parts=sorted(needed.parts),
-        evidence={id_: body for id_ in sorted(used) if (body := rows[id_].evidence) is not None},
     )
 
 
@@ -140,9 +136,8 @@ def _records(contents: ArchiveContents) -> Iterator[dict[str, Any]]:
         told = {name: value for name, value in asdict(run).items() if name != "source"}
         yield {"run": told, "history": _hex(history), "output": _text(output)}
     for row in map(_without_always, contents.rows):
-        evidence = contents.evidence.get(row.id)
         # Beside what older readers know; they pass it over.
-        beside = {} if evidence is None else {"evidence": json.dumps(_without_values(json.loads(evidence)))}
+        beside = {} if row.evidence is None else {"evidence": json.dumps(_without_values(json.loads(row.evidence)))}
         yield {"step": {name: _plain(name, getattr(row, name)) for name in ROW}, **beside}
     for use in contents.uses:
         yield {"use": use._asdict()}

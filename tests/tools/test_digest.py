@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agentkit
 from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
 from tests.tools.digested import GOLDEN, define, digests
 
@@ -504,3 +505,19 @@ def test_of_a_module_only_what_is_used_counts(beside: Path) -> None:
     assert hexed(source) == before
     vars(module)["K"] = 2
     assert hexed(source) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("ask", "398b0432524cd3de"),
+        ("build", "c9763cb11c328a15"),
+        ("idempotency_key", "1f5587045b506cf0"),
+        ("sandbox", "f8ecbd80d163577c"),
+        ("session", "50cefa1ee44302da"),
+        ("tool", "871f2e672da36a6f"),
+    ],
+)
+def test_a_function_of_agentkit_keeps_the_name_that_the_first_digests_gave_it(name: str, known: str) -> None:
+    """Wherever its module moves: a tool that uses it would run again otherwise."""
+    assert value_digest(getattr(agentkit, name)).hex().startswith(known)
