@@ -182,7 +182,7 @@ class RelayClient:
             connected.settimeout(_ANSWER_SECONDS)
             # The folder may have come from anywhere: no secret goes to where it only says that a caller listens.
             of_this_user = os.lstat(where["address"]).st_uid == os.getuid()
-            connected.connect(where["address"])
+            _enter_queue(connected, where["address"])
             if not of_this_user or peer_of(connected)[1] not in (None, os.getuid()):
                 raise ConnectionRefusedError
             order: dict[str, Any] = {"do": do, "token": where.get("token", ""), "owner": self._owner()}
@@ -202,6 +202,18 @@ class RelayClient:
         if do == "greet":
             self._told = known
         return {**told, "address": where["address"]}, connected
+
+
+def _enter_queue(connecting: socket.socket, address: str) -> None:
+    """Connect; raise TimeoutError when the queue stays full, which a Unix socket says at once (BlockingIOError)."""
+    until = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        try:
+            return connecting.connect(address)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError from None
+            time.sleep(_TRY_SECONDS)
 
 
 def _cannot_live() -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +22,9 @@ Sort: TypeAlias = Literal[b"J", b"C", b"B", b"H", b"D", b"E", b"X", b"P"]
 PULSE_SECONDS = 1.0
 _SILENT_SECONDS = 4.0
 """A caller that is not heard of in two such spans is taken for dead. One may be the kernel's own, when it was busy."""
+
+_QUEUE_SECONDS = 2 * _SILENT_SECONDS
+_QUEUE_TICK = 0.005
 
 _HEADER = struct.Struct(">cI")
 
@@ -83,11 +87,37 @@ async def _open(by: Relay) -> tuple[RelayAddress, asyncio.StreamReader, asyncio.
         if line is None:
             return None
         try:
-            return line, *await asyncio.open_unix_connection(line.address, limit=2**20)
+            return line, *await asyncio.open_unix_connection(sock=await _connect(line.address), limit=2**20)
         except OSError:
             if again:
                 by.mark_dead(line)
     return None
+
+
+async def _connect(address: str) -> socket.socket:
+    """Return a socket that the caller will accept.
+
+    Raise TimeoutError when its queue stays full, another OSError when the caller is gone.
+
+    asyncio takes EAGAIN, which says that a Unix socket's queue is full, for a connection under way, and gives back a
+    socket that is not connected.
+    """
+    connecting = socket.socket(socket.AF_UNIX)
+    connecting.setblocking(False)
+    until = time.monotonic() + _QUEUE_SECONDS
+    try:
+        while True:
+            try:
+                connecting.connect(address)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError("the caller accepts no connection") from None
+                await asyncio.sleep(_QUEUE_TICK)
+            else:
+                return connecting
+    except BaseException:
+        connecting.close()
+        raise
 
 
 async def _response(answer: _Answer, request: httpx2.Request) -> httpx2.Response:

@@ -31,6 +31,8 @@ POINTER = "caller"
 IDLE_SECONDS = 2.0
 _UNWRITTEN_SECONDS = 600.0
 _TICK = 0.25
+_QUEUE = 1024
+"""Connections that wait to be accepted; the system cuts it to its own limit."""
 _YOUNG_SECONDS = 60.0
 _LONGEST_ADDRESS = 100
 
@@ -212,7 +214,7 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
 
 
 async def serve(desk: RelayServer, listening: socket.socket) -> None:
-    server = await asyncio.start_unix_server(desk.serve_client, sock=listening, limit=2**20)
+    server = await asyncio.start_unix_server(desk.serve_client, sock=listening, limit=2**20, backlog=_QUEUE)
     idle = time.monotonic()
     while time.monotonic() - idle < (0 if desk.stopping else IDLE_SECONDS) or not desk.is_idle():
         await asyncio.sleep(_TICK)
@@ -247,6 +249,8 @@ def sweep(folder: Path, *, young: float = _YOUNG_SECONDS) -> None:
 
 def _remove_dead(file: Path) -> None:
     with socket.socket(socket.AF_UNIX) as trying:
+        # A full queue is the sign of a process that lives, or is stopped: it is not waited for.
+        trying.setblocking(False)
         try:
             trying.connect(str(file))
         except ConnectionRefusedError:
@@ -332,7 +336,7 @@ def _live(folder: Path, lock: int) -> None:
 
 def _listen(listening: socket.socket, desk: RelayServer) -> None:
     os.chmod(desk.address, 0o600)
-    listening.listen(128)
+    listening.listen(_QUEUE)
     # Who started this may have died since: the next kernel finds it, or it ends like one that was left.
     _say({"address": desk.address, "token": desk.token})
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
