@@ -1,0 +1,1 @@
+"""One agent over the rows of a table."""
