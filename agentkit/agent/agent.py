@@ -63,13 +63,17 @@ _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instru
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it."""
+    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it.
+
+    `row` is the place in its table of a run that a map makes.
+    """
 
     continues: str | None = None
     fresh: bool = False
     mode: Mode | None = None
     headless: approval.Headless | None = None
     walk: bool = False
+    row: int | None = None
     opened: list[str] = field(default_factory=list)
 
 
@@ -284,7 +288,7 @@ async def _journaling(
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     budgets = reservation.budgets_of(session)
     try:
-        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_run is not None)
+        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_ord is not None)
     except BaseException as error:
         budgets.leave(recording.frame)
         await _close(session, recording, error)
@@ -341,7 +345,7 @@ def inside_nothing() -> Iterator[None]:
 def options_of(session: Session) -> RunOptions:
     """How a run that begins now is to be run."""
     outer = frame_of_run()
-    if outer is not None:
+    if outer is not None and not outer.maps:
         return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless, walk=outer.walk)
     options = run_options.get() or RunOptions()
     return options if options.mode is not None else replace(options, mode=session.mode)
@@ -413,6 +417,7 @@ def _open(
 def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: str, model: object) -> Run:
     """What is known of a run when it begins."""
     outer = enclosing_step()
+    mapped_by = frame.outer.id if frame.outer is not None and frame.outer.maps else None
     return Run(
         id=frame.id,
         agent=frame.agent,
@@ -424,8 +429,9 @@ def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: s
         mode=frame.mode,
         started=time.time(),
         continues=options.continues,
-        parent_run=outer[0] if outer else None,
-        parent_ord=outer[1] if outer else None,
+        parent_run=mapped_by or (outer[0] if outer else None),
+        parent_ord=outer[1] if outer and not mapped_by else None,
+        row=options.row if mapped_by else None,
         caller=session.redactor.scrub(frame.whose.caller or ""),
         thread=session.redactor.scrub(frame.whose.thread or ""),
     )

@@ -7,7 +7,7 @@ import hashlib
 import io
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -70,6 +70,27 @@ def render(template: str, names: Mapping[str, Any], *, first_line: int = 1) -> R
 def holes(template: str) -> tuple[str, ...]:
     """The expressions in `template`, as they are written."""
     return tuple(piece.source for piece in _pieces(template, 1) if isinstance(piece, _Hole))
+
+
+def fill_around(
+    template: str, names: Mapping[str, Any], *, kept: Callable[[str], bool], first_line: int = 1
+) -> Rendered:
+    """Fill in `template` but for the expressions that are `kept`: they, and literal braces, stand as they did."""
+    text, notes = "", []
+    for piece in _pieces(template, first_line):
+        if isinstance(piece, _Hole) and kept(piece.source):
+            text += f"{{{{ {piece.source} }}}}"
+            continue
+        if isinstance(piece, _Hole):
+            value = _evaluate(piece, names)
+            if as_image(value) is not None:
+                raise SpecError(f"line {piece.line}: {{{{ {piece.source} }}}} is an image: the prompt of a row is text")
+            filled, note = as_text(value)
+            notes += [f"{{{{ {piece.source} }}}}: {note}"] if note else []
+        else:
+            filled = piece
+        text += filled.replace("{{", "{{{{")
+    return Rendered(parts=(text,), notes=tuple(notes))
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:

@@ -44,7 +44,7 @@ class RunState(RunFrame):
     the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `whose`
     says for whom it is made, `opened` when by a clock that nobody sets, `place` where it stands in the tree of budgets,
     `replayed_amounts` what its replayed steps took when they were live, and `gauges` how its limits stood; `restate`
-    tells those who listen when they changed.
+    tells those who listen when they changed. `maps`: runs inside it are those of the rows of a table.
     """
 
     journal: Journal
@@ -70,12 +70,18 @@ class RunState(RunFrame):
     asked_live: bool = False
     notes: list[str] = field(default_factory=list)
     outer: RunState | None = None
+    maps: bool = False
     whose: RunIdentity = field(default_factory=RunIdentity)
     place: BudgetScope = USER
     opened: float = field(default_factory=time.monotonic)
     replayed_amounts: Amounts = field(default_factory=Amounts)
     gauges: tuple[Gauge, ...] = ()
     restate: Callable[[], None] = lambda: None
+
+    @property
+    def in_map(self) -> bool:
+        """Whether it is the run of a row of a table, or one inside that."""
+        return self.outer is not None and (self.outer.maps or self.outer.in_map)
 
 
 def frame_of_run() -> RunState | None:
