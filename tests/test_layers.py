@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("notebook",),
     ("pipeline",),
     ("trace",),
+    ("map",),
     ("debugger",),
     ("sandbox",),
     ("agent",),

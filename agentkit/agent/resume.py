@@ -21,11 +21,12 @@ from agentkit.guards.loop_detector import OFF
 from agentkit.guards.loop_guard import BREAKER
 from agentkit.journal.codec import RESULT_CODEC, mark_replay
 from agentkit.journal.execution import dumps, shorten
-from agentkit.journal.journal import Performed, is_trusted
+from agentkit.journal.journal import Performed
 from agentkit.journal.keys import MessageChain, place_key, restore
 from agentkit.journal.queries import Used
 from agentkit.journal.records import MessageNode, Row
 from agentkit.journal.redaction import Redactor
+from agentkit.journal.replay import is_trusted
 from agentkit.journal.store import Store
 from agentkit.runtime.evidence import InputWatch
 from agentkit.tools.declaration import Declaration
@@ -283,7 +284,7 @@ class FastForward:
         row = used.row
         if used.superseded or row.status != "done" or row.body is None or row.settled not in (None, "result"):
             return False
-        if not is_trusted(row, self.frame) or (used.source and self.frame.mode != "replay"):
+        if not is_trusted(row, self.frame.mode) or (used.source and self.frame.mode != "replay"):
             return False
         if not _PARTS.issuperset(row.parts):
             return False

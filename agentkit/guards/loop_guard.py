@@ -21,9 +21,9 @@ from agentkit.budget.request_estimate import cost_to_count
 from agentkit.errors import ApprovalPending, CircuitPending, Stopped
 from agentkit.guards.loop_detector import OFF, Finding, LoopDetector, same_call
 from agentkit.journal.execution import OnOutcome, Operation, Payload, dumps
-from agentkit.journal.journal import is_trusted
 from agentkit.journal.keys import Key, place_key
 from agentkit.journal.records import ASKED, Outcome, Row
+from agentkit.journal.replay import is_trusted
 from agentkit.journal.settlements import WAITING
 from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
 from agentkit.runtime.run_state import RunState
@@ -95,7 +95,7 @@ async def before_request(frame: RunState, ctx: RunContext[Any], request: ModelRe
     history = frame.chain.digest(request.messages, trusted=frame.trusted)
     key = place_key(BREAKER, history, frame.memo)
     row = frame.journal.store.find(key.key, frame.execution.counts.peek(key.key))
-    spoke = row is not None and (row.status == "done" or row.error == WAITING) and is_trusted(row, frame)
+    spoke = row is not None and (row.status == "done" or row.error == WAITING) and is_trusted(row, frame.mode)
     if row is not None and spoke and not frame.fresh:
         await _repeat_request(frame, ctx, request, _look(frame, key, history), row)
         return

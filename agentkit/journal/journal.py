@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import wait
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 from pydantic_core import from_json
 
@@ -36,13 +36,26 @@ from agentkit.journal.execution import (
 from agentkit.journal.provenance import explain_restriction
 from agentkit.journal.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.journal.redaction import Redactor
+from agentkit.journal.replay import (
+    Compare,
+    Doubt,
+    Perform,
+    Record,
+    Refuse,
+    Replay,
+    Request,
+    Verdict,
+    Verify,
+    Wait,
+    decide,
+    is_trusted,
+    may_have_cost,
+)
 from agentkit.journal.row_codec import unchecked_inputs
 from agentkit.journal.settlements import WAITING
 from agentkit.journal.shown_output import join_items
 from agentkit.journal.single_flight import Flights, InFlight
 from agentkit.journal.store import Store
-from agentkit.journal.uncertain_steps import EarlierRecord, doubt, is_double_payment
-from agentkit.journal.write_ahead import intent_of, missing
 from agentkit.journal.writer import on_disk
 
 _JOIN_POLL_SECONDS = 0.05
@@ -89,8 +102,9 @@ class Journal:
         started = time.time()
         # What is on record needs nobody's turn.
         landings = self._flights.landings
-        if (found := self._find(call, n, run)) is not None and self._replays(found, call, run):
-            return _note_reply(self._replay(found.row, call, run, ord=ord, started=started), call, run, n)
+        record, verdict = self._decide(self._find(call, n), call, run)
+        if isinstance(verdict, Replay):
+            return _note_reply(self._replay(verdict.row, call, run, ord=ord, started=started), call, run, n)
         while True:
             flight, mine = self._flights.take_off(call.key.key, n)
             if not mine:
@@ -98,8 +112,8 @@ class Journal:
                 continue
             try:
                 if self._flights.landings != landings:
-                    found = self._find(call, n, run)
-                performed = await self._attempt(flight, found, call, run, body, ord=ord, started=started)
+                    record = self._find(call, n)
+                performed = await self._attempt(flight, record, call, run, body, ord=ord, started=started)
             except InDoubt as doubtful:
                 if not await self.settle_doubt(doubtful):
                     raise
@@ -128,7 +142,7 @@ class Journal:
     async def _attempt(
         self,
         flight: InFlight,
-        found: EarlierRecord | None,
+        record: Record | None,
         call: Operation,
         run: RunFrame,
         body: Callable[[], Awaitable[Payload]],
@@ -136,25 +150,39 @@ class Journal:
         ord: int,
         started: float,
     ) -> Performed | None:
-        """Replay or perform; None when another process has been at it, so that it is to be looked up again."""
-        if found is not None and self._replays(found, call, run):
-            return self._replay(found.row, call, run, ord=ord, started=started)
-        if found is not None and await self._wait_for_other(found.row):
-            return None
-        redo = await self._may_go_live(found, call, run, ord=ord)
-        if isinstance(redo, Performed):
-            return redo
+        """Do what is decided; None when another process has been at it, so that it is to be looked up again."""
+        underway = record is not None and self._is_underway(record.row)
+        record, verdict = self._decide(record, call, run, underway=underway)
+        redo = False
+        match verdict:
+            case Replay(row):
+                return self._replay(row, call, run, ord=ord, started=started)
+            case Wait(row):
+                await self._wait_for_other(row)
+                return None
+            case Verify(row):
+                assert call.verify is not None
+                answer = await call.verify()
+                if answer is not None:
+                    await asyncio.wrap_future(self.store.settle(row.id, "result", self._body(answer)))
+                    return self._replay(self._reload(row), call, run, ord=ord, started=time.time())
+                redo = True
+            case Perform():
+                redo = verdict.redo
+            case Doubt(row, reason):
+                raise InDoubt(step=row.id, name=call.name, reason=reason)
+            case Refuse():
+                raise self._refusal(verdict, record, call, run)
+            case _:
+                assert_never(verdict)
+        before = None if record is None else record.row
         shared = await self._from_cache(call)
-        before = None if found is None else found.row
         admission = free if shared is not None else self.admission
         async with admission(call, run, ord) as told:
-            intent = intent_of(
-                call, run, before, n=flight.n, ord=ord, redo=redo, owner=self.store.owner, scrub=self.redactor.scrub,
-                unsent=self.store.inbox.is_unsent,
-            )  # fmt: skip
-            claim = await self._claim(intent)
+            claim = await self._claim(self.intent(call, run, before, n=flight.n, ord=ord, redo=redo))
             if not claim.mine:
-                await self._wait_for_other(claim.row)
+                if self._is_underway(claim.row):
+                    await self._wait_for_other(claim.row)
                 return None
             if shared is not None:
                 return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
@@ -164,19 +192,24 @@ class Journal:
 
     # -- one at a time
 
-    async def _wait_for_other(self, row: Row) -> bool:
-        """Wait a little for somebody else who performs this step; false when nobody does."""
+    def _is_underway(self, row: Row) -> bool:
+        """Whether somebody else performs this step just now."""
         if row.status != "started":
             return False
+        if row.owner == self.store.owner:
+            # A row of our own that is not in flight was given up: its result could not be written.
+            return self._flight_of(row) is not None
+        return self.store.is_alive(row.owner)
+
+    def _flight_of(self, row: Row) -> InFlight | None:
+        """The flight that performs it under another key than it is looked up by."""
         flight = self._flights.get(row.key, row.n)
-        if flight is not None and row.owner == self.store.owner and flight.key != row.key:
-            await flight.wait()
-            return True
-        # A row of our own that is not in flight was given up: its result could not be written.
-        if row.owner == self.store.owner or not self.store.is_alive(row.owner):
-            return False
-        await asyncio.sleep(_JOIN_POLL_SECONDS)
-        return True
+        return flight if flight is not None and flight.key != row.key else None
+
+    async def _wait_for_other(self, row: Row) -> None:
+        """Wait a little for whoever performs this step."""
+        flight = self._flight_of(row) if row.owner == self.store.owner else None
+        await (asyncio.sleep(_JOIN_POLL_SECONDS) if flight is None else flight.wait())
 
     async def _claim(self, intent: Intent) -> Claim:
         """The row to perform under. When stopped meanwhile, it is given back: nothing was performed, so no doubt."""
@@ -218,48 +251,57 @@ class Journal:
                 frame.nested[taken.key.hex()] -= 1
         run.taken.clear()
 
-    def _find(self, call: Operation, n: int, run: RunFrame) -> EarlierRecord | None:
+    def _find(self, call: Operation, n: int) -> Record | None:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                # What must happen once is not repeated unasked, whichever part of what it is made of has changed.
-                asks = call.effects == "once" and row.status == "done" and row.settled is None
-                changed = self.find_change(row, call) if asks else None
-                return EarlierRecord(row, edited=changed is not None, changed=changed)
-        if call.effects == "once":
-            row = self.store.find_slot(call.key.slot, n)
-            if row is not None:
-                return EarlierRecord(row, edited=True)
-        return None
+                return Record(row)
+        # What must happen once is not repeated unasked when its code has changed.
+        row = self.store.find_slot(call.key.slot, n) if call.effects == "once" else None
+        return None if row is None else Record(row, edited=True)
+
+    def _decide(
+        self, record: Record | None, call: Operation, run: RunFrame, *, underway: bool = False
+    ) -> tuple[Record | None, Verdict]:
+        """What happens to the step, and its record with what was learnt about it."""
+        row = None if record is None else record.row
+        request = Request(
+            effects=call.effects,
+            mode=run.mode,
+            owner=self.store.owner,
+            fresh=run.fresh,
+            resumes=row is not None
+            and row.started >= run.execution.began
+            and run.execution.counts.resumes(Occurrence(call.key.key, row.n)),
+            underway=underway,
+            read_only=self.store.read_only,
+            lacks_secret=bool(run.missing_secrets),
+            verifiable=call.verify is not None,
+        )
+        verdict = decide(record, request)
+        if isinstance(verdict, Compare):
+            row = verdict.row
+            changed = self.find_change(row, call)
+            outgrown = run.mode != "replay" and row.body is not None and call.stale(row.body)
+            record = Record(row, holds=changed is None and not outgrown, changed=changed)
+            verdict = decide(record, request)
+            assert not isinstance(verdict, Compare)
+        return record, verdict
 
     def find_decision(self, call: Operation, run: RunFrame) -> Row | None:
         """What is on record of the question `call`, where it was answered by somebody else or in another place."""
-        found = self._find(call, run.execution.counts.peek(call.key.key) if call.counted else 0, run)
-        return None if found is None or is_trusted(found.row, run) or found.row.status != "done" else found.row
+        record = self._find(call, run.execution.counts.peek(call.key.key) if call.counted else 0)
+        elsewhere = record is not None and not is_trusted(record.row, run.mode)
+        return record.row if record is not None and elsewhere and record.row.status == "done" else None
 
     def find_record(self, call: Operation, run: RunFrame, *, ahead: int = 0) -> Row | None:
         """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
 
         Nothing is counted or noted.
         """
-        found = self._find(call, run.execution.counts.peek(call.key.key, ahead) if call.counted else 0, run)
-        return found.row if found is not None and self._replays(found, call, run) else None
-
-    def _replays(self, found: EarlierRecord, call: Operation, run: RunFrame) -> bool:
-        row = found.row
-        if row.status != "done" or row.body is None or row.settled in ("redo", "stop") or not is_trusted(row, run):
-            return False
-        if found.edited:
-            return row.settled == "result"
-        anew = run.mode == "live" or (run.fresh and call.effects != "once")
-        if anew and not (row.started >= run.execution.began and run.execution.counts.resumes(_occurrence(call, row))):
-            return False
-        if run.mode != "replay" and call.stale(row.body):
-            return False
-        if call.effects == "kernel" and row.owner != self.store.owner:
-            return run.mode == "replay"
-        # What a person settled holds, whatever has changed since.
-        return row.settled == "result" or self.find_change(row, call) is None
+        found = self._find(call, run.execution.counts.peek(call.key.key, ahead) if call.counted else 0)
+        _, verdict = self._decide(found, call, run)
+        return verdict.row if isinstance(verdict, Replay) else None
 
     def find_change(self, row: Row, call: Operation) -> str | None:
         """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
@@ -316,42 +358,59 @@ class Journal:
 
     # -- going live
 
-    async def _may_go_live(
-        self, found: EarlierRecord | None, call: Operation, run: RunFrame, *, ord: int
-    ) -> bool | Performed:
-        """Whether an earlier record must be redone; raises when it must not be repeated unasked."""
-        if run.mode == "replay":
-            own = None if found is None else found.row
-            changed = None if own is None or own.status != "done" else self.find_change(own, call)
-            held = f"; {explain_restriction(self.store.replay_only_reason)}" if self.store.replay_only_reason else ""
-            detail = changed or missing(self.store, call, run, own)
-            raise ReplayMiss(name=f"{call.kind} {call.name}", detail=detail + held)
-        if self.store.read_only:
-            # Before anybody is asked and anything is set aside for it.
-            raise database_errors.read_only(self.store.path)
-        if run.missing_secrets:
-            raise SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
-        if found is None:
-            return False
-        row = found.row
-        if row.settled == "stop":
-            raise InDoubt(step=row.id, name=call.name, reason="was settled as stop")
-        done = row.status == "done" and not found.edited
-        if (row.settled == "redo" and not row.source) or (done and not (row.source and call.effects == "once")):
-            return True
-        if (reason := doubt(found, call.effects)) is None:
-            return False
-        if call.verify is not None and not found.edited:
-            answer = await call.verify()
-            if answer is None:
-                return True
-            await self._record_verification(row, answer, call)
-            return self._replay(self._reload(row), call, run, ord=ord, started=time.time())
-        raise InDoubt(step=row.id, name=call.name, reason=reason)
+    def _refusal(self, refuse: Refuse, record: Record | None, call: Operation, run: RunFrame) -> Exception:
+        match refuse.why:
+            case "not on record":
+                restriction = self.store.replay_only_reason
+                detail = self._explain_miss(record, call, run)
+                detail += f"; {explain_restriction(restriction)}" if restriction else ""
+                return ReplayMiss(name=f"{call.kind} {call.name}", detail=detail)
+            case "read-only":
+                return database_errors.read_only(self.store.path)
+            case "secret missing":
+                return SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
 
-    async def _record_verification(self, row: Row, answer: Payload, call: Operation) -> None:
-        body = self._body(answer)
-        await asyncio.wrap_future(self.store.settle(row.id, "result", body))
+    def _explain_miss(self, record: Record | None, call: Operation, run: RunFrame) -> str:
+        """In one line, why `call` has no answer on record: its own holds none, or the nearest key differs in parts."""
+        if record is not None:
+            row = record.row
+            changed = self.find_change(row, call) if row.status == "done" else None
+            why = f" ({row.error.splitlines()[0]})" if row.error else ""
+            state = f"its recording is step {row.id}, which is {row.status}{why}"
+            return changed or f"{state}: only what is done is replayed"
+        rows = self.store.nearest(kind=call.kind, name=call.name, agent=run.agent, limit=1)
+        if not rows:
+            return f"nothing is recorded for {call.name} of {run.agent}"
+        differs = [part for part, value in call.key.parts.items() if rows[0].parts.get(part) != value]
+        return f"the nearest recording is step {rows[0].id}; different: {', '.join(differs) or 'its place (n)'}"
+
+    def intent(
+        self, call: Operation, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool = False
+    ) -> Intent:
+        """What is written before `call`, the `n`-th equal one, is performed; `before` is what is on record of it."""
+        outer = current_step.get()
+        return Intent(
+            key=call.key.key,
+            n=n,
+            slot=call.key.slot,
+            kind=call.kind,
+            name=call.name,
+            effects=call.effects,
+            agent=run.agent,
+            run=run.id,
+            ord=ord,
+            parent=None if outer is None else outer.row.id,
+            parts=call.key.parts,
+            request=shorten(self.redactor.scrub(call.request)),
+            history=call.history,
+            model=call.model,
+            nodes=call.nodes(),
+            bodies=call.key.bodies,
+            fresh=run.fresh or run.mode == "live",
+            redo=redo,
+            paid_before=before is not None and may_have_cost(before) and not self.store.inbox.is_unsent(before),
+            abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
+        )
 
     def _reload(self, row: Row) -> Row:
         again = self.store.step(row.id)
@@ -495,7 +554,7 @@ class Journal:
             model=reading.model,
             node=reading.node,
             use=Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time()),
-            paid_twice=is_double_payment(frame),
+            paid_twice=_is_double_payment(frame),
         )
 
     def _output_bytes(self, frame: StepFrame) -> bytes | None:
@@ -570,19 +629,19 @@ class Journal:
         self._emit(live_event(frame, row, status, time.time()))
 
 
-def is_trusted(row: Row, run: RunFrame) -> bool:
-    """Whether a record may stand for a step of this run: one from elsewhere only where nothing is performed."""
-    return not row.source or run.mode == "replay"
+def _is_double_payment(frame: StepFrame) -> bool | None:
+    """What the wire says about double payment; None leaves what was assumed when the step was begun."""
+    if frame.arrivals is None:
+        return None
+    if frame.arrivals.lost_and_asked_again:
+        return True
+    return frame.paid_before if frame.arrivals.answered else None
 
 
 def _note_reply(performed: Performed, call: Operation, run: RunFrame, n: int) -> Performed:
     if call.kind == "model":
         run.replied = Occurrence(call.key.key, n)
     return performed
-
-
-def _occurrence(call: Operation, row: Row) -> Occurrence:
-    return Occurrence(call.key.key, row.n)
 
 
 async def _settle_nothing(doubtful: InDoubt) -> bool:

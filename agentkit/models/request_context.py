@@ -71,11 +71,25 @@ FindReply: TypeAlias = Callable[[float], ModelResponse | str]
 """Finds a recorded reply to the request that is at most so many seconds old, or says why there is none."""
 
 
+class Exchange(NamedTuple):
+    """One attempt at a model server: the status it was answered with, 0 if it was not.
+
+    `waited` are the seconds until it was its turn, `seconds` those from then to the first byte of the answer. `size`
+    are the bytes of an answer that came whole; None for one that came in pieces, where the first byte says enough.
+    """
+
+    status: int
+    waited: float
+    seconds: float
+    size: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
     """`responses` and `relay` are those of the step that is performed; outside one a request is made directly.
 
-    `affordable` are the members that a budget lets pass (None: all of them).
+    `affordable` are the members that a budget lets pass (None: all of them). `observe` is told of each attempt;
+    `patience` are the seconds that a request rather waits for a server than fails, beyond what it waits anyway.
     """
 
     relay: Relay | None = None
@@ -83,6 +97,8 @@ class RequestContext:
     attempts: Attempts | None = None
     affordable: frozenset[str] | None = None
     last_resort: FindReply | None = None
+    observe: Callable[[Exchange], None] | None = None
+    patience: float = 0.0
 
 
 _OUTSIDE = RequestContext()

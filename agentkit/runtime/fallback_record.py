@@ -16,9 +16,10 @@ from pydantic_core import from_json
 
 from agentkit.events import short_model
 from agentkit.journal.codec import RESULT_CODEC
-from agentkit.journal.journal import Performed, is_trusted
+from agentkit.journal.journal import Performed
 from agentkit.journal.keys import Key
 from agentkit.journal.records import STALE, Row
+from agentkit.journal.replay import is_trusted
 from agentkit.models.request_context import Attempts, current_request, update_request
 from agentkit.runtime import describe, server_limits
 from agentkit.runtime.run_state import RunState
@@ -31,7 +32,9 @@ def find(frame: RunState, key: Key, parameters: ModelRequestParameters, age: flo
     writing = [tool.name for tool in parameters.function_tools if not _only_reads(tool)]
     if writing:
         return f"a cached reply is not given where tools may write ({', '.join(writing[:3])})"
-    rows = [row for row in frame.journal.store.answers(key.slot, since=time.time() - age) if is_trusted(row, frame)]
+    rows = [
+        row for row in frame.journal.store.answers(key.slot, since=time.time() - age) if is_trusted(row, frame.mode)
+    ]
     for row in sorted(rows, key=lambda row: (row.key != key.key, -(row.ended or 0))):
         found = _response(frame, row)
         if found is not None:

@@ -15,8 +15,7 @@ from typing import Any
 from agentkit.events import Usage
 from agentkit.journal.execution import Operation, Payload, RunFrame, current_run
 from agentkit.journal.journal import Journal, Performed
-from agentkit.journal.records import Intent, Outcome, Row
-from agentkit.journal.write_ahead import intent_of
+from agentkit.journal.records import Outcome, Row
 from agentkit.runtime.session import Session
 
 _OWN_ACTIONS = frozenset({"approval", "question", "sandbox"})
@@ -49,7 +48,7 @@ class TracedJournal(Journal):
 
         async def step(key: str) -> str:
             if begun != self._attempt_id:
-                await asyncio.wrap_future(self.store.begin(self._intent_of(call, run, n=n)))
+                await asyncio.wrap_future(self.store.begin(self.intent(call, run, None, n=n, ord=run.ord + 1)))
             performed.append(await self._perform(call, body))
             return self._step_text(performed[0].step)
 
@@ -74,12 +73,6 @@ class TracedJournal(Journal):
         begin.__name__ = f"{_name(call)}_begins"
         return await self._trace(begin)(key)
 
-    def _intent_of(self, call: Operation, run: RunFrame, *, n: int) -> Intent:
-        return intent_of(
-            call, run, None, n=n, ord=run.ord + 1, redo=False, owner=self.store.owner, scrub=self.redactor.scrub,
-            unsent=self.store.inbox.is_unsent,
-        )  # fmt: skip
-
     def _step_text(self, step: int) -> str:
         """What another attempt needs of a recorded step, as text."""
         row = self.store.step(step)
@@ -98,7 +91,7 @@ class TracedJournal(Journal):
 
     async def _take_over(self, call: Operation, run: RunFrame, kept: dict[str, Any], *, n: int) -> Row:
         """Put what an earlier attempt did into this attempt's record."""
-        claim = await asyncio.wrap_future(self.store.begin(self._intent_of(call, run, n=n)))
+        claim = await asyncio.wrap_future(self.store.begin(self.intent(call, run, None, n=n, ord=run.ord + 1)))
         if claim.mine:
             await asyncio.wrap_future(self.store.finish(_outcome(claim.row, kept)))
         return claim.row

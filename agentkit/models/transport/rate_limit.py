@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import httpx2
+
+from agentkit.models.request_context import Exchange, current_request
 
 _MODEL = re.compile(rb'"model"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _MODEL_IN_PATH = re.compile(r"/models/([^/:]+)")
@@ -54,10 +58,12 @@ class RateLimitTransport(httpx2.AsyncBaseTransport):
         asked = _lane_and_tokens(request) if _installed else None
         if asked is None:
             return await self._wrapped.handle_async_request(request)
+        watch = _Watch()
         try:
             turn = await _installed[0].enter(*asked)
         except Exception as error:
             raise NotSent(str(error), request=request) from error
+        watch.leave()
         try:
             response = await self._wrapped.handle_async_request(request)
         except httpx2.TransportError as error:
@@ -66,15 +72,62 @@ class RateLimitTransport(httpx2.AsyncBaseTransport):
                 turn.give_up()
             else:
                 turn.record_loss(str(error) or type(error).__name__)
+            watch.report(0)
             raise
         except (Exception, asyncio.CancelledError):
             turn.give_up()
             raise
         turn.record_answer(response.status_code, response.headers)
+        watch.follow(response)
         return response
 
     async def aclose(self) -> None:
         await self._wrapped.aclose()
+
+
+class _Watch:
+    """Measures one attempt for whoever wants to know how the server bears its requests."""
+
+    def __init__(self) -> None:
+        self._observe = current_request.get().observe
+        self._asked = self._left = time.monotonic()
+        self._answered: float | None = None
+
+    def leave(self) -> None:
+        self._left = time.monotonic()
+
+    def follow(self, response: httpx2.Response) -> None:
+        """Report the answer: a whole one with its length once it is read, everything else at its first byte."""
+        if self._observe is None:
+            return
+        self._answered = time.monotonic()
+        events = response.headers.get("content-type", "").startswith("text/event-stream")
+        if response.is_error or events or not isinstance(response.stream, httpx2.AsyncByteStream):
+            self.report(response.status_code)
+        else:
+            response.stream = _Measured(response.stream, lambda size: self.report(response.status_code, size))
+
+    def report(self, status: int, size: int | None = None) -> None:
+        if self._observe is not None:
+            took = (time.monotonic() if self._answered is None else self._answered) - self._left
+            self._observe(Exchange(status=status, waited=self._left - self._asked, seconds=took, size=size))
+
+
+class _Measured(httpx2.AsyncByteStream):
+    """Calls `read` once with the bytes that came, when the answer is read to its end."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, read: Callable[[int], None]) -> None:
+        self._stream, self._read = stream, read
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size += len(piece)
+            yield piece
+        self._read(size)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _lane_and_tokens(request: httpx2.Request) -> tuple[str, int] | None:
