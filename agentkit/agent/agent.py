@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from abc import ABC
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -65,7 +65,7 @@ _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instru
 class RunOptions:
     """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it.
 
-    `row` is the place in its table of a run that a map makes.
+    `row` is the place in its table of a run that a map makes, and `entered` is told of its state when it begins.
     """
 
     continues: str | None = None
@@ -75,6 +75,7 @@ class RunOptions:
     walk: bool = False
     row: int | None = None
     opened: list[str] = field(default_factory=list)
+    entered: Callable[[RunState], None] = lambda frame: None
 
 
 @dataclass(kw_only=True)
@@ -397,6 +398,7 @@ def _open(
         walk=options.walk,
         breaker=LoopDetector(thresholds=policy.breaker or session.breaker),
         outer=outer,
+        row=options.row,
         notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = interrupt.settle_doubt
@@ -405,6 +407,7 @@ def _open(
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
+    options.entered(frame)
     record = _record(session, frame, options, prompt=prompt, model=model)
     if not session.store.read_only:
         session.store.open_run(record)

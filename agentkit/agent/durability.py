@@ -54,7 +54,7 @@ from agentkit.runtime import describe, fallback_record, server_limits
 from agentkit.runtime.evidence import watch
 from agentkit.runtime.guard import ModelRequestInfo, ToolCallInfo
 from agentkit.runtime.live_stream import LiveModel, SourceModel, forward_deltas, live_deltas
-from agentkit.runtime.run_state import RunState, frame_of_run
+from agentkit.runtime.run_state import FirstRequest, RunState, frame_of_run
 from agentkit.sandbox.process import isolate
 from agentkit.tools.declaration import Declaration, loop_identity, performs_more
 from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
@@ -81,7 +81,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        within = _within_arrivals(isolate.apart(operation_id, cache_key, body))
+        within = within_step(isolate.apart(operation_id, cache_key, body))
         arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
         if frame.gate is not None and arrival is not None:
             frame.gate.change_arguments(arrival)
@@ -118,7 +118,7 @@ async def _hold(frame: RunState, operation_id: ToolsetCallToolId, name: str, cac
     await interrupt.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
-def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+def within_step(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
     """What arrives from the wire inside the step is kept with it until the step is recorded."""
 
     async def perform() -> object:
@@ -218,6 +218,10 @@ def model_call(
         )
 
     key = make_key(identity)
+    if frame.outer is not None and frame.outer.maps and frame.ord <= 1 and frame.row is not None:
+        frame.first_request = FirstRequest(
+            model_id=model_id, messages=messages, settings=settings, parameters=parameters, ctx=ctx, parts=key.parts
+        )
     by_member = {resolve.identity(member): make_key(resolve.identity(member)).key for member in members[1:]}
     names = {member.model_name: resolve.identity(member) for member in members}
     tried = fallback_record.begin(frame, key, parameters)
@@ -252,10 +256,10 @@ _INSTANCE = "agentkit-instance:"
 def _model_in_use(model_id: str | None, ctx: RunContext[Any]) -> Model | None:
     if model_id is not None and model_id.startswith(_INSTANCE):
         return _instances.get(model_id)
-    return _bare(ctx.model) if model_id is None or model_id == ctx.model_id else None
+    return bare_model(ctx.model) if model_id is None or model_id == ctx.model_id else None
 
 
-def _bare(model: object) -> Model:
+def bare_model(model: object) -> Model:
     while isinstance(model, WrapperModel):
         model = model.wrapped
     return cast(Model, model)
@@ -487,7 +491,7 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
         try:
             return super()._find_model_id(model)
         except LibraryUserError:
-            return self._register_instance(_bare(model))
+            return self._register_instance(bare_model(model))
 
     def _find_registered_model_id_for_hook(self, model: Model) -> str | None:
         return self._find_model_id(model)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias
 
@@ -31,27 +32,29 @@ from agentkit.agent.durability import enclosing_step
 from agentkit.approval import decisions, interrupt
 from agentkit.approval.policy import Question
 from agentkit.budget import reservation
-from agentkit.budget.budget import Budget, parse
+from agentkit.budget.budget import Budget, nano, parse
 from agentkit.errors import (
     ApprovalPending,
     BudgetExceeded,
-    CircuitOpen,
     Interrupted,
     JournalError,
-    ReplayMiss,
     Stopped,
     UserError,
     describe_error,
     leaves,
 )
 from agentkit.events import Event, Run, Step
+from agentkit.journal.answers import RowAnswer
 from agentkit.journal.execution import Execution, inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts
-from agentkit.map.frame import ResultColumns, Status, check_out, write
+from agentkit.map.first_request import DirectRows, OutputCodec, RowBasis, basis_of, prompt_digest
+from agentkit.map.frame import ResultColumns, Status
+from agentkit.map.frame_file import check_out, write
 from agentkit.map.progress import Progress, Snapshot
 from agentkit.map.prompt_template import PromptTemplate
-from agentkit.map.rows import Piece, Table, open_table
-from agentkit.map.sample import Estimate, draw, estimate
+from agentkit.map.rows import Piece, Table, check_key, open_table
+from agentkit.map import sample as sampling
+from agentkit.map.sample import Estimate
 from agentkit.map.scheduler import Scheduler
 from agentkit.models import resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
@@ -63,10 +66,8 @@ Errors: TypeAlias = str
 _PROMPT_CHARACTERS = 2_000
 _ERROR_CHARACTERS = 400
 _QUESTIONS_AT_ONCE = 100
-_PIECE = 4_096
-_OUTAGES = 3
-"""How often a row waits for a server that rests, before it fails."""
-_LONGEST_REST_SECONDS = 300.0
+_PIECE = 1_024
+"""Rows that are looked up at once: what the event loop does not notice."""
 _RUN_CHARACTERS = 8
 
 
@@ -113,7 +114,7 @@ class MapResult:
     @property
     def summary(self) -> str:
         """How it went, in one line; what a chance sample says of the whole, where that is what was run."""
-        return describe_result(self.snapshot) if self.estimate is None else self.estimate.text
+        return describe_result(self.snapshot) if self.estimate is None else sampling.describe(self.estimate)
 
     def __repr__(self) -> str:
         return "\n".join((self.summary, *self.notes))
@@ -123,7 +124,7 @@ def describe_result(snapshot: Snapshot) -> str:
     """Return in one line how many rows are done, failed, waiting and left, and what they cost."""
     counts = [f"{snapshot.done:,} of {snapshot.total:,} rows done"]
     counts += [f"{snapshot.replayed:,} from the record"] if snapshot.replayed else []
-    counts += [f"{snapshot.failed_count:,} failed"] if snapshot.failed_count else []
+    counts += [f"{snapshot.failed:,} failed"] if snapshot.failed else []
     counts += [f"{snapshot.waiting:,} wait for a person"] if snapshot.waiting else []
     return " · ".join(counts)
 
@@ -153,8 +154,9 @@ class RowMap:
         self,
         agent: AbstractAgent[Any, Any],
         rows: object,
-        prompt: str | Callable[[Any], str],
+        prompt: str,
         *,
+        values: Mapping[str, str] | None = None,
         name: str = "rows",
         key: str | None = None,
         workers: int | Literal["auto"] = "auto",
@@ -173,9 +175,10 @@ class RowMap:
         self.agent: JournaledAgent[Any, Any] = durable(agent)
         self.name = self.agent.name or "agent"
         self.table: Table = open_table(rows, name=name)
-        self.template = PromptTemplate.parse(prompt, self.table)
+        self.template = PromptTemplate.parse(prompt, self.table, values=values)
+        self.prompt = prompt.strip()
         if key is not None:
-            self.table.check_key(key)
+            check_key(self.table, key)
         self.key = key
         self._most_failures = _most_failures(errors, self.table.length)
         self.errors = errors
@@ -190,14 +193,23 @@ class RowMap:
         self.results = ResultColumns(self.agent.output_type, self.table)
         chosen = self.limit if self.limit is not None else self.table.length
         self.ordinals: Collection[int] = (
-            range(chosen) if self.sample is None else draw(self.sample, chosen, seed=self.template.source)
+            range(chosen) if self.sample is None else sampling.sample(self.table, self.sample)
         )
         self.progress = Progress(len(self.ordinals))
-        self.scheduler = Scheduler(workers, model_name=_model_name(self.agent))
+        self.scheduler = Scheduler(
+            workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait
+        )
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
-        self._states: dict[str, _RowState] = {}
+        self._codec = OutputCodec(self.agent.output_type)
+        self._basis: RowBasis | None = None
+        self._direct: DirectRows | None = None
+        self._asked_first = False
+        self._sampled: list[MapRow[Any]] = []
+        self._steps: dict[int, int] = {}
+        # By run, and by the place of the step where the row has no run of its own.
+        self._states: dict[tuple[str, int], _RowState] = {}
         self._waiting: dict[int, tuple[str, ...]] = {}
         self._notes: list[str] = []
 
@@ -212,8 +224,6 @@ class RowMap:
                 await self._run_rows(frame, self.ordinals)
                 while self._waiting and await self._ask_for_all():
                     waiting, self._waiting = sorted(self._waiting), {}
-                    for ordinal in waiting:
-                        self.progress.reopen(ordinal)
                     await self._run_rows(frame, waiting)
         self.table.check_unchanged()
         result = self.result()
@@ -224,71 +234,121 @@ class RowMap:
     def result(self) -> MapResult:
         """What is known by now, also where the map was stopped."""
         snapshot = self.progress.snapshot()
-        whole = self.limit if self.limit is not None else self.table.length
         return MapResult(
-            frame=self.results.frame(self.ordinals if self.sample is not None else None),
+            frame=self.results.frame(),
             snapshot=snapshot,
             run=self.run_id,
             agent=self.name,
-            estimate=None if self.sample is None else estimate(self.results, self.ordinals, whole=whole),
-            notes=tuple(self._notes),
+            estimate=None if self.sample is None else self._estimate(),
+            notes=(*self.template.notes, *self._notes),
+        )
+
+    def _estimate(self) -> Estimate:
+        """What the rows of the sample say of all."""
+        live = sum(row.seconds or 0.0 for row in self._sampled if not row.replayed)
+        spent = max(self.progress.snapshot().seconds, 0.001)
+        return sampling.estimate(
+            rows=self.table.length,
+            costs=[row.cost for row in self._sampled],
+            tokens=[row.tokens for row in self._sampled],
+            seconds=[row.seconds for row in self._sampled],
+            workers=max(1.0, live / spent) if live else float(self.scheduler.limit),
+            failed=sum(row.status == "failed" for row in self._sampled),
         )
 
     async def _run_rows(self, frame: RunState | None, ordinals: Collection[int]) -> None:
         prompts: dict[int, tuple[str, Any]] = {}
-
-        def take() -> Iterator[int]:
-            for piece in self._pieces(ordinals):
-                wanted = _wanted(piece, ordinals)
-                rendered = self.template.render(piece)
-                for place in wanted:
-                    ordinal = piece.start + place
-                    prompts[ordinal] = (rendered[place], piece.index[place])
-                    yield ordinal
+        rows = self._rows(frame, ordinals, prompts)
 
         async def perform(ordinal: int) -> None:
             prompt, label = prompts.pop(ordinal)
             await self._row(frame, ordinal, prompt, label)
 
-        await self.scheduler.run(take(), perform)
+        # The first row says what all rows have in common: then what is on record of the others is one lookup.
+        await self.scheduler.run(islice(rows, 1), perform)
+        await self.scheduler.run(rows, perform)
 
-    def _pieces(self, ordinals: Collection[int]) -> Iterator[Piece]:
+    def _rows(
+        self, frame: RunState | None, ordinals: Collection[int], prompts: dict[int, tuple[str, Any]]
+    ) -> Iterator[int]:
+        """The rows that are not answered by the record at once, each with its prompt in `prompts`."""
         whole = isinstance(ordinals, range) and len(ordinals) == self.table.length
-        yield from self.table.pieces(size=_PIECE, only=None if whole else ordinals)
+        chosen = ordinals if isinstance(ordinals, range) else frozenset(ordinals)
+        first = True
+        for piece in self.table.pieces(size=_PIECE, only=None if whole else ordinals, columns=self.template.columns):
+            rendered = self.template.render(piece)
+            places = [place for place in range(len(piece)) if whole or piece.start + place in chosen]
+            if first and places:
+                first = False
+                place = places.pop(0)
+                prompts[piece.start + place] = (rendered[place], piece.index[place])
+                yield piece.start + place
+            for place in self._left_after_lookup(frame, piece, rendered, places):
+                prompts[piece.start + place] = (rendered[place], piece.index[place])
+                yield piece.start + place
+
+    def _left_after_lookup(
+        self, frame: RunState | None, piece: Piece, rendered: Sequence[str], places: list[int]
+    ) -> list[int]:
+        if frame is None or self._basis is None or frame.fresh or frame.mode == "live":
+            return places
+        digests = {place: prompt_digest(rendered[place]) for place in places}
+        found = {
+            answer.prompt: answer
+            for answer in self.session.store.row_answers(self._basis.digest, list(dict.fromkeys(digests.values())))
+        }
+        known = [place for place in places if digests[place] in found]
+        answers = [found[digests[place]] for place in known]
+        misfits = self.results.put_json(
+            [piece.start + place for place in known],
+            [answer.body for answer in answers],
+            costs=[answer.cost for answer in answers],
+            tokens=[answer.tokens for answer in answers],
+            seconds=[answer.seconds for answer in answers],
+            runs=[answer.run for answer in answers],
+        )
+        again = set(misfits)
+        counted = [answer for place, answer in zip(known, answers, strict=True) if piece.start + place not in again]
+        cost, tokens = sum(answer.cost or 0.0 for answer in counted), sum(answer.tokens for answer in counted)
+        self.progress.replay_many(len(counted), cost, tokens)
+        # What was paid before counts in the limits of the map, so that it stops where it stopped before.
+        frame.replayed_amounts = replace(
+            frame.replayed_amounts,
+            usd=frame.replayed_amounts.usd + nano(cost),
+            tokens=frame.replayed_amounts.tokens + tokens,
+            requests=frame.replayed_amounts.requests + len(counted),
+        )
+        left = again | {piece.start + place for place in places if digests[place] not in found}
+        return [place for place in places if piece.start + place in left]
 
     # -- one row
 
     async def _row(self, frame: RunState | None, ordinal: int, prompt: str, label: Any) -> None:
         self.progress.begin(ordinal)
-        opened: list[str] = []
+        opened: list[RunState] = []
         began = time.monotonic()
         status: Status = "done"
         answer: Any = None
         error_text, kind = "", ""
         try:
             answer = await self._ask(frame, ordinal, prompt, opened)
+        except BudgetExceeded as reached:
+            self.progress.abandon(ordinal)
+            self._end(str(reached))
+            return
         except ApprovalPending as pending:
-            if isinstance(pending, BudgetExceeded):
-                self._end_at_budget(ordinal, pending)
-                return
             status, error_text = "waiting", f"waits for a person: {pending.asked}"
             self._waiting[ordinal] = pending.steps
-        except BudgetExceeded as reached:
-            self._end_at_budget(ordinal, reached)
-            return
-        except (JournalError, Interrupted):
+        except (JournalError, Interrupted, asyncio.CancelledError):
             # No row can be recorded, or somebody ends all of it.
-            self.progress.forget(ordinal)
-            raise
-        except asyncio.CancelledError:
-            self.progress.forget(ordinal)
+            self.progress.abandon(ordinal)
             raise
         except Exception as error:  # noqa: BLE001 - one row that fails is a result of the map
             status = "failed"
             error_text = shorten(self.session.redactor.scrub(describe_error(error)), _ERROR_CHARACTERS)
             kind = _kind(error)
-        run = opened[-1] if opened else ""
-        seen = self._states.pop(run, None) or _RowState()
+        place = (opened[-1].id, ordinal + 1 if opened[-1].maps else 0) if opened else ("", 0)
+        seen = self._states.pop(place, None) or _RowState()
         replayed = status == "done" and seen.live == 0 and seen.replayed > 0
         row: MapRow[Any] = MapRow(
             ordinal=ordinal,
@@ -299,9 +359,11 @@ class RowMap:
             cost=seen.cost,
             tokens=seen.tokens,
             seconds=seen.recorded_seconds if replayed else time.monotonic() - began,
-            run=run,
+            run=place[0],
             replayed=replayed,
         )
+        if status == "done" and opened:
+            self._keep_answer(row, prompt, opened[-1])
         await self._put(row, kind)
 
     async def _put(self, row: MapRow[Any], kind: str) -> None:
@@ -315,6 +377,7 @@ class RowMap:
             seconds=row.seconds,
             run=row.run,
         )
+        assert row.status in ("done", "failed", "waiting")
         self.progress.end(
             row.ordinal,
             status=row.status,
@@ -325,35 +388,66 @@ class RowMap:
             seconds=row.seconds or 0.0,
             label=str(row.index),
         )
+        if self.sample is not None:
+            self._sampled.append(row)
         if self._on_row is not None:
             await self._on_row(row)
-        if row.status == "failed" and self.progress.failed > self._most_failures:
-            self._end(f"{self.progress.failed:,} rows failed (errors={self.errors!r})")
+        if row.status == "failed" and self.results.count("failed") > self._most_failures:
+            self._end(f"{self.results.count('failed'):,} rows failed (errors={self.errors!r})")
 
-    async def _ask(self, frame: RunState | None, ordinal: int, prompt: str, opened: list[str]) -> Any:
+    async def _ask(self, frame: RunState | None, ordinal: int, prompt: str, opened: list[RunState]) -> Any:
         given = {} if self._deps is None else {"deps": self._deps}
         if frame is None:
             return (await self.agent.run(prompt, **given)).output
-        for outage in range(_OUTAGES + 1):
-            execution = frame.execution
-            # Equal prompts are one question, and each row resumes alone: what is counted is counted in the row.
-            current_execution.set(
-                Execution(
-                    cell=execution.cell, id=execution.id, began=execution.began, entered=execution.entered,
-                    resting=execution.resting,
-                )
-            )  # fmt: skip
-            options = RunOptions(fresh=frame.fresh, mode=frame.mode, headless=frame.headless, row=ordinal, opened=opened)
-            try:
-                with run_with(options):
-                    return (await self.agent.run(prompt, **given)).output
-            except CircuitOpen as resting:
-                seconds = _rest_seconds(resting)
-                if seconds is None or outage == _OUTAGES:
-                    raise
-                # It was not sent: the row waits for the server, and has not failed.
-                await asyncio.sleep(min(seconds, _LONGEST_REST_SECONDS))
-        raise AssertionError("a row is asked until it is answered or fails")
+        if self._direct is not None:
+            opened.append(frame)
+            self._states[frame.id, ordinal + 1] = _RowState()
+            reply = await self._direct.ask(ordinal, prompt, _execution_of_row(frame))
+            if reply.output is not None:
+                self._steps[ordinal] = reply.step
+                return reply.output[0]
+            # Its first request is on record now: the loop goes on from there.
+            del self._states[frame.id, ordinal + 1]
+            opened.clear()
+        # Equal prompts are one question, and each row resumes alone: what is counted is counted in the row.
+        current_execution.set(_execution_of_row(frame))
+        options = RunOptions(
+            fresh=frame.fresh, mode=frame.mode, headless=frame.headless, row=ordinal, entered=opened.append
+        )
+        with run_with(options):
+            output = (await self.agent.run(prompt, **given)).output
+        if self._basis is None and not self._asked_first:
+            self._asked_first = True
+            self._learn(frame, opened[-1], prompt, output)
+        return output
+
+    def _learn(self, frame: RunState, row: RunState, prompt: str, output: object) -> None:
+        """What the first row's run says of the others: their basis, and whether they need the loop."""
+        first = row.first_request
+        if first is None:
+            return
+        self._basis = None if self._codec.adapter is None else basis_of(first, prompt, row)
+        direct = None if self._basis is None else DirectRows.of(first, prompt, self._codec, row=row, map=frame)
+        if direct is not None and direct.gives(output):
+            self._direct = direct
+
+    def _keep_answer(self, row: MapRow[Any], prompt: str, frame: RunState) -> None:
+        """Note what the row was answered, for one lookup of all rows next time."""
+        step = self._steps.pop(row.ordinal, None)
+        basis = self._basis
+        if step is None:
+            basis = None if frame.first_request is None else basis_of(frame.first_request, prompt, frame)
+        body = None if basis is None else self._codec.dump(row.answer)
+        if basis is None or body is None or self.session.store.read_only:
+            return
+        redactor = self.session.redactor
+        if not (redactor.clean(body.decode()) and redactor.clean(prompt)):
+            return
+        answer = RowAnswer(
+            prompt=prompt_digest(prompt), run=row.run, body=body, tokens=row.tokens, cost=row.cost,
+            seconds=row.seconds or 0.0, step=step,
+        )  # fmt: skip
+        self.session.store.put_answer(basis.digest, answer, basis.codes)
 
     # -- ends before the last row
 
@@ -362,10 +456,6 @@ class RowMap:
             self.ended = why
             self._notes.append(f"stopped: {why}; run it again to go on, only what is left is paid")
         self.scheduler.end()
-
-    def _end_at_budget(self, ordinal: int, reached: BudgetExceeded) -> None:
-        self.progress.forget(ordinal)
-        self._end(str(reached))
 
     async def _ask_for_all(self) -> bool:
         """Put the questions of all waiting rows to the person at once; whether anything was decided."""
@@ -447,7 +537,7 @@ class RowMap:
             status="running",
             label=session.label,
             cell=frame.execution.cell,
-            prompt=shorten(session.redactor.scrub(self.template.source), _PROMPT_CHARACTERS),
+            prompt=shorten(session.redactor.scrub(self.prompt), _PROMPT_CHARACTERS),
             model=resolve.identity(model) if isinstance(model, Model) else str(model or ""),
             mode=frame.mode,
             started=time.time(),
@@ -472,7 +562,7 @@ class RowMap:
             ended=time.time(),
             output=describe_result(snapshot),
             error=shorten(session.redactor.scrub(describe_error(error))) if named and error is not None else None,
-            notes=tuple(map(session.redactor.scrub, self._notes)),
+            notes=tuple(session.redactor.scrub(note) for note in self._notes),
         )
         if not session.store.read_only:
             written = session.store.close_run(ended, history=None, output=None, nodes=())
@@ -484,15 +574,14 @@ class RowMap:
         """Add up what the runs of a row, and the runs inside them, take."""
         if isinstance(event, Run):
             if event.parent_run == self.run_id and event.row is not None:
-                self._states.setdefault(event.id, _RowState())
-            elif event.parent_run in self._states and event.id not in self._states:
+                self._states.setdefault((event.id, 0), _RowState())
+            elif event.parent_run is not None and (outer := self._states.get((event.parent_run, 0))) is not None:
                 # It is part of the row around it for as long as that runs.
-                self._states[event.id] = self._states[event.parent_run]
+                self._states.setdefault((event.id, 0), outer)
             return
-        state = self._states.get(event.run)
-        if state is None or event.status != "done":
-            return
-        _add(state, event)
+        state = self._states.get((event.run, event.ord if event.run == self.run_id else 0))
+        if state is not None and event.status == "done":
+            _add(state, event)
 
 
 def _add(state: _RowState, step: Step) -> None:
@@ -510,11 +599,12 @@ def _add(state: _RowState, step: Step) -> None:
     state.cost = None if state.cost is None or usage.cost is None else state.cost + usage.cost
 
 
-def _wanted(piece: Piece, ordinals: Collection[int]) -> Iterable[int]:
-    if isinstance(ordinals, range):
-        return range(max(0, min(len(piece.index), ordinals.stop - piece.start)))
-    chosen = set(ordinals)
-    return [place for place in range(len(piece.index)) if piece.start + place in chosen]
+def _execution_of_row(frame: RunState) -> Execution:
+    execution = frame.execution
+    return Execution(
+        cell=execution.cell, id=execution.id, began=execution.began, entered=execution.entered,
+        resting=execution.resting,
+    )  # fmt: skip
 
 
 def _count(given: int | None, option: str, length: int) -> int | None:
@@ -551,21 +641,10 @@ def _kind(error: BaseException) -> str:
     return f"{type(first).__name__} {status}" if isinstance(status, int) else type(first).__name__
 
 
-def _rest_seconds(resting: CircuitOpen) -> float | None:
-    """How long a server that keeps failing is left alone; None where it is no server that rests."""
-    cause: BaseException | None = resting
-    while cause is not None:
-        seconds = getattr(cause, "seconds", None)
-        if isinstance(seconds, int | float):
-            return max(0.1, float(seconds))
-        cause = cause.__cause__
-    return None
-
-
 async def map(  # noqa: A001 - what it is called as `agentkit.map`
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
-    prompt: str | Callable[[Any], str],
+    prompt: str,
     *,
     key: str | None = None,
     workers: int | Literal["auto"] = "auto",
@@ -580,8 +659,8 @@ async def map(  # noqa: A001 - what it is called as `agentkit.map`
     """Run `agent` on each row of a table, and return the answers as a frame in the order of the input.
 
     `rows` is a DataFrame, an Arrow table, a polars frame, the path of a parquet, CSV or JSONL file, or any iterable of
-    mappings. `prompt` is a text with `{{ row.column }}`, `{{ row }}` and `{{ index }}`, or a function of a row. Rows
-    whose prompts are equal are asked once. What is on record is not paid again: a map that was stopped or killed goes
+    mappings. `prompt` is a text with `{{ row.column }}`, `{{ row }}` and `{{ index }}`. Rows whose prompts are equal
+    are asked once. What is on record is not paid again: a map that was stopped or killed goes
     on where it ended, and an edited prompt asks only the rows whose prompt differs.
 
     `errors` says what a failed row means: `keep` (it keeps its place with its `error`, and is asked again next time),
@@ -600,7 +679,7 @@ async def map(  # noqa: A001 - what it is called as `agentkit.map`
 async def map_stream(
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
-    prompt: str | Callable[[Any], str],
+    prompt: str,
     **options: Any,
 ) -> AsyncIterator[MapRow[OutputDataT]]:
     """Yield each row as it ends, in no certain order; `options` are those of `map`.

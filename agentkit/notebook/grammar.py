@@ -87,7 +87,7 @@ _MAP = {
     "workers": Option(value="auto|N", help="how many rows are under way at once; auto: as many as the server allows"),
     "limit": Option(value="N", help="the first N rows only"),
     "sample": Option(value="N", help="N rows by chance, and what all rows would cost and take"),
-    "errors": Option(value="HOW", help="a row that fails: keep (its place, with the error), stop, or stop at a share: 5%"),
+    "errors": Option(value="HOW", help="a row that fails: keep (with its error), stop, or stop at a share: 5%"),
     "budget": Option(value="LIMITS", help="of the whole map: 5usd, 2m tokens, 10000 requests"),
     "out": Option(value="FILE", takes="file", help="write the frame there too: .parquet, .csv or .jsonl"),
     "fresh": Option(help="ask every row anew, even what is recorded"),

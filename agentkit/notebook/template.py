@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agentkit.errors import SpecError, nearest
+from agentkit.values.expressions import CHARACTERS, Hole, digest, shorten, split
 from agentkit.values.registry import text as writable
 
 ROWS = 20
-CHARACTERS = 20_000
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 
 
@@ -42,17 +40,11 @@ class Rendered:
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
-@dataclass(frozen=True, slots=True)
-class _Hole:
-    source: str
-    line: int
-
-
 def render(template: str, names: Mapping[str, Any], *, first_line: int = 1) -> Rendered:
     """Fill `template` in from `names`; `{{{{` stands for two braces. SpecError names expression and line."""
     parts: list[Part] = []
     notes: list[str] = []
-    for piece in _pieces(template, first_line):
+    for piece in split(template, first_line):
         if isinstance(piece, str):
             parts.append(piece)
             continue
@@ -69,34 +61,13 @@ def render(template: str, names: Mapping[str, Any], *, first_line: int = 1) -> R
 
 def holes(template: str) -> tuple[str, ...]:
     """The expressions in `template`, as they are written."""
-    return tuple(piece.source for piece in _pieces(template, 1) if isinstance(piece, _Hole))
-
-
-def fill_around(
-    template: str, names: Mapping[str, Any], *, kept: Callable[[str], bool], first_line: int = 1
-) -> Rendered:
-    """Fill in `template` but for the expressions that are `kept`: they, and literal braces, stand as they did."""
-    text, notes = "", []
-    for piece in _pieces(template, first_line):
-        if isinstance(piece, _Hole) and kept(piece.source):
-            text += f"{{{{ {piece.source} }}}}"
-            continue
-        if isinstance(piece, _Hole):
-            value = _evaluate(piece, names)
-            if as_image(value) is not None:
-                raise SpecError(f"line {piece.line}: {{{{ {piece.source} }}}} is an image: the prompt of a row is text")
-            filled, note = as_text(value)
-            notes += [f"{{{{ {piece.source} }}}}: {note}"] if note else []
-        else:
-            filled = piece
-        text += filled.replace("{{", "{{{{")
-    return Rendered(parts=(text,), notes=tuple(notes))
+    return tuple(piece.source for piece in split(template, 1) if isinstance(piece, Hole))
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
     """`template` with the value of each expression by its source: the prompt that the notebook would send."""
     parts: list[Part] = []
-    for piece in _pieces(template, 1):
+    for piece in split(template, 1):
         value = piece if isinstance(piece, str) else values[piece.source]
         image = None if isinstance(piece, str) else as_image(value)
         parts.append(image or (piece if isinstance(piece, str) else as_text(value)[0]))
@@ -123,40 +94,7 @@ def _join_parts(parts: list[Part]) -> Iterator[Part]:
         yield text
 
 
-def _pieces(template: str, first_line: int) -> Iterator[str | _Hole]:
-    position = 0
-    while (start := template.find("{{", position)) >= 0:
-        yield template[position:start]
-        if template.startswith("{{{{", start):
-            yield "{{"
-            position = start + 4
-            continue
-        line = first_line + template.count("\n", 0, start)
-        source, position = _expression(template, start, line)
-        yield _Hole(source, line)
-    yield template[position:]
-
-
-def _expression(template: str, start: int, line: int) -> tuple[str, int]:
-    """The shortest text up to a `}}` that is a Python expression (it may hold braces of its own)."""
-    end, problem = template.find("}}", start + 2), "is empty"
-    first = template[start + 2 : end].strip()
-    if end < 0:
-        shown = template[start : start + 30].split("\n")[0]
-        raise SpecError(f"line {line}: {shown} is never closed with }}}} (two literal braces are written {{{{{{{{)")
-    while end >= 0:
-        source = template[start + 2 : end].strip()
-        try:
-            if source:
-                ast.parse(source, mode="eval")
-                return source, end + 2
-        except (SyntaxError, ValueError) as error:
-            problem = f"is not a Python expression ({getattr(error, 'msg', error)})"
-        end = template.find("}}", end + 1)
-    raise SpecError(f"line {line}: {{{{ {first[:60]} }}}} {problem}; two literal braces are written {{{{{{{{")
-
-
-def _evaluate(hole: _Hole, names: Mapping[str, Any]) -> Any:
+def _evaluate(hole: Hole, names: Mapping[str, Any]) -> Any:
     where = f"line {hole.line}: {{{{ {hole.source} }}}}"
     try:
         # The person's own cell in the person's own kernel: the expression may do whatever the next cell may do.
@@ -179,8 +117,7 @@ def as_text(value: Any) -> tuple[str, str]:
         return _table(value)
     text = writable(value if isinstance(value, str) else _plain(value))
     if len(text) > CHARACTERS:
-        kept = f"[the first {CHARACTERS:,} of {len(text):,} characters; digest {_digest(text.encode())}]"
-        return f"{text[:CHARACTERS]}\n{kept}", f"only the first {CHARACTERS:,} of {len(text):,} characters are sent"
+        return shorten(text), f"only the first {CHARACTERS:,} of {len(text):,} characters are sent"
     if _ADDRESS.search(text):
         return text, "its text holds a memory address, which differs in every kernel: this prompt will not replay"
     return text, ""
@@ -193,7 +130,7 @@ def _plain(value: Any) -> str:
     shown: str = numpy.array2string(value, threshold=1000, separator=", ")
     if value.size <= 1000:
         return shown
-    return f"{shown}\n[shape {value.shape}, shortened; digest {_digest(value.tobytes())}]"
+    return f"{shown}\n[shape {value.shape}, shortened; digest {digest(value.tobytes())}]"
 
 
 def _table(frame: Any) -> tuple[str, str]:
@@ -202,15 +139,11 @@ def _table(frame: Any) -> tuple[str, str]:
     text = writable(frame.head(ROWS).to_csv(lineterminator="\n").rstrip("\n"))
     if rows > ROWS:
         whole = writable(frame.to_csv(lineterminator="\n"))
-        text += f"\n[the first {ROWS} of {rows:,} rows; digest {_digest(whole.encode())}]"
+        text += f"\n[the first {ROWS} of {rows:,} rows; digest {digest(whole.encode())}]"
     if len(text) > CHARACTERS:
-        text = f"{text[:CHARACTERS]}\n[cut at {CHARACTERS:,} characters; digest {_digest(text.encode())}]"
+        text = f"{text[:CHARACTERS]}\n[cut at {CHARACTERS:,} characters; digest {digest(text.encode())}]"
         return text, f"only the first {CHARACTERS:,} characters of {rows:,} rows are sent"
     return text, f"only the first {ROWS} of {rows:,} rows are sent" if rows > ROWS else ""
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def as_image(value: Any) -> ImagePart | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from agentkit.errors import SpecError, UserError
 from agentkit.map.map import MapResult, RowMap
+from agentkit.map.prompt_template import outer_expressions
 from agentkit.notebook import namespace
 from agentkit.notebook import template as prompt
 from agentkit.notebook.context import BODY_LINE, Reply, VerbContext
@@ -18,7 +18,6 @@ from agentkit.notebook.output import CellOutput, has_viewer, show
 from agentkit.notebook.parser import Line
 from agentkit.trace import map_panel
 
-_OF_ROW = frozenset({"row", "index"})
 _INTERVAL = 0.25
 """Seconds between two drawings of the panel."""
 
@@ -26,7 +25,7 @@ _INTERVAL = 0.25
 async def map_rows(desk: VerbContext, line: Line, body: str) -> Reply:
     agent = namespace.agent(line.word, desk.names)
     if not line.has("rows"):
-        raise UserError(f"%%agent map {line.word}: which rows? For instance --rows products, or --rows products.parquet")
+        raise UserError(f"%%agent map {line.word}: which rows? For instance --rows products, or --rows products.csv")
     bind = line.options.get("as")
     if bind is not None:
         namespace.new_name(bind, desk.names, option="--as", free=lambda old: not callable(old))
@@ -35,7 +34,8 @@ async def map_rows(desk: VerbContext, line: Line, body: str) -> Reply:
     row_map = RowMap(
         agent,
         _rows(line.options["rows"], desk.names),
-        _prompt(desk, body),
+        body,
+        values=_values(desk, body),
         name=line.options["rows"],
         key=line.options.get("key"),
         workers=_workers(line),
@@ -71,36 +71,20 @@ def _rows(text: str, names: Mapping[str, Any]) -> object:
         return eval(text, {**names})
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        raise UserError(f"--rows {text}: {what}; give a frame of the notebook or a file, as in products.parquet") from error
+        raise UserError(f"--rows {text}: {what}; give a frame of the notebook, or a file") from error
 
 
-def _prompt(desk: VerbContext, body: str) -> str | Callable[[Any], str]:
-    """The body with all filled in that is not of a row; a function where a hole computes with the row."""
-    found = prompt.fill_around(body, desk.names, kept=_names_row, first_line=BODY_LINE)
-    desk.remark(found.notes)
-    if all(map(_is_path, filter(_names_row, prompt.holes(body)))):
-        return found.text.strip()
-
-    def render(row: Any, index: Any) -> str:
-        values = {**desk.names, "row": row, "index": index}
-        return prompt.render(found.text, values, first_line=BODY_LINE).text.strip()
-
-    render.__doc__ = found.text.strip()
-    return render
-
-
-def _names_row(source: str) -> bool:
-    return any(isinstance(node, ast.Name) and node.id in _OF_ROW for node in ast.walk(ast.parse(source, mode="eval")))
-
-
-def _is_path(source: str) -> bool:
-    """Whether a hole only names a value of the row, as `row.name` and `row["a b"][0]` do."""
-    node: ast.AST = ast.parse(source, mode="eval").body
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Constant):
-            return False
-        node = node.value
-    return isinstance(node, ast.Name)
+def _values(desk: VerbContext, body: str) -> dict[str, str]:
+    """The texts of what stands in the body and is not of a row, by its expression."""
+    found = {}
+    for source in outer_expressions(body):
+        line = BODY_LINE + body.count("\n", 0, body.find(source))
+        rendered = prompt.render(f"{{{{ {source} }}}}", desk.names, first_line=line)
+        if any(not isinstance(part, str) for part in rendered.parts):
+            raise SpecError(f"line {line}: {{{{ {source} }}}} is an image: the prompt of a row is text")
+        desk.remark(rendered.notes)
+        found[source] = rendered.text
+    return found
 
 
 def _workers(line: Line) -> Any:
