@@ -185,7 +185,10 @@ class Budgets:
 
     def _begin(self, book: Ledger, frame: RunState, budget: Budget | None) -> None:
         place = self._own(frame)
-        if budget is not None and self._built.get(place) is not budget:
+        if frame.maps:
+            # Its limits are those of this very map: none is left of an earlier one.
+            self._take_over(book, place, budget)
+        elif budget is not None and self._built.get(place) is not budget:
             since = self._since.get(frame.agent)
             if since is None:
                 before = self._before

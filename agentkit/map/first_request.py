@@ -10,19 +10,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
-from pydantic_ai.agent import AbstractAgent, WrapperAgent
+from pydantic_ai.agent import WrapperAgent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart, UserPromptPart
-from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
-from pydantic_ai.settings import ModelSettings
-from pydantic_ai.tools import RunContext
 from pydantic_core import from_json
 
 from agentkit.agent.durability import bare_model, model_call, within_step
 from agentkit.agent.resume_blockers import is_server, leaf_of
 from agentkit.approval.interrupt import code_of, function_of
 from agentkit.budget.budget import BudgetScope
-from agentkit.events import Usage
 from agentkit.journal.codec import RESULT_CODEC
 from agentkit.journal.execution import Execution, inside
 from agentkit.journal.keys import MessageChain
@@ -167,7 +164,9 @@ class DirectRows:
         self._model = bare_model(first.ctx.model)
 
     @classmethod
-    def of(cls, first: FirstRequest, prompt: str, codec: OutputCodec, row: RunState, map: RunState) -> DirectRows | None:
+    def of(
+        cls, first: FirstRequest, prompt: str, codec: OutputCodec, row: RunState, map: RunState
+    ) -> DirectRows | None:
         """Return how rows are asked directly; None where a row needs the loop, or something looks at its requests."""
         parameters = first.parameters
         free = not parameters.function_tools and not parameters.native_tools and row.trusted and row.gate is None

@@ -47,18 +47,18 @@ from agentkit.events import Event, Run, Step
 from agentkit.journal.answers import RowAnswer
 from agentkit.journal.execution import Execution, inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts
+from agentkit.map import sample as sampling
 from agentkit.map.first_request import DirectRows, OutputCodec, RowBasis, basis_of, prompt_digest
 from agentkit.map.frame import ResultColumns, Status
 from agentkit.map.frame_file import check_out, write
 from agentkit.map.progress import Progress, Snapshot
 from agentkit.map.prompt_template import PromptTemplate
 from agentkit.map.rows import Piece, Table, check_key, open_table
-from agentkit.map import sample as sampling
 from agentkit.map.sample import Estimate
 from agentkit.map.scheduler import Scheduler
 from agentkit.models import resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
-from agentkit.runtime.session import Session, current, current_execution, execution_of, identity_of
+from agentkit.runtime.session import current, current_execution, execution_of, identity_of
 
 Errors: TypeAlias = str
 """`keep` (a row that fails keeps its place), `stop` (at the first), or a share such as `5%` of all rows."""
@@ -196,9 +196,7 @@ class RowMap:
             range(chosen) if self.sample is None else sampling.sample(self.table, self.sample)
         )
         self.progress = Progress(len(self.ordinals))
-        self.scheduler = Scheduler(
-            workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait
-        )
+        self.scheduler = Scheduler(workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait)
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
@@ -208,6 +206,7 @@ class RowMap:
         self._asked_first = False
         self._sampled: list[MapRow[Any]] = []
         self._steps: dict[int, int] = {}
+        self._known: dict[int, RowAnswer] = {}
         # By run, and by the place of the step where the row has no run of its own.
         self._states: dict[tuple[str, int], _RowState] = {}
         self._waiting: dict[int, tuple[str, ...]] = {}
@@ -262,7 +261,10 @@ class RowMap:
 
         async def perform(ordinal: int) -> None:
             prompt, label = prompts.pop(ordinal)
-            await self._row(frame, ordinal, prompt, label)
+            if (known := self._known.pop(ordinal, None)) is not None:
+                await self._take_known(ordinal, label, known)
+            else:
+                await self._row(frame, ordinal, prompt, label)
 
         # The first row says what all rows have in common: then what is on record of the others is one lookup.
         await self.scheduler.run(islice(rows, 1), perform)
@@ -298,6 +300,10 @@ class RowMap:
             for answer in self.session.store.row_answers(self._basis.digest, list(dict.fromkeys(digests.values())))
         }
         known = [place for place in places if digests[place] in found]
+        if self._on_row is not None:
+            # Each is told in its turn.
+            self._known.update({piece.start + place: found[digests[place]] for place in known})
+            return places
         answers = [found[digests[place]] for place in known]
         misfits = self.results.put_json(
             [piece.start + place for place in known],
@@ -322,6 +328,15 @@ class RowMap:
         return [place for place in places if piece.start + place in left]
 
     # -- one row
+
+    async def _take_known(self, ordinal: int, label: Any, known: RowAnswer) -> None:
+        adapter = self._codec.adapter
+        assert adapter is not None
+        row: MapRow[Any] = MapRow(
+            ordinal=ordinal, index=label, status="done", answer=adapter.validate_json(known.body), cost=known.cost,
+            tokens=known.tokens, seconds=known.seconds, run=known.run, replayed=True,
+        )  # fmt: skip
+        await self._put(row, "")
 
     async def _row(self, frame: RunState | None, ordinal: int, prompt: str, label: Any) -> None:
         self.progress.begin(ordinal)
@@ -641,7 +656,7 @@ def _kind(error: BaseException) -> str:
     return f"{type(first).__name__} {status}" if isinstance(status, int) else type(first).__name__
 
 
-async def map(  # noqa: A001 - what it is called as `agentkit.map`
+async def map(
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
     prompt: str,

@@ -15,9 +15,9 @@ from agentkit.notebook import cell_transform, completion, error_output, help, lo
 from agentkit.notebook import parser as line
 
 if TYPE_CHECKING:
-    from agentkit.map.map import RowMap
     from agentkit.approval.policy import Decision, Question
     from agentkit.debugger.gate import Gate, Order, Pending
+    from agentkit.map.map import RowMap
     from agentkit.notebook.approval_widget import Asker
     from agentkit.notebook.context import Reply, VerbContext
     from agentkit.notebook.panel import CellPanel, Panels
