@@ -19,6 +19,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.tools import RunContext
 
 from agentkit.approval import decisions as decided
+from agentkit.approval.human_question import HumanQuestion
 from agentkit.approval.policy import (
     TYPED,
     Decision,
@@ -33,8 +34,8 @@ from agentkit.approval.policy import (
 from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
 from agentkit.events import Kind
 from agentkit.journal import wait_marks
-from agentkit.journal.execution import Operation, current_step
-from agentkit.journal.keys import operation_key
+from agentkit.journal.execution import current_step
+from agentkit.journal.operation import Operation
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.session import Session, current
 from agentkit.tools.declaration import Declaration, declaration, original_of
@@ -387,36 +388,7 @@ def _reason(messages: Sequence[ModelMessage]) -> str:
 def _question_call(frame: RunState, ctx: RunContext[Any], kind: Kind, question: Question) -> Operation:
     history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
     payload = {"tool": question.tool, "arguments": question.arguments}
-    return question_call(frame, kind, question, payload=payload, history=history)
-
-
-def question_call(
-    frame: RunState, kind: Kind, question: Question, *, payload: Mapping[str, Any], history: bytes | None
-) -> Operation:
-    """The step that a question is. What is shown with it is kept beside its key and is not part of it.
-
-    The digest of the tool is: about an edited tool nothing is decided yet. Older journals have keys without it.
-    """
-    name = f"{kind}:{question.kind}"
-    key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
-    older = (key.key,) if question.code else ()
-    if question.code:
-        payload = {**payload, "code": question.code}
-        key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
-    shown = frame.memo.part(question.to_json())
-    key = replace(key, parts={**key.parts, "question": shown.digest.hex()}, bodies=(*key.bodies, shown))
-    return Operation(
-        key=key,
-        kind=kind,
-        name=question.tool or question.kind,
-        effects="none",
-        request=question.text if question.kind == "ask" else json.dumps(question.arguments, ensure_ascii=False),
-        history=history,
-        nodes=frame.chain.take,
-        known=frame.chain.on_disk,
-        alternatives=older,
-        describe=lambda payload: Decision.from_json(payload).description,
-    )
+    return HumanQuestion.of(frame, kind, question, payload=payload, history=history)
 
 
 # ---- asking
@@ -557,8 +529,8 @@ async def settle_doubt(doubtful: InDoubt) -> bool:
         agent=frame.agent,
     )
     payload = {"step": row.id, "attempt": row.attempt, "status": row.status}
-    call = question_call(frame, "question", question, payload=payload, history=None)
-    (decision,) = await ask_all(frame, [(replace(question, id=""), replace(call, counted=False))])
+    call = HumanQuestion.of(frame, "question", question, payload=payload, history=None, counted=False)
+    (decision,) = await ask_all(frame, [(replace(question, id=""), call)])
     action = decision.verdict
     if action not in ("redo", "result", "stop"):
         return False

@@ -17,7 +17,8 @@ from pydantic_ai.models import Model
 from pydantic_core import from_json
 
 from agentkit.approval import decisions
-from agentkit.approval.interrupt import ask_all, question_call
+from agentkit.approval.human_question import HumanQuestion
+from agentkit.approval.interrupt import ask_all
 from agentkit.approval.policy import TYPED, Decision, Question
 from agentkit.budget import admin
 from agentkit.budget.budget import (
@@ -38,7 +39,8 @@ from agentkit.budget.ledger import Hold, Ledger, Scope, Shortfall, Stand, defaul
 from agentkit.budget.request_estimate import Weight, cost_to_count, heaviest, weigh
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, JournalError, UserError
 from agentkit.events import Event, Gauge, Step
-from agentkit.journal.execution import OnOutcome, Operation
+from agentkit.journal.execution import OnOutcome
+from agentkit.journal.operation import Operation
 from agentkit.journal.records import Outcome, Row
 from agentkit.journal.store import Store
 from agentkit.models.request_context import request_with
@@ -539,7 +541,7 @@ async def _ask_to_raise(visit: PendingStep, refused: Shortfall, budget: Budget, 
     )
     # The same question is asked once for each limit: raised, the next one has another.
     payload = {"budget": refused.node, "limit": limit.text}
-    call = question_call(frame, "question", question, payload=payload, history=visit.call.history)
+    call = HumanQuestion.of(frame, "question", question, payload=payload, history=visit.call.history)
     row = store.find(call.key.key, 0)
     earlier = None if row is None or row.status != "done" else decisions.read_question(store, row)
     try:

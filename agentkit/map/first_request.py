@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_ai.agent import WrapperAgent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart, UserPromptPart
-from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_core import from_json
 
-from agentkit.agent.durability import bare_model, model_call, within_step
+from agentkit.agent import model_request
+from agentkit.agent.durability import within_step
 from agentkit.agent.resume_blockers import is_server, leaf_of
 from agentkit.approval.interrupt import code_of, function_of
 from agentkit.budget.budget import BudgetScope
@@ -92,7 +93,7 @@ def _output_validators(agent: Any) -> bool:
 class OutputCodec:
     """Outputs of an agent as JSON and back; `adapter` is None where only the agent's own loop can make them."""
 
-    def __init__(self, output_type: object) -> None:
+    def __init__(self, output_type: Any) -> None:
         self.adapter: TypeAdapter[Any] | None = None
         plain = isinstance(output_type, type) or hasattr(output_type, "__origin__")
         if plain and not isinstance(output_type, list | tuple):
@@ -153,7 +154,7 @@ class DirectReply:
 class DirectRows:
     """Asks rows of one request at the journal's door, as the loop of their agent would, without that loop."""
 
-    def __init__(self, first: FirstRequest, prompt: str, codec: OutputCodec, frame: RunState) -> None:
+    def __init__(self, first: FirstRequest, prompt: str, codec: OutputCodec, *, model: Model, frame: RunState) -> None:
         request = _request_of(first, prompt)
         assert request is not None
         self._first = first
@@ -161,7 +162,7 @@ class DirectRows:
         self._lead = request.parts[:-1]
         self._codec = codec
         self._frame = frame
-        self._model = bare_model(first.ctx.model)
+        self._model = model
 
     @classmethod
     def of(
@@ -171,11 +172,11 @@ class DirectRows:
         parameters = first.parameters
         free = not parameters.function_tools and not parameters.native_tools and row.trusted and row.gate is None
         alone = row.share is None and codec.adapter is not None and not _output_validators(row.owner)
-        known = not isinstance(bare_model(first.ctx.model), FallbackModel)
+        model = model_request.model_in_use(first.model_id, first.ctx)
         limited = any(gauge.window == "run" and gauge.scope != BudgetScope(map.place).label for gauge in map.gauges)
-        if not (free and alone and known) or limited or _request_of(first, prompt) is None:
+        if model is None or isinstance(model, FallbackModel) or _request_of(first, prompt) is None:
             return None
-        return cls(first, prompt, codec, map)
+        return cls(first, prompt, codec, model=model, frame=map) if free and alone and not limited else None
 
     def gives(self, output: object) -> bool:
         """Whether the output of the run that was looked at is read from its last reply as it is here."""
@@ -199,14 +200,16 @@ class DirectRows:
             place=outer.place, headless=outer.headless,
         )  # fmt: skip
         messages: list[ModelMessage] = [message]
-        call = model_call(frame, first.model_id, messages, first.settings, first.parameters, first.ctx)
+        asked = model_request.ModelRequest.of(
+            frame, self._model, first.model_id, messages, first.settings, first.parameters
+        )
 
         async def request() -> object:
             response = await self._model.request(messages, first.settings, first.parameters)
             return RESULT_CODEC.dump(ModelResponse, response)
 
         with inside(frame):
-            performed = await frame.journal.perform(call, within_step(request))
+            performed = await frame.journal.perform(asked, within_step(request))
         return DirectReply(
             output=self._codec.final(performed.payload, first.parameters),
             step=performed.step,

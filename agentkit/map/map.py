@@ -625,7 +625,7 @@ def _execution_of_row(frame: RunState) -> Execution:
 def _count(given: int | None, option: str, length: int) -> int | None:
     if given is None:
         return None
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+    if type(given) is not int or given < 1:
         raise UserError(f"{option}={given!r}: a number of rows, 1 or more")
     return min(given, length)
 
@@ -637,10 +637,9 @@ def _most_failures(errors: Errors, length: int) -> float:
             return float("inf")
         case "stop":
             return 0
-    share = errors.removesuffix("%") if isinstance(errors, str) else ""
     with suppress(ValueError):
-        if errors.endswith("%") and 0 <= float(share) <= 100:
-            return length * float(share) / 100
+        if errors.endswith("%") and 0 <= (share := float(errors.removesuffix("%"))) <= 100:
+            return length * share / 100
     raise UserError(f"errors={errors!r}: keep, stop, or a share of the rows such as 5%")
 
 

@@ -17,9 +17,10 @@ from agentkit.budget.budget import USER, Amounts, BudgetScope
 from agentkit.debugger.gate import Gate
 from agentkit.events import Gauge, Scope
 from agentkit.guards.loop_detector import LoopDetector
-from agentkit.journal.execution import CallCacheView, Occurrences, RunFrame, current_run
+from agentkit.journal.execution import Occurrences, RunFrame, current_run
 from agentkit.journal.journal import Journal, Performed
 from agentkit.journal.keys import MessageChain, RequestParts
+from agentkit.journal.operation import CallCacheView
 from agentkit.runtime.session import RunIdentity, Session
 
 

@@ -23,8 +23,9 @@ from agentkit.errors import JournalReadOnly, UserError
 from agentkit.events import Event, Mode, Run, Scope
 from agentkit.guards.loop_detector import Thresholds
 from agentkit.journal.call_cache import CallCache
-from agentkit.journal.execution import CallCacheView, Execution, dumps
+from agentkit.journal.execution import Execution, dumps
 from agentkit.journal.journal import Journal
+from agentkit.journal.operation import CallCacheView
 from agentkit.journal.records import Row
 from agentkit.journal.redaction import Redactor, secrets_of
 from agentkit.journal.storage import journal_path

@@ -205,7 +205,7 @@ def test_a_tool_that_read_a_file_is_run_again_when_the_file_changed(
 def test_a_forgotten_row_is_asked_again(server: Serving, session: Session) -> None:
     run(build(server), cities(4))
     row = next(step for step in session.trace(session.runs(top=True)[0].id) if getattr(step, "ord", 0) == 3)
-    session.forget(step=row.id)  # type: ignore[union-attr, arg-type]
+    session.forget(step=row.id)  # type: ignore[arg-type]
     server.reset()
     run(build(server), cities(4))
     assert len(server.ledger()) == 1

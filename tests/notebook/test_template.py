@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.errors import SpecError
-from agentkit.notebook.template import CHARACTERS, ImagePart, render
+from agentkit.notebook.template import ImagePart, render
+from agentkit.values.expressions import CHARACTERS
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d4944415478da63fcffff3f030005fe02fea7"
