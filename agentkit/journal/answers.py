@@ -18,7 +18,7 @@ _WHOLE: Final = 2_000
 _COLUMNS: Final = "prompt, run, first, body, tokens, cost, seconds, sum"
 _PERFORMED: Final = (
     "SELECT step.kind, step.status, step.effects, step.settled, step.parts, step.sum, step.id, "
-    "EXISTS (SELECT 1 FROM input WHERE input.step = step.id) FROM use JOIN step ON step.id = use.step "
+    "input.body FROM use JOIN step ON step.id = use.step LEFT JOIN input ON input.step = step.id "
     "WHERE use.run = ? ORDER BY use.ord"
 )
 
@@ -76,8 +76,8 @@ def _first_of_run(to: Writing, run: str, codes: Mapping[str, str]) -> int | None
     if to.connection.execute("SELECT 1 FROM run WHERE parent = ? LIMIT 1", (run,)).fetchone() is not None:
         return None
     steps = to.connection.execute(_PERFORMED, (run,)).fetchall()
-    for kind, status, effects, settled, parts, sum, _, reads in steps:
-        plain = status == "done" and settled is None and effects != "kernel" and not reads
+    for kind, status, effects, settled, parts, sum, _, evidence in steps:
+        plain = status == "done" and settled is None and effects != "kernel" and not _reads_outside(evidence)
         if not plain or kind not in ("model", "tool") or not to.provenance.is_own("step", sum):
             return None
         if kind == "tool":
@@ -85,6 +85,12 @@ def _first_of_run(to: Writing, run: str, codes: Mapping[str, str]) -> int | None
             if codes.get(named.get("name", "")) != named.get("code"):
                 return None
     return int(steps[0][6]) if steps else None
+
+
+def _reads_outside(evidence: bytes | None) -> bool:
+    """Whether a step read or wrote what another program may have changed since. Its code and data are in its key."""
+    found = {} if evidence is None else json.loads(evidence)
+    return bool(found.get("inputs") or found.get("wrote"))
 
 
 def find(source: RecordSource, basis: bytes, prompts: Sequence[bytes]) -> Iterator[RowAnswer]:

@@ -168,6 +168,8 @@ def test_rows_with_tools_are_replayed_at_once_until_a_tool_is_edited(server: Ser
     assert len(server.ledger()) == 12
     result = run(build(server, tools=[double]), frame, prompt)
     assert (len(server.ledger()), result.snapshot.replayed) == (12, 6)
+    # The first row was walked, the others were looked up: they have no run of their own in this map.
+    assert [one.row for one in session.runs() if one.parent_run == result.run] == [0]
 
     def edited(n: int) -> int:
         calls.append(n)

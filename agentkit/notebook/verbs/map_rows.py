@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from agentkit.errors import SpecError, UserError
-from agentkit.map.map import MapResult, RowMap
+from agentkit.map.map import MapResult, RowMap, describe_result
 from agentkit.map.prompt_template import outer_expressions
 from agentkit.notebook import namespace
 from agentkit.notebook import template as prompt
 from agentkit.notebook.context import BODY_LINE, Reply, VerbContext
 from agentkit.notebook.output import CellOutput, has_viewer, show
 from agentkit.notebook.parser import Line
-from agentkit.trace import map_panel
 
 _INTERVAL = 0.25
 """Seconds between two drawings of the panel."""
@@ -126,9 +125,4 @@ def draw_panel(shell: Any, row_map: RowMap) -> Iterator[None]:
 
 
 def _bundle(row_map: RowMap) -> dict[str, str]:
-    snapshot = row_map.progress.snapshot()
-    title = f"{row_map.name} over {row_map.table.name}"
-    return {
-        "text/html": map_panel.render_html(snapshot, title=title),
-        "text/plain": map_panel.render_text(snapshot, title=title),
-    }
+    return {"text/plain": describe_result(row_map.progress.snapshot())}
