@@ -10,12 +10,13 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import pandas
 from pydantic import BaseModel, RootModel, TypeAdapter
 from pydantic_ai import DeferredToolRequests
 from pydantic_core import to_json, to_jsonable_python
+from typing_extensions import is_typeddict
 
 ANSWER = "answer"
 """The one column of an output type without fields."""
