@@ -16,7 +16,6 @@ import pandas
 from pydantic import BaseModel, RootModel, TypeAdapter
 from pydantic_ai import DeferredToolRequests
 from pydantic_core import to_json, to_jsonable_python
-from typing_extensions import is_typeddict
 
 ANSWER = "answer"
 """The one column of an output type without fields."""
@@ -128,13 +127,18 @@ def columns_of(output: Any) -> tuple[Column, ...]:
     properties = _properties(plain)
     if properties:
         return _columns(properties, _item)
-    if is_typeddict(plain):
+    if _is_typed_dict(plain):
         return _columns(get_type_hints(plain), _item)
     if isinstance(plain, type) and issubclass(plain, tuple) and hasattr(plain, "_fields"):
         return _columns(_hints(plain, cast(Any, plain)._fields), attrgetter)
     if isinstance(plain, type) and issubclass(plain, RootModel):
         return (Column(name=ANSWER, dtype=dtype_of(plain.model_fields["root"].annotation), get=attrgetter("root")),)
     return (Column(name=ANSWER, dtype=dtype_of(output), get=lambda answer: answer),)
+
+
+def _is_typed_dict(kind: Any) -> bool:
+    # Not typing's own question: it knows none that typing_extensions made.
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
 def _item(name: str) -> Callable[[Any], Any]:
@@ -146,7 +150,7 @@ _SCHEMA_TYPES: dict[Any, Any] = {"string": str, "integer": int, "number": float,
 
 def _properties(kind: Any) -> dict[str, Any]:
     """The types by name of a dict with a schema, as `StructuredDict` and a front matter make one."""
-    if not (isinstance(kind, type) and issubclass(kind, dict) and kind is not dict and not is_typeddict(kind)):
+    if not (isinstance(kind, type) and issubclass(kind, dict) and kind is not dict and not _is_typed_dict(kind)):
         return {}
     properties = TypeAdapter(kind).json_schema().get("properties", {})
     return {name: _schema_type(said) for name, said in properties.items()}
