@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from abc import ABC
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -63,14 +63,19 @@ _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instru
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it."""
+    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it.
+
+    `row` is the place in its table of a run that a map makes, and `entered` is told of its state when it begins.
+    """
 
     continues: str | None = None
     fresh: bool = False
     mode: Mode | None = None
     headless: approval.Headless | None = None
     walk: bool = False
+    row: int | None = None
     opened: list[str] = field(default_factory=list)
+    entered: Callable[[RunState], None] = lambda frame: None
 
 
 @dataclass(kw_only=True)
@@ -284,7 +289,7 @@ async def _journaling(
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     budgets = reservation.budgets_of(session)
     try:
-        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_run is not None)
+        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_ord is not None)
     except BaseException as error:
         budgets.leave(recording.frame)
         await _close(session, recording, error)
@@ -341,7 +346,7 @@ def inside_nothing() -> Iterator[None]:
 def options_of(session: Session) -> RunOptions:
     """How a run that begins now is to be run."""
     outer = frame_of_run()
-    if outer is not None:
+    if outer is not None and not outer.maps:
         return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless, walk=outer.walk)
     options = run_options.get() or RunOptions()
     return options if options.mode is not None else replace(options, mode=session.mode)
@@ -393,6 +398,7 @@ def _open(
         walk=options.walk,
         breaker=LoopDetector(thresholds=policy.breaker or session.breaker),
         outer=outer,
+        row=options.row,
         notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = interrupt.settle_doubt
@@ -401,6 +407,7 @@ def _open(
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
+    options.entered(frame)
     record = _record(session, frame, options, prompt=prompt, model=model)
     if not session.store.read_only:
         session.store.open_run(record)
@@ -413,6 +420,7 @@ def _open(
 def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: str, model: object) -> Run:
     """What is known of a run when it begins."""
     outer = enclosing_step()
+    mapped_by = frame.outer.id if frame.outer is not None and frame.outer.maps else None
     return Run(
         id=frame.id,
         agent=frame.agent,
@@ -424,8 +432,9 @@ def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: s
         mode=frame.mode,
         started=time.time(),
         continues=options.continues,
-        parent_run=outer[0] if outer else None,
-        parent_ord=outer[1] if outer else None,
+        parent_run=mapped_by or (outer[0] if outer else None),
+        parent_ord=outer[1] if outer and not mapped_by else None,
+        row=options.row if mapped_by else None,
         caller=session.redactor.scrub(frame.whose.caller or ""),
         thread=session.redactor.scrub(frame.whose.thread or ""),
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast
-from weakref import WeakValueDictionary
 
 from opentelemetry import trace
 from pydantic_ai.agent import AbstractAgent
@@ -28,46 +25,37 @@ from pydantic_ai.durable_exec import (
 )
 from pydantic_ai.durable_exec._toolset import DurableMCPToolset
 from pydantic_ai.exceptions import UserError as LibraryUserError
-from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
-from pydantic_ai.models import Model, ModelRequestContext, ModelRequestParameters
-from pydantic_ai.models.fallback import FallbackModel
-from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.messages import ToolCallPart
+from pydantic_ai.models import Model, ModelRequestContext
 from pydantic_ai.run import AgentRunResult
-from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 
+from agentkit.agent.loop_operation import LoopOperation, StepEdit
 from agentkit.agent.mcp_servers import Server
+from agentkit.agent.model_request import ModelRequest, keep_instance, model_in_use, unwrap
+from agentkit.agent.tool_call import ToolCall
 from agentkit.approval import interrupt, recovery
 from agentkit.approval.interrupt import function_of
-from agentkit.budget import request_estimate
 from agentkit.debugger.gate import StepRequest
-from agentkit.events import Kind, Usage
 from agentkit.guards import loop_guard
-from agentkit.journal.codec import RESULT_CODEC, encode_tool_result, mark_replay
-from agentkit.journal.execution import Operation, Reading, current_run, current_step
+from agentkit.journal.codec import RESULT_CODEC, encode_tool_result
+from agentkit.journal.execution import current_run, current_step
 from agentkit.journal.journal import Performed
-from agentkit.journal.keys import Key, model_key, operation_key, tool_key
+from agentkit.journal.operation import Operation
 from agentkit.models import resolve
 from agentkit.models.request_context import request_with
 from agentkit.runtime import describe, fallback_record, server_limits
-from agentkit.runtime.evidence import watch
-from agentkit.runtime.guard import ModelRequestInfo, ToolCallInfo
 from agentkit.runtime.live_stream import LiveModel, SourceModel, forward_deltas, live_deltas
-from agentkit.runtime.run_state import RunState, frame_of_run
+from agentkit.runtime.run_state import FirstRequest, RunState, frame_of_run
 from agentkit.sandbox.process import isolate
-from agentkit.tools.declaration import Declaration, loop_identity, performs_more
-from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
+from agentkit.tools.digest import value_digest
 
 ENGINE = "agentkit"
-_SHARED_SECONDS = 30 * 24 * 3600.0
-# The code of MCP and dynamic tools is somewhere else: they are known by their schema, which is in the history.
-_FOREIGN = ToolDigest(digest=b"", unhashed=(), assigns=(), reads={})
-_NEVER_ANSWERS = {"approval_required", "call_deferred", "run_cancelled"}
 
 
 class JournalBackend(JournalCallableOperationBackend[None]):
-    """Turns each durable operation into a `Call` and gives it to the journal."""
+    """Turns each durable operation into an `Operation` of its kind and gives it to the journal."""
 
     async def execute(
         self,
@@ -81,7 +69,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        within = _within_arrivals(isolate.apart(operation_id, cache_key, body))
+        within = within_step(isolate.apart(operation_id, cache_key, body))
         arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
         if frame.gate is not None and arrival is not None:
             frame.gate.change_arguments(arrival)
@@ -118,7 +106,7 @@ async def _hold(frame: RunState, operation_id: ToolsetCallToolId, name: str, cac
     await interrupt.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
-def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+def within_step(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
     """What arrives from the wire inside the step is kept with it until the step is recorded."""
 
     async def perform() -> object:
@@ -143,24 +131,31 @@ def _mark_span(performed: Performed, frame: RunState) -> None:
 def _call(frame: RunState, operation_id: DurableOperationId, name: str, cache_key: tuple[Any, ...]) -> Operation:
     match operation_id:
         case ModelRequestId():
-            return model_call(frame, *cache_key)
+            model_id, messages, settings, parameters, ctx = cache_key
+            asked = ModelRequest.of(frame, model_in_use(model_id, ctx), model_id, messages, settings, parameters)
+            if frame.row is not None and frame.first_request is None:
+                frame.first_request = FirstRequest(
+                    model_id=model_id, messages=list(messages), settings=settings, parameters=parameters, ctx=ctx,
+                    parts=asked.key.parts,
+                )  # fmt: skip
+            return asked
         case ToolsetCallToolId(toolset_id=toolset):
             return _tool_call(frame, toolset, *cache_key)
         case ToolsetValidateToolArgumentsId(toolset_id=toolset):
             tool_name, args, ctx, _ = cache_key
-            return _operation(frame, "validate", f"{toolset}:{tool_name}", {"args": args}, ctx)
+            return LoopOperation.of(frame, "validate", f"{toolset}:{tool_name}", {"args": args}, ctx)
         case ToolsetGetToolsId(toolset_id=toolset) | ToolsetGetInstructionsId(toolset_id=toolset):
             (ctx,) = cache_key
             payload = {"operation": type(operation_id).__name__, "prompt": ctx.prompt}
-            return _operation(frame, "discovery", toolset, payload, ctx)
+            return LoopOperation.of(frame, "discovery", toolset, payload, ctx)
         case CapabilityOperationId(capability_id=capability, operation=operation):
             *given, ctx = cache_key
-            return _operation(frame, "capability", f"{capability}.{operation}", given, ctx)
+            return LoopOperation.of(frame, "capability", f"{capability}.{operation}", given, ctx)
         case _:
             # The union of operations may grow in a minor release: an unknown one is still recorded, by its content.
             ctx = next((value for value in cache_key if isinstance(value, RunContext)), None)
             given = [value for value in cache_key if not isinstance(value, RunContext)]
-            return _operation(frame, "capability", name, given, ctx)
+            return LoopOperation.of(frame, "capability", name, given, ctx)
 
 
 def _arrival(frame: RunState, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> StepRequest | None:
@@ -168,12 +163,12 @@ def _arrival(frame: RunState, operation_id: DurableOperationId, cache_key: tuple
     match operation_id:
         case ModelRequestId():
             model_id, messages, _, parameters, ctx = cache_key
-            in_use = _model_in_use(model_id, ctx)
+            in_use = model_in_use(model_id, ctx)
             return StepRequest(
                 kind="model",
                 name=model_id or "" if in_use is None else resolve.identity(in_use),
                 messages=tuple(messages),
-                record=lambda name, edit: edit_call(frame, name, edit, ctx),
+                record=lambda name, edit: StepEdit.at(frame, name, edit, ctx),
                 parameters=parameters,
                 model=in_use,
             )
@@ -184,7 +179,7 @@ def _arrival(frame: RunState, operation_id: DurableOperationId, cache_key: tuple
                 kind="tool",
                 name=name,
                 messages=tuple(ctx.messages),
-                record=lambda name, edit: edit_call(frame, name, edit, ctx),
+                record=lambda name, edit: StepEdit.at(frame, name, edit, ctx),
                 arguments=args,
                 validator=getattr(tool, "args_validator", None),
                 schema=getattr(definition, "parameters_json_schema", None),
@@ -195,101 +190,10 @@ def _arrival(frame: RunState, operation_id: DurableOperationId, cache_key: tuple
             return None
 
 
-# -- model requests
-
-
-def model_call(
-    frame: RunState,
-    model_id: str | None,
-    messages: list[ModelMessage],
-    settings: ModelSettings | None,
-    parameters: ModelRequestParameters,
-    ctx: RunContext[Any],
-) -> Operation:
-    history = frame.chain.digest(messages, trusted=frame.trusted)
-    in_use = _model_in_use(model_id, ctx)
-    members = resolve.answering_models(in_use) if isinstance(in_use, FallbackModel) else ()
-    identity = model_id or "" if in_use is None else resolve.identity(members[0] if members else in_use)
-
-    def make_key(model: str) -> Key:
-        shared = frame.share is not None
-        return model_key(
-            model=model, history=history, settings=settings, params=parameters, memo=frame.memo, shared=shared
-        )
-
-    key = make_key(identity)
-    by_member = {resolve.identity(member): make_key(resolve.identity(member)).key for member in members[1:]}
-    names = {member.model_name: resolve.identity(member) for member in members}
-    tried = fallback_record.begin(frame, key, parameters)
-    asked = ModelRequestInfo(model=in_use, messages=messages, settings=settings, parameters=parameters)
-    return Operation(
-        key=key,
-        kind="model",
-        name=identity,
-        effects="none",
-        request=describe.last_text(messages),
-        history=history,
-        nodes=frame.chain.take,
-        known=frame.chain.on_disk,
-        model=identity,
-        alternatives=tuple(by_member.values()),
-        cache=frame.cache(frame.share),
-        ttl=frame.ttl or _SHARED_SECONDS,
-        cacheable=_complete,
-        sends=in_use is not None and resolve.tells_when_it_sends(in_use),
-        read=lambda payload: _read_response(payload, asked, tried.answered, names, by_member),
-        control=fallback_record.control,
-        as_replayed=mark_replay,
-        describe=lambda payload: fallback_record.describe_reply(payload, identity, tried.answered, names),
-        about=asked,
-    )
-
-
-_instances: WeakValueDictionary[str, Model] = WeakValueDictionary()
-_INSTANCE = "agentkit-instance:"
-
-
-def _model_in_use(model_id: str | None, ctx: RunContext[Any]) -> Model | None:
-    if model_id is not None and model_id.startswith(_INSTANCE):
-        return _instances.get(model_id)
-    return _bare(ctx.model) if model_id is None or model_id == ctx.model_id else None
-
-
-def _bare(model: object) -> Model:
-    while isinstance(model, WrapperModel):
-        model = model.wrapped
-    return cast(Model, model)
-
-
-def _read_response(
-    payload: Any, asked: ModelRequestInfo, member: str | None, names: Mapping[str, str], by_member: Mapping[str, bytes]
-) -> Reading:
-    response = cast(ModelResponse, RESULT_CODEC.load(ModelResponse, payload))
-    unreported = request_estimate.estimate_missing_usage(asked, response)
-    if unreported is not None:
-        response = replace(response, usage=unreported)
-    price = resolve.price_reply(response, asked.settings)
-    usage = Usage(
-        input_tokens=resolve.tokens(response.usage.input_tokens),
-        output_tokens=resolve.tokens(response.usage.output_tokens),
-        cost=None if price is None else price.dollars,
-        estimated=unreported is not None,
-        list_price=price is not None and price.listed,
-    )
-    answered = member or names.get(response.model_name or "")
-    return Reading(usage=usage, model=answered, key=by_member.get(answered or ""))
-
-
-def _complete(payload: Any) -> bool:
-    return payload.get("finish_reason") not in ("length", "content_filter", "error") and bool(payload.get("parts"))
-
-
-# -- tools
-
-
 def _tool_call(frame: RunState, toolset: str, name: str, args: Any, ctx: RunContext[Any], tool: Any) -> Operation:
     function = function_of(tool)
-    call = tool_call(
+    is_sync = function is not None and not getattr(tool, "is_async", True)
+    return ToolCall.of(
         frame,
         f"{toolset}:{name}",
         args,
@@ -298,120 +202,8 @@ def _tool_call(frame: RunState, toolset: str, name: str, args: Any, ctx: RunCont
         declared=interrupt.declaration_of(tool),
         history=frame.chain.digest(ctx.messages, trusted=frame.trusted),
         deps=value_digest(ctx.deps) if ctx.deps is not None else None,
+        encode=partial(encode_tool_result, name=name) if is_sync else None,
     )
-    encode = None if function is None or getattr(tool, "is_async", True) else partial(encode_tool_result, name=name)
-    return replace(call, encode=encode)
-
-
-def tool_call(
-    frame: RunState,
-    identity: str,
-    args: Any,
-    *,
-    name: str,
-    function: Callable[..., Any] | None,
-    declared: Declaration,
-    history: bytes | None,
-    deps: bytes | None = None,
-    place: str | None = None,
-) -> Operation:
-    """The step that a call of the tool `identity` is, whoever makes it.
-
-    `name` is what it is called here; `place` keeps apart what is asked in different cells.
-    """
-    shared = declared.share is not None
-
-    def make_key(digest: ToolDigest) -> Key:
-        return tool_key(
-            name=identity,
-            args=args,
-            digest=digest.digest,
-            history=None if shared else history,
-            call=None if shared else place,
-            deps=deps,
-            reads=digest.reads,
-            memo=frame.memo,
-        )
-
-    digest = _digest(function)
-    older = [] if digest.older is None else [digest.older]
-    if function is not None and hasattr(function, interrupt.CALLED):
-        # Journals of before the agent that a tool asks was a part of its code.
-        before = tool_digest(function)
-        older += [before, *([] if before.older is None else [before.older])]
-    call = Operation(
-        key=make_key(digest),
-        alternatives=tuple(make_key(each).key for each in older),
-        kind="tool",
-        name=name,
-        effects=declared.effects,
-        request=describe.format_arguments(args),
-        history=history,
-        nodes=frame.chain.take,
-        known=frame.chain.on_disk,
-        counted=not shared,
-        verify=_probe(declared, args),
-        cache=frame.cache(declared.share) if declared.effects == "none" else None,
-        ttl=declared.ttl or _SHARED_SECONDS,
-        control=_control,
-        stale=isolate.limit_check(function, declared),
-        cacheable=lambda payload: payload.get("kind") == "tool_return",
-        describe=describe.describe_result,
-        outer=function is not None and performs_more(function),
-        about=ToolCallInfo(name=name, arguments=args, poll=declared.poll, loop=loop_identity(declared, name, args)),
-    )
-    return call if function is None or call.outer else watch(call, frame, declared, digest)
-
-
-def _digest(function: Callable[..., Any] | None) -> ToolDigest:
-    return _FOREIGN if function is None else interrupt.code_of(function)
-
-
-def _control(payload: Any) -> str | None:
-    kind = payload.get("kind") if isinstance(payload, dict) else None
-    return kind if kind in _NEVER_ANSWERS else None
-
-
-def _probe(declared: Declaration, args: Any) -> Callable[[], Awaitable[Any]] | None:
-    verify = declared.verify
-    if verify is None:
-        return None
-
-    async def probe() -> Any:
-        answer = verify(**args)
-        if isinstance(answer, Awaitable):
-            answer = await answer
-        return None if answer is None else encode_tool_result(answer)
-
-    return probe
-
-
-# -- everything else
-
-
-def _operation(frame: RunState, kind: Kind, name: str, payload: Any, ctx: RunContext[Any] | None) -> Operation:
-    messages = [] if ctx is None else ctx.messages
-    history = frame.chain.digest(messages, trusted=frame.trusted)
-    return Operation(
-        key=operation_key(name=f"{kind}:{name}", payload=payload, history=history, memo=frame.memo),
-        kind=kind,
-        name=name,
-        effects="none",
-        history=history,
-        nodes=frame.chain.take,
-        known=frame.chain.on_disk,
-        control=_control,
-    )
-
-
-def edit_call(frame: RunState, name: str, edit: Any, ctx: RunContext[Any] | None) -> Operation:
-    """What a person put in the place of a step, as a step of its own."""
-    value = edit["value"]
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    stands = edit["what"] in ("result", "reply")
-    asked, answered = ("", f"{text} (by you)") if stands else (f": {text}", "by you")
-    call = _operation(frame, "question", name, edit, ctx)
-    return replace(call, request=f"step {edit['at']}{asked}", describe=lambda payload: answered)
 
 
 class _RunServer(DurableMCPToolset[Any]):
@@ -487,16 +279,14 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
         try:
             return super()._find_model_id(model)
         except LibraryUserError:
-            return self._register_instance(_bare(model))
+            return self._register_instance(unwrap(model))
 
     def _find_registered_model_id_for_hook(self, model: Model) -> str | None:
         return self._find_model_id(model)
 
     def _register_instance(self, model: Model) -> str:
-        """A model instance given to one run: durable units here run in this process, so it can simply be kept."""
-        key = f"{_INSTANCE}{id(model)}"
+        key = keep_instance(model)
         self._models_by_id[key] = model
-        _instances[key] = model
         return key
 
     async def before_run(self, ctx: RunContext[Any]) -> None:

@@ -17,7 +17,8 @@ from pydantic_ai.exceptions import ModelRetry, ToolFailed
 from pydantic_ai.tools import RunContext, ToolDefinition
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 
-from agentkit.approval.interrupt import answer_of, ask_all, question_call
+from agentkit.approval.human_question import HumanQuestion
+from agentkit.approval.interrupt import answer_of, ask_all
 from agentkit.approval.policy import Question
 from agentkit.errors import ServerUnreachable, UserError, leaves, reason
 from agentkit.journal.execution import shorten
@@ -324,7 +325,7 @@ async def _answers(call: _Call, message: str, params: Any) -> Any:
     asked = [_question(call, message, name, about) for name, about in _fields(params)]
     history = call.frame.chain.digest(call.ctx.messages, trusted=call.frame.trusted)
     questions = [
-        (question, question_call(call.frame, "question", question, payload=question.arguments, history=history))
+        (question, HumanQuestion.of(call.frame, "question", question, payload=question.arguments, history=history))
         for question, _ in asked
     ]
     decisions = await ask_all(call.frame, questions)

@@ -19,6 +19,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.tools import RunContext
 
 from agentkit.approval import decisions as decided
+from agentkit.approval.human_question import HumanQuestion
 from agentkit.approval.policy import (
     TYPED,
     Decision,
@@ -33,8 +34,8 @@ from agentkit.approval.policy import (
 from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
 from agentkit.events import Kind
 from agentkit.journal import wait_marks
-from agentkit.journal.execution import Operation, current_step
-from agentkit.journal.keys import operation_key
+from agentkit.journal.execution import current_step
+from agentkit.journal.operation import Operation
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.session import Session, current
 from agentkit.tools.declaration import Declaration, declaration, original_of
@@ -387,36 +388,7 @@ def _reason(messages: Sequence[ModelMessage]) -> str:
 def _question_call(frame: RunState, ctx: RunContext[Any], kind: Kind, question: Question) -> Operation:
     history = frame.chain.digest(ctx.messages, trusted=frame.trusted)
     payload = {"tool": question.tool, "arguments": question.arguments}
-    return question_call(frame, kind, question, payload=payload, history=history)
-
-
-def question_call(
-    frame: RunState, kind: Kind, question: Question, *, payload: Mapping[str, Any], history: bytes | None
-) -> Operation:
-    """The step that a question is. What is shown with it is kept beside its key and is not part of it.
-
-    The digest of the tool is: about an edited tool nothing is decided yet. Older journals have keys without it.
-    """
-    name = f"{kind}:{question.kind}"
-    key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
-    older = (key.key,) if question.code else ()
-    if question.code:
-        payload = {**payload, "code": question.code}
-        key = operation_key(name=name, payload=payload, history=history, memo=frame.memo)
-    shown = frame.memo.part(question.to_json())
-    key = replace(key, parts={**key.parts, "question": shown.digest.hex()}, bodies=(*key.bodies, shown))
-    return Operation(
-        key=key,
-        kind=kind,
-        name=question.tool or question.kind,
-        effects="none",
-        request=question.text if question.kind == "ask" else json.dumps(question.arguments, ensure_ascii=False),
-        history=history,
-        nodes=frame.chain.take,
-        known=frame.chain.on_disk,
-        alternatives=older,
-        describe=lambda payload: Decision.from_json(payload).description,
-    )
+    return HumanQuestion.of(frame, kind, question, payload=payload, history=history)
 
 
 # ---- asking
@@ -495,7 +467,9 @@ class _Gathering:
     async def _all(self) -> None:
         questions = tuple(question for question, _ in self._open)
         try:
-            decisions = await put(self._frame.session or current(), questions, headless=self._frame.headless)
+            decisions = await put(
+                self._frame.session or current(), questions, headless=self._frame.headless, later=self._frame.in_map
+            )
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each that waits raises it
             for _, future in self._open:
                 if not future.done():
@@ -507,10 +481,15 @@ class _Gathering:
 
 
 async def put(
-    session: Session | None, questions: tuple[Question, ...], *, headless: Headless | None
+    session: Session | None, questions: tuple[Question, ...], *, headless: Headless | None, later: bool = False
 ) -> tuple[Decision, ...]:
-    """Have `questions` decided: by the person, else by the policy; ApprovalPending when it leaves one open."""
+    """Have `questions` decided: by the person, else by the policy; ApprovalPending when it leaves one open.
+
+    `later`: a map asks for all its rows together. Only a budget is asked for at once: no row can go on without it.
+    """
     asker = None if session is None else session.asker
+    if later and any(question.kind != "budget" for question in questions):
+        asker = None
     given = None if asker is None or session is None else await asker(questions)
     if given is not None and session is not None:
         return tuple(session.decide(question, decision) for question, decision in zip(questions, given, strict=True))
@@ -550,8 +529,8 @@ async def settle_doubt(doubtful: InDoubt) -> bool:
         agent=frame.agent,
     )
     payload = {"step": row.id, "attempt": row.attempt, "status": row.status}
-    call = question_call(frame, "question", question, payload=payload, history=None)
-    (decision,) = await ask_all(frame, [(replace(question, id=""), replace(call, counted=False))])
+    call = HumanQuestion.of(frame, "question", question, payload=payload, history=None, counted=False)
+    (decision,) = await ask_all(frame, [(replace(question, id=""), call)])
     action = decision.verdict
     if action not in ("redo", "result", "stop"):
         return False

@@ -15,7 +15,8 @@ from pydantic_ai.run import AgentRunResult
 from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import UsageLimits
 
-from agentkit.approval.interrupt import ask_all, question_call
+from agentkit.approval.human_question import HumanQuestion
+from agentkit.approval.interrupt import ask_all
 from agentkit.approval.policy import Question
 from agentkit.errors import BudgetExceeded, Stopped
 from agentkit.journal.execution import Execution, shorten
@@ -38,7 +39,7 @@ async def instead(frame: RunState, ctx: RunContext[Any], error: BaseException) -
     payload = {"failed": str(error), "attempts": list(question.before)}
     history = frame.chain.digest(frame.messages(), trusted=False)
     (decision,) = await ask_all(
-        frame, [(question, question_call(frame, "question", question, payload=payload, history=history))]
+        frame, [(question, HumanQuestion.of(frame, "question", question, payload=payload, history=history))]
     )
     match decision.verdict:
         case "answer":

@@ -32,9 +32,10 @@ from agentkit.errors import RunPaused
 from agentkit.events import Effects
 from agentkit.journal import wait_marks
 from agentkit.journal.codec import RESULT_CODEC, encode_tool_result
-from agentkit.journal.execution import Operation, Payload, current_run, current_step, dumps
+from agentkit.journal.execution import current_run, current_step, dumps
 from agentkit.journal.journal import Journal, Performed
 from agentkit.journal.keys import Key
+from agentkit.journal.operation import Operation, Payload
 from agentkit.journal.records import Part, Row
 from agentkit.journal.redaction import Redactor
 from agentkit.journal.store import Store

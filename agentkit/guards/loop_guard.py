@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opentelemetry import trace
@@ -15,13 +15,16 @@ from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import RunContext
 
 from agentkit.approval.decisions import read_question as asked_at
-from agentkit.approval.interrupt import ask_all, function_of, question_call
+from agentkit.approval.human_question import HumanQuestion
+from agentkit.approval.interrupt import ask_all, function_of
 from agentkit.approval.policy import TYPED, Decision, Question
 from agentkit.budget.request_estimate import cost_to_count
 from agentkit.errors import ApprovalPending, CircuitPending, Stopped
+from agentkit.events import Kind
 from agentkit.guards.loop_detector import OFF, Finding, LoopDetector, same_call
-from agentkit.journal.execution import OnOutcome, Operation, Payload, dumps
-from agentkit.journal.keys import Key, place_key
+from agentkit.journal.execution import OnOutcome, dumps
+from agentkit.journal.keys import place_key
+from agentkit.journal.operation import Operation, Payload
 from agentkit.journal.records import ASKED, Outcome, Row
 from agentkit.journal.replay import is_trusted
 from agentkit.journal.settlements import WAITING
@@ -97,26 +100,23 @@ async def before_request(frame: RunState, ctx: RunContext[Any], request: ModelRe
     row = frame.journal.store.find(key.key, frame.execution.counts.peek(key.key))
     spoke = row is not None and (row.status == "done" or row.error == WAITING) and is_trusted(row, frame.mode)
     if row is not None and spoke and not frame.fresh:
-        await _repeat_request(frame, ctx, request, _look(frame, key, history), row)
+        await _repeat_request(frame, ctx, request, BreakerRemark(key=key, history=history, chain=frame.chain), row)
         return
     finding = frame.breaker.due()
     if finding is not None:
-        await _act(frame, ctx, request, _look(frame, key, history), finding)
+        await _act(frame, ctx, request, BreakerRemark(key=key, history=history, chain=frame.chain), finding)
     _tell_spans(frame)
 
 
-def _look(frame: RunState, key: Key, history: bytes) -> Operation:
-    """The step that stands before this request if the breaker acted there: known by the conversation alone."""
-    return Operation(
-        key=key,
-        kind="capability",
-        name=BREAKER,
-        effects="none",
-        history=history,
-        nodes=frame.chain.take,
-        known=frame.chain.on_disk,
-        describe=lambda payload: Decision.from_json(payload).description,
-    )
+@dataclass(frozen=True, kw_only=True)
+class BreakerRemark(Operation):
+    """The step that stands before a request if the breaker acted there: known by the conversation alone."""
+
+    kind: Kind = "capability"
+    name: str = BREAKER
+
+    def describe(self, payload: Payload) -> str:
+        return Decision.from_json(payload).description
 
 
 def _count_refusals(frame: RunState, request: ModelRequestContext) -> None:
@@ -186,7 +186,7 @@ def _question(frame: RunState, finding: Finding) -> Question:
 
 
 async def _ask_person(frame: RunState, question: Question, look: Operation) -> Decision:
-    call = question_call(frame, "question", question, payload={}, history=look.history)
+    call = HumanQuestion.of(frame, "question", question, payload={}, history=look.history)
     # Found again by its place alone, before it is known whether anything was asked there.
     key = replace(call.key, key=look.key.key, slot=look.key.slot)
     call = replace(call, key=key, request=question.text)

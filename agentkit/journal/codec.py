@@ -73,6 +73,12 @@ def encode_tool_result(value: object, *, name: str = "") -> Any:
     return _writable(JSON_CODEC.dump(CallToolResult, loaded))
 
 
+def signal_of(payload: Any) -> str | None:
+    """The name of a control signal in the place of an answer, which must not be recorded as one."""
+    kind = payload.get("kind") if isinstance(payload, dict) else None
+    return kind if kind in ("approval_required", "call_deferred", "run_cancelled") else None
+
+
 def _kind(value: object) -> str:
     # pydantic-ai's own rule: a plain dict that looks like a ToolReturn must not be read back as one.
     return "tool_content_result" if isinstance(value, dict) and value.get("kind") == "tool-return" else "tool_return"

@@ -1,4 +1,4 @@
-"""What is being performed: the call, the run and the step it stands in, and how the code inside finds them."""
+"""What is being performed: the run and the step it stands in, and how the code inside finds them."""
 
 from __future__ import annotations
 
@@ -8,88 +8,25 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from agentkit.events import Effects, Kind, Mode, Step, StepStatus, Usage
-from agentkit.journal.keys import Key
-from agentkit.journal.records import MessageNode, Outcome, Row
+from agentkit.events import Mode, Step, StepStatus, Usage
+from agentkit.journal.operation import Operation, Payload
+from agentkit.journal.records import Outcome, Row
 from agentkit.journal.response_store import PendingResponses
 from agentkit.journal.shown_output import PRINTED_CHARACTERS, in_short
 from agentkit.journal.single_flight import InFlight
-
-Payload: TypeAlias = Any
-"""What a step answers: JSON values only."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _SHOWN_CHARACTERS = 400
 _SHOWN_BYTES = 1 << 20
 _PRINT_PAUSE_SECONDS = 0.2
-
-
-class CallCacheView(Protocol):
-    """What the journal needs of the call cache that is shared across projects."""
-
-    def get(self, key: bytes) -> bytes | None: ...
-    def put(self, key: bytes, body: bytes, ttl: float | None) -> None: ...
-
-
-class Reading(NamedTuple):
-    """What the engine reads from a payload before it is recorded."""
-
-    usage: Usage | None = None
-    node: MessageNode | None = None
-    model: str | None = None
-    key: bytes | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One step about to be answered, from the record or live.
-
-    `nodes` are the messages of its history that are not on disk yet, made when they are asked for; `known` is told that
-    they are there. `alternatives` are the keys of the other members of a fallback chain, looked up in order. `control`
-    names a payload that must not be recorded as an answer, `stale` says which body on record no longer is one. `read`
-    is applied to a live payload and `as_replayed` to a recorded one; `describe` is what a person is shown of it.
-    `about` is what the engine's guards want to know of it. `outer`: its body performs steps or tasks
-    of its own, each of them kept by itself. `sends`: it says to `arrivals` when a request leaves. It is performed
-    inside `watching`; then `evidence` says what it read from outside, and `outdated` why a record with such evidence no
-    longer answers it. `unchecked` names what it reads in ways that nobody can see.
-    """
-
-    key: Key
-    kind: Kind
-    name: str
-    effects: Effects
-    request: str = ""
-    history: bytes | None = None
-    nodes: Callable[[], tuple[MessageNode, ...]] = tuple
-    known: Callable[[], None] = lambda: None
-    model: str | None = None
-    counted: bool = True
-    alternatives: tuple[bytes, ...] = ()
-    verify: Callable[[], Awaitable[Payload | None]] | None = None
-    cache: CallCacheView | None = None
-    ttl: float | None = None
-    control: Callable[[Payload], str | None] = lambda payload: None
-    stale: Callable[[bytes], bool] = lambda body: False
-    cacheable: Callable[[Payload], bool] = lambda payload: True
-    read: Callable[[Payload], Reading] = lambda payload: Reading()
-    as_replayed: Callable[[Payload], Payload] = lambda payload: payload
-    encode: Callable[[object], Payload] | None = None
-    describe: Callable[[Payload], str] = lambda payload: json.dumps(payload, ensure_ascii=False)
-    about: Any = None
-    outer: bool = False
-    sends: bool = False
-    watching: Callable[[], AbstractContextManager[Any]] = nullcontext
-    evidence: Callable[[], dict[str, Any] | None] = lambda: None
-    outdated: Callable[[Row, dict[str, Any]], str | None] = lambda row, evidence: None
-    unchecked: Callable[[], tuple[str, ...]] = tuple
 
 
 class Occurrence(NamedTuple):

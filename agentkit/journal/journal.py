@@ -19,8 +19,6 @@ from agentkit.journal import database_errors
 from agentkit.journal.execution import (
     Admission,
     Occurrence,
-    Operation,
-    Payload,
     RunFrame,
     StepFrame,
     absorb,
@@ -33,6 +31,7 @@ from agentkit.journal.execution import (
     shorten,
     step_event,
 )
+from agentkit.journal.operation import Operation, Payload
 from agentkit.journal.provenance import explain_restriction
 from agentkit.journal.records import ASKED, CONTROL_ERROR, LOST, PAUSED, UNPERFORMED, Claim, Intent, Outcome, Row, Use
 from agentkit.journal.redaction import Redactor
@@ -161,7 +160,6 @@ class Journal:
                 await self._wait_for_other(row)
                 return None
             case Verify(row):
-                assert call.verify is not None
                 answer = await call.verify()
                 if answer is not None:
                     await asyncio.wrap_future(self.store.settle(row.id, "result", self._body(answer)))
@@ -276,7 +274,7 @@ class Journal:
             underway=underway,
             read_only=self.store.read_only,
             lacks_secret=bool(run.missing_secrets),
-            verifiable=call.verify is not None,
+            verifiable=call.verifiable,
         )
         verdict = decide(record, request)
         if isinstance(verdict, Compare):
@@ -305,7 +303,7 @@ class Journal:
 
     def find_change(self, row: Row, call: Operation) -> str | None:
         """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
-        return None if row.evidence is None else call.outdated(row, from_json(row.evidence))
+        return None if row.evidence is None else call.find_change(row, from_json(row.evidence))
 
     # -- replaying
 

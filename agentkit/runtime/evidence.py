@@ -7,12 +7,10 @@ import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 from pydantic_core import from_json
 
-from agentkit.journal.execution import Operation
 from agentkit.journal.records import Row
 from agentkit.journal.store import Store
 from agentkit.runtime.run_state import RunState
@@ -25,18 +23,6 @@ _MOST_READS = 200
 _MOST_RUNS = 1_000
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-
-
-def watch(call: Operation, frame: RunState, declared: Declaration, digest: ToolDigest) -> Operation:
-    """`call` with what is heard while it is performed, and what its record is compared with."""
-    watch = InputWatch(frame, declared, digest)
-    return replace(
-        call,
-        watching=watch.begin,
-        evidence=watch.evidence,
-        outdated=watch.find_change,
-        unchecked=lambda: watch.blind_spots,
-    )
 
 
 class InputWatch:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.events import Usage
-from agentkit.journal.execution import Operation, Payload, RunFrame, current_run
+from agentkit.journal.execution import RunFrame, current_run
 from agentkit.journal.journal import Journal, Performed
+from agentkit.journal.operation import Operation, Payload
 from agentkit.journal.records import Outcome, Row
 from agentkit.runtime.session import Session
 

@@ -13,7 +13,8 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from agentkit.events import Step, StepStatus
-from agentkit.journal.execution import Admission, OnOutcome, Operation, RunFrame
+from agentkit.journal.execution import Admission, OnOutcome, RunFrame
+from agentkit.journal.operation import Operation
 from agentkit.journal.records import Outcome
 from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session
@@ -21,7 +22,7 @@ from agentkit.runtime.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequestInfo:
-    """What is known of a model request before it is sent (`Call.about` of a step of kind `model`).
+    """What is known of a model request before it is sent (`Operation.about` of a step of kind `model`).
 
     `model` is None when it is known by name only; its members are tried in order when it is a fallback chain.
     """
@@ -34,7 +35,7 @@ class ModelRequestInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCallInfo:
-    """What is known of a tool call before it is made (`Call.about` of a step of kind `tool`)."""
+    """What is known of a tool call before it is made (`Operation.about` of a step of kind `tool`)."""
 
     name: str
     arguments: Any

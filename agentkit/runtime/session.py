@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,8 +23,9 @@ from agentkit.errors import JournalReadOnly, UserError
 from agentkit.events import Event, Mode, Run, Scope
 from agentkit.guards.loop_detector import Thresholds
 from agentkit.journal.call_cache import CallCache
-from agentkit.journal.execution import CallCacheView, Execution, dumps
+from agentkit.journal.execution import Execution, dumps
 from agentkit.journal.journal import Journal
+from agentkit.journal.operation import CallCacheView
 from agentkit.journal.records import Row
 from agentkit.journal.redaction import Redactor, secrets_of
 from agentkit.journal.storage import journal_path
@@ -110,6 +111,8 @@ class Session:
         self.bench = DebugRegistry()
         self.policy = Policy()
         self.asker: Asker | None = None
+        # Shows a map while it runs; what it is given is an `agentkit.map.map.RowMap`.
+        self.map_view: Callable[[Any], AbstractContextManager[None]] | None = None
         self.guards: tuple[Any, ...] = ()
         self.breaker = Thresholds()
         self.show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None

@@ -6,10 +6,12 @@ import datetime
 import hashlib
 import re
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
-from agentkit.journal.execution import Operation
+from agentkit.events import Kind
 from agentkit.journal.keys import operation_key
+from agentkit.journal.operation import Operation, Payload
 from agentkit.runtime.run_state import RunState
 from agentkit.sandbox.monty.driver import Clock
 
@@ -18,6 +20,17 @@ TOLD_CALLS = 12
 
 _CLOCK = re.compile(r"\b(?:datetime|date|time|random)\b")
 _STILL = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockReading(Operation):
+    """The step that reads the clock for a program."""
+
+    kind: Kind = "capability"
+    name: str = "clock"
+
+    def describe(self, payload: Payload) -> str:
+        return str(payload["now"])
 
 
 async def deterministic_clock(frame: RunState | None, source: str, *, place: str | None) -> Clock:
@@ -34,8 +47,5 @@ async def deterministic_clock(frame: RunState | None, source: str, *, place: str
         return {"now": datetime.datetime.now(datetime.UTC).isoformat(), "seed": seed}
 
     key = operation_key(name="sandbox:clock", payload=[source, place], history=None, memo=frame.memo)
-    call = Operation(
-        key=key, kind="capability", name="clock", effects="none", describe=lambda payload: str(payload["now"])
-    )
-    kept = (await frame.journal.perform(call, now)).payload
+    kept = (await frame.journal.perform(ClockReading(key=key), now)).payload
     return Clock(now=datetime.datetime.fromisoformat(kept["now"]), seed=kept["seed"])

@@ -15,12 +15,14 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.exceptions import ModelRetry
 
 from agentkit.agent.build import as_tool
-from agentkit.agent.durability import edit_call, tool_call
+from agentkit.agent.loop_operation import StepEdit
+from agentkit.agent.tool_call import ToolCall
 from agentkit.approval import interrupt
+from agentkit.approval.human_question import HumanQuestion
 from agentkit.approval.policy import Need, Policy, Question, find_need
 from agentkit.debugger.gate import StepRequest
 from agentkit.errors import AgentKitError, UserError
-from agentkit.journal.execution import Operation
+from agentkit.journal.operation import Operation
 from agentkit.runtime import describe
 from agentkit.runtime.run_state import RunState
 from agentkit.sandbox import boundary
@@ -211,7 +213,7 @@ def _encode(tool: HostTool, value: Any) -> dict[str, Any]:
 
 
 def _step(frame: RunState, tool: HostTool, arguments: dict[str, Any], place: str | None) -> Operation:
-    call = tool_call(
+    return ToolCall.of(
         frame,
         f"sandbox:{tool.name}",
         arguments,
@@ -220,9 +222,8 @@ def _step(frame: RunState, tool: HostTool, arguments: dict[str, Any], place: str
         declared=tool.declaration,
         history=None,
         place=place,
+        encode=None if tool.tool.function_schema.is_async else lambda value: _encode(tool, value),
     )
-    encode = None if tool.tool.function_schema.is_async else lambda value: _encode(tool, value)
-    return replace(call, encode=encode)
 
 
 def _arrival(frame: RunState, tool: HostTool, arguments: dict[str, Any]) -> StepRequest:
@@ -230,7 +231,7 @@ def _arrival(frame: RunState, tool: HostTool, arguments: dict[str, Any]) -> Step
         kind="tool",
         name=tool.name,
         messages=(),
-        record=lambda name, edit: edit_call(frame, name, edit, None),
+        record=lambda name, edit: StepEdit.at(frame, name, edit, None),
         arguments=arguments,
         validator=tool.tool.function_schema.validator,
         schema=tool.tool.function_schema.json_schema,
@@ -252,7 +253,7 @@ async def _allow(
         return arguments
     question = _question(frame, tool, arguments, call, need)
     payload = {"tool": tool.name, "arguments": question.arguments, "place": place}
-    asked = interrupt.question_call(frame, "approval", question, payload=payload, history=None)
+    asked = HumanQuestion.of(frame, "approval", question, payload=payload, history=None)
     if frame.journal.find_record(asked, frame) is None:
         # It needed no approval when it ran, or somebody else gave it: now it only replays.
         changed = interrupt.arguments_elsewhere(frame, asked)

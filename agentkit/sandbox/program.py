@@ -31,10 +31,11 @@ from agentkit.budget import reservation
 from agentkit.debugger.gate import StepRequest
 from agentkit.debugger.overrides import Path
 from agentkit.errors import Interrupted, SandboxError, Stopped, UserError
-from agentkit.events import Event, Mode, Run
+from agentkit.events import Event, Kind, Mode, Run
 from agentkit.guards.loop_detector import LoopDetector
-from agentkit.journal.execution import Operation, dumps, inside, shorten
+from agentkit.journal.execution import dumps, inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts, tool_key
+from agentkit.journal.operation import Operation, Payload
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.session import Session, current, execution_of, identity_of
 from agentkit.sandbox import boundary
@@ -295,6 +296,19 @@ async def _close_run(session: Session, run: Run, error: BaseException | None) ->
     session.emit(ended)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SandboxProgram(Operation):
+    """The step that a whole program is."""
+
+    kind: Kind = "sandbox"
+    name: str = "program"
+
+    def describe(self, payload: Payload) -> str:
+        given = ", ".join(f"{name} = {shorten(_plain(value), 120)}" for name, value in payload["outputs"].items())
+        value = "" if payload["value"] is None else shorten(_plain(payload["value"]), 200)
+        return given or value or shorten(payload["printed"].strip(), 200)
+
+
 class _ProgramRun:
     """One run of a script; `frame` is None where nothing is recorded."""
 
@@ -339,14 +353,7 @@ class _ProgramRun:
             reads=code,
             memo=frame.memo,
         )
-        return Operation(
-            key=key,
-            kind="sandbox",
-            name="program",
-            effects="none",
-            request=script.source,
-            describe=_describe_payload,
-        )
+        return SandboxProgram(key=key, request=script.source)
 
     async def _payload(self) -> Any:
         script = self._script
@@ -460,9 +467,3 @@ def _plain(record: Any) -> str:
     if record["$"] == "parcel":
         return _plain(inner)
     return inner if isinstance(inner, str) else f"({record['$']})"
-
-
-def _describe_payload(payload: Any) -> str:
-    given = ", ".join(f"{name} = {shorten(_plain(value), 120)}" for name, value in payload["outputs"].items())
-    value = "" if payload["value"] is None else shorten(_plain(payload["value"]), 200)
-    return given or value or shorten(payload["printed"].strip(), 200)

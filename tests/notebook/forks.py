@@ -6,6 +6,7 @@ that began from nothing do.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import functools
@@ -20,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ IMPORTED = (
     *("genai_prices", "httpx2", "nh3", "pydantic_monty", "rich.console", "tenacity", "truststore", "yaml"),
 )
 _launches = itertools.count()
+_one_at_a_time = threading.Lock()
 
 
 class Fork:
@@ -68,14 +71,19 @@ class ForkProvisioner(LocalProvisioner):
     """Asks for a fork where a process would be begun; all else is as for any local kernel."""
 
     async def launch_kernel(self, cmd: list[str], **options: Any) -> KernelConnectionInfo:
-        connection = _parent(next(_launches) % 2)
         asked = {"argv": cmd[cmd.index("ipykernel_launcher") + 1 :], "cwd": options.get("cwd"), "env": options["env"]}
-        connection.sendall(json.dumps(asked).encode() + b"\n")
-        self.pid = self.pgid = int(connection.recv(32))
-        self.process = Fork(self.pid)  # type: ignore[assignment]
-        # It lives until it is known here, so that its id is nobody else's.
-        connection.sendall(b"\n")
+        # The first one waits for the imports: a server goes on meanwhile.
+        await asyncio.to_thread(self._fork, json.dumps(asked).encode() + b"\n")
         return self.connection_info
+
+    def _fork(self, asked: bytes) -> None:
+        with _one_at_a_time:
+            connection = _parent(next(_launches) % 2)
+            connection.sendall(asked)
+            self.pid = self.pgid = int(connection.recv(32))
+            self.process = Fork(self.pid)  # type: ignore[assignment]
+            # It lives until it is known here, so that its id is nobody else's.
+            connection.sendall(b"\n")
 
 
 @functools.cache

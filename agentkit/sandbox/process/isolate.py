@@ -8,6 +8,7 @@ import contextvars
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_ai.capabilities import AbstractCapability
@@ -18,9 +19,11 @@ from pydantic_ai.tools import RunContext, ToolDefinition
 
 from agentkit.approval.interrupt import function_of
 from agentkit.errors import ChildFailed, UserError
+from agentkit.events import Kind
 from agentkit.journal.codec import encode_tool_result
-from agentkit.journal.execution import Operation, current_run, current_step
+from agentkit.journal.execution import current_run, current_step
 from agentkit.journal.keys import operation_key
+from agentkit.journal.operation import Operation, Payload
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.sandbox.process.bundle import Bundle, bundle
 from agentkit.sandbox.process.parent import Child, ChildEnd, memory_holds, walls_stand
@@ -166,18 +169,14 @@ def _value(name: str, declared: Declaration, ended: ChildEnd, tries: list[Try]) 
             raise ChildFailed(f"{name}: {ended.attempt.description}")
 
 
-def limit_check(function: Callable[..., Any] | None, declared: Declaration) -> Callable[[bytes], bool]:
+def is_outgrown(function: Callable[..., Any] | None, declared: Declaration, body: bytes) -> bool:
     """Whether a recorded answer says that the tool had too little, and it has been given something else since."""
+    if declared.effects == "once" or b'"model_retry"' not in body:
+        return False
     name = getattr(function, "__name__", "")
     now = (short_of(name, declared.sizes), slow_at(name, declared.timeout or 0.0))
-
-    def stale(body: bytes) -> bool:
-        if declared.effects == "once" or b'"model_retry"' not in body:
-            return False
-        message = str(json.loads(body).get("message"))
-        return message.startswith(tuple(f"{name} {words}" for words in HAD_TOO_LITTLE)) and not message.startswith(now)
-
-    return stale
+    message = str(json.loads(body).get("message"))
+    return message.startswith(tuple(f"{name} {words}" for words in HAD_TOO_LITTLE)) and not message.startswith(now)
 
 
 # ---- one try
@@ -195,7 +194,7 @@ async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> ChildEnd:
         return {"said": ended[-1].attempt.description, "value": ended[-1].reply["value"], "printed": ended[-1].printed}
 
     try:
-        performed = await frame.journal.perform(_step(frame, job, box, number), body)
+        performed = await frame.journal.perform(IsolatedTry.of(frame, job, box, number), body)
     except ChildFailed:
         if ended:
             return ended[-1]
@@ -203,18 +202,22 @@ async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> ChildEnd:
     return ended[-1] if ended else _read_attempt(performed.payload, box)
 
 
-def _step(frame: RunState, job: Mapping[str, Any], box: Box, number: int) -> Operation:
-    # The call that it is a try of says what is asked: that is in its own key.
-    payload = {"of": job["key"], "memory": box.memory}
-    return Operation(
-        key=operation_key(name=f"try:{job['function']}", payload=payload, history=None, memo=frame.memo),
-        kind="sandbox",
-        name=f"try {number}",
-        effects="none",
-        request=_describe_limits(box),
-        counted=False,
-        describe=lambda payload: str(payload["said"]),
-    )
+@dataclass(frozen=True, kw_only=True)
+class IsolatedTry(Operation):
+    """One process that a call in a process of its own was given."""
+
+    kind: Kind = "sandbox"
+    counted: bool = False
+
+    @classmethod
+    def of(cls, frame: RunState, job: Mapping[str, Any], box: Box, number: int) -> IsolatedTry:
+        # The call that it is a try of says what is asked: that is in its own key.
+        payload = {"of": job["key"], "memory": box.memory}
+        key = operation_key(name=f"try:{job['function']}", payload=payload, history=None, memo=frame.memo)
+        return cls(key=key, name=f"try {number}", request=_describe_limits(box))
+
+    def describe(self, payload: Payload) -> str:
+        return str(payload["said"])
 
 
 def _describe_limits(box: Box) -> str:
