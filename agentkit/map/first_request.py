@@ -191,7 +191,9 @@ class DirectRows:
 
     async def ask(self, ordinal: int, prompt: str, execution: Execution) -> DirectReply:
         """Return the reply to `prompt`, from the record or live, recorded as a step of the map's run."""
-        message = replace(self._request, parts=[*self._lead, UserPromptPart(content=prompt)])
+        message = replace(
+            self._request, parts=[*self._lead, UserPromptPart(content=prompt)], run_id=None, conversation_id=None
+        )
         outer, first = self._frame, self._first
         frame = RunState(
             id=outer.id, agent=outer.agent, execution=execution, mode=outer.mode, fresh=outer.fresh, ord=ordinal,
