@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from agentkit.errors import Stopped as Stopped
     from agentkit.errors import UserError as UserError
     from agentkit.journal.execution import idempotency_key as idempotency_key
+    from agentkit.map.map import MapResult as MapResult
+    from agentkit.map.map import MapRow as MapRow
+    from agentkit.map.map import map as map
+    from agentkit.map.map import map_stream as map_stream
     from agentkit.notebook.template import fill as fill
     from agentkit.runtime.session import Session as Session
     from agentkit.runtime.session import session as session
@@ -69,6 +73,8 @@ _HOME = {
     "JournalFormat": "agentkit.errors",
     "JournalFull": "agentkit.errors",
     "JournalReadOnly": "agentkit.errors",
+    "MapResult": "agentkit.map.map",
+    "MapRow": "agentkit.map.map",
     "MissingExtra": "agentkit.errors",
     "ReplayMiss": "agentkit.errors",
     "RunFailed": "agentkit.errors",
@@ -88,6 +94,8 @@ _HOME = {
     "durable": "agentkit.agent.agent",
     "fill": "agentkit.notebook.template",
     "idempotency_key": "agentkit.journal.execution",
+    "map": "agentkit.map.map",
+    "map_stream": "agentkit.map.map",
     "sandbox": "agentkit.sandbox.program",
     "session": "agentkit.runtime.session",
     "step": "agentkit.debugger.opening",
@@ -114,6 +122,8 @@ __all__ = [
     "JournalFormat",
     "JournalFull",
     "JournalReadOnly",
+    "MapResult",
+    "MapRow",
     "MissingExtra",
     "ReplayMiss",
     "RunFailed",
@@ -134,6 +144,8 @@ __all__ = [
     "fill",
     "idempotency_key",
     "load_ipython_extension",
+    "map",
+    "map_stream",
     "sandbox",
     "session",
     "step",

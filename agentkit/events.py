@@ -109,7 +109,8 @@ class Run:
     whose conversation it carries on. `notes` are one-line remarks for the person (diverged, tool flagged, paid twice).
     `walked` says why a run that is on record was nevertheless walked step by step; empty when it was not.
     `gauges` are the budgets it was held to. `source` is where its record is from, if this user did not make it.
-    `caller` and `thread` say for whom it ran, where a session was told.
+    `caller` and `thread` say for whom it ran, where a session was told. A run that maps an agent over a table has the
+    number of its `rows`; the run of a row has its place in the table as `row`, and the map as `parent_run`.
     """
 
     id: str
@@ -133,6 +134,8 @@ class Run:
     source: str = ""
     caller: str = ""
     thread: str = ""
+    rows: int | None = None
+    row: int | None = None
 
 
 Event: TypeAlias = Run | Step

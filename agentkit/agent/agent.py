@@ -242,7 +242,7 @@ async def _journaling(
     recording = _open(session, agent, policy, options, args, kwargs, gate=gate)
     budgets = reservation.budgets_of(session)
     try:
-        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_run is not None)
+        await budgets.enter(recording.frame, policy.budget, within=recording.record.parent_ord is not None)
     except BaseException as error:
         budgets.leave(recording.frame)
         await _close(session, recording, error)
@@ -287,7 +287,7 @@ def _one_by_one(gate: Gate | None) -> Iterator[None]:
 def options_of(session: Session) -> RunOptions:
     """How a run that begins now is to be run."""
     outer = frame_of_run()
-    if outer is not None:
+    if outer is not None and not outer.maps:
         return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless, walk=outer.walk)
     options = run_terms().options
     return options if options.mode is not None else replace(options, mode=session.mode)
@@ -339,6 +339,7 @@ def _open(
         walk=options.walk,
         breaker=LoopDetector(thresholds=policy.breaker or session.breaker),
         outer=outer,
+        row=options.row,
         notes=[] if policy.names is None else list(policy.names.remarks),
     )
     session.journal.settle_doubt = interrupt.settle_doubt
@@ -347,6 +348,7 @@ def _open(
     if gate is not None:
         gate.enter(frame.id)
     options.opened.append(frame.id)
+    options.entered(frame)
     record = _record(session, frame, options, prompt=prompt, model=model)
     if not session.store.read_only:
         session.store.open_run(record)
@@ -359,6 +361,7 @@ def _open(
 def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: str, model: object) -> Run:
     """What is known of a run when it begins."""
     outer = enclosing_step()
+    mapped_by = frame.outer.id if frame.outer is not None and frame.outer.maps else None
     return Run(
         id=frame.id,
         agent=frame.agent,
@@ -370,8 +373,9 @@ def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: s
         mode=frame.mode,
         started=time.time(),
         continues=options.continues,
-        parent_run=outer[0] if outer else None,
-        parent_ord=outer[1] if outer else None,
+        parent_run=mapped_by or (outer[0] if outer else None),
+        parent_ord=outer[1] if outer and not mapped_by else None,
+        row=options.row if mapped_by else None,
         caller=session.redactor.scrub(frame.whose.caller or ""),
         thread=session.redactor.scrub(frame.whose.thread or ""),
     )

@@ -47,7 +47,7 @@ from agentkit.models import resolve
 from agentkit.models.request_context import request_with
 from agentkit.runtime import describe, fallback_record, server_limits
 from agentkit.runtime.live_stream import LiveModel, SourceModel, current_deltas, forward_deltas
-from agentkit.runtime.run_state import RunState, frame_of_run
+from agentkit.runtime.run_state import FirstRequest, RunState, frame_of_run
 from agentkit.sandbox.process import isolate
 from agentkit.tools.digest import value_digest
 
@@ -69,7 +69,7 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         frame = frame_of_run()
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
-        within = _within_arrivals(isolate.apart(operation_id, cache_key, body))
+        within = within_step(isolate.apart(operation_id, cache_key, body))
         arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
         if frame.gate is not None and arrival is not None:
             frame.gate.change_arguments(arrival)
@@ -106,7 +106,7 @@ async def _hold(frame: RunState, operation_id: ToolsetCallToolId, name: str, cac
     await interrupt.hold(frame, tool_name, args, ctx, tool, call=call)
 
 
-def _within_arrivals(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+def within_step(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
     """What arrives from the wire inside the step is kept with it until the step is recorded."""
 
     async def perform() -> object:
@@ -132,7 +132,13 @@ def _call(frame: RunState, operation_id: DurableOperationId, name: str, cache_ke
     match operation_id:
         case ModelRequestId():
             model_id, messages, settings, parameters, ctx = cache_key
-            return ModelRequest.of(frame, model_in_use(model_id, ctx), model_id, messages, settings, parameters)
+            asked = ModelRequest.of(frame, model_in_use(model_id, ctx), model_id, messages, settings, parameters)
+            if frame.row is not None and frame.first_request is None:
+                frame.first_request = FirstRequest(
+                    model_id=model_id, messages=list(messages), settings=settings, parameters=parameters, ctx=ctx,
+                    parts=asked.key.parts,
+                )  # fmt: skip
+            return asked
         case ToolsetCallToolId(toolset_id=toolset):
             return _tool_call(frame, toolset, *cache_key)
         case ToolsetValidateToolArgumentsId(toolset_id=toolset):

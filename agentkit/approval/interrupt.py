@@ -452,7 +452,9 @@ class _Gathering:
     async def _all(self) -> None:
         questions = tuple(question for question, _ in self._open)
         try:
-            decisions = await put(self._frame.session or current(), questions, headless=self._frame.headless)
+            decisions = await put(
+                self._frame.session or current(), questions, headless=self._frame.headless, later=self._frame.in_map
+            )
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each that waits raises it
             for _, future in self._open:
                 if not future.done():
@@ -464,10 +466,15 @@ class _Gathering:
 
 
 async def put(
-    session: Session | None, questions: tuple[Question, ...], *, headless: Headless | None
+    session: Session | None, questions: tuple[Question, ...], *, headless: Headless | None, later: bool = False
 ) -> tuple[Decision, ...]:
-    """Have `questions` decided: by the person, else by the policy; ApprovalPending when it leaves one open."""
+    """Have `questions` decided: by the person, else by the policy; ApprovalPending when it leaves one open.
+
+    `later`: a map asks for all its rows together. Only a budget is asked for at once: no row can go on without it.
+    """
     asker = None if session is None else session.asker
+    if later and any(question.kind != "budget" for question in questions):
+        asker = None
     given = None if asker is None or session is None else await asker(questions)
     if given is not None and session is not None:
         return tuple(session.decide(question, decision) for question, decision in zip(questions, given, strict=True))

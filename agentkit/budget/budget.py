@@ -14,7 +14,7 @@ from agentkit.errors import UserError, nearest
 Measure: TypeAlias = Literal["usd", "tokens", "requests", "seconds"]
 Window: TypeAlias = Literal["minute", "run", "cell", "day", "month", "total"]
 AtLimit: TypeAlias = Literal["ask", "wait", "fallback", "stop"]
-Level: TypeAlias = Literal["user", "project", "notebook", "eval", "agent", "caller"]
+Level: TypeAlias = Literal["user", "project", "notebook", "eval", "agent", "caller", "map"]
 
 AT_LIMIT: tuple[AtLimit, ...] = get_args(AtLimit)
 NANO = 1_000_000_000
@@ -105,6 +105,8 @@ class BudgetScope(str):
 
     @property
     def label(self) -> str:
+        if self.level == "map":
+            return f"the map of {self.rpartition(_STEP)[0].rpartition(':')[2]}"
         return self.name or self.level if self.level in ("agent", "eval", "caller") else f"the {self.level}"
 
     @property
@@ -228,6 +230,8 @@ def check_tree(
 
 def format_command(node: BudgetScope, limit: Limit, amount: int) -> str:
     """The command that sets this limit of a scope to another amount, as in a shell."""
+    if node.level == "map":
+        return f"budget='{replace(limit, amount=amount).text}'"
     return f"`agentkit budget {scope_of(node)} {replace(limit, amount=amount).text}`"
 
 

@@ -166,10 +166,12 @@ class Budgets:
     async def enter(self, frame: RunState, budget: Budget | None, *, within: bool) -> None:
         """A run begins; `within`: inside a step of the run around it."""
         outer = frame.outer
-        if outer is None:
+        if outer is None or frame.maps:
             frame.place = self.node(frame.agent)
             if (caller := frame.whose.caller) is not None:
                 frame.place = frame.place.child("caller", self._session.redactor.scrub(caller))
+            if frame.maps:
+                frame.place = frame.place.child("map", "")
         else:
             frame.place = outer.place.child("agent", frame.agent) if within else outer.place
         self._runs[frame.id] = frame
@@ -179,12 +181,16 @@ class Budgets:
                 await asyncio.wrap_future(book.later(partial(self._begin, book, frame, budget)))
 
     def _own(self, frame: RunState) -> BudgetScope:
-        """Where an agent's own limits stand: they are those of all its callers together."""
-        return self.node(frame.agent) if frame.outer is None else frame.place
+        """Where an agent's own limits stand: they are those of all its callers together, and of all rows of a map."""
+        alone = frame.outer is None or frame.outer.maps
+        return self.node(frame.agent) if alone and not frame.maps else frame.place
 
     def _begin(self, book: Ledger, frame: RunState, budget: Budget | None) -> None:
         place = self._own(frame)
-        if budget is not None and self._built.get(place) is not budget:
+        if frame.maps:
+            # Its limits are those of this very map: none is left of an earlier one.
+            self._take_over(book, place, budget)
+        elif budget is not None and self._built.get(place) is not budget:
             since = self._since.get(frame.agent)
             if since is None:
                 before = self._before
@@ -205,7 +211,8 @@ class Budgets:
         if not isinstance(event, Step) or not event.replayed or event.shared or event.usage is None:
             return
         frame = self._runs.get(event.run)
-        if frame is None or (frame.outer is not None and frame.outer.place == frame.place):
+        outer = None if frame is None or frame.outer is None or frame.outer.maps else frame.outer
+        if frame is None or (outer is not None and outer.place == frame.place):
             # An agent that is led on after it got stuck goes over its own steps again: they are counted already.
             return
         usage, model = event.usage, getattr(frame.owner, "model", None)
@@ -235,7 +242,8 @@ class Budgets:
         while chain[-1].outer is not None:
             chain.append(chain[-1].outer)
         by_place = {one.place: one for one in chain}
-        root = chain[-1]
+        # What is limited for each run is so for each row of a map.
+        root = next((one for one in reversed(chain) if not one.maps), frame)
         cell = Stand(
             id=frame.execution.id, began=frame.execution.entered, replayed=self._cells[frame.execution.id]
         )  # fmt: skip

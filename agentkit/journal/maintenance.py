@@ -15,7 +15,7 @@ from agentkit.journal import provenance, queries, transactions
 from agentkit.journal.queries import RecordSource
 from agentkit.journal.transactions import Writing
 
-_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "origin", "unsure")
+_EVERYTHING: Final = ("body", "input", "output", "use", "step", "node", "part", "run", "origin", "unsure", "answer")
 _KEPT_NODES: Final = (
     "WITH RECURSIVE kept (digest) AS (SELECT history FROM step WHERE history IS NOT NULL "
     "UNION SELECT reply FROM step WHERE reply IS NOT NULL UNION SELECT history FROM run WHERE history IS NOT NULL "
@@ -45,6 +45,7 @@ def erase(to: Writing, chosen: Selection) -> int:
         return count
     runs = _runs(to.connection, chosen)
     steps = _steps(to.connection, chosen, runs)
+    transactions.drop_answers(to.connection, steps, runs)
     to.connection.executemany("DELETE FROM use WHERE run = ?", [(run,) for run in runs])
     to.connection.executemany("DELETE FROM run WHERE id = ?", [(run,) for run in runs])
     tables = (*(dict.fromkeys(("body", "input", "output", "use", "unsure"), "step").items()), ("step", "id"))

@@ -203,6 +203,7 @@ def run_to_json(run: Run) -> str:
         if gauge["before"] is None:
             del gauge["before"]
     unknown = {name for name in ("caller", "thread") if not kept[name]}
+    unknown |= {name for name in ("rows", "row") if kept[name] is None}
     return compact({name: value for name, value in kept.items() if name not in {"id", "source"} | unknown})
 
 

@@ -59,6 +59,10 @@ _ADDED: Final[dict[str, str]] = {
     "held TEXT NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID",
     # The steps whose tokens no server counted, and those whose price is not that of the tier they were asked in.
     "unsure": "CREATE TABLE unsure (step INTEGER PRIMARY KEY, tokens INTEGER NOT NULL, price INTEGER NOT NULL)",
+    # What the rows of maps were answered, by their prompts: made of the steps, and gone when one of those changes.
+    "answer": "CREATE TABLE answer (id INTEGER PRIMARY KEY, basis BLOB NOT NULL, prompt BLOB NOT NULL, "
+    "run TEXT NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, tokens INTEGER NOT NULL, cost REAL, "
+    "seconds REAL NOT NULL, sum BLOB NOT NULL, UNIQUE (basis, prompt), UNIQUE (first, basis))",
 }
 """Tables that came after format 1, each by its name. A row of `step` or `run` without one there is as it was before.
 

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from agentkit.errors import JournalError
 from agentkit.events import Event, Kind, Run, Step
 from agentkit.journal import (
+    answers,
     database,
     database_errors,
     maintenance,
@@ -29,6 +30,7 @@ from agentkit.journal import (
     totals,
     transactions,
 )
+from agentkit.journal.answers import RowAnswer
 from agentkit.journal.identity import identity
 from agentkit.journal.maintenance import Selection
 from agentkit.journal.owner import Owner
@@ -290,6 +292,10 @@ class Store:
         """The approvals and questions, decided or not, newest first."""
         return self._ask(lambda source: queries.questions(source, limit=limit))
 
+    def row_answers(self, basis: bytes, prompts: Sequence[bytes]) -> list[RowAnswer]:
+        """The answers of rows to those of `prompts` (digests) that rest on `basis` and have one."""
+        return self._ask(lambda source: list(answers.find(source, basis, prompts)))
+
     def dependencies_of(self, runs: Iterable[str]) -> Needed:
         """The rows, messages and parts that these runs and the runs inside them rest on."""
         return self._ask(lambda source: queries.dependencies_of(source, runs))
@@ -340,6 +346,10 @@ class Store:
             transactions.put_run(to, run, history=history, output=output)
 
         return self._tell(work, "result")
+
+    def put_answer(self, basis: bytes, answer: RowAnswer, codes: Mapping[str, str]) -> Future[bool]:
+        """Keep the answer of a row where no walk through its run could come to another one; see `answers.put`."""
+        return self._tell(lambda to: answers.put(to, basis, answer, codes))
 
     def settle(self, step: int, action: Settlement, body: bytes | None = None) -> Future[Row]:
         """What a person decided about a step without a recorded end."""

@@ -168,8 +168,14 @@ def _rekey(connection: Connection, values: list[Any], outcome: Outcome) -> None:
     connection.execute("UPDATE step SET key = ?, gen = ? WHERE id = ?", (outcome.key, values[_AT["gen"]], outcome.step))
 
 
+_SAME_KEY = "SELECT id FROM step WHERE key = ? AND n = ? AND gen < ?"
+
+
 def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
     now = time.time()
+    if gen > 1:
+        older = to.connection.execute(_SAME_KEY, (intent.key, intent.n, gen)).fetchall()
+        drop_answers(to.connection, [id_ for (id_,) in older])
     parts = compact(intent.parts)
     sealed = (
         intent.key, intent.n, gen, intent.slot, intent.kind, text(intent.name), intent.effects, "started", None,
@@ -247,6 +253,19 @@ def settle(to: Writing, step: int, action: Settlement, *, body: bytes | None) ->
     return to.row(step)
 
 
+def drop_answers(connection: Connection, steps: Iterable[int], runs: Iterable[str] = ()) -> None:
+    """Let the answers of rows that rest on these steps, or are of these runs, be walked again."""
+    for step in steps:
+        connection.execute("DELETE FROM answer WHERE first = ?1 OR first = " + _FIRST_OF_ITS_RUN, (step,))
+    connection.executemany("DELETE FROM answer WHERE run = ?", [(run,) for run in runs])
+
+
+# All runs that use a step began as the one that performed it did: its key holds what was said before.
+_FIRST_OF_ITS_RUN = (
+    "(SELECT use.step FROM step JOIN use ON use.run = step.run WHERE step.id = ?1 ORDER BY use.ord LIMIT 1)"
+)
+
+
 def _settle_finished(to: Writing, row: Row, action: Settlement, body: bytes | None) -> Row:
     """What is done is only asked about when it must happen once and its code has changed since; its result stays."""
     if row.effects != "once":
@@ -254,6 +273,7 @@ def _settle_finished(to: Writing, row: Row, action: Settlement, body: bytes | No
             f"step {row.id} ({row.name}) has its result: ask anew with fresh=True, or session.forget(step={row.id})"
         )
     to.connection.execute("UPDATE step SET settled = ? WHERE id = ?", (action, row.id))
+    drop_answers(to.connection, (row.id,))
     if action == "result":
         to.connection.execute("DELETE FROM body WHERE step = ?", (row.id,))
         _put_bodies(to.connection, row.id, body, None)
@@ -272,6 +292,7 @@ def forget(to: Writing, *, run: str | None, step: int | None, agent: str | None)
     """Leave a tombstone for each step: it is listed, and never replayed again."""
     runs = runs_below(to.connection, run, agent)
     steps = steps_of(to.connection, runs, step, agent)
+    drop_answers(to.connection, steps, runs)
     for each in steps:
         _drop_contents(to.connection, each)
         to.connection.execute(_ENTOMB, (FORGOTTEN, each))

@@ -125,6 +125,10 @@ class Progress:
         if self._first is None:
             self._first = self._clock()
 
+    def abandon(self, ordinal: int) -> None:
+        """Take back that a row began: it was stopped, and is as if it had not been reached."""
+        self._in_flight.discard(ordinal)
+
     def end(
         self,
         ordinal: int,

@@ -22,6 +22,8 @@ _RESPONSIVE = 0.005
 _LONGEST_CALM = 0.05
 _HELD = 0.05
 """Seconds. A request that waited longer for its turn was held back by the server's limit."""
+_NOISE = 0.05
+"""Seconds. What the way to a server and this machine add to an answer now and then is no change of the server."""
 _OVERLOADED = frozenset({0, 500, 502, 503, 504, 529})
 _HEAD_BYTES = 1_000
 """About what an answer holds beside its text: a longer text takes longer, and is not a slower server."""
@@ -142,7 +144,7 @@ class Scheduler:
             self._control.count_failure()
         else:
             size = 0 if exchange.size is None else exchange.size
-            self._control.count_answer(exchange.seconds / (_HEAD_BYTES + size), held=exchange.waited > _HELD)
+            self._control.count_answer((_NOISE + exchange.seconds) / (_HEAD_BYTES + size), held=exchange.waited > _HELD)
 
 
 async def _calm_down() -> None:

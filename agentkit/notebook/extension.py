@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from agentkit.notebook import parser as line
 if TYPE_CHECKING:
     from agentkit.approval.policy import Decision, Question
     from agentkit.debugger.gate import Gate, Order, Pending
+    from agentkit.map.map import RowMap
     from agentkit.notebook.approval_widget import Asker
     from agentkit.notebook.context import Reply, VerbContext
     from agentkit.notebook.panel import CellPanel, Panels
@@ -202,6 +203,7 @@ class NotebookCalls:
         self._panels.attach(found)
         output_recording.keep(self.shell, found)
         found.asker = self._ask if self._cell[1] else None
+        found.map_view = self._view_map
         found.bench.attend = self._attend if self._cell[1] else None
         return found
 
@@ -222,6 +224,12 @@ class NotebookCalls:
         if self._asker is None or self._asker.session is not session:
             self._asker = Asker(session)
         return await self._asker.ask(questions)
+
+    def _view_map(self, row_map: RowMap) -> AbstractContextManager[None]:
+        """`session.map_view`."""
+        from agentkit.notebook.verbs import map_rows
+
+        return map_rows.draw_panel(self.shell, row_map)
 
     async def _attend(self, gate: Gate, step: Pending) -> Order | None:
         """`session.bench.attend`, where somebody watches."""

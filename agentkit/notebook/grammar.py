@@ -80,6 +80,20 @@ _COMPARE = {
     "deps": _RUN["deps"],
 }
 
+_MAP = {
+    "rows": Option(value="FRAME|FILE", takes="name", help="a frame of the notebook, or a parquet, CSV or JSONL file"),
+    "as": Option(value="NAME", takes="name", help="bind the frame of all answers to this variable"),
+    "key": Option(value="COLUMN", help="a column that tells rows apart and must not repeat"),
+    "workers": Option(value="auto|N", help="how many rows are under way at once; auto: as many as the server allows"),
+    "limit": Option(value="N", help="the first N rows only"),
+    "sample": Option(value="N", help="N rows by chance, and what all rows would cost and take"),
+    "errors": Option(value="HOW", help="a row that fails: keep (with its error), stop, or stop at a share: 5%"),
+    "budget": Option(value="LIMITS", help="of the whole map: 5usd, 2m tokens, 10000 requests"),
+    "out": Option(value="FILE", takes="file", help="write the frame there too: .parquet, .csv or .jsonl"),
+    "fresh": Option(help="ask every row anew, even what is recorded"),
+    "deps": _RUN["deps"],
+}
+
 _APPROVE = {
     "edit": Option(value="JSON", help="approve the call with these arguments"),
     "deny": Option(value="WHY", optional=True, help="do not make the call; the agent is told why"),
@@ -376,6 +390,15 @@ VERBS: dict[str, Verb] = {
         options={},
         help="what a run would cost, from recorded runs of the agent; the body, if any, is the prompt",
     ),
+    "map": Verb(
+        where="cell",
+        words="AGENT",
+        least=1,
+        most=1,
+        takes="agent",
+        options=_MAP,
+        help="ask an agent about each row of a table; the body is the prompt, with {{ row.column }} and {{ index }}",
+    ),
     "compare": Verb(
         where="cell",
         words="AGENT",
@@ -447,7 +470,7 @@ VERBS: dict[str, Verb] = {
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "build and ask": ("build", "run", "sandbox", "compare", "estimate"),
+    "build and ask": ("build", "run", "map", "sandbox", "compare", "estimate"),
     "step through": ("step", "next", "continue", "back", "goto", "edit", "fork", "diff", "stop", "break"),
     "be asked": ("approvals", "approve", "policy", "settle"),
     "limit": ("budget", "breaker", "throttle"),

@@ -48,7 +48,9 @@ class CellPanel:
         return self.knows(event.run)
 
     def begins(self, event: Event) -> bool:
-        return isinstance(event, Run) and event.cell == self.cell
+        # A map has a panel of its own, whatever the number of its rows.
+        of_map = isinstance(event, Run) and (event.rows is not None or event.row is not None)
+        return isinstance(event, Run) and event.cell == self.cell and not of_map
 
     def add(self, event: Event) -> None:
         key = (event.id, -1) if isinstance(event, Run) else (event.run, event.ord)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 
 from agentkit.approval.policy import Headless
@@ -34,6 +36,18 @@ class Shortcut(Protocol):
     def jump_from(self, performed: Performed, ctx: RunContext[Any]) -> Performed: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstRequest:
+    """What the run of a row asks its model first; `parts` are those of its key."""
+
+    model_id: str | None
+    messages: list[ModelMessage]
+    settings: ModelSettings | None
+    parameters: ModelRequestParameters
+    ctx: RunContext[Any]
+    parts: Mapping[str, str]
+
+
 @dataclass(kw_only=True)
 class RunState(RunFrame):
     """A run with the chain of its messages, the memo of its request parts, and its approvals.
@@ -46,7 +60,8 @@ class RunState(RunFrame):
     the run around it, `whose` says for whom it is made, `opened` when by a clock that nobody sets, `place` where it
     stands in the tree of budgets,
     `replayed_amounts` what its replayed steps took when they were live, and `gauges` how its limits stood; `restate`
-    tells those who listen when they changed.
+    tells those who listen when they changed. `maps`: runs inside it are those of the rows of a table; `row` is
+    the place of such a run in the table, and `first_request` what it asked its model first.
     """
 
     journal: Journal
@@ -73,12 +88,20 @@ class RunState(RunFrame):
     asked_live: bool = False
     notes: list[str] = field(default_factory=list)
     outer: RunState | None = None
+    maps: bool = False
+    row: int | None = None
+    first_request: FirstRequest | None = None
     whose: RunIdentity = field(default_factory=RunIdentity)
     place: BudgetScope = USER
     opened: float = field(default_factory=time.monotonic)
     replayed_amounts: Amounts = field(default_factory=Amounts)
     gauges: tuple[Gauge, ...] = ()
     restate: Callable[[], None] = lambda: None
+
+    @property
+    def in_map(self) -> bool:
+        """Whether it is the run of a row of a table, or one inside that."""
+        return self.outer is not None and (self.outer.maps or self.outer.in_map)
 
 
 def frame_of_run() -> RunState | None:

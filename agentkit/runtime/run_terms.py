@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,18 +11,24 @@ from typing import Literal, NamedTuple, TypeAlias
 from agentkit.approval.policy import Headless, Policy
 from agentkit.debugger.gate import Gate
 from agentkit.events import Mode
+from agentkit.runtime.run_state import RunState
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it."""
+    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it.
+
+    `row` is the place in its table of a run that a map makes, and `entered` is told of its state when it begins.
+    """
 
     continues: str | None = None
     fresh: bool = False
     mode: Mode | None = None
     headless: Headless | None = None
     walk: bool = False
+    row: int | None = None
     opened: list[str] = field(default_factory=list)
+    entered: Callable[[RunState], None] = lambda frame: None
 
 
 Way: TypeAlias = Literal["", "run", "stream"]

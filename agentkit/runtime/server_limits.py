@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +14,13 @@ from pydantic_ai.exceptions import ModelAPIError
 
 from agentkit.errors import CircuitOpen
 from agentkit.journal.execution import current_step, live_event
+from agentkit.models.request_context import current_request
 from agentkit.models.transport import rate_limit
 from agentkit.models.transport.provider_health import Health, ProviderOpen, Ticket, default_path
 from agentkit.models.transport.throttle import Admission, Busy, Throttle
 from agentkit.runtime.run_state import frame_of_run
 
+_LOOK_AGAIN = 2.0
 _FAILING = frozenset({500, 502, 503, 504, 529})
 
 
@@ -28,13 +32,25 @@ class ServerLimiter:
     health: Health
 
     async def enter(self, lane: str, tokens: int) -> Attempt:
-        passed = await self.throttle.enter(lane, tokens)
+        patience = current_request.get().patience
+        until = time.monotonic() + patience
+        while True:
+            passed = await self.throttle.enter(lane, tokens, patience=patience)
+            try:
+                return Attempt(passed, self.health, self.health.admit(lane))
+            except ProviderOpen as refused:
+                passed.give_up()
+                if time.monotonic() + refused.seconds > until:
+                    raise
+                await self._wait_for(refused)
+
+    async def _wait_for(self, refused: ProviderOpen) -> None:
+        """Until it is worth to ask again; a probe of somebody else may tell sooner."""
+        show_wait(str(refused), time.time() + refused.seconds)
         try:
-            ticket = self.health.admit(lane)
-        except ProviderOpen:
-            passed.give_up()
-            raise
-        return Attempt(passed, self.health, ticket)
+            await asyncio.sleep(min(refused.seconds, _LOOK_AGAIN) * random.uniform(0.5, 1.0))
+        finally:
+            show_wait("", None)
 
 
 class Attempt:

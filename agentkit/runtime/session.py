@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -111,6 +111,8 @@ class Session:
         self.bench = DebugRegistry()
         self.policy = Policy()
         self.asker: Asker | None = None
+        # Shows a map while it runs; what it is given is an `agentkit.map.map.RowMap`.
+        self.map_view: Callable[[Any], AbstractContextManager[None]] | None = None
         self.guards: tuple[Any, ...] = ()
         self.breaker = Thresholds()
         self.show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None

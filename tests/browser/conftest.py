@@ -1,13 +1,13 @@
-"""One JupyterLab and one Chromium for each module of browser tests; a folder, a notebook and a page for each test.
+"""One JupyterLab and one Chromium for these tests; a folder and a notebook for each of them.
 
-They end with their module: a running playwright keeps an event loop in this thread, where other tests start theirs.
+They end with this folder: a running playwright keeps an event loop in this thread, where other tests start theirs.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +27,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_REASON))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Server]:
     with lab.server(tmp_path_factory.mktemp("lab")) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     with lab.browser() as running:
         yield running
 
 
+@pytest.fixture(scope="package")
+def window(served: lab.Server, chromium: Any) -> Iterator[lab.Window]:
+    shown = lab.Window(chromium, served)
+    yield shown
+    shown.close()
+
+
 _numbers = itertools.count(1)
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[_failed] = report.failed
+    return report
 
 
 @pytest.fixture
-def opened(served: lab.Server, chromium: Any) -> Iterator[lab.Opener]:
-    """Opens a notebook with these cells; its journal is its own."""
-    pages = []
+def opened(request: pytest.FixtureRequest, served: lab.Server, window: lab.Window) -> Iterator[lab.Opener]:
+    """Opens a notebook with these cells in the place of the one before; its journal is its own."""
 
     def open_with(sources: Sequence[str]) -> lab.Notebook:
-        number = next(_numbers)
-        path = lab.write(served.folder / f"asked{number}.ipynb", sources)
-        context = chromium.new_context(viewport={"width": 1200, "height": 1400})
-        pages.append(context)
-        return lab.Notebook(context.new_page(), served, path)
+        window.clear()
+        return window.open(lab.write(served.folder / f"asked{next(_numbers)}.ipynb", sources))
 
     yield open_with
-    for context in pages:
-        context.close()
+    if request.node.stash[_failed]:
+        window.close()
+    else:
+        window.clear()

@@ -13,11 +13,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from playwright.sync_api import Locator, Page, sync_playwright
+
+from tests.notebook import forks
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -36,6 +39,19 @@ _SETTINGS = {
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
 TOKEN = "agentkit"
+# Of the notebook with this name: whether a cell that is run now is executed, or JupyterLab itself asks something.
+_STATE = """name => {
+  if (document.querySelector('.jp-Dialog .jp-mod-accept')) return 'asks'
+  const panel = [...(window.jupyterapp?.shell.widgets('main') ?? [])].find(one => one.context?.path === name)
+  const context = panel?.sessionContext, kernel = context?.session?.kernel
+  return context?.isReady && panel.content.widgets.length && kernel?.connectionStatus === 'connected'
+    && kernel.status === 'idle' && 'ready'
+}"""
+_OPEN = "name => window.jupyterapp.commands.execute('docmanager:open', {path: name}).then(() => null)"
+_CLEAR = """() => {
+  for (const one of [...window.jupyterapp.shell.widgets('main')]) one.dispose()
+  return document.querySelectorAll('.jp-Dialog, .jp-Notebook').length
+}"""
 
 
 @dataclass
@@ -59,7 +75,7 @@ class Server:
 
 @contextmanager
 def server(folder: Path) -> Iterator[Server]:
-    """JupyterLab on a free port, with settings of its own and without news."""
+    """JupyterLab on a free port, with settings of its own and without news; its kernels are forks."""
     home = folder / ".home"
     for name, values in _SETTINGS.items():
         path = home / "lab" / "user-settings" / name
@@ -75,13 +91,13 @@ def server(folder: Path) -> Iterator[Server]:
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "lab" / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        **forks.install(home),
     }
     log = (home / "lab.log").open("wb")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"),
-            *(f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}", "--ServerApp.open_browser=False"),
+            *(f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={TOKEN}", "--expose-app-in-browser"),
         ],
         cwd=folder,
         env=environment,
@@ -129,9 +145,12 @@ class Notebook:
         self.errors: list[str] = []
         self._server = server
         self._url = f"{server.url}/lab/tree/{path.name}?token={TOKEN}&reset"
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", self._error)
         page.on("dialog", self._dialog)
         self.open()
+
+    def _error(self, error: Any) -> None:
+        self.errors.append(str(error))
 
     def _dialog(self, dialog: Any) -> None:
         if dialog.type == "beforeunload":
@@ -141,18 +160,29 @@ class Notebook:
         dialog.dismiss()
 
     def open(self) -> None:
-        self.page.goto(self._url)
-        self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
-        self._kernel_ready()
+        """In the JupyterLab that the page shows, or in a new one."""
+        if self.page.url.startswith(f"{self._server.url}/lab"):
+            self.page.evaluate(_OPEN, self.path.name)
+        else:
+            self.page.goto(self._url)
+        self._ready()
 
-    def _kernel_ready(self) -> None:
-        self.page.wait_for_selector(
-            ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000
-        )
+    def _ready(self) -> None:
+        """Wait until the kernel takes cells: what JupyterLab is to run before, it drops."""
+        state = partial(self.page.wait_for_function, _STATE, arg=self.path.name, timeout=60_000)
+        while state().json_value() == "asks":
+            # In a cold start, which kernel to use.
+            self.page.locator(".jp-Dialog .jp-mod-accept").first.click()
+
+    def leave(self) -> None:
+        """The page is another's from now on."""
+        self.page.remove_listener("pageerror", self._error)
+        self.page.remove_listener("dialog", self._dialog)
 
     def reload(self) -> None:
         self.save()
         self.page.reload()
+        # A cell may be waiting: the kernel is not idle then.
         self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
 
     def cell(self, number: int) -> Locator:
@@ -166,22 +196,16 @@ class Notebook:
         prompt = self.cell(number).locator(".jp-InputPrompt")
         before = prompt.inner_text()
         for _ in range(5):
-            self._answer_lab()
-            # A page that is still settling takes the focus away again.
-            self.cell(number).locator(".cm-content").click()
-            self.page.keyboard.press("Control+Enter")
-            for _ in range(20):
+            editor = self.cell(number).locator(".cm-content")
+            editor.click()
+            editor.press("Control+Enter")
+            # The prompt changes at once, unless a page that was still settling took the focus away again.
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
                 if prompt.inner_text() != before:
                     return
-                self.page.wait_for_timeout(100)
+                self.page.wait_for_timeout(30)
         raise AssertionError(f"cell {number} does not start: {before!r}")
-
-    def _answer_lab(self) -> None:
-        """Accept what JupyterLab itself asks in a cold start, such as which kernel to use."""
-        accept = self.page.locator(".jp-Dialog .jp-mod-accept")
-        if accept.count():
-            accept.first.click()
-            self._kernel_ready()
 
     def finished(self, number: int, *, seconds: float = 30) -> str:
         """What the cell's prompt says once it has run."""
@@ -192,10 +216,7 @@ class Notebook:
             text = prompt.inner_text().strip()
             if any(char.isdigit() for char in text):
                 return text
-            if text == "[ ]:":
-                # JupyterLab drops what it was to run before it had a kernel.
-                self.run(number)
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(50)
         raise AssertionError(f"cell {number} has not finished: {text!r}; {self.output(number).inner_text()[:2000]}")
 
     def do(self, number: int) -> str:
@@ -212,7 +233,7 @@ class Notebook:
             shown = self.output(number).inner_text() if self.output(number).count() else ""
             if all(one in shown for one in wanted):
                 return shown
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(50)
         raise AssertionError(f"cell {number} does not show {wanted!r} but:\n{shown[:3000]}")
 
     def widgets(self, number: int) -> Locator:
@@ -238,8 +259,7 @@ class Notebook:
         accept = self.page.locator(".jp-Dialog .jp-mod-accept")
         with self.page.expect_response(lambda reply: _is(reply, "POST", "/restart")):
             accept.click()
-        self.page.wait_for_timeout(300)
-        self._kernel_ready()
+        self._ready()
 
     def reopen(self) -> None:
         """Save it, end its kernel and open the page again, as on another day."""
@@ -259,6 +279,38 @@ class Notebook:
 
 def _is(reply: Any, method: str, end: str) -> bool:
     return bool(reply.request.method == method and reply.url.partition("?")[0].endswith(end))
+
+
+class Window:
+    """One JupyterLab in a page that stays: starting it anew takes as long as half a test."""
+
+    def __init__(self, chromium: Any, server: Server) -> None:
+        self._chromium = chromium
+        self._server = server
+        self._page: Page | None = None
+        self._notebook: Notebook | None = None
+
+    def open(self, path: Path) -> Notebook:
+        if self._page is None:
+            self._page = self._chromium.new_context(viewport={"width": 1200, "height": 1400}).new_page()
+        self._notebook = Notebook(self._page, self._server, path)
+        return self._notebook
+
+    def clear(self) -> None:
+        """Close what is open; a page in which anything is left is not used again."""
+        if self._notebook is None or self._page is None:
+            return
+        self._notebook.leave()
+        left = self._page.evaluate(_CLEAR)
+        self._notebook = None
+        self._server.end_kernels()
+        if left:
+            self.close()
+
+    def close(self) -> None:
+        if self._page is not None:
+            self._page.context.close()
+        self._page = self._notebook = None
 
 
 def write(path: Path, sources: Sequence[str]) -> Path:

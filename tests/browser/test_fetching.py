@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,12 @@ class Listener:
 
     def at(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/{name}?q=secret"
+
+    def wait_for(self, notebook: Notebook, wanted: set[str], *, seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
+        while not wanted <= set(self.hits):
+            assert time.monotonic() < until, f"not fetched: {wanted - set(self.hits)}"
+            notebook.page.wait_for_timeout(50)
 
 
 @pytest.fixture
@@ -91,6 +98,22 @@ def attacks(listener: Listener) -> dict[str, str]:
     return {name: text.replace("URL", listener.at(name)) for name, text in ATTACKS.items()}
 
 
+def show_last(listener: Listener) -> str:
+    """A cell whose output fetches in each of these ways and holds a formula: what stands above it was drawn before."""
+    texts = [ATTACKS[name].replace("URL", listener.at(f"last-{name}")) for name in sorted(FETCHED)]
+    return f"for text in {texts!r} + ['$x^2$']:\n    display(Markdown(text))"
+
+
+def wait_for_last(notebook: Notebook, listener: Listener) -> None:
+    """Until all is drawn, and forget what the last cell fetched."""
+    wanted = {f"last-{name}" for name in FETCHED}
+    listener.wait_for(notebook, wanted)
+    notebook.page.locator(".jp-CodeCell").last.locator("mjx-container").wait_for()
+    # Who was asked just before is heard by now.
+    notebook.page.wait_for_timeout(500)
+    listener.hits[:] = [name for name in listener.hits if name not in wanted]
+
+
 SETUP = """
 %load_ext agentkit
 import os
@@ -118,32 +141,32 @@ def opened_with(opened: Opener, name: str, texts: dict[str, str], *cells: str) -
     notebook = opened([setup.strip(), *cells])
     for number in range(1 + len(cells)):
         notebook.do(number)
-    # Pictures, diagrams and formulas are drawn after the cell has ended.
-    notebook.page.wait_for_timeout(6000)
     return notebook
 
 
 def test_what_is_not_neutralised_is_fetched_and_counted(opened: Opener, listener: Listener) -> None:
-    opened_with(opened, "raw", attacks(listener), RAW)
-    assert set(listener.hits) >= FETCHED
+    notebook = opened_with(opened, "raw", attacks(listener), RAW)
+    listener.wait_for(notebook, FETCHED)
 
 
 def test_no_answer_fetches_anything(opened: Opener, listener: Listener) -> None:
     texts = attacks(listener)
     runs = [f"%%agent run reader\n{name}" for name in texts]
     model = "model = ScriptedModel([*texts.values(), '\\n\\n'.join(texts.values())])"
-    notebook = opened_with(opened, "answers", texts, model, BUILD, *runs, ASK)
+    notebook = opened_with(opened, "answers", texts, model, BUILD, *runs, ASK, show_last(listener))
+    wait_for_last(notebook, listener)
     assert listener.hits == []
     assert "flowchart LR" in notebook.output(3 + list(texts).index("mermaid")).inner_text()
     notebook.reopen()
-    notebook.page.wait_for_timeout(6000)
+    wait_for_last(notebook, listener)
     assert listener.hits == []
 
 
 def test_no_panel_fetches_what_a_tool_or_a_prompt_says(opened: Opener, listener: Listener) -> None:
     texts = attacks(listener)
     prompt = "%%agent run caller\n" + "\n\n".join(texts.values())
-    opened_with(opened, "tools", texts, TOOLS, CALLER, prompt, "%agent trace", "%agent why", "%agent runs", "%agent")
+    shows = ["%agent trace", "%agent why", "%agent runs", "%agent", show_last(listener)]
+    wait_for_last(opened_with(opened, "tools", texts, TOOLS, CALLER, prompt, *shows), listener)
     assert listener.hits == []
 
 
@@ -154,4 +177,5 @@ def test_code_and_pictures_of_an_answer_are_drawn(opened: Opener, listener: List
     )
     shown = notebook.output(3)
     assert "<b>$6</b>" in shown.locator("pre").first.inner_text()
+    shown.locator("img[src^='data:image/png']").wait_for(state="attached")
     assert shown.locator("img[src^='data:image/png']").count() == 1

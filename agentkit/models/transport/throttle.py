@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -19,6 +19,14 @@ LONGEST_BLOCK = 30.0
 """Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
 
 _SCOUTS = 8
+_FIRST_STEP, _LARGEST_STEP = 0.01, 0.32
+_LONGEST_PAUSE = 16
+"""Periods without a try beyond the limit, after tries that were refused."""
+_MARGIN = 1.03
+"""A window of the server is not exactly ours: so much of its limit is left unused where only its counts are known."""
+_EXCHANGE_RATES = (0.2, 2.0)
+_FEWEST_PASSED = 10
+"""Who is refused after fewer requests than these is refused for what others sent, and learns nothing from it."""
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LIMIT = re.compile(r"^(\d+(?:\.\d+)?)\s*(k|m)?\s*(tpm|rpm)$", re.IGNORECASE)
@@ -61,6 +69,34 @@ def parse_limits(text: str, *, option: str = "limits") -> RateLimits:
 
 
 @dataclass(kw_only=True)
+class FoundLimit:
+    """How many requests in `period` seconds a server lets pass that does not say so: as many as before it refused one.
+
+    Where it holds requests back and none is refused, it is tried a little beyond: `step` more at `probe`, later more.
+    """
+
+    requests: int
+    period: float
+    probe: float
+    step: float = _FIRST_STEP
+    pause: int = 1
+    pressed: bool = False
+    refused: float = float("-inf")
+
+    def grow(self, now: float) -> None:
+        if self.pressed and now >= self.probe:
+            self.requests += max(1, round(self.step * self.requests))
+            self.step = min(2 * self.step, _LARGEST_STEP)
+            self.pressed, self.probe = False, now + self.period
+
+    def refuse(self, requests: int, now: float) -> None:
+        self.requests, self.step, self.pressed = requests, _FIRST_STEP, False
+        if now - self.refused > self.period:  # the first of those that left together
+            self.pause = min(2 * self.pause, _LONGEST_PAUSE)
+        self.refused, self.probe = now, now + self.pause * self.period
+
+
+@dataclass(kw_only=True)
 class Lane:
     """What is known of one model at one server: what left for it in the last period, and who waits.
 
@@ -68,13 +104,19 @@ class Lane:
     """
 
     limits: RateLimits = field(default_factory=RateLimits)
+    found: FoundLimit | None = None
     known: bool = False
     blocked_until: float = 0.0
     refused_at: float = float("-inf")
     refused_for: float = 0.0
-    in_flight: dict[int, int] = field(default_factory=dict)
-    gone: deque[tuple[float, int]] = field(default_factory=deque)
+    in_flight: dict[int, Departure] = field(default_factory=dict)
+    gone: deque[Departure] = field(default_factory=deque)
     queue: deque[_Waiter] = field(default_factory=deque)
+    tokens_in_flight: int = 0
+    tokens_gone: int = 0
+    exchange_rate: float = 1.0
+    """Tokens that the server counts for one that is counted here."""
+    opened: float | None = None
 
     def delay(self, tokens: int, now: float) -> float | None:
         """Seconds until a request of so many tokens may leave; None while only the end of another one can tell."""
@@ -83,30 +125,98 @@ class Lane:
         if not self.known and not self.limits.given and len(self.in_flight) >= _SCOUTS:
             return None
         self._clean(now)
-        return max(
-            (self._until(limit, amount, now) for limit, amount in self._bounds(tokens)), default=0.0, key=_none_last
-        )
+        return max((0.0, *self._delays(tokens, now)), key=_none_last)
 
-    def _bounds(self, tokens: int) -> Iterator[tuple[int, Callable[[int], int]]]:
+    def _delays(self, tokens: int, now: float) -> Iterator[float | None]:
         if self.limits.tokens is not None:
-            # What is larger than the whole limit goes alone, and the server says what it thinks of it.
-            yield self.limits.tokens - min(tokens, self.limits.tokens), int
+            yield self._until_tokens(tokens, self.limits.tokens, now)
         if self.limits.requests is not None:
-            yield self.limits.requests - 1, lambda tokens: 1
+            yield self._until_requests(self.limits.requests, self.limits.period, now)
+        if self.found is not None and not self.limits.given:
+            self.found.grow(now)
+            delay = self._until_requests(self.found.requests, self.found.period, now)
+            self.found.pressed = self.found.pressed or delay != 0.0
+            yield delay
 
-    def _until(self, room: int, amount: Callable[[int], int], now: float) -> float | None:
-        used = sum(map(amount, self.in_flight.values())) + sum(amount(tokens) for _, tokens in self.gone)
-        if used <= room:
+    def _until_tokens(self, tokens: int, limit: int, now: float) -> float | None:
+        # What is larger than the whole limit goes alone, and the server says what it thinks of it.
+        limit = round(limit / self.exchange_rate)
+        over = self.tokens_in_flight + self.tokens_gone - (limit - min(tokens, limit))
+        if over <= 0:
             return 0.0
-        for when, tokens in self.gone:
-            used -= amount(tokens)
-            if used <= room:
-                return max(0.0, when + self.limits.period - now)
+        for departure in self.gone:
+            over -= departure.tokens
+            if over <= 0:
+                return max(0.0, departure.answered + self.limits.period - now)
         return None
 
+    def _until_requests(self, limit: int, period: float, now: float) -> float | None:
+        room = limit - 1 - len(self.in_flight)
+        if room < 0:
+            return None
+        # So many of the newest may still count; the one before them must not.
+        return 0.0 if len(self.gone) <= room else max(0.0, self.gone[-1 - room].answered + period - now)
+
+    def send(self, number: int, tokens: int, now: float) -> None:
+        self.opened = now if self.opened is None else self.opened
+        self.tokens_in_flight += tokens
+        used = self.tokens_in_flight + self.tokens_gone
+        self.in_flight[number] = Departure(number=number, tokens=tokens, used=used, sent=now)
+
+    def arrive(self, number: int, now: float, *, sent: bool) -> None:
+        departure = self.in_flight.pop(number, None)
+        if departure is None:
+            return
+        self.tokens_in_flight -= departure.tokens
+        if sent:
+            self.gone.append(replace(departure, answered=now))
+            self.tokens_gone += departure.tokens
+
+    def compare_tokens(self, number: int, used: int) -> None:
+        """Learn how the server counts from what it says was used: what a reply may take is a guess here.
+
+        More than it was taken for is believed at once, less only little by little.
+        """
+        departure = self.in_flight.get(number)
+        if departure is None:
+            return
+        rate = _MARGIN * used / max(1, departure.used)
+        low, high = _EXCHANGE_RATES
+        self.exchange_rate = min(high, max(low, rate, 0.9 * self.exchange_rate + 0.1 * rate))
+
+    def find_limit(self, number: int, wait: float | None, now: float) -> None:
+        """Learn from a refusal how many requests are let through: those that were, in the period before it left."""
+        refused = self.in_flight.get(number)
+        if refused is None or self.opened is None or self.limits.given:
+            return
+        period = self.limits.period if self.found is None else self.found.period
+        since_first = refused.sent - self.opened
+        if self.found is None and wait is not None and since_first + wait < period / 2:
+            # It is over sooner than a whole period would be: the server counts in a shorter one.
+            period = max(1.0, since_first + wait)
+        passed = sum(gone.sent > refused.sent - period for gone in self.gone)
+        passed += sum(other < number for other in self.in_flight)
+        if passed < _FEWEST_PASSED:
+            return
+        if self.found is None:
+            self.found = FoundLimit(requests=passed, period=period, probe=now + period, refused=now)
+        else:
+            self.found.refuse(passed, now)
+
     def _clean(self, now: float) -> None:
-        while self.gone and self.gone[0][0] <= now - self.limits.period:
-            self.gone.popleft()
+        while self.gone and self.gone[0].answered <= now - self.limits.period:
+            self.tokens_gone -= self.gone.popleft().tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Departure:
+    """A request that left, when it was answered, and the tokens of all that counted when it left."""
+
+    number: int
+    tokens: int
+    used: int
+    sent: float
+    answered: float = float("inf")
 
 
 def _none_last(delay: float | None) -> float:
@@ -162,8 +272,11 @@ class Throttle:
         given = self._given.get(name) or self._given.get(name.partition(" @ ")[0])
         return given or RateLimits(period=self._period)
 
-    async def enter(self, name: str, tokens: int) -> Admission:
-        """Wait for the turn of a request of so many tokens; Busy when the server asks for a long pause meanwhile."""
+    async def enter(self, name: str, tokens: int, *, patience: float = 0.0) -> Admission:
+        """Wait for the turn of a request of so many tokens.
+
+        Busy when the server asks for a long pause meanwhile; one that is no longer than `patience` is waited for.
+        """
         waiter = _Waiter(tokens=tokens, since=self._clock(), loop=asyncio.get_running_loop())
         with self._lock:
             lane = self._lanes.get(name)
@@ -175,9 +288,11 @@ class Throttle:
             while True:
                 waiter.news.clear()
                 with self._lock:
-                    first = lane.queue[0] is waiter
-                    refused = lane.refused_at >= waiter.since
-                    delay = lane.delay(tokens, self._clock()) if first else None
+                    first, now = lane.queue[0] is waiter, self._clock()
+                    pause = lane.refused_at + lane.refused_for - now if lane.refused_for <= patience else 0.0
+                    refused = lane.refused_at >= waiter.since and lane.refused_for > patience
+                    delay = pause if pause > 0 else lane.delay(tokens, now)
+                    delay = delay if first else None
                     if first and delay is not None and delay <= 0 and not refused:
                         return self._pass(name, lane, waiter)
                     ahead = lane.queue.index(waiter)
@@ -195,7 +310,7 @@ class Throttle:
 
     def _pass(self, name: str, lane: Lane, waiter: _Waiter) -> Admission:
         self._number += 1
-        lane.in_flight[self._number] = waiter.tokens
+        lane.send(self._number, waiter.tokens, self._clock())
         return Admission(self, name, lane, self._number)
 
     def _leave(self, lane: Lane, waiter: _Waiter) -> None:
@@ -208,25 +323,30 @@ class Throttle:
 
     def end_attempt(self, lane: Lane, number: int, *, sent: bool = True) -> None:
         with self._lock:
-            tokens = lane.in_flight.pop(number, None)
-            if tokens is not None and sent:
-                lane.gone.append((self._clock(), tokens))
+            lane.arrive(number, self._clock(), sent=sent)
             following = lane.queue[0] if lane.queue else None
         if following is not None:
             following.wake()
 
-    def learn(self, lane: Lane, status: int, headers: Mapping[str, str]) -> None:
+    def learn(self, lane: Lane, number: int, status: int, headers: Mapping[str, str]) -> None:
+        told: list[_Waiter] = []
         with self._lock:
             lane.known = True
             if status == 429:
                 wait = parse_retry_after(headers)
+                lane.find_limit(number, wait, self._clock())
                 if wait is not None and wait > LONGEST_BLOCK:
                     # Those who wait now need not be told one by one; who comes later may know better, and asks.
                     lane.refused_at, lane.refused_for = self._clock(), wait
+                    told = list(lane.queue)
                 else:
                     lane.blocked_until = max(lane.blocked_until, self._clock() + (1.0 if wait is None else wait))
             if not lane.limits.given:
                 lane.limits = _from_headers(headers, lane.limits)
+            if status == 200 and (used := _used_tokens(headers)) is not None:
+                lane.compare_tokens(number, used)
+        for waiter in told:
+            waiter.wake()
 
 
 class Admission:
@@ -236,7 +356,7 @@ class Admission:
         self._throttle, self.name, self._lane, self._number = throttle, name, lane, number
 
     def record_answer(self, status: int, headers: Mapping[str, str]) -> None:
-        self._throttle.learn(self._lane, status, headers)
+        self._throttle.learn(self._lane, self._number, status, headers)
         self._throttle.end_attempt(self._lane, self._number, sent=status != 429)
 
     def record_loss(self, why: str) -> None:
@@ -282,6 +402,12 @@ def _from_headers(headers: Mapping[str, str], before: RateLimits) -> RateLimits:
         requests=None if slow["requests"] else requests,
         period=before.period,
     )
+
+
+def _used_tokens(headers: Mapping[str, str]) -> int | None:
+    limit = _number(headers, "x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit")
+    left = headers.get("x-ratelimit-remaining-tokens", headers.get("anthropic-ratelimit-tokens-remaining", ""))
+    return limit - int(left) if limit is not None and left.isdigit() else None
 
 
 def _number(headers: Mapping[str, str], *names: str) -> int | None:

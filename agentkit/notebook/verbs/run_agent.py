@@ -44,6 +44,11 @@ async def perform(desk: VerbContext, line: Line, body: str | None) -> Reply:
         return await run(desk, line, body)
     if line.verb == "sandbox":
         return await run_program.perform(desk, line, body or "")
+    if line.verb == "map":
+        # It brings pandas: the first cell of a notebook without a map does not wait for it.
+        from agentkit.notebook.verbs import map_rows
+
+        return await map_rows.map_rows(desk, line, body or "")
     if line.verb == "compare":
         return await compare_models.compare(desk, line, body or "")
     if line.verb == "doctor":

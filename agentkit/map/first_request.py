@@ -1,0 +1,217 @@
+"""What the rows of a map have in common: the first request that each of them makes, but for its prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_ai.agent import WrapperAgent
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_core import from_json
+
+from agentkit.agent import model_request
+from agentkit.agent.durability import within_step
+from agentkit.agent.resume_blockers import is_server, leaf_of
+from agentkit.approval.interrupt import code_of, function_of
+from agentkit.budget.budget import BudgetScope
+from agentkit.journal.codec import RESULT_CODEC
+from agentkit.journal.execution import Execution, inside
+from agentkit.journal.keys import MessageChain
+from agentkit.runtime.run_state import FirstRequest, RunState
+
+_VERSION = b"agentkit row 1"
+_FINAL_REASONS = (None, "stop", "tool_call")
+_PLAIN_PARTS = frozenset({"text", "thinking"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowBasis:
+    """All that the answer of a row rests on besides its prompt and what it reads; `codes` are those of its tools."""
+
+    digest: bytes
+    codes: Mapping[str, str]
+
+
+def basis_of(first: FirstRequest, prompt: str, frame: RunState) -> RowBasis | None:
+    """Return the basis of the run that asked `first`; None where its answer may rest on more than is known."""
+    request = _request_of(first, prompt)
+    if request is None or _output_validators(frame.owner):
+        return None
+    codes: dict[str, str] = {}
+    manager = first.ctx.tool_manager
+    for name, tool in ({} if manager is None else manager.tools or {}).items():
+        toolset, there = leaf_of(tool, name)
+        function = function_of(tool)
+        if function is None and not is_server(toolset):
+            if tool.tool_def.kind == "output":
+                continue
+            return None
+        digest = None if function is None else code_of(function)
+        code = {"digest": "", "reads": {}}
+        if digest is not None:
+            code = {"digest": digest.digest.hex(), "reads": dict(digest.reads)}
+        codes[frame.memo.part(f"{toolset.id}:{there}").digest.hex()] = frame.memo.part(code).digest.hex()
+    lead = [[part.part_kind, str(part.content)] for part in request.parts[:-1] if isinstance(part, SystemPromptPart)]
+    parts = {name: value for name, value in first.parts.items() if name != "history"}
+    approve = [str(pattern) for pattern in getattr(frame.owner.policy.approve, "patterns", ())]
+    text = json.dumps([parts, request.instructions, lead, codes, approve], sort_keys=True)
+    return RowBasis(digest=hashlib.sha256(_VERSION + text.encode()).digest()[:16], codes=codes)
+
+
+def prompt_digest(prompt: str) -> bytes:
+    """Return what a prompt is looked up by."""
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _request_of(first: FirstRequest, prompt: str) -> ModelRequest | None:
+    """The one message of a request that asks nothing but the prompt, behind its instructions."""
+    message: ModelMessage | None = first.messages[0] if len(first.messages) == 1 else None
+    if not isinstance(message, ModelRequest) or not message.parts:
+        return None
+    *lead, last = message.parts
+    if not all(isinstance(part, SystemPromptPart) for part in lead):
+        return None
+    return message if isinstance(last, UserPromptPart) and last.content == prompt else None
+
+
+def _output_validators(agent: Any) -> bool:
+    while isinstance(agent, WrapperAgent):
+        agent = agent.wrapped
+    return bool(getattr(agent, "_output_validators", ()))
+
+
+# ---- outputs as JSON
+
+
+class OutputCodec:
+    """Outputs of an agent as JSON and back; `adapter` is None where only the agent's own loop can make them."""
+
+    def __init__(self, output_type: Any) -> None:
+        self.adapter: TypeAdapter[Any] | None = None
+        plain = isinstance(output_type, type) or hasattr(output_type, "__origin__")
+        if plain and not isinstance(output_type, list | tuple):
+            try:
+                self.adapter = TypeAdapter(output_type)
+            except PydanticSchemaGenerationError:
+                self.adapter = None
+
+    def dump(self, output: object) -> bytes | None:
+        """Return the output as JSON that is read back as an equal one; None where there is none."""
+        if self.adapter is None:
+            return None
+        try:
+            body = self.adapter.dump_json(output)
+            return body if self.adapter.validate_json(body) == output else None
+        except ValueError:
+            return None
+
+    def final(self, payload: Mapping[str, Any], parameters: ModelRequestParameters) -> tuple[Any] | None:
+        """Return the output that a reply ends a run with; None where the loop has to say what comes of it."""
+        if payload.get("finish_reason") not in _FINAL_REASONS or payload.get("state", "complete") != "complete":
+            return None
+        calls = [part for part in payload.get("parts", ()) if part.get("part_kind") == "tool-call"]
+        others = {part.get("part_kind") for part in payload.get("parts", ())} - {"tool-call"}
+        if self.adapter is None or not others <= _PLAIN_PARTS or len(calls) > 1:
+            return None
+        if not calls:
+            text = "".join(part["content"] for part in payload["parts"] if part["part_kind"] == "text")
+            plain = parameters.output_mode == "text" and self.adapter.core_schema.get("type") == "str"
+            return (text,) if plain and text else None
+        (tool,) = parameters.output_tools if len(parameters.output_tools) == 1 else (None,)
+        if tool is None or calls[0].get("tool_name") != tool.name:
+            return None
+        try:
+            args = calls[0].get("args")
+            given = from_json(args) if isinstance(args, str) else args
+            if tool.outer_typed_dict_key is not None:
+                if not isinstance(given, dict) or set(given) != {tool.outer_typed_dict_key}:
+                    return None
+                given = given[tool.outer_typed_dict_key]
+            return (self.adapter.validate_json(json.dumps(given)),)
+        except (ValueError, ValidationError):
+            return None
+
+
+# ---- rows of one request
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectReply:
+    """What a row of one request was answered; `output` is None where its run has to go on."""
+
+    output: tuple[Any] | None
+    step: int
+    replayed: bool
+
+
+class DirectRows:
+    """Asks rows of one request at the journal's door, as the loop of their agent would, without that loop."""
+
+    def __init__(self, first: FirstRequest, prompt: str, codec: OutputCodec, *, model: Model, frame: RunState) -> None:
+        request = _request_of(first, prompt)
+        assert request is not None
+        self._first = first
+        self._request = request
+        self._lead = request.parts[:-1]
+        self._codec = codec
+        self._frame = frame
+        self._model = model
+
+    @classmethod
+    def of(
+        cls, first: FirstRequest, prompt: str, codec: OutputCodec, row: RunState, map: RunState
+    ) -> DirectRows | None:
+        """Return how rows are asked directly; None where a row needs the loop, or something looks at its requests."""
+        parameters = first.parameters
+        free = not parameters.function_tools and not parameters.native_tools and row.trusted and row.gate is None
+        alone = row.share is None and codec.adapter is not None and not _output_validators(row.owner)
+        model = model_request.model_in_use(first.model_id, first.ctx)
+        limited = any(gauge.window == "run" and gauge.scope != BudgetScope(map.place).label for gauge in map.gauges)
+        if model is None or isinstance(model, FallbackModel) or _request_of(first, prompt) is None:
+            return None
+        return cls(first, prompt, codec, model=model, frame=map) if free and alone and not limited else None
+
+    def gives(self, output: object) -> bool:
+        """Whether the output of the run that was looked at is read from its last reply as it is here."""
+        reply = self._first_reply()
+        found = None if reply is None else self._codec.final(reply, self._first.parameters)
+        return found is not None and found[0] == output
+
+    def _first_reply(self) -> Any:
+        messages = self._first.ctx.messages
+        reply = messages[1] if len(messages) == 2 else None
+        return RESULT_CODEC.dump(ModelResponse, reply) if isinstance(reply, ModelResponse) else None
+
+    async def ask(self, ordinal: int, prompt: str, execution: Execution) -> DirectReply:
+        """Return the reply to `prompt`, from the record or live, recorded as a step of the map's run."""
+        message = replace(self._request, parts=[*self._lead, UserPromptPart(content=prompt)])
+        outer, first = self._frame, self._first
+        frame = RunState(
+            id=outer.id, agent=outer.agent, execution=execution, mode=outer.mode, fresh=outer.fresh, ord=ordinal,
+            journal=outer.journal, chain=MessageChain(redactor=outer.journal.redactor), memo=outer.memo,
+            whose=outer.whose, cache=outer.cache, session=outer.session, owner=outer.owner, outer=outer,
+            place=outer.place, headless=outer.headless,
+        )  # fmt: skip
+        messages: list[ModelMessage] = [message]
+        asked = model_request.ModelRequest.of(
+            frame, self._model, first.model_id, messages, first.settings, first.parameters
+        )
+
+        async def request() -> object:
+            response = await self._model.request(messages, first.settings, first.parameters)
+            return RESULT_CODEC.dump(ModelResponse, response)
+
+        with inside(frame):
+            performed = await frame.journal.perform(asked, within_step(request))
+        return DirectReply(
+            output=self._codec.final(performed.payload, first.parameters),
+            step=performed.step,
+            replayed=performed.replayed,
+        )
