@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -22,7 +21,8 @@ OWN = ("status", "error", "cost", "tokens", "seconds", "run")
 """The columns that a map adds to those of the output type."""
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-_AT_ONCE = 4096
+_AT_ONCE = 256
+"""More stand in memory at once for no gain: the collector of garbage walks over them again and again."""
 
 
 class ResultColumns:
@@ -42,13 +42,14 @@ class ResultColumns:
         self._length = table.length
         self._adapter: TypeAdapter[Any] = TypeAdapter(self._type)
         self._answers: TypeAdapter[list[Any]] = TypeAdapter(list[self._type])  # type: ignore[name-defined]
-        self._cells: list[list[Any]] = [[None] * self._length for _ in self._columns]
-        self._statuses = bytearray(self._length)
+        # Arrays of references: filled by a list of ordinals at once, and eight bytes a cell where nothing is known yet.
+        self._cells = [_empty(self._length) for _ in self._columns]
+        self._statuses = numpy.zeros(self._length, dtype=numpy.int8)
         self._errors: dict[int, str] = {}
-        self._costs = array("d", [float("nan")]) * self._length
-        self._tokens = array("q", [0]) * self._length
-        self._seconds = array("d", [float("nan")]) * self._length
-        self._runs: list[str | None] = [None] * self._length
+        self._costs = numpy.full(self._length, numpy.nan)
+        self._tokens = numpy.zeros(self._length, dtype=numpy.int64)
+        self._seconds = numpy.full(self._length, numpy.nan)
+        self._runs = _empty(self._length)
 
     def put(
         self,
@@ -87,55 +88,55 @@ class ResultColumns:
         misfits: list[int] = []
         for start in range(0, len(ordinals), _AT_ONCE):
             stop = start + _AT_ONCE
-            kept = self._read_many(ordinals[start:stop], answers[start:stop], misfits)
-            rows = zip(
-                ordinals[start:stop], costs[start:stop], tokens[start:stop], seconds[start:stop], runs[start:stop],
-                strict=True,
-            )  # fmt: skip
-            for ordinal, cost, count, taken, run in rows:
-                if kept is None or ordinal in kept:
-                    self._keep(ordinal, "done", cost, count, taken, run)
-                    self._errors.pop(ordinal, None)
+            kept = self._read_many(ordinals[start:stop], answers[start:stop])
+            places = numpy.asarray(ordinals[start:stop], dtype=numpy.int64)
+            misfits += places[~kept].tolist()
+            done = places[kept]
+            self._statuses[done] = _CODES["done"]
+            # An array of floats has NaN where the list has None.
+            self._costs[done] = numpy.array(costs[start:stop], dtype=numpy.float64)[kept]
+            self._tokens[done] = numpy.array(tokens[start:stop], dtype=numpy.int64)[kept]
+            self._seconds[done] = numpy.array(seconds[start:stop], dtype=numpy.float64)[kept]
+            self._runs[done] = numpy.array(runs[start:stop], dtype=object)[kept]
+            for ordinal in self._errors.keys() & set(done.tolist()):
+                del self._errors[ordinal]
         return misfits
 
-    def _read_many(
-        self, ordinals: Sequence[int], answers: Sequence[bytes | str], misfits: list[int]
-    ) -> set[int] | None:
-        """Fill the cells of these rows in; return which were, None for all."""
+    def _read_many(self, ordinals: Sequence[int], answers: Sequence[bytes | str]) -> Any:
+        """Fill the cells of these rows in; return for each whether its answer is one of the output type."""
         encoded = [answer.encode() if isinstance(answer, str) else answer for answer in answers]
+        kept = numpy.ones(len(encoded), dtype=bool)
         try:
             outputs = self._answers.validate_json(b"[" + b",".join(encoded) + b"]")
-            kept = None
         except ValidationError:
-            outputs, fitting = [], []
-            for ordinal, answer in zip(ordinals, encoded, strict=True):
+            outputs = []
+            for place, answer in enumerate(encoded):
                 try:
                     outputs.append(self._adapter.validate_json(answer))
-                    fitting.append(ordinal)
                 except ValidationError:
-                    misfits.append(ordinal)
-            ordinals, kept = fitting, set(fitting)
+                    kept[place] = False
+        done = numpy.asarray(ordinals, dtype=numpy.int64)[kept]
         for column, cells in zip(self._columns, self._cells, strict=True):
-            for ordinal, cell in zip(ordinals, column.read_many(outputs), strict=True):
-                cells[ordinal] = cell
+            cells[done] = column.read_many(outputs)
         return kept
 
     def _keep(
         self, ordinal: int, status: Status, cost: float | None, tokens: int, seconds: float | None, run: str
     ) -> None:
         self._statuses[ordinal] = _CODES[status]
-        self._costs[ordinal] = float("nan") if cost is None else cost
+        self._costs[ordinal] = numpy.nan if cost is None else cost
         self._tokens[ordinal] = tokens
-        self._seconds[ordinal] = float("nan") if seconds is None else seconds
+        self._seconds[ordinal] = numpy.nan if seconds is None else seconds
         self._runs[ordinal] = run or None
 
     def count(self, status: Status) -> int:
         """Return how many rows are in `status`."""
-        return self._statuses.count(_CODES[status])
+        return int((self._statuses == _CODES[status]).sum())
 
     def ordinals(self, status: Status) -> list[int]:
         """Return the rows in `status`, in order."""
-        return [int(place) for place in numpy.flatnonzero(self._codes() == _CODES[status])]
+        places: list[int] = numpy.flatnonzero(self._statuses == _CODES[status]).tolist()
+        return places
 
     def frame(self) -> pandas.DataFrame:
         """Return all rows in the order of the input, under its index.
@@ -144,34 +145,34 @@ class ResultColumns:
         `string`, `category` for a Literal or Enum of texts, `datetime64[us]` (in UTC where an answer names a zone).
         Nested values are JSON text. An integer of more than 64 bits makes its column one of objects.
         """
-        return self._frame(None)
+        return self._frame(numpy.arange(self._length))
 
     @property
     def failed(self) -> pandas.DataFrame:
         """The rows that failed, as in `frame`."""
-        return self._frame(self.ordinals("failed"))
+        return self._frame(numpy.flatnonzero(self._statuses == _CODES["failed"]))
 
-    def _codes(self) -> Any:
-        return numpy.frombuffer(bytes(self._statuses), dtype=numpy.uint8).astype(numpy.int8)
-
-    def _frame(self, ordinals: list[int] | None) -> pandas.DataFrame:
-        places = range(self._length) if ordinals is None else ordinals
-        pick = slice(None) if ordinals is None else numpy.array(ordinals, dtype=numpy.int64)
-        codes = self._codes()[pick]
-        reached = codes != _CODES["pending"]
+    def _frame(self, places: Any) -> pandas.DataFrame:
+        codes = self._statuses[places]
+        errors = _empty(self._length)
+        for ordinal, error in self._errors.items():
+            errors[ordinal] = error
         data: dict[str, Any] = {
-            column.name: column.array(cells if ordinals is None else [cells[place] for place in places])
-            for column, cells in zip(self._columns, self._cells, strict=True)
+            column.name: column.array(cells[places]) for column, cells in zip(self._columns, self._cells, strict=True)
         }
         data["status"] = pandas.Categorical.from_codes(codes, categories=list(STATUSES))
-        data["error"] = pandas.array([self._errors.get(place) for place in places], dtype="string")
-        data["cost"] = _floats(self._costs, pick)
-        data["tokens"] = pandas.arrays.IntegerArray(numpy.array(self._tokens, dtype=numpy.int64)[pick], ~reached)
-        data["seconds"] = _floats(self._seconds, pick)
-        data["run"] = pandas.array([self._runs[place] for place in places], dtype="string")
-        return pandas.DataFrame(data, index=self._index[pick])
+        data["error"] = pandas.array(errors[places], dtype="string")
+        data["cost"] = _floats(self._costs[places])
+        data["tokens"] = pandas.arrays.IntegerArray(self._tokens[places], codes == _CODES["pending"])
+        data["seconds"] = _floats(self._seconds[places])
+        data["run"] = pandas.array(self._runs[places], dtype="string")
+        index = self._index if len(places) == self._length else self._index[places]
+        return pandas.DataFrame(data, index=index, copy=False)
 
 
-def _floats(values: array[float], pick: Any) -> Any:
-    found = numpy.array(values, dtype=numpy.float64)[pick]
-    return pandas.arrays.FloatingArray(found, numpy.isnan(found))
+def _empty(length: int) -> Any:
+    return numpy.full(length, None, dtype=object)
+
+
+def _floats(values: Any) -> Any:
+    return pandas.arrays.FloatingArray(values, numpy.isnan(values))

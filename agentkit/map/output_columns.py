@@ -10,10 +10,11 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import pandas
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, RootModel, TypeAdapter
+from pydantic_ai import DeferredToolRequests
 from pydantic_core import to_json, to_jsonable_python
 
 ANSWER = "answer"
@@ -41,37 +42,47 @@ class Column:
     dtype: Any
     get: Callable[[Any], Any]
 
+    @property
+    def _as_they_are(self) -> frozenset[type]:
+        """The types of what is a cell already."""
+        if isinstance(self.dtype, pandas.CategoricalDtype):
+            return _PLAIN["string"]
+        return _PLAIN.get(self.dtype, frozenset())
+
     def read(self, answer: object) -> Any:
-        """Return the cell of one answer."""
-        return self._cell(self.get(answer))
+        """Return the cell of one answer; None where there is none."""
+        return None if answer is None else self._cell(self.get(answer))
 
     def read_many(self, answers: Sequence[Any]) -> list[Any]:
         """Return the cells of many answers."""
+        if type(None) in set(map(type, answers)):
+            return list(map(self.read, answers))
         found = list(map(self.get, answers))
-        if set(map(type, found)) <= _PLAIN.get(self.dtype, frozenset()):
+        if set(map(type, found)) <= self._as_they_are:
             return found
         return list(map(self._cell, found))
 
     def _cell(self, value: Any) -> Any:
         if value is None:
             return None
-        if self.dtype == _JSON:
-            return value if isinstance(value, str) else to_json(value, fallback=str).decode()
         if isinstance(value, enum.Enum):
             value = value.value
+        match self.dtype:
+            case "json":
+                return value if isinstance(value, str) else to_json(value, fallback=str).decode()
+            case "Float64":
+                return float(value)
+            case "string":
+                return value if isinstance(value, str) else str(to_jsonable_python(value, fallback=str))
         if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-            value = value.astimezone(datetime.UTC).replace(tzinfo=None)
-        if self.dtype == "Float64":
-            return float(value)
-        if self.dtype == "string":
-            return value if isinstance(value, str) else str(to_jsonable_python(value, fallback=str))
+            return value.astimezone(datetime.UTC).replace(tzinfo=None)
         return value
 
-    def array(self, cells: Sequence[Any]) -> Any:
-        """Return the cells, missing ones among them, as what a frame holds."""
+    def array(self, cells: Any) -> Any:
+        """Return an array of cells, missing ones among them, as what a frame holds."""
         dtype = "string" if self.dtype == _JSON else self.dtype
         if dtype == "Int64" and any(cell is not None and not -(2**63) <= cell < 2**63 for cell in cells):
-            return pandas.array(cells, dtype=object)
+            return cells
         if isinstance(dtype, pandas.CategoricalDtype):
             return pandas.Categorical(cells, dtype=dtype)
         return pandas.array(cells, dtype=dtype)
@@ -88,7 +99,8 @@ _PLAIN: dict[Any, frozenset[type]] = {
 def output_type_of(output: Any) -> Any:
     """Return the type of the answers of an agent with this `output_type`: what a marker holds, a function returns."""
     if isinstance(output, list | tuple):
-        return _union([output_type_of(one) for one in output])
+        # Calls that wait for a person are no answer.
+        return _union([output_type_of(one) for one in output if one is not DeferredToolRequests])
     for inner in ("output", "outputs", "output_function"):
         marked = getattr(output, inner, None)
         if marked is not None and type(output).__module__ == "pydantic_ai.output":
@@ -112,13 +124,44 @@ def columns_of(output: Any) -> tuple[Column, ...]:
         return _columns(fields, attrgetter)
     if dataclasses.is_dataclass(plain):
         return _columns(_hints(plain, [field.name for field in dataclasses.fields(plain)]), attrgetter)
-    if is_typeddict(plain):
-        return _columns(get_type_hints(plain), lambda name: lambda answer: answer.get(name))
+    properties = _properties(plain)
+    if properties:
+        return _columns(properties, _item)
+    if _is_typed_dict(plain):
+        return _columns(get_type_hints(plain), _item)
     if isinstance(plain, type) and issubclass(plain, tuple) and hasattr(plain, "_fields"):
         return _columns(_hints(plain, cast(Any, plain)._fields), attrgetter)
     if isinstance(plain, type) and issubclass(plain, RootModel):
         return (Column(name=ANSWER, dtype=dtype_of(plain.model_fields["root"].annotation), get=attrgetter("root")),)
     return (Column(name=ANSWER, dtype=dtype_of(output), get=lambda answer: answer),)
+
+
+def _is_typed_dict(kind: Any) -> bool:
+    # Not typing's own question: it knows none that typing_extensions made.
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+
+
+def _item(name: str) -> Callable[[Any], Any]:
+    return lambda answer: answer.get(name)
+
+
+_SCHEMA_TYPES: dict[Any, Any] = {"string": str, "integer": int, "number": float, "boolean": bool}
+
+
+def _properties(kind: Any) -> dict[str, Any]:
+    """The types by name of a dict with a schema, as `StructuredDict` and a front matter make one."""
+    if not (isinstance(kind, type) and issubclass(kind, dict) and kind is not dict and not _is_typed_dict(kind)):
+        return {}
+    properties = TypeAdapter(kind).json_schema().get("properties", {})
+    return {name: _schema_type(said) for name, said in properties.items()}
+
+
+def _schema_type(schema: Any) -> Any:
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    named = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
+    if isinstance(schema, dict) and schema.get("enum"):
+        return Literal[tuple(schema["enum"])]
+    return _SCHEMA_TYPES.get(named[0], Any) if len(named) == 1 else Any
 
 
 def _hints(kind: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def plain(value: Any, where: str) -> Any:
         return value if value == value else ""
     if value is None or _is_missing(value):
         return ""
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return _bytes_text(bytes(value))
     if isinstance(value, datetime.date | datetime.time):

@@ -173,7 +173,7 @@ def _reference(hole: Hole, table: Table) -> _Reference:
     where = f"line {hole.line}: {{{{ {hole.source} }}}}"
     found = _read_path(ast.parse(hole.source, mode="eval").body)
     if found is None or found[0] not in ("row", "index") or (found[0] == "index" and found[1]):
-        known = nearest(hole.source, [*(f"row.{name}" for name in table.columns), "row", "index"])
+        known = f" (did you mean row.{hole.source}?)" if hole.source in table.columns else ""
         raise SpecError(
             f'{where}: only row, its columns (row.name, row["a name"]) and index can stand in the prompt of a '
             f"map{known}; compute anything else in a column first"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import sys
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -164,50 +165,59 @@ class _CsvTable(_FileTable):
     """Cells are text as it is written: `007` stays, and so does the country `NA`."""
 
     def _survey(self) -> None:
-        with self._records() as records:
-            header = next(records, None)
+        with self._records(SIZE) as pieces:
+            header = next(pieces, None)
             if header is None:
                 raise UserError(f"{self.name}: {self.path} is empty: its first line must name the columns")
-            if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
+            [names] = header
+            if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
                 raise UserError(
                     f"{self.name}: the first line of {self.path} has no comma: read it with "
                     f"pandas.read_csv({str(self.path)!r}, sep=…) and give the frame"
                 )
-            self.columns = unique_names(header, self.name)
-            for records_read in iter(lambda: list(islice(records, SIZE)), []):
-                self.length += len(records_read)
+            self.columns = unique_names(names, self.name)
+            self.length = sum(map(len, pieces))
 
     @contextmanager
-    def _records(self) -> Iterator[Iterator[list[str]]]:
+    def _records(self, size: int) -> Iterator[Iterator[list[list[str]]]]:
         opening = gzip.open if self.path.suffix.lower() == ".gz" else open
         with opening(self.path, "rb") as file:
-            yield self._parse(file)
+            yield self._parse(file, size)
 
-    def _parse(self, file: Iterable[bytes]) -> Iterator[list[str]]:
-        # Cells may be longer than the limit, which is one for the whole process: it is raised only while we read.
+    def _parse(self, file: Iterable[bytes], size: int) -> Iterator[list[list[str]]]:
+        """Yield the header alone, then the rows in pieces; lines that are blank are left out."""
         reader = csv.reader(self._lines(file), strict=True)
         width = 0
         while True:
+            most = size if width else 1
+            # A cell may be longer than the reader's limit, which is one for the process: raised only while we read.
             limit = csv.field_size_limit(sys.maxsize)
+            records: list[list[str]] = []
             try:
-                record = next(reader, None)
+                while len(records) < most and (record := next(reader, None)) is not None:
+                    if not record:
+                        continue
+                    width = width or len(record)
+                    if len(record) != width:
+                        self._check_width(record, width, reader.line_num)
+                        record += [""] * (width - len(record))
+                    records.append(record)
             except csv.Error as error:
                 raise UserError(f"{self.name}: line {reader.line_num} of {self.path}: {error}") from error
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise UserError(f"{self.name}: {self.path} cannot be read: {_first_line(error)}") from error
             finally:
                 csv.field_size_limit(limit)
-            if record is None:
+            if not records:
                 return
-            if not record:
-                continue
-            width = width or len(record)
-            if len(record) > width:
-                raise UserError(
-                    f"{self.name}: line {reader.line_num} of {self.path} has {len(record)} cells, and the first line "
-                    f"names {width} columns: put a cell that holds a comma in quotes"
-                )
-            yield record + [""] * (width - len(record))
+            yield records
+
+    def _check_width(self, record: Sequence[str], width: int, line: int) -> None:
+        if len(record) > width:
+            raise UserError(
+                f"{self.name}: line {line} of {self.path} has {len(record)} cells, and the first line names {width} "
+                "columns: put a cell that holds a comma in quotes"
+            )
 
     def _lines(self, file: Iterable[bytes]) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
@@ -223,15 +233,15 @@ class _CsvTable(_FileTable):
         self, size: int, wanted: Wanted, names: Sequence[str]
     ) -> Iterator[tuple[int, int, Mapping[str, Sequence[Any]], Sequence[Any]]]:
         places = [(name, place) for place, name in enumerate(self.columns) if name in names]
-        with self._records() as records:
-            next(records)
-            for start in range(0, self.length, size):
+        start = 0
+        with self._records(size) as pieces:
+            for records in islice(pieces, 1, None):
                 if not wanted(start, self.length):
                     return
-                piece = list(islice(records, size))
-                if wanted(start, start + len(piece)):
-                    by_place = list(zip(*piece, strict=True))
-                    yield start, len(piece), {name: by_place[place] for name, place in places}, ()
+                if wanted(start, start + len(records)):
+                    cells = list(zip(*records, strict=True))
+                    yield start, len(records), {name: cells[place] for name, place in places}, ()
+                start += len(records)
 
 
 class _JsonLinesTable(_FileTable):

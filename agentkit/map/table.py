@@ -100,7 +100,8 @@ def plain_labels(index: pandas.Index) -> Sequence[Any]:
     if isinstance(index, pandas.MultiIndex):
         levels = [pandas_list(index.get_level_values(level), "the index") for level in range(index.nlevels)]
         return list(zip(*levels, strict=True))
-    return pandas_list(index, "the index")
+    # A label that is a tuple may stand in an index of one level, too.
+    return [tuple(label) if isinstance(label, list) else label for label in pandas_list(index, "the index")]
 
 
 def borders(length: int, size: int, wanted: Wanted) -> Iterator[tuple[int, int]]:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from pydantic_ai.messages import ModelResponse
+if TYPE_CHECKING:
+    # The caller imports this module, and starts in a third of the time without pydantic-ai.
+    from pydantic_ai.messages import ModelResponse
 
 Cause: TypeAlias = Literal[
     "outage", "rate limit", "context overflow", "content filter", "budget", "refused", "passed over"
@@ -67,7 +69,7 @@ class Relay(Protocol):
     def mark_dead(self, line: RelayAddress) -> None: ...
 
 
-FindReply: TypeAlias = Callable[[float], ModelResponse | str]
+FindReply: TypeAlias = Callable[[float], "ModelResponse | str"]
 """Finds a recorded reply to the request that is at most so many seconds old, or says why there is none."""
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from tests.notebook import forks
+
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _FLAGS = [
@@ -36,13 +38,6 @@ _SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
-_KERNEL = {
-    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-    "display_name": "Python 3",
-    "language": "python",
-    "metadata": {"debugger": True, "kernel_provisioner": {"provisioner_name": "forked"}},
-}
-_PLUGIN = "[jupyter_client.kernel_provisioners]\nforked = tests.notebook.forks:ForkProvisioner\n"
 TOKEN = "agentkit"
 # Of the notebook with this name: whether a cell that is run now is executed, or JupyterLab itself asks something.
 _STATE = """name => {
@@ -86,13 +81,6 @@ def server(folder: Path) -> Iterator[Server]:
         path = home / "lab" / "user-settings" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
-    for path, text in (
-        (home / "data" / "kernels" / "python3" / "kernel.json", json.dumps(_KERNEL)),
-        (home / "plugins" / "forked-1.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: forked\nVersion: 1\n"),
-        (home / "plugins" / "forked-1.dist-info" / "entry_points.txt", _PLUGIN),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -102,9 +90,8 @@ def server(folder: Path) -> Iterator[Server]:
         "JUPYTERLAB_SETTINGS_DIR": str(home / "lab" / "user-settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "lab" / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
         "IPYTHONDIR": str(home / "ipython"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH"), str(home / "plugins")])),
+        **forks.install(home),
     }
     log = (home / "lab.log").open("wb")
     process = subprocess.Popen(

@@ -43,6 +43,15 @@ def test_a_call_of_a_killed_process_that_ended_since_is_read(folder: Path) -> No
         assert list((folder / ".agentkit" / "inbox").iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="shows what a process has loaded")
+def test_a_caller_that_has_answered_has_not_loaded_what_only_the_kernel_needs(folder: Path) -> None:
+    with serving() as server, session("a", folder=folder) as opened:
+        assert asyncio.run(answer(opened, server)) == "You said: hello"
+        loaded = Path(f"/proc/{pid_of(folder)}/maps").read_text()
+        assert "/lib-dynload/" in loaded or "site-packages" in loaded
+        assert "pydantic_core" not in loaded
+
+
 def test_stop_during_a_call_keeps_the_answer(folder: Path) -> None:
     async def stopped(opened: Session, server: Serving) -> None:
         run = asyncio.create_task(answer(opened, server))

@@ -28,12 +28,19 @@ from typing import Any
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
+_ROOT = Path(__file__).parents[2]
 IMPORTED = (
     *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell"),
     *("pydantic_ai", "pydantic_ai.durable_exec._base", "pydantic_ai.embeddings", "pydantic_ai.images"),
     *("pydantic_ai.models.instrumented", "pydantic_ai.models.wrapper", "pydantic_ai.retries"),
     *("genai_prices", "httpx2", "nh3", "pydantic_monty", "rich.console", "tenacity", "truststore", "yaml"),
 )
+_SPEC = {
+    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": "Python 3",
+    "language": "python",
+    "metadata": {"debugger": True, "kernel_provisioner": {"provisioner_name": "forked"}},
+}
 _launches = itertools.count()
 _one_at_a_time = threading.Lock()
 
@@ -86,6 +93,21 @@ class ForkProvisioner(LocalProvisioner):
             connection.sendall(b"\n")
 
 
+def install(folder: Path) -> dict[str, str]:
+    """Make the kernel `python3` a forked one, for a server or a tool that begins with these variables."""
+    metadata = folder / "plugins" / "forked-1.dist-info"
+    provisioners = f"[jupyter_client.kernel_provisioners]\nforked = {ForkProvisioner.__module__}:ForkProvisioner\n"
+    for path, text in (
+        (folder / "data" / "kernels" / "python3" / "kernel.json", json.dumps(_SPEC)),
+        (metadata / "METADATA", "Metadata-Version: 2.1\nName: forked\nVersion: 1\n"),
+        (metadata / "entry_points.txt", provisioners),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    places = [str(_ROOT), os.environ.get("PYTHONPATH", ""), str(folder / "plugins")]
+    return {"JUPYTER_DATA_DIR": str(folder / "data"), "PYTHONPATH": os.pathsep.join(filter(None, places))}
+
+
 @functools.cache
 def _parent(number: int) -> socket.socket:
     """The connection to one of the processes that fork; it ends, and its kernels with it, when this one does."""
@@ -93,7 +115,7 @@ def _parent(number: int) -> socket.socket:
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.notebook.forks", str(theirs.fileno())],
-            cwd=Path(__file__).parents[2],
+            cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
         )
