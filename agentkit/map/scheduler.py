@@ -34,7 +34,10 @@ _HEAD_BYTES = 1_000
 
 
 class Scheduler:
-    """Runs the rows of one map. `workers`: so many at once, or `auto` for as many as the server bears."""
+    """Runs the rows of one map. `workers`: so many at once, or `auto` for as many as the server bears.
+
+    `waited` is told the seconds that a request waited for its turn at the server, `resized` the limit when it changes.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Scheduler:
         bounds: Bounds | None = None,
         patience: float = PATIENCE,
         waited: Callable[[float], None] = lambda seconds: None,
+        resized: Callable[[int], None] = lambda workers: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if workers != "auto" and (type(workers) is not int or workers < 1):
@@ -62,6 +66,8 @@ class Scheduler:
         # A chain goes on to its next member sooner than it waits long for one.
         self._patience = 0.0 if "|" in model_name else patience
         self._waited = waited
+        self._resized = resized
+        self._resized(self.limit)
         self._ended = False
         self._news = asyncio.Event()
 
@@ -90,6 +96,7 @@ class Scheduler:
             self._control.set_limit(workers)
         else:
             self.limit = max(1, min(workers, MOST))
+            self._resized(self.limit)
             self._news.set()
 
     async def run(self, ordinals: Iterable[int], perform: Perform) -> None:
@@ -145,6 +152,7 @@ class Scheduler:
 
     def _apply(self, change: Change) -> None:
         self.limit = change.after
+        self._resized(self.limit)
         self._news.set()
         if self._learnt is not None and change.reason in _LEARNT:
             self._learnt.keep(self._name, LearntLimit(change.after, 0.0))
