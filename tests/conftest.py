@@ -26,7 +26,7 @@ _LONG = re.compile(
     r"tests/(browser|kill|notebook|powercut)/|tests/test_notebooks\.py"
     r"|tests/models/test_(fallback|relay\w*|throttle)\.py|tests/sandbox/test_isolate\.py"
 )
-"""Files that begin kernels, browsers and callers: first, so that none of them is what the other worker waits for."""
+"""Files that begin kernels, browsers and callers: `slow`, and first, so that no other worker waits for one of them."""
 
 _RUNTIME = Path(tempfile.mkdtemp(prefix="agentkit-run-"))
 _left: list[str] = []
@@ -49,7 +49,12 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _LONG.match(item.nodeid) is None)
+    for item in items:
+        if item.nodeid.startswith("tests/browser/"):
+            item.add_marker("browser")
+        if _LONG.match(item.nodeid):
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _refuse_beyond_loopback(event: str, args: tuple[Any, ...]) -> None:

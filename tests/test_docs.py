@@ -53,7 +53,9 @@ def test_every_verb_and_option_that_is_written_down_is_there(page: Path) -> None
         assert not unknown, f"{page.name}: %agent {verb}{rest}"
 
 
-@pytest.mark.parametrize("named", [agentkit.build, agentkit.ask, agentkit.step, agentkit.sandbox, agentkit.session, agentkit.map])
+@pytest.mark.parametrize(
+    "named", [agentkit.build, agentkit.ask, agentkit.step, agentkit.sandbox, agentkit.session, agentkit.map]
+)
 def test_every_keyword_of_a_function_is_described(named: Any) -> None:
     (row,) = (
         line for line in python_page().splitlines() if re.match(rf"\| `(await )?agentkit\.{named.__name__}\(", line)
