@@ -184,7 +184,7 @@ class RowMap:
         self.errors = errors
         self.budget = Budget(limits=parse(budget)) if isinstance(budget, str) else budget
         if out is not None:
-            check_out(out)
+            check_out(out, self.table)
         self.out = out
         self.sample = _count(sample, "sample", self.table.length)
         self.limit = _count(limit, "limit", self.table.length)
