@@ -176,7 +176,7 @@ class RowMap:
         self.errors = errors
         self.budget = Budget(limits=parse(budget)) if isinstance(budget, str) else budget
         if out is not None:
-            check_out(out)
+            check_out(out, self.table)
         self.out = out
         self.sample = _count(sample, "sample", self.table.length)
         self.limit = _count(limit, "limit", self.table.length)
@@ -188,7 +188,12 @@ class RowMap:
             range(chosen) if self.sample is None else sampling.sample(self.table, self.sample)
         )
         self.progress = Progress(len(self.ordinals))
-        self.scheduler = Scheduler(workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait)
+        self.scheduler = Scheduler(
+            workers,
+            model_name=_model_name(self.agent),
+            waited=self.progress.add_server_wait,
+            resized=self.progress.set_workers,
+        )
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None

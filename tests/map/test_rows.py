@@ -279,7 +279,11 @@ def test_a_file_that_changed_is_not_read_on(end: str, tmp_path: Path) -> None:
     save(frame)
     table = open_table(path)
     assert len(rows_of(table)) == 2
+    pieces = table.pieces(size=1)
+    assert len(next(pieces)) == 1
     os.utime(path, ns=(1, 1))
+    with pytest.raises(UserError, match="has changed"):
+        next(pieces)
     with pytest.raises(UserError, match=rf"rows: {path} has changed since it was opened: map over it again"):
         next(table.pieces())
     path.unlink()
