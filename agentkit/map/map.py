@@ -196,7 +196,12 @@ class RowMap:
             range(chosen) if self.sample is None else sampling.sample(self.table, self.sample)
         )
         self.progress = Progress(len(self.ordinals))
-        self.scheduler = Scheduler(workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait)
+        self.scheduler = Scheduler(
+            workers,
+            model_name=_model_name(self.agent),
+            waited=self.progress.add_server_wait,
+            resized=self.progress.set_workers,
+        )
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
