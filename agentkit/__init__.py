@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from agentkit.errors import Stopped as Stopped
     from agentkit.errors import UserError as UserError
     from agentkit.journal.execution import idempotency_key as idempotency_key
+    from agentkit.map.functions import map as map
+    from agentkit.map.functions import map_stream as map_stream
     from agentkit.map.map import MapResult as MapResult
     from agentkit.map.map import MapRow as MapRow
-    from agentkit.map.map import map as map
-    from agentkit.map.map import map_stream as map_stream
     from agentkit.notebook.template import fill as fill
     from agentkit.runtime.session import Session as Session
     from agentkit.runtime.session import session as session
@@ -94,8 +94,8 @@ _HOME = {
     "durable": "agentkit.agent.agent",
     "fill": "agentkit.notebook.template",
     "idempotency_key": "agentkit.journal.execution",
-    "map": "agentkit.map.map",
-    "map_stream": "agentkit.map.map",
+    "map": "agentkit.map.functions",
+    "map_stream": "agentkit.map.functions",
     "sandbox": "agentkit.sandbox.program",
     "session": "agentkit.runtime.session",
     "step": "agentkit.debugger.opening",

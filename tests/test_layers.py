@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("notebook",),
     ("pipeline",),
+    ("map.functions",),
     ("trace",),
     ("map",),
     ("debugger",),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
@@ -54,7 +54,7 @@ def _without_defaults(response: ModelResponse, payload: dict[str, Any]) -> dict[
     parts = zip(response.parts, payload["parts"], strict=True)
     said = {name: value for name, value in payload.items() if value is not None or name not in _optional(ModelResponse)}
     said["parts"] = [
-        {name: value for name, value in part.items() if value is not None or name not in _optional(type(of))}
+        {name: value for name, value in part.items() if value is not None or name not in _optional(cast(Any, type(of)))}
         for of, part in parts
     ]
     said["usage"] = {name: value for name, value in payload["usage"].items() if value}
@@ -62,7 +62,7 @@ def _without_defaults(response: ModelResponse, payload: dict[str, Any]) -> dict[
 
 
 @cache
-def _optional(cls: type) -> frozenset[str]:
+def _optional(cls: Any) -> frozenset[str]:
     """The fields that are None unless something is said."""
     return frozenset(field.name for field in fields(cls) if field.default is None)
 
