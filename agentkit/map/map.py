@@ -18,16 +18,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.output import OutputDataT
 
-from agentkit.agent.agent import (
-    JournaledAgent,
-    RunOptions,
-    durable,
-    guard,
-    inside_nothing,
-    options_of,
-    put_down,
-    run_with,
-)
+from agentkit.agent.agent import JournaledAgent, durable, guard, options_of, put_down
 from agentkit.agent.durability import enclosing_step
 from agentkit.approval import decisions, interrupt
 from agentkit.approval.policy import Question
@@ -58,7 +49,8 @@ from agentkit.map.sample import Estimate
 from agentkit.map.scheduler import Scheduler
 from agentkit.models import resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
-from agentkit.runtime.session import current, current_execution, execution_of, identity_of
+from agentkit.runtime.run_terms import RunOptions, run_with
+from agentkit.runtime.session import current, execution_of, identity_of, surround
 
 Errors: TypeAlias = str
 """`keep` (a row that fails keeps its place), `stop` (at the first), or a share such as `5%` of all rows."""
@@ -433,7 +425,7 @@ class RowMap:
             del self._states[frame.id, ordinal + 1]
             opened.clear()
         # Equal prompts are one question, and each row resumes alone: what is counted is counted in the row.
-        current_execution.set(_execution_of_row(frame))
+        surround(execution=_execution_of_row(frame))
         options = RunOptions(
             fresh=frame.fresh, mode=frame.mode, headless=frame.headless, row=ordinal, entered=opened.append
         )
@@ -504,7 +496,7 @@ class RowMap:
         session = self.session
         options = options_of(session)
         if options.mode == "off":
-            with inside_nothing():
+            with inside(None):
                 yield None
             return
         frame = self._frame(options)

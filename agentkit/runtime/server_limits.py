@@ -111,7 +111,7 @@ def use(other: ServerLimiter | None) -> None:
 
 def show_wait(why: str, until: float | None) -> None:
     """Show the step that is being performed as waiting, or as going on."""
-    step, frame = current_step.get(), frame_of_run()
+    step, frame = current_step(), frame_of_run()
     if step is None or frame is None or frame.session is None:
         return
     event = live_event(step, step.row, "started")
