@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from agentkit.errors import Stopped as Stopped
     from agentkit.errors import UserError as UserError
     from agentkit.journal.execution import idempotency_key as idempotency_key
-    from agentkit.map.functions import map as map
-    from agentkit.map.functions import map_stream as map_stream
     from agentkit.map.map import MapResult as MapResult
     from agentkit.map.map import MapRow as MapRow
+    from agentkit.map.map import map as map
+    from agentkit.map.map import map_stream as map_stream
     from agentkit.notebook.template import fill as fill
     from agentkit.runtime.session import Session as Session
     from agentkit.runtime.session import session as session
@@ -94,8 +94,8 @@ _HOME = {
     "durable": "agentkit.agent.agent",
     "fill": "agentkit.notebook.template",
     "idempotency_key": "agentkit.journal.execution",
-    "map": "agentkit.map.functions",
-    "map_stream": "agentkit.map.functions",
+    "map": "agentkit.map.map",
+    "map_stream": "agentkit.map.map",
     "sandbox": "agentkit.sandbox.program",
     "session": "agentkit.runtime.session",
     "step": "agentkit.debugger.opening",
@@ -184,6 +184,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
     if name == "session" and "marimo" in sys.modules:
         import_module("agentkit.notebook.marimo").attend()
+    if name in ("map", "map_stream"):
+        import_module("agentkit.trace.map_line").attend()
     value = getattr(import_module(_HOME[name]), name)
     setattr(sys.modules[__name__], name, value)
     return value

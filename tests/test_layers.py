@@ -19,7 +19,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("notebook",),
     ("pipeline",),
-    ("map.functions",),
     ("trace",),
     ("map",),
     ("debugger",),

@@ -23,7 +23,7 @@ from agentkit.agent.durability import enclosing_step
 from agentkit.approval import decisions, interrupt
 from agentkit.approval.policy import Question
 from agentkit.budget import reservation
-from agentkit.budget.budget import Amounts, Budget, nano, parse
+from agentkit.budget.budget import Budget, nano, parse
 from agentkit.errors import (
     ApprovalPending,
     BudgetExceeded,
@@ -124,6 +124,9 @@ def describe_result(snapshot: Snapshot) -> str:
 MapView: TypeAlias = "Callable[[RowMap], AbstractContextManager[None]]"
 """Shows a map while it runs (`Session.map_view`)."""
 
+default_view: MapView | None = None
+"""Where a session shows nothing itself."""
+
 
 @dataclass(kw_only=True)
 class _RowState:
@@ -194,7 +197,6 @@ class RowMap:
             waited=self.progress.add_server_wait,
             resized=self.progress.set_workers,
         )
-        self.took = Amounts()
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
@@ -212,15 +214,10 @@ class RowMap:
 
     # -- the whole
 
-    async def run(
-        self, on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None, *, view: MapView | None = None
-    ) -> MapResult:
-        """Perform the map; what is recorded is replayed. `on_row` is told of each row as it ends.
-
-        It is shown by `view` where its session has none.
-        """
+    async def run(self, on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None) -> MapResult:
+        """Perform the map; what is recorded is replayed. `on_row` is told of each row as it ends."""
         self._on_row = on_row
-        view = self.session.map_view or view
+        view = self.session.map_view or default_view
         with nullcontext() if view is None else view(self):
             try:
                 async with self._recording() as frame:
@@ -233,20 +230,14 @@ class RowMap:
                 raise
             finally:
                 self.progress.finish(self.ended)
-        self.table.check_unchanged()
         result = self.result()
         if self.out is not None:
             write(result.frame, self.out)
         return result
 
-    def snapshot(self) -> Snapshot:
-        """How far it is."""
-        self.progress.set_workers(self.scheduler.limit)
-        return self.progress.snapshot()
-
     def result(self) -> MapResult:
         """What is known by now, also where the map was stopped."""
-        snapshot = self.snapshot()
+        snapshot = self.progress.snapshot()
         return MapResult(
             frame=self.results.frame(),
             snapshot=snapshot,
@@ -332,8 +323,12 @@ class RowMap:
         cost, tokens = sum(answer.cost or 0.0 for answer in counted), sum(answer.tokens for answer in counted)
         self.progress.replay_many(len(counted), cost, tokens)
         # What was paid before counts in the limits of the map, so that it stops where it stopped before.
-        frame.replayed_amounts = _plus(frame.replayed_amounts, cost, tokens, len(counted))
-        self.took = _plus(self.took, cost, tokens, len(counted))
+        frame.replayed_amounts = replace(
+            frame.replayed_amounts,
+            usd=frame.replayed_amounts.usd + nano(cost),
+            tokens=frame.replayed_amounts.tokens + tokens,
+            requests=frame.replayed_amounts.requests + len(counted),
+        )
         left = again | {piece.start + place for place in places if digests[place] not in found}
         return [place for place in places if piece.start + place in left]
 
@@ -607,9 +602,6 @@ class RowMap:
         state = self._states.get((event.run, event.ord if event.run == self.run_id else 0))
         if state is not None and event.status == "done":
             _add(state, event)
-            if event.kind == "model" and event.usage is not None:
-                usage = event.usage
-                self.took = _plus(self.took, usage.cost or 0.0, usage.input_tokens + usage.output_tokens, 1)
 
 
 def _add(state: _RowState, step: Step) -> None:
@@ -625,12 +617,6 @@ def _add(state: _RowState, step: Step) -> None:
         return
     state.tokens += usage.input_tokens + usage.output_tokens
     state.cost = None if state.cost is None or usage.cost is None else state.cost + usage.cost
-
-
-def _plus(amounts: Amounts, dollars: float, tokens: int, requests: int) -> Amounts:
-    return Amounts(
-        usd=amounts.usd + nano(dollars), tokens=amounts.tokens + tokens, requests=amounts.requests + requests
-    )
 
 
 def _execution_of_row(frame: RunState) -> Execution:
@@ -672,3 +658,68 @@ def _kind(error: BaseException) -> str:
     first = next(leaves(error))
     status = getattr(first, "status_code", None)
     return f"{type(first).__name__} {status}" if isinstance(status, int) else type(first).__name__
+
+
+async def map(
+    agent: AbstractAgent[Any, OutputDataT],
+    rows: object,
+    prompt: str,
+    *,
+    key: str | None = None,
+    workers: int | Literal["auto"] = "auto",
+    errors: Errors = "keep",
+    budget: str | Budget | None = None,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
+    fresh: bool = False,
+    deps: Any = None,
+) -> MapResult:
+    """Run `agent` on each row of a table, and return the answers as a frame in the order of the input.
+
+    `rows` is a DataFrame, an Arrow table, a polars frame, the path of a parquet, CSV or JSONL file, or any iterable of
+    mappings. `prompt` is a text with `{{ row.column }}`, `{{ row }}` and `{{ index }}`. Rows whose prompts are equal
+    are asked once. What is on record is not paid again: a map that was stopped or killed goes
+    on where it ended, and an edited prompt asks only the rows whose prompt differs.
+
+    `errors` says what a failed row means: `keep` (it keeps its place with its `error`, and is asked again next time),
+    `stop`, or a share such as `"5%"`. `budget` limits the whole map (`"5usd"`, `"2m tokens"`). `sample` runs so many
+    rows by chance and estimates what all would cost and take; `limit` runs the first rows only. `key` names a column
+    whose values tell rows apart, and which must not repeat. Raises UserError before anything is paid when the table,
+    the prompt or an option cannot be used.
+    """
+    row_map = RowMap(
+        agent, rows, prompt, key=key, workers=workers, errors=errors, budget=budget, out=out, limit=limit,
+        sample=sample, fresh=fresh, deps=deps,
+    )  # fmt: skip
+    return await row_map.run()
+
+
+async def map_stream(
+    agent: AbstractAgent[Any, OutputDataT],
+    rows: object,
+    prompt: str,
+    **options: Any,
+) -> AsyncIterator[MapRow[OutputDataT]]:
+    """Yield each row as it ends, in no certain order; `options` are those of `map`.
+
+    Who reads slowly holds the map back: no more than a few rows wait to be read.
+    """
+    row_map = RowMap(agent, rows, prompt, **options)
+    ended: asyncio.Queue[MapRow[OutputDataT] | None] = asyncio.Queue(maxsize=1)
+
+    async def perform() -> None:
+        try:
+            await row_map.run(ended.put)
+        finally:
+            await ended.put(None)
+
+    task = asyncio.create_task(perform())
+    try:
+        while (row := await ended.get()) is not None:
+            yield row
+        await task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from agentkit.budget.budget import format_amount
+from agentkit.budget.budget import format_amount, nano
 from agentkit.errors import SpecError, UserError
 from agentkit.map.map import MapResult, RowMap
 from agentkit.map.prompt_template import outer_expressions
@@ -127,7 +127,7 @@ def draw_panel(shell: Any, row_map: RowMap) -> Iterator[None]:
 
 
 def _bundle(row_map: RowMap) -> dict[str, str]:
-    snapshot, budget = row_map.snapshot(), _budget_line(row_map)
+    snapshot, budget = row_map.progress.snapshot(), _budget_line(row_map)
     title = f"{row_map.name} over {row_map.table.name}"
     return {
         "text/html": map_panel.render_html(snapshot, title=title, budget=budget),
@@ -136,14 +136,12 @@ def _bundle(row_map: RowMap) -> dict[str, str]:
 
 
 def _budget_line(row_map: RowMap) -> BarLine | None:
-    """How the first limit of the map stands: what rows took now, and what those on record once took."""
+    """The first limit of the map in dollars or tokens; what its recorded rows once cost counts in it."""
+    snapshot = row_map.progress.snapshot()
+    used = {"usd": nano(snapshot.spent + snapshot.saved), "tokens": snapshot.tokens + snapshot.saved_tokens}
     limits = () if row_map.budget is None else row_map.budget.limits
-    if not limits or limits[0].measure == "seconds":
+    limit = next((limit for limit in limits if limit.measure in used), None)
+    if limit is None:
         return None
-    limit, took = limits[0], row_map.took
-    used = took.of(limit.measure)
-    return BarLine(
-        scope="budget of this map",
-        said=f"{format_amount(limit.measure, used)} of {limit.label}",
-        share=used / limit.amount if limit.amount else 1.0,
-    )
+    said = f"{format_amount(limit.measure, used[limit.measure])} of {limit.label}"
+    return BarLine(scope="the map", said=said, share=used[limit.measure] / limit.amount)
