@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -586,7 +587,10 @@ class RowMap:
         )
         if not session.store.read_only:
             written = session.store.close_run(ended, history=None, output=None, nodes=())
-            if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                # Nobody who looks after the stop finds it running.
+                wait([written])
+            else:
                 await put_down(session, ended, written)
         session.emit(ended)
 
