@@ -20,7 +20,7 @@ LONGEST_BLOCK = 30.0
 """Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
 
 _SCOUTS = 8
-_FIRST_STEP, _LARGEST_STEP = 0.01, 0.32
+_FIRST_STEP, _LARGEST_STEP = 0.005, 0.32
 _LONGEST_PAUSE = 16
 """Periods without a try beyond the limit, after tries that were refused."""
 _MARGIN = 1.03
