@@ -124,6 +124,9 @@ def describe_result(snapshot: Snapshot) -> str:
 MapView: TypeAlias = "Callable[[RowMap], AbstractContextManager[None]]"
 """Shows a map while it runs (`Session.map_view`)."""
 
+default_view: MapView | None = None
+"""Where a session shows nothing itself."""
+
 
 @dataclass(kw_only=True)
 class _RowState:
@@ -214,7 +217,7 @@ class RowMap:
     async def run(self, on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None) -> MapResult:
         """Perform the map; what is recorded is replayed. `on_row` is told of each row as it ends."""
         self._on_row = on_row
-        view = self.session.map_view
+        view = self.session.map_view or default_view
         with nullcontext() if view is None else view(self):
             async with self._recording() as frame:
                 await self._run_rows(frame, self.ordinals)
