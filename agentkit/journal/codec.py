@@ -85,7 +85,7 @@ def _kind(value: object) -> str:
 
 
 def _describe_context() -> str:
-    frame = current_step.get()
+    frame = current_step()
     return f"the result of {frame.row.name}" if frame else "the result"
 
 

@@ -27,6 +27,7 @@ from agentkit.journal.execution import (
     current_step,
     dumps,
     free,
+    inside_step,
     live_event,
     shorten,
     step_event,
@@ -93,7 +94,7 @@ class Journal:
         Raises InDoubt when the step must not be repeated unasked, ReplayMiss in `replay` mode, and JournalError when
         the record cannot be read or written, in which case `body` was not called.
         """
-        run = current_run.get()
+        run = current_run()
         if run is None:
             raise RuntimeError("a step was performed outside a run")
         n = self.count(call, run)
@@ -125,17 +126,14 @@ class Journal:
 
     async def enter(self, row: Row, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
-        run = current_run.get()
+        run = current_run()
         assert run is not None
         self.count(call, run)
         ord, started = run.next_ord(), time.time()
         # What is inside counts for itself.
         performed = self._replay(replace(row, nested={}, usage=None), call, run, ord=ord, started=started)
-        token = current_step.set(self._frame(row, None, call, run, ord=ord))
-        try:
+        with inside_step(self._frame(row, None, call, run, ord=ord)):
             await body()
-        finally:
-            current_step.reset(token)
         return performed
 
     async def _attempt(
@@ -226,7 +224,7 @@ class Journal:
         return self._take(call.key.key, run) if call.counted else 0
 
     def _take(self, key: bytes, run: RunFrame) -> int:
-        outer = current_step.get()
+        outer = current_step()
         if outer is not None:
             for frame in outer.lineage():
                 frame.nested[key.hex()] += 1
@@ -239,7 +237,7 @@ class Journal:
 
         `but` is the reply that it ended for: the next one asks for another.
         """
-        outer = current_step.get()
+        outer = current_step()
         around = () if outer is None else tuple(outer.lineage())
         for taken in run.taken:
             if taken == but:
@@ -330,7 +328,7 @@ class Journal:
         self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
     ) -> None:
         self._credit(row, run)
-        absorb(current_step.get(), row.usage)
+        absorb(current_step(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
             # What was printed stands in the row of the step.
             if "stream" not in bundle:
@@ -386,7 +384,7 @@ class Journal:
         self, call: Operation, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool = False
     ) -> Intent:
         """What is written before `call`, the `n`-th equal one, is performed; `before` is what is on record of it."""
-        outer = current_step.get()
+        outer = current_step()
         return Intent(
             key=call.key.key,
             n=n,
@@ -453,7 +451,7 @@ class Journal:
             run=run,
             started=time.time(),
             idempotency_key=f"{row.key.hex()[:32]}-{row.n}-{row.gen}",
-            outer=current_step.get(),
+            outer=current_step(),
             paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
         if call.kind == "model":
@@ -483,13 +481,13 @@ class Journal:
         if call.sends and frame.arrivals is not None:
             frame.arrivals.wait()
         crash_point("intent")
-        token = current_step.set(frame)
         try:
-            with call.watching():
-                payload = await body()
-            if call.kind == "tool" and not frame.recorded:
-                # It reads files, which may be large.
-                await asyncio.to_thread(call.evidence)
+            with inside_step(frame):
+                with call.watching():
+                    payload = await body()
+                if call.kind == "tool" and not frame.recorded:
+                    # It reads files, which may be large.
+                    await asyncio.to_thread(call.evidence)
         except asyncio.CancelledError:
             self._record_cancellation(frame, flight)
             raise
@@ -497,8 +495,6 @@ class Journal:
             frame.run.broke = error
             await self._record_failure(frame, error)
             raise
-        finally:
-            current_step.reset(token)
         crash_point("call")
         await self._record(frame, call, payload)
         crash_point("record")

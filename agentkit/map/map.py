@@ -18,16 +18,7 @@ from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.output import OutputDataT
 
-from agentkit.agent.agent import (
-    JournaledAgent,
-    RunOptions,
-    durable,
-    guard,
-    inside_nothing,
-    options_of,
-    put_down,
-    run_with,
-)
+from agentkit.agent.agent import JournaledAgent, durable, guard, options_of, put_down
 from agentkit.agent.durability import enclosing_step
 from agentkit.approval import decisions, interrupt
 from agentkit.approval.policy import Question
@@ -58,7 +49,8 @@ from agentkit.map.sample import Estimate
 from agentkit.map.scheduler import Scheduler
 from agentkit.models import resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
-from agentkit.runtime.session import current, current_execution, execution_of, identity_of
+from agentkit.runtime.run_terms import RunOptions, run_with
+from agentkit.runtime.session import current, execution_of, identity_of, surround
 
 Errors: TypeAlias = str
 """`keep` (a row that fails keeps its place), `stop` (at the first), or a share such as `5%` of all rows."""
@@ -132,6 +124,9 @@ def describe_result(snapshot: Snapshot) -> str:
 MapView: TypeAlias = "Callable[[RowMap], AbstractContextManager[None]]"
 """Shows a map while it runs (`Session.map_view`)."""
 
+default_view: MapView | None = None
+"""Where a session shows nothing itself."""
+
 
 @dataclass(kw_only=True)
 class _RowState:
@@ -184,7 +179,7 @@ class RowMap:
         self.errors = errors
         self.budget = Budget(limits=parse(budget)) if isinstance(budget, str) else budget
         if out is not None:
-            check_out(out)
+            check_out(out, self.table)
         self.out = out
         self.sample = _count(sample, "sample", self.table.length)
         self.limit = _count(limit, "limit", self.table.length)
@@ -196,7 +191,12 @@ class RowMap:
             range(chosen) if self.sample is None else sampling.sample(self.table, self.sample)
         )
         self.progress = Progress(len(self.ordinals))
-        self.scheduler = Scheduler(workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait)
+        self.scheduler = Scheduler(
+            workers,
+            model_name=_model_name(self.agent),
+            waited=self.progress.add_server_wait,
+            resized=self.progress.set_workers,
+        )
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
@@ -217,7 +217,7 @@ class RowMap:
     async def run(self, on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None) -> MapResult:
         """Perform the map; what is recorded is replayed. `on_row` is told of each row as it ends."""
         self._on_row = on_row
-        view = self.session.map_view
+        view = self.session.map_view or default_view
         with nullcontext() if view is None else view(self):
             async with self._recording() as frame:
                 await self._run_rows(frame, self.ordinals)
@@ -425,7 +425,7 @@ class RowMap:
             del self._states[frame.id, ordinal + 1]
             opened.clear()
         # Equal prompts are one question, and each row resumes alone: what is counted is counted in the row.
-        current_execution.set(_execution_of_row(frame))
+        surround(execution=_execution_of_row(frame))
         options = RunOptions(
             fresh=frame.fresh, mode=frame.mode, headless=frame.headless, row=ordinal, entered=opened.append
         )
@@ -496,7 +496,7 @@ class RowMap:
         session = self.session
         options = options_of(session)
         if options.mode == "off":
-            with inside_nothing():
+            with inside(None):
                 yield None
             return
         frame = self._frame(options)

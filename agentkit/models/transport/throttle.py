@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from agentkit.errors import UserError
+from agentkit.models.transport.learnt_limits import LearntLimit, LearntLimits
 
 LONGEST_BLOCK = 30.0
 """Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
 
 _SCOUTS = 8
-_FIRST_STEP, _LARGEST_STEP = 0.01, 0.32
+_FIRST_STEP, _LARGEST_STEP = 0.005, 0.32
 _LONGEST_PAUSE = 16
 """Periods without a try beyond the limit, after tries that were refused."""
 _MARGIN = 1.03
@@ -244,8 +245,10 @@ class Throttle:
         period: float = 60.0,
         waiting: Callable[[str, float | None], None] = lambda why, until: None,
         clock: Callable[[], float] = time.monotonic,
+        learnt: LearntLimits | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._learnt = learnt
         self._lanes: dict[str, Lane] = {}
         self._given: dict[str, RateLimits] = {}
         self._period = period
@@ -268,6 +271,14 @@ class Throttle:
         with self._lock:
             return dict(self._lanes)
 
+    def _found(self, name: str) -> FoundLimit | None:
+        """What another kernel found; this one tries beyond it after its first period."""
+        learnt = None if self._learnt is None else self._learnt.find(_requests_of(name))
+        if learnt is None or not 1.0 <= learnt.period <= self._period:
+            return None
+        now = self._clock()
+        return FoundLimit(requests=learnt.number, period=learnt.period, probe=now + learnt.period)
+
     def _limits(self, name: str) -> RateLimits:
         given = self._given.get(name) or self._given.get(name.partition(" @ ")[0])
         return given or RateLimits(period=self._period)
@@ -281,7 +292,7 @@ class Throttle:
         with self._lock:
             lane = self._lanes.get(name)
             if lane is None:
-                lane = self._lanes[name] = Lane(limits=self._limits(name))
+                lane = self._lanes[name] = Lane(limits=self._limits(name), found=self._found(name))
             lane.queue.append(waiter)
         told = False
         try:
@@ -328,13 +339,15 @@ class Throttle:
         if following is not None:
             following.wake()
 
-    def learn(self, lane: Lane, number: int, status: int, headers: Mapping[str, str]) -> None:
+    def learn(self, name: str, lane: Lane, number: int, status: int, headers: Mapping[str, str]) -> None:
         told: list[_Waiter] = []
+        found: FoundLimit | None = None
         with self._lock:
             lane.known = True
             if status == 429:
                 wait = parse_retry_after(headers)
                 lane.find_limit(number, wait, self._clock())
+                found = lane.found
                 if wait is not None and wait > LONGEST_BLOCK:
                     # Those who wait now need not be told one by one; who comes later may know better, and asks.
                     lane.refused_at, lane.refused_for = self._clock(), wait
@@ -347,6 +360,8 @@ class Throttle:
                 lane.compare_tokens(number, used)
         for waiter in told:
             waiter.wake()
+        if found is not None and self._learnt is not None:
+            self._learnt.keep(_requests_of(name), LearntLimit(found.requests, found.period))
 
 
 class Admission:
@@ -356,7 +371,7 @@ class Admission:
         self._throttle, self.name, self._lane, self._number = throttle, name, lane, number
 
     def record_answer(self, status: int, headers: Mapping[str, str]) -> None:
-        self._throttle.learn(self._lane, self._number, status, headers)
+        self._throttle.learn(self.name, self._lane, self._number, status, headers)
         self._throttle.end_attempt(self._lane, self._number, sent=status != 429)
 
     def record_loss(self, why: str) -> None:
@@ -372,6 +387,10 @@ def _describe_wait(name: str, lane: Lane, ahead: int) -> str:
     if lane.blocked_until > time.monotonic():
         return f"waits for {model}: the server asked for a pause{line}"
     return f"waits for {model}{line} ({lane.limits})"
+
+
+def _requests_of(name: str) -> str:
+    return f"requests of {name}"
 
 
 # ---- what servers say
