@@ -157,7 +157,13 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda *shown: self.show(*shown))
+        return Journal(
+            self.store,
+            redactor=self.redactor,
+            emit=self.emit,
+            show=lambda *shown: self.show(*shown),
+            is_heard=lambda: bool(self._listeners),
+        )
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""

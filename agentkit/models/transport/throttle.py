@@ -20,11 +20,11 @@ LONGEST_BLOCK = 30.0
 """Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
 
 _SCOUTS = 8
-_FIRST_STEP, _LARGEST_STEP = 0.01, 0.32
+_FIRST_STEP, _LARGEST_STEP = 0.005, 0.32
 _LONGEST_PAUSE = 16
 """Periods without a try beyond the limit, after tries that were refused."""
-_MARGIN = 1.03
-"""A window of the server is not exactly ours: so much of its limit is left unused where only its counts are known."""
+_MARGIN, _WINDOW_SHIFT = 0.02, 0.1
+"""A window of the server is not exactly ours, it lies some tenths of a second beside it: so much of a limit is left."""
 _EXCHANGE_RATES = (0.2, 2.0)
 _FEWEST_PASSED = 10
 """Who is refused after fewer requests than these is refused for what others sent, and learns nothing from it."""
@@ -141,7 +141,8 @@ class Lane:
 
     def _until_tokens(self, tokens: int, limit: int, now: float) -> float | None:
         # What is larger than the whole limit goes alone, and the server says what it thinks of it.
-        limit = round(limit / self.exchange_rate)
+        # A limit that a person gave is kept in our own count too.
+        limit = round(limit / (max(1.0, self.exchange_rate) if self.limits.given else self.exchange_rate))
         over = self.tokens_in_flight + self.tokens_gone - (limit - min(tokens, limit))
         if over <= 0:
             return 0.0
@@ -181,7 +182,7 @@ class Lane:
         departure = self.in_flight.get(number)
         if departure is None:
             return
-        rate = _MARGIN * used / max(1, departure.used)
+        rate = (1 + _MARGIN + _WINDOW_SHIFT / self.limits.period) * used / max(1, departure.used)
         low, high = _EXCHANGE_RATES
         self.exchange_rate = min(high, max(low, rate, 0.9 * self.exchange_rate + 0.1 * rate))
 
