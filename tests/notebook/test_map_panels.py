@@ -81,7 +81,7 @@ def test_a_map_is_one_run_and_a_row_of_it_can_be_looked_at(notebook: Kernel) -> 
     run = notebook.value("runs.run[0]").strip("'")
     for row in (0, 7):
         (panel,) = notebook.run(f"%agent trace {run} {row}").panels
-        assert f"Sell drill {row}" in panel["data"]["text/plain"]
+        assert "1 step" in panel["data"]["text/plain"] and "fine" in panel["data"]["text/plain"]
     assert "from 0 to 59" in str(notebook.run(f"%agent trace {run} 60").error)
 
 
