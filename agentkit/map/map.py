@@ -447,7 +447,7 @@ class RowMap:
         first = row.first_request
         if first is None:
             return
-        self._basis = None if self._codec.adapter is None else basis_of(first, prompt, row)
+        self._basis = basis_of(first, prompt, self._codec, row)
         direct = None if self._basis is None else DirectRows.of(first, prompt, self._codec, row=row, map=frame)
         if direct is not None and direct.gives(output):
             self._direct = direct
@@ -457,7 +457,8 @@ class RowMap:
         step = self._steps.pop(row.ordinal, None)
         basis = self._basis
         if step is None:
-            basis = None if frame.first_request is None else basis_of(frame.first_request, prompt, frame)
+            first = frame.first_request
+            basis = None if first is None else basis_of(first, prompt, self._codec, frame)
         body = None if basis is None else self._codec.dump(row.answer)
         if basis is None or body is None or self.session.store.read_only:
             return
