@@ -26,7 +26,7 @@ from agentkit.journal.codec import RESULT_CODEC
 from agentkit.journal.execution import Execution, inside
 from agentkit.journal.keys import MessageChain
 from agentkit.runtime.run_state import FirstRequest, RunState
-from agentkit.tools.digest import tool_digest, value_digest
+from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
 
 _VERSION = b"agentkit row 1"
 _FINAL_REASONS = (None, "stop", "tool_call")
@@ -41,8 +41,14 @@ class RowBasis:
     codes: Mapping[str, str]
 
 
-def basis_of(first: FirstRequest, prompt: str, codec: OutputCodec, frame: RunState) -> RowBasis | None:
-    """Return the basis of the run that asked `first`; None where its answer may rest on more than is known."""
+def basis_of(
+    first: FirstRequest, prompt: str, codec: OutputCodec, frame: RunState, hashed: dict[Callable[..., Any], ToolDigest]
+) -> RowBasis | None:
+    """Return the basis of the run that asked `first`; None where its answer may rest on more than is known.
+
+    `hashed` keeps the digests of the tools for the other rows. Where a tool changes meanwhile, what it answered has
+    another digest on record, and is not kept as an answer.
+    """
     request = _request_of(first, prompt)
     # Instructions, settings or tools that are made by a function may differ in every row.
     if request is None or _output_validators(frame.owner) or obstacle(frame.owner, {}) or codec.code is None:
@@ -56,7 +62,9 @@ def basis_of(first: FirstRequest, prompt: str, codec: OutputCodec, frame: RunSta
             if tool.tool_def.kind == "output":
                 continue
             return None
-        digest = None if function is None else code_of(function)
+        if function is not None and function not in hashed:
+            hashed[function] = code_of(function)
+        digest = None if function is None else hashed[function]
         code = {"digest": "", "reads": {}}
         if digest is not None:
             code = {"digest": digest.digest.hex(), "reads": dict(digest.reads)}

@@ -14,9 +14,12 @@ from pydantic_ai import Agent, RunContext
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
 import agentkit
+from agentkit.approval import interrupt
 from agentkit.journal.answers import RowAnswer
+from agentkit.map import first_request
 from agentkit.runtime.session import Session
 from agentkit.testing import Call, Output, ScriptedModel
+from agentkit.tools.digest import ToolDigest
 
 ROWS = ["a", "b", "cc"]
 
@@ -181,3 +184,20 @@ def test_the_same_check_is_one_lookup(session: Session, monkeypatch: pytest.Monk
     monkeypatch.setattr(session.store, "row_answers", row_answers)
     run(Agent(model, name="a", output_type=field_checked(3)))
     assert len(looked_up) == 2
+
+
+def test_the_code_of_a_tool_is_hashed_once_for_all_rows(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[object] = []
+
+    def code_of(function: Callable[..., Any]) -> ToolDigest:
+        hashed.append(function)
+        return interrupt.code_of(function)
+
+    monkeypatch.setattr(first_request, "code_of", code_of)
+
+    @agentkit.tool(effects="none")
+    def shop() -> str:
+        return "open"
+
+    run(Agent(ScriptedModel.by(prompt_of), name="a", tools=[shop]))
+    assert len(hashed) == 1

@@ -57,7 +57,11 @@ async def map_rows(desk: VerbContext, line: Line, body: str) -> Reply:
         raise
     _bind(desk, bind, result)
     desk.remark((*result.notes, *desk.session.remarks))
-    return Reply(value=result, show=lambda: show(result.frame) if bind is None else None)
+    return Reply(
+        value=result,
+        show=lambda: show(result.frame) if bind is None else None,
+        remark="" if result.estimate is None else result.summary,
+    )
 
 
 def _bind(desk: VerbContext, name: str | None, result: MapResult) -> None:
