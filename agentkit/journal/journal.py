@@ -387,6 +387,7 @@ class Journal:
     ) -> Intent:
         """What is written before `call`, the `n`-th equal one, is performed; `before` is what is on record of it."""
         outer = current_step.get()
+        parent = call.batch if call.batch is not None or outer is None else outer.row.id
         return Intent(
             key=call.key.key,
             n=n,
@@ -397,7 +398,7 @@ class Journal:
             agent=run.agent,
             run=run.id,
             ord=ord,
-            parent=None if outer is None else outer.row.id,
+            parent=parent,
             parts=call.key.parts,
             request=shorten(self.redactor.scrub(call.request)),
             history=call.history,
@@ -406,9 +407,12 @@ class Journal:
             bodies=call.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
-            paid_before=before is not None and may_have_cost(before) and not self.store.inbox.is_unsent(before),
+            paid_before=before is not None and may_have_cost(before) and not self._is_unsent(before),
             abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
+
+    def _is_unsent(self, row: Row) -> bool:
+        return self.store.inbox.is_unsent(row) or self.store.came_with_batch(row)
 
     def _reload(self, row: Row) -> Row:
         again = self.store.step(row.id)

@@ -44,6 +44,7 @@ async def map_rows(desk: VerbContext, line: Line, body: str) -> Reply:
         limit=_number(line, "limit"),
         sample=_number(line, "sample"),
         fresh=line.has("fresh"),
+        batch=line.has("batch"),
         deps=desk.deps_of(line, agent.name),
     )
     try:
