@@ -184,6 +184,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'agentkit' has no attribute {name!r}")
     if name == "session" and "marimo" in sys.modules:
         import_module("agentkit.notebook.marimo").attend()
+    if name in ("map", "map_stream"):
+        import_module("agentkit.trace.map_line").attend()
     value = getattr(import_module(_HOME[name]), name)
     setattr(sys.modules[__name__], name, value)
     return value

@@ -154,6 +154,27 @@ def test_no_file_name_stands_twice() -> None:
     assert {name: places for name, places in found.items() if len(places) > 1} == {}
 
 
+CONTEXT_VARIABLES = {
+    "journal.execution": "the run and the step that are performed",
+    "runtime.session": "the session and the execution that runs begin in",
+    "runtime.run_terms": "how runs that begin are made",
+    "models.request_context": "the model request that is made",
+    "tools.inputs": "who hears what a tool reads",
+    "notebook.output": "the cell, and where it draws",
+}
+
+
+def test_what_code_finds_in_its_context_stands_in_few_variables() -> None:
+    """What describes a run or a step is a field of its frame, and is not found beside it."""
+    found = [
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "ContextVar"
+    ]
+    assert sorted(found) == sorted(CONTEXT_VARIABLES), "make it a field of what stands in one of CONTEXT_VARIABLES"
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_the_init_of_a_folder_is_only_a_docstring(folder: Path) -> None:
     """`pipeline` names what an exported program calls."""

@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 
-EXTRAS = frozenset({"notebook", "lab", "mcp", "flyte"})
+EXTRAS = frozenset({"notebook", "lab", "mcp", "flyte", "parquet"})
 PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Unlicense|Zlib|CC0|0BSD|CNRI", re.IGNORECASE
 )

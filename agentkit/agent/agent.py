@@ -6,13 +6,12 @@ import asyncio
 import time
 import uuid
 from abc import ABC
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import trace
 from pydantic import TypeAdapter
@@ -38,18 +37,19 @@ from agentkit.approval import interrupt
 from agentkit.approval import policy as approval
 from agentkit.budget import reservation
 from agentkit.budget.budget import Budget
-from agentkit.debugger.gate import Gate, current_gate
+from agentkit.debugger.gate import Gate
 from agentkit.errors import Interrupted, JournalError, Stopped, describe_error, leaves
-from agentkit.events import Mode, Run, Scope
+from agentkit.events import Run, Scope
 from agentkit.guards import loop_guard
 from agentkit.guards.loop_detector import LoopDetector, Thresholds
-from agentkit.journal.execution import current_run, inside, shorten
+from agentkit.journal.execution import inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts, restore
 from agentkit.models import resolve
 from agentkit.runtime import describe
 from agentkit.runtime import guard as guards
 from agentkit.runtime.executor import outside_loops
 from agentkit.runtime.run_state import RunState, frame_of_run
+from agentkit.runtime.run_terms import RunOptions, asking_for, nobody_edits, run_terms
 from agentkit.runtime.session import Last, Session, current, execution_of, identity_of
 from agentkit.text import visible_line
 
@@ -59,23 +59,6 @@ _ASKED_BY = "asked by agent "
 _ANY = TypeAdapter(Any)
 # The first two are on every agent. They look at each request, and at most add a message at its end.
 _ONLY_APPEND = frozenset({"ToolSearch", "PendingMessageDrainCapability", "Instrumentation"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What `ask` adds to one run, and the id of the run it became (`opened`); sub-agents do not inherit it.
-
-    `row` is the place in its table of a run that a map makes, and `entered` is told of its state when it begins.
-    """
-
-    continues: str | None = None
-    fresh: bool = False
-    mode: Mode | None = None
-    headless: approval.Headless | None = None
-    walk: bool = False
-    row: int | None = None
-    opened: list[str] = field(default_factory=list)
-    entered: Callable[[RunState], None] = lambda frame: None
 
 
 @dataclass(kw_only=True)
@@ -90,32 +73,6 @@ class AgentPolicy:
     last: list[Any] = field(default_factory=list)
     budget: Budget | None = None
     names: Names | None = None
-
-
-run_options: ContextVar[RunOptions | None] = ContextVar("agentkit_run_options", default=None)
-
-
-@contextmanager
-def run_with(options: RunOptions) -> Iterator[None]:
-    """Runs that begin inside are run as `options` say."""
-    token = run_options.set(options)
-    try:
-        yield
-    finally:
-        run_options.reset(token)
-
-
-_untouched: ContextVar[Literal["", "run", "stream"]] = ContextVar("agentkit_untouched", default="")
-
-
-@contextmanager
-def _nobody_edits(how: Literal["run", "stream"] = "run") -> Iterator[None]:
-    """Within `run` and its kin nobody holds the messages, so keys may be chained from the last known one."""
-    token = _untouched.set(how)
-    try:
-        yield
-    finally:
-        _untouched.reset(token)
 
 
 class JournaledAgent(AbstractAgent[AgentDepsT, OutputDataT], ABC):
@@ -142,13 +99,13 @@ class JournaledAgent(AbstractAgent[AgentDepsT, OutputDataT], ABC):
 
         @wraps(AbstractAgent.run)
         async def run(self, *args: Any, **kwargs: Any) -> Any:
-            with _nobody_edits():
+            with nobody_edits():
                 return await super().run(*args, **kwargs)
 
         @wraps(AbstractAgent.run_stream)
         @asynccontextmanager
         async def run_stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            with _nobody_edits("stream"):
+            with nobody_edits("stream"):
                 async with super().run_stream(*args, **kwargs) as result:
                     yield result
 
@@ -247,7 +204,6 @@ class _Recording:
     frame: RunState
     record: Run
     session: Session
-    agent_run: AgentRun[Any, Any] | None = None
 
     def restate(self) -> None:
         """Tell how the limits of the run stand, which is kept with it."""
@@ -255,22 +211,19 @@ class _Recording:
         self.session.emit(self.record)
 
 
-_recording: ContextVar[_Recording | None] = ContextVar("agentkit_recording", default=None)
-
-
 def _bind(run: AgentRun[Any, Any]) -> None:
-    recording = _recording.get()
-    if recording is not None:
-        recording.agent_run = run
-        recording.frame.state = run.ctx.state
-        recording.frame.messages = lambda: list(run.ctx.state.message_history)
+    frame = frame_of_run()
+    if frame is not None:
+        frame.agent_run = run
+        frame.state = run.ctx.state
+        frame.messages = lambda: list(run.ctx.state.message_history)
 
 
 @asynccontextmanager
 async def _recording_run(
     agent: AbstractAgent[Any, Any], policy: AgentPolicy, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> AsyncIterator[None]:
-    with interrupt.asking_for(policy.approve):
+    with asking_for(policy.approve):
         async with _journaling(agent, policy, args, kwargs):
             yield
 
@@ -281,7 +234,7 @@ async def _journaling(
 ) -> AsyncIterator[None]:
     session = current()
     if session is None or (options := options_of(session)).mode == "off":
-        with inside_nothing():
+        with inside(None):
             yield
         return
     refuse_sampling(agent)
@@ -296,7 +249,6 @@ async def _journaling(
         raise
     if recording.frame.gauges:
         recording.restate()
-    token = _recording.set(recording)
     try:
         with inside(recording.frame), Agent.using_thread_executor(session.executor), _one_by_one(gate):
             try:
@@ -309,7 +261,6 @@ async def _journaling(
         _keep(session, policy, recording)
     finally:
         budgets.leave(recording.frame)
-        _recording.reset(token)
 
 
 def gate_of(session: Session, agent: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Gate | None:
@@ -317,7 +268,7 @@ def gate_of(session: Session, agent: Any, args: Sequence[Any], kwargs: Mapping[s
     outer = frame_of_run()
     if outer is not None:
         return outer.gate if outer.gate is not None and outer.gate.within_reach else None
-    stepped = current_gate.get()
+    stepped = run_terms().gate
     if stepped is not None or not session.bench.breakpoints:
         return stepped
     return session.bench.gate_for(agent, args, kwargs, execution_of(session).counts.copy())
@@ -333,22 +284,12 @@ def _one_by_one(gate: Gate | None) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def inside_nothing() -> Iterator[None]:
-    """Not journaled here, also when an outer run is."""
-    token = current_run.set(None)
-    try:
-        yield
-    finally:
-        current_run.reset(token)
-
-
 def options_of(session: Session) -> RunOptions:
     """How a run that begins now is to be run."""
     outer = frame_of_run()
     if outer is not None and not outer.maps:
         return RunOptions(fresh=outer.fresh, mode=outer.mode, headless=outer.headless, walk=outer.walk)
-    options = run_options.get() or RunOptions()
+    options = run_terms().options
     return options if options.mode is not None else replace(options, mode=session.mode)
 
 
@@ -384,7 +325,7 @@ def _open(
         chain=MessageChain(redactor=session.redactor),
         memo=RequestParts(redactor=session.redactor, identity=whose.parts),
         whose=whose,
-        trusted=bool(_untouched.get())
+        trusted=bool(run_terms().way)
         and not _may_edit_messages((*agent.root_capability.capabilities, *added))
         and not (gate is not None and gate.edits_messages),
         cache=session.cache,
@@ -447,9 +388,9 @@ def guard(session: Session) -> None:
 
 def _forward(frame: RunState, kwargs: Mapping[str, Any]) -> FastForward | None:
     """Whoever steps, looks at the nodes or asks anew has the run walked."""
-    if frame.gate is not None or frame.walk or frame.fresh or not _untouched.get():
+    if frame.gate is not None or frame.walk or frame.fresh or not run_terms().way:
         return None
-    return FastForward.of(frame, kwargs, streams=_untouched.get() == "stream")
+    return FastForward.of(frame, kwargs, streams=run_terms().way == "stream")
 
 
 def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
@@ -468,13 +409,13 @@ def _may_edit_messages(capabilities: Iterable[Any]) -> bool:
 
 def _keep(session: Session, policy: AgentPolicy, recording: _Recording) -> None:
     """The answer, for `agent.last`."""
-    if (run := recording.agent_run) is not None and (result := run.result) is not None:
+    if (run := recording.frame.agent_run) is not None and (result := run.result) is not None:
         messages = tuple(result.all_messages())
         policy.last[:] = [Answer(output=result.output, run=recording.record, messages=messages, session=session)]
 
 
 async def _close(session: Session, recording: _Recording, error: BaseException | None) -> None:
-    frame, run = recording.frame, recording.agent_run
+    frame, run = recording.frame, recording.frame.agent_run
     result = None if run is None or error is not None else run.result
     settle_occurrences(frame, error, finished=result is not None)
     cut = NOT_WHOLE.get(finish_reason(result.all_messages())) if result else None

@@ -18,11 +18,12 @@ from pydantic_ai.messages import (
 from pydantic_ai.output import OutputDataT
 from pydantic_ai.tools import AgentDepsT
 
-from agentkit.agent.agent import JournaledAgent, RunOptions, messages_of, run_options
+from agentkit.agent.agent import JournaledAgent, messages_of
 from agentkit.agent.result import Answer as Answer
 from agentkit.approval.policy import Headless
 from agentkit.errors import UserError
 from agentkit.events import FINISHED, Mode, Run
+from agentkit.runtime.run_terms import RunOptions, run_with
 from agentkit.runtime.session import Session, current, execution_of
 
 _UNRECORDED = Run(id="", agent="", status="done", mode="off")
@@ -65,12 +66,11 @@ async def ask(
     seen: list[Run] = []
     unlisten = session.listen(lambda event: seen.append(event) if isinstance(event, Run) else None)
     options = RunOptions(continues=parent, fresh=fresh, mode=mode, headless=headless, walk=walk)
-    token = run_options.set(options)
     try:
         given = {"message_history": history, "deps": deps, **(more or {})}
-        result = await agent.run(prompt, event_stream_handler=_text_handler(on_text) if on_text else None, **given)
+        with run_with(options):
+            result = await agent.run(prompt, event_stream_handler=_text_handler(on_text) if on_text else None, **given)
     finally:
-        run_options.reset(token)
         unlisten()
     run = next((run for run in reversed(seen) if run.id in options.opened), _UNRECORDED)
     answer = Answer(output=result.output, run=run, messages=tuple(result.all_messages()), session=session)

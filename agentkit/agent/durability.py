@@ -46,7 +46,7 @@ from agentkit.journal.operation import Operation
 from agentkit.models import resolve
 from agentkit.models.request_context import request_with
 from agentkit.runtime import describe, fallback_record, server_limits
-from agentkit.runtime.live_stream import LiveModel, SourceModel, forward_deltas, live_deltas
+from agentkit.runtime.live_stream import LiveModel, SourceModel, current_deltas, forward_deltas
 from agentkit.runtime.run_state import FirstRequest, RunState, frame_of_run
 from agentkit.sandbox.process import isolate
 from agentkit.tools.digest import value_digest
@@ -110,7 +110,7 @@ def within_step(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable
     """What arrives from the wire inside the step is kept with it until the step is recorded."""
 
     async def perform() -> object:
-        step = current_step.get()
+        step = current_step()
         run = frame_of_run()
         relay = None if run is None or run.session is None else run.session.calling
         responses = None if step is None else step.arrivals
@@ -232,7 +232,7 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
 
     @property
     def in_durable_context(self) -> bool:
-        return current_run.get() is not None
+        return current_run() is not None
 
     def _bind_models(self, agent: AbstractAgent[Any, Any]) -> None:
         if agent.model is not None:
@@ -270,7 +270,7 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
         self, model_id: str | None, run_context: RunContext[Any], *, serving: bool = False
     ) -> AsyncGenerator[tuple[Model, RunContext[Any]]]:
         async with super()._durable_model_scope(model_id, run_context, serving=serving) as (model, ctx):
-            yield (model if live_deltas.get() is None else SourceModel(model)), ctx
+            yield (model if current_deltas() is None else SourceModel(model)), ctx
 
     async def _build_durable_model(self, ctx: RunContext[Any], request_context: ModelRequestContext) -> LiveModel:
         return LiveModel.of(await super()._build_durable_model(ctx, request_context))
@@ -298,7 +298,7 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
     async def before_tool_execute(
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any]
     ) -> dict[str, Any]:
-        if current_run.get() is None:
+        if current_run() is None:
             await interrupt.refuse_without_session(ctx, call.tool_name, args)
         return await super().before_tool_execute(ctx, call=call, tool_def=tool_def, args=args)
 
@@ -327,5 +327,5 @@ class JournalDurability(isolate.OutsideSessions, BaseDurabilityCapability[Any]):
 
 def enclosing_step() -> tuple[str, int] | None:
     """The run and place of the step that is running now, for a sub-agent's run to name as its parent."""
-    step = current_step.get()
+    step = current_step()
     return None if step is None else (step.run.id, step.ord)

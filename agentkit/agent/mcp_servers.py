@@ -21,7 +21,7 @@ from agentkit.approval.human_question import HumanQuestion
 from agentkit.approval.interrupt import answer_of, ask_all
 from agentkit.approval.policy import Question
 from agentkit.errors import ServerUnreachable, UserError, leaves, reason
-from agentkit.journal.execution import shorten
+from agentkit.journal.execution import StepFrame, current_step, shorten
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.text import reveal, visible_line
 
@@ -257,12 +257,12 @@ class _Call:
     ctx: RunContext[Any]
     server: str
     tool: str
+    step: StepFrame | None = field(default_factory=current_step)
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     failed: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 _listeners: WeakKeyDictionary[Any, _Listener] = WeakKeyDictionary()
-_calling: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("agentkit_mcp_call", default=None)
 
 
 def _listen(toolset: AbstractToolset[Any]) -> None:
@@ -283,11 +283,9 @@ class _Listener:
     @contextmanager
     def during(self, call: _Call) -> Iterator[_Call]:
         self._calls.append(call)
-        token = _calling.set(call)
         try:
             yield call
         finally:
-            _calling.reset(token)
             self._calls.remove(call)
             if not call.failed.done():
                 call.failed.cancel()
@@ -314,9 +312,9 @@ class _Listener:
 
     def _calling_step(self) -> _Call | None:
         """The call that is asked about. Calls of one turn ask with one history, so any of them will do."""
-        own = _calling.get()
-        if own in self._calls:
-            return own
+        step = current_step()
+        if own := [call for call in self._calls if call.step is step]:
+            return own[0]
         frames = {call.frame.id for call in self._calls}
         return self._calls[0] if len(frames) == 1 else None
 

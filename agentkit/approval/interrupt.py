@@ -6,9 +6,7 @@ import asyncio
 import contextvars
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,9 +32,10 @@ from agentkit.approval.policy import (
 from agentkit.errors import ApprovalPending, InDoubt, Stopped, UserError
 from agentkit.events import Kind
 from agentkit.journal import wait_marks
-from agentkit.journal.execution import current_step
+from agentkit.journal.execution import current_step, leave_step
 from agentkit.journal.operation import Operation
 from agentkit.runtime.run_state import RunState, frame_of_run
+from agentkit.runtime.run_terms import run_terms
 from agentkit.runtime.session import Session, current
 from agentkit.tools.declaration import Declaration, declaration, original_of
 from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
@@ -70,20 +69,6 @@ class WaitingCall:
     schema: Mapping[str, Any]
     code: str
     check: Callable[[Any], str | None]
-
-
-in_force: ContextVar[tuple[Policy, ...]] = ContextVar("agentkit_approvals", default=())
-"""What needs a person by the word of the agent that runs and of those that called it, the outermost first."""
-
-
-@contextmanager
-def asking_for(approve: Policy) -> Iterator[None]:
-    """What is asked about here holds for the agents and programs inside too."""
-    token = in_force.set((*in_force.get(), approve))
-    try:
-        yield
-    finally:
-        in_force.reset(token)
 
 
 # ---- at the door
@@ -128,7 +113,7 @@ async def refuse_without_session(ctx: RunContext[Any], name: str, args: Mapping[
         args,
         declared=declaration(function).approve if function is not None else None,
         destructive=_destructive(tool),
-        policies=in_force.get(),
+        policies=run_terms().policies,
     )
     if need is not None and not ctx.tool_call_approved:
         raise UserError(f"{name} needs an approval, and nothing is recorded here: run it in a session, not in mode off")
@@ -173,7 +158,7 @@ def may_ask(frame: RunState, name: str, tool: Any) -> bool:
 
 
 def _policies(frame: RunState) -> tuple[Policy, ...]:
-    return (*in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
+    return (*run_terms().policies, *((frame.session.policy,) if frame.session is not None else ()))
 
 
 def _waiting_call(
@@ -415,7 +400,7 @@ class _Gathering:
         self._task: asyncio.Task[None] | None = None
         # What asks is not something that a step shows, to be shown again when it is replayed.
         self._context = contextvars.copy_context()
-        self._context.run(current_step.set, None)
+        self._context.run(leave_step)
 
     async def answer(self, question: Question, call: Operation) -> Decision:
         asked = False
@@ -441,7 +426,7 @@ class _Gathering:
             raise pending_error([made], why=str(error)) from error
 
     async def _ask(self, question: Question) -> Decision:
-        step = current_step.get()
+        step = current_step()
         assert step is not None
         question = replace(question, id=str(step.row.id))
         session = self._frame.session

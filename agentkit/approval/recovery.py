@@ -21,7 +21,7 @@ from agentkit.approval.policy import Question
 from agentkit.errors import BudgetExceeded, Stopped
 from agentkit.journal.execution import Execution, shorten
 from agentkit.runtime.run_state import RunState
-from agentkit.runtime.session import current_execution
+from agentkit.runtime.session import surround, surroundings
 
 _ATTEMPTS = 3
 _ATTEMPT_CHARACTERS = 600
@@ -158,8 +158,8 @@ def _double_limits(limits: UsageLimits | None) -> UsageLimits:
 @contextmanager
 def _from_the_beginning(frame: RunState) -> Iterator[None]:
     """The same requests again are not further equal ones: all that the run did so far is replayed."""
-    token = current_execution.set(Execution(cell=frame.execution.cell, counts=frame.began.copy()))
+    token = surround(execution=Execution(cell=frame.execution.cell, counts=frame.began.copy()))
     try:
         yield
     finally:
-        current_execution.reset(token)
+        surroundings.reset(token)

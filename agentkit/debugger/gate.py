@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -32,7 +31,7 @@ from agentkit.errors import RunPaused
 from agentkit.events import Effects
 from agentkit.journal import wait_marks
 from agentkit.journal.codec import RESULT_CODEC, encode_tool_result
-from agentkit.journal.execution import current_run, current_step, dumps
+from agentkit.journal.execution import current_place, current_run, current_step, dumps, inside_place
 from agentkit.journal.journal import Journal, Performed
 from agentkit.journal.keys import Key
 from agentkit.journal.operation import Operation, Payload
@@ -202,7 +201,7 @@ class Gate:
     ) -> Performed:
         """Wait until the step may be taken, then take it: from the edit that stands there, the record, or live."""
         path = self._next_place(take=True)
-        run = current_run.get()
+        run = current_run()
         assert run is not None
         edits = self._edits(path)
         self._turns[path[:-1]] += arrival.kind == "model"
@@ -233,15 +232,12 @@ class Gate:
     @contextmanager
     def inside(self, path: Path) -> Iterator[None]:
         """What comes next happens within that step."""
-        token = _place.set(path)
-        try:
+        with inside_place(path):
             yield
-        finally:
-            _place.reset(token)
 
     async def wait_at_line(self, arrival: StepRequest, store: Store) -> Path:
         """Wait until what is no step of the record may go on, and its place."""
-        run = current_run.get()
+        run = current_run()
         assert run is not None
         path = self._next_place(take=True)
         async with self._turn:
@@ -280,7 +276,7 @@ class Gate:
     # -- inside
 
     def _next_place(self, *, take: bool) -> Path:
-        inside = _place.get()
+        inside = current_place()
         number = self._counts[inside] + 1
         if take:
             self._counts[inside] = number
@@ -352,7 +348,7 @@ class Gate:
     @contextmanager
     def _pausing(self, at: Path) -> Iterator[None]:
         """Whoever else wants the steps that this pause is inside is told so, and does not wait for ever."""
-        step = current_step.get()
+        step = current_step()
         flights = [] if step is None else [frame.flight for frame in step.lineage() if frame.flight is not None]
         for flight in flights:
             flight.held = f"run {self.root} is paused inside this step, at {format_path(at)}: go on with it, or stop it"
@@ -435,7 +431,3 @@ def arguments_json(arguments: Mapping[str, Any] | None) -> str:
     except Unconvertible:
         plain = {name: repr(value) for name, value in (arguments or {}).items()}
     return json.dumps(plain, indent=1, ensure_ascii=False)
-
-
-_place: ContextVar[Path] = ContextVar("agentkit_place", default=())
-current_gate: ContextVar[Gate | None] = ContextVar("agentkit_gate", default=None)

@@ -16,13 +16,14 @@ from agentkit.budget import estimate, forecast
 from agentkit.budget.forecast import Forecast
 from agentkit.debugger.breakpoints import Breakpoint
 from agentkit.debugger.command_log import By, Command, CommandLog, Entry
-from agentkit.debugger.gate import At, Gate, Order, Pending, current_gate
+from agentkit.debugger.gate import At, Gate, Order, Pending
 from agentkit.debugger.overrides import WHATS, Override, Path, What, check, format_path, read_path, with_edit
 from agentkit.debugger.run_spec import Changes, RunSpec, restore_spec
 from agentkit.errors import UserError, nearest
 from agentkit.events import Event, Run, Step
-from agentkit.journal.execution import Execution, current_run, current_step
-from agentkit.runtime.session import Last, Session, current_execution, current_session
+from agentkit.journal.execution import Execution, begin_outside
+from agentkit.runtime.run_terms import step_through
+from agentkit.runtime.session import Last, Session, surround
 from agentkit.sandbox.program import SandboxResult, Script
 
 Came: TypeAlias = Pending | Answer | SandboxResult | None
@@ -372,11 +373,9 @@ class DebugRun:
 
     async def _drive(self, gate: Gate) -> Answer | SandboxResult:
         recipe = self.recipe
-        current_session.set(self.session)
-        current_execution.set(Execution(cell=recipe.cell, counts=recipe.counts.copy()))
-        current_gate.set(gate)
-        current_run.set(None)
-        current_step.set(None)
+        surround(session=self.session, execution=Execution(cell=recipe.cell, counts=recipe.counts.copy()))
+        step_through(gate)
+        begin_outside()
         if isinstance(recipe.agent, Script):
             return await recipe.agent.run_again(fresh=recipe.fresh, mode=recipe.mode)
         return await ask(

@@ -167,13 +167,76 @@ def free(call: Operation, run: RunFrame, ord: int) -> AbstractAsyncContextManage
     return nullcontext(lambda outcome: None)
 
 
-current_run: ContextVar[RunFrame | None] = ContextVar("agentkit_run", default=None)
-current_step: ContextVar[StepFrame | None] = ContextVar("agentkit_step", default=None)
+class Frame(NamedTuple):
+    """What is performed here: a run, the step inside it, and the place of that step where a person steps through."""
+
+    run: RunFrame | None = None
+    step: StepFrame | None = None
+    place: tuple[int, ...] = ()
+
+
+_OUTSIDE = Frame()
+_frame: ContextVar[Frame] = ContextVar("agentkit_frame", default=_OUTSIDE)
+
+
+def current_run() -> RunFrame | None:
+    """The run that is performed in this context."""
+    return _frame.get().run
+
+
+def current_step() -> StepFrame | None:
+    """The step that is performed in this context."""
+    return _frame.get().step
+
+
+def current_place() -> tuple[int, ...]:
+    """The place, among the steps of a run that a person steps through, of what is performed in this context."""
+    return _frame.get().place
+
+
+def begin_outside() -> None:
+    """From here on, nothing is performed in this context."""
+    _frame.set(_OUTSIDE)
+
+
+def leave_step() -> None:
+    """From here on, this context is in its run and in no step of it."""
+    _frame.set(_frame.get()._replace(step=None))
+
+
+@contextmanager
+def inside(run: RunFrame | None) -> Iterator[None]:
+    """Perform steps for `run` in this context; None performs unrecorded."""
+    with _set(_frame.get()._replace(run=run)):
+        yield
+
+
+@contextmanager
+def inside_step(step: StepFrame) -> Iterator[None]:
+    """What is performed in this context is inside `step`."""
+    with _set(_frame.get()._replace(step=step)):
+        yield
+
+
+@contextmanager
+def inside_place(place: tuple[int, ...]) -> Iterator[None]:
+    """What comes next in this context stands within the step at `place`."""
+    with _set(_frame.get()._replace(place=place)):
+        yield
+
+
+@contextmanager
+def _set(frame: Frame) -> Iterator[None]:
+    token = _frame.set(frame)
+    try:
+        yield
+    finally:
+        _frame.reset(token)
 
 
 def idempotency_key() -> str | None:
     """The key of the step now running, equal on every attempt of it; None outside a step."""
-    frame = current_step.get()
+    frame = current_step()
     return None if frame is None else frame.idempotency_key
 
 
@@ -197,7 +260,7 @@ def _sum(one: Usage, other: Usage) -> Usage:
 
 def record_output(bundle: dict[str, Any]) -> None:
     """Keep what the step now running shows (a MIME bundle of JSON values), so that a replay shows it again."""
-    frame = current_step.get()
+    frame = current_step()
     if frame is None:
         return
     room = _SHOWN_BYTES - sum(len(str(kept)) for kept in frame.shown)
@@ -208,7 +271,7 @@ def record_output(bundle: dict[str, Any]) -> None:
 
 def record_print(stream: str, text: str) -> bool:
     """Keep what the tool now running prints with its step; False where none runs, and it is to be printed as ever."""
-    frame = current_step.get()
+    frame = current_step()
     if frame is None or frame.row.kind != "tool" or frame.recorded:
         return False
     room = PRINTED_CHARACTERS - frame.printed
@@ -258,7 +321,7 @@ def step_event(
     unchecked: tuple[str, ...] = (),
 ) -> Step:
     """The step as it stands now, for those who listen, told where it was asked for."""
-    within = _within(run, current_step.get())
+    within = _within(run, current_step())
     return _event(
         row, run, ord, status=status, replayed=replayed, started=started, ended=ended, shared=shared, within=within,
         unchecked=unchecked,
@@ -317,13 +380,3 @@ def _event(
 def _within(run: RunFrame, outer: StepFrame | None) -> int | None:
     made_by_code = outer is not None and outer.run is run and outer.row.kind == "tool"
     return outer.ord if outer is not None and made_by_code else None
-
-
-@contextmanager
-def inside(frame: RunFrame) -> Iterator[RunFrame]:
-    """Perform steps for `frame` in this context."""
-    token = current_run.set(frame)
-    try:
-        yield frame
-    finally:
-        current_run.reset(token)

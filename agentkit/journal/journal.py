@@ -27,6 +27,7 @@ from agentkit.journal.execution import (
     current_step,
     dumps,
     free,
+    inside_step,
     live_event,
     shorten,
     step_event,
@@ -69,7 +70,7 @@ class Performed(NamedTuple):
 
 
 class Journal:
-    """Answers calls from a store, or performs and records them; tells listeners about each change."""
+    """Answers calls from a store, or performs and records them; tells those who listen about each change."""
 
     def __init__(
         self,
@@ -78,10 +79,12 @@ class Journal:
         redactor: Redactor,
         emit: Callable[[Event], None],
         show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None,
+        is_heard: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = store
         self.redactor = redactor
         self._emit = emit
+        self._is_heard = is_heard
         self._show = show
         self._flights = Flights()
         self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _settle_nothing
@@ -93,7 +96,7 @@ class Journal:
         Raises InDoubt when the step must not be repeated unasked, ReplayMiss in `replay` mode, and JournalError when
         the record cannot be read or written, in which case `body` was not called.
         """
-        run = current_run.get()
+        run = current_run()
         if run is None:
             raise RuntimeError("a step was performed outside a run")
         n = self.count(call, run)
@@ -125,17 +128,14 @@ class Journal:
 
     async def enter(self, row: Row, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
-        run = current_run.get()
+        run = current_run()
         assert run is not None
         self.count(call, run)
         ord, started = run.next_ord(), time.time()
         # What is inside counts for itself.
         performed = self._replay(replace(row, nested={}, usage=None), call, run, ord=ord, started=started)
-        token = current_step.set(self._frame(row, None, call, run, ord=ord))
-        try:
+        with inside_step(self._frame(row, None, call, run, ord=ord)):
             await body()
-        finally:
-            current_step.reset(token)
         return performed
 
     async def _attempt(
@@ -226,7 +226,7 @@ class Journal:
         return self._take(call.key.key, run) if call.counted else 0
 
     def _take(self, key: bytes, run: RunFrame) -> int:
-        outer = current_step.get()
+        outer = current_step()
         if outer is not None:
             for frame in outer.lineage():
                 frame.nested[key.hex()] += 1
@@ -239,7 +239,7 @@ class Journal:
 
         `but` is the reply that it ended for: the next one asks for another.
         """
-        outer = current_step.get()
+        outer = current_step()
         around = () if outer is None else tuple(outer.lineage())
         for taken in run.taken:
             if taken == but:
@@ -253,7 +253,7 @@ class Journal:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return Record(row)
+                return Record(row, holds=None if call.reads_outside else True)
         # What must happen once is not repeated unasked when its code has changed.
         row = self.store.find_slot(call.key.slot, n) if call.effects == "once" else None
         return None if row is None else Record(row, edited=True)
@@ -330,7 +330,7 @@ class Journal:
         self, row: Row, run: RunFrame, *, ord: int, started: float, unchecked: tuple[str, ...] = ()
     ) -> None:
         self._credit(row, run)
-        absorb(current_step.get(), row.usage)
+        absorb(current_step(), row.usage)
         for bundle in json.loads(row.shown) if row.shown else ():
             # What was printed stands in the row of the step.
             if "stream" not in bundle:
@@ -340,6 +340,8 @@ class Journal:
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
+        if not self._is_heard():
+            return
         recorded = unchecked_inputs(row.evidence)
         unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
         event = step_event(
@@ -386,7 +388,7 @@ class Journal:
         self, call: Operation, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool = False
     ) -> Intent:
         """What is written before `call`, the `n`-th equal one, is performed; `before` is what is on record of it."""
-        outer = current_step.get()
+        outer = current_step()
         parent = call.batch if call.batch is not None or outer is None else outer.row.id
         return Intent(
             key=call.key.key,
@@ -457,7 +459,7 @@ class Journal:
             run=run,
             started=time.time(),
             idempotency_key=f"{row.key.hex()[:32]}-{row.n}-{row.gen}",
-            outer=current_step.get(),
+            outer=current_step(),
             paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
         if call.kind == "model":
@@ -487,13 +489,13 @@ class Journal:
         if call.sends and frame.arrivals is not None:
             frame.arrivals.wait()
         crash_point("intent")
-        token = current_step.set(frame)
         try:
-            with call.watching():
-                payload = await body()
-            if call.kind == "tool" and not frame.recorded:
-                # It reads files, which may be large.
-                await asyncio.to_thread(call.evidence)
+            with inside_step(frame):
+                with call.watching():
+                    payload = await body()
+                if call.kind == "tool" and not frame.recorded:
+                    # It reads files, which may be large.
+                    await asyncio.to_thread(call.evidence)
         except asyncio.CancelledError:
             self._record_cancellation(frame, flight)
             raise
@@ -501,8 +503,6 @@ class Journal:
             frame.run.broke = error
             await self._record_failure(frame, error)
             raise
-        finally:
-            current_step.reset(token)
         crash_point("call")
         await self._record(frame, call, payload)
         crash_point("record")

@@ -79,7 +79,7 @@ FORMATS = (
     _token(
         "gitlab-token",
         rf"(?:glpat|gldt|glft|glsoat|glrt|glcbt|glptt|glagent|gloas|glimt){_WORD}{{0,3}}-{_WORD}{{20,1024}}",
-        *("glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "glcbt", "glptt-", "glagent-", "gloas-", "glimt-"),
+        *("glpat", "gldt", "glft", "glsoat", "glrt", "glcbt", "glptt", "glagent", "gloas", "glimt"),
     ),
     _token("slack-token", r"xox[abeoprs]-(?:\d+-)*[A-Za-z0-9-]{10,}", "xox"),
     _token("slack-token", r"xapp-\d-[A-Z0-9]+-\d+-[a-z0-9]{20,}", "xapp-"),
@@ -150,27 +150,47 @@ _SIGNS = tuple(dict.fromkeys(sign for each in FORMATS for sign in each.signs))
 _BY_SIGN = {sign: [each for each in FORMATS if sign in each.signs] for sign in _SIGNS}
 # These stand apart from what is hidden; any other sign is a part of a long word.
 _APART = ("ecret", "PRIVATE KEY", "uthorization", "UTHORIZATION", "://")
-_WITHIN = tuple(sign for sign in _SIGNS if sign not in _APART)
-_LONG = 16
+_SEPARATORS = "-_.:/="
+_WITHIN = {
+    separator: tuple(
+        (sign.encode(), sign)
+        for sign in _SIGNS
+        if sign not in _APART and next((each for each in _SEPARATORS if each in sign), "").encode() == separator
+    )
+    for separator in (b"", *(each.encode() for each in _SEPARATORS))
+}
+"""The signs by the first of these characters that is in them."""
+# What else a secret is made of stands in one run of these characters, and is at least so long.
+_RUN = b"x" * 15
+_MASK = bytes(
+    ord("x") if code >= 128 or chr(code).isalnum() or chr(code) in "_-.:+/=%@~" else ord(" ") for code in range(256)
+)
 # Documentation writes keys that are none, and templates name what is to be filled in.
 _NONE = re.compile(
     r"example|(.)\1{9}|^(?:password|passwd|pass|pwd|secret|token|key|xxx+|\*+|\.\.\.|your\W?\w*)$", re.IGNORECASE
 )
 _ENCODED = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{24,8192}(?![A-Za-z0-9+/_-])={0,2}")
-_LONG_RUN = re.compile(r"[A-Za-z0-9+/_-]{24}")
+_ENCODED_BYTES = re.compile(_ENCODED.pattern.encode())
 
 
 def find_secrets(text: str) -> list[SecretMatch]:
     """Return the secrets in `text`, from left to right, none within another."""
     # Nearly every text is words, and no secret is a short one: looking at the long ones is what makes this cheap.
-    long = "\n".join([word for word in text.split() if len(word) >= _LONG])
-    signs = [sign for sign in _APART if sign in text]
-    if not long and "://" not in signs:
+    encoded = text.encode(errors="surrogatepass")
+    mask = encoded.translate(_MASK)
+    if _RUN not in mask and "://" not in text and "PRIVATE KEY" not in text:
         return []
-    signs += [sign for sign in _WITHIN if sign in long]
+    runs = _runs(encoded, mask)
+    long = b"\n".join(runs)
+    signs = [sign for sign in _APART if sign in text]
+    for separator, known in _WITHIN.items():
+        if separator in long:
+            signs += [sign for of_sign, sign in known if of_sign in long]
     forms = dict.fromkeys(each for sign in signs for each in _BY_SIGN[sign])
     found = [one for each in forms for one in _of_format(each, text)]
-    if _LONG_RUN.search(long) is not None:
+    if any(
+        _secret_within(match[0].decode()) for run in runs if len(run) >= 24 for match in _ENCODED_BYTES.finditer(run)
+    ):
         found += _find_base64(text)
     if not found:
         return found
@@ -179,6 +199,16 @@ def find_secrets(text: str) -> list[SecretMatch]:
         if not apart or one.start >= apart[-1].end:
             apart.append(one)
     return apart
+
+
+def _runs(encoded: bytes, mask: bytes) -> list[bytes]:
+    """The parts of `encoded` that may hold a secret."""
+    runs, end = [], 0
+    while (start := mask.find(_RUN, end)) >= 0:
+        end = mask.find(b" ", start)
+        end = len(mask) if end < 0 else end
+        runs.append(encoded[start:end])
+    return runs
 
 
 def _of_format(each: Format, text: str) -> Iterator[SecretMatch]:

@@ -13,7 +13,7 @@ from agentkit.journal.store import Store
 @asynccontextmanager
 async def waiting(store: Store) -> AsyncIterator[None]:
     """A tool stopped here, by Stop or by a crash, is as one that raised here: not in doubt."""
-    step = current_step.get()
+    step = current_step()
     # What is declared is known well enough already, in whatever place it is stopped.
     around = [] if step is None else [frame for frame in step.lineage() if frame.row.effects == "undeclared"]
     if not around:

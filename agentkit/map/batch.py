@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -25,7 +25,7 @@ from pydantic_core import from_json
 
 from agentkit.errors import BudgetExceeded, Stopped, UserError
 from agentkit.events import Effects, Kind
-from agentkit.journal.execution import Execution, current_step, inside
+from agentkit.journal.execution import Execution, current_step, inside, inside_step, leave_step
 from agentkit.journal.keys import operation_key
 from agentkit.journal.operation import Operation, Payload
 from agentkit.map.first_request import ArrivedReply, DirectRows
@@ -189,7 +189,7 @@ class BatchedRows:
         self._bytes = direct.model.batch_max_bytes
         # Rows with the prompt of one that is asked already, by the key of that one.
         self._equal: dict[str, list[_BatchRow]] = {}
-        self._outer = current_step.get()
+        self._outer = current_step()
 
     async def run(self, rows: Iterator[tuple[int, str, Any]]) -> None:
         """Perform all rows: those on record at once, the others as their batches end."""
@@ -308,7 +308,7 @@ class BatchedRows:
         again: list[tuple[_BatchRow, ArrivedReply]] = []
 
         async def collect() -> Payload:
-            collecting = current_step.get()
+            collecting = current_step()
             assert collecting is not None
             plan.step = collecting.row.id
             try:
@@ -459,12 +459,13 @@ class BatchedRows:
 
         async def end(place: int) -> None:
             # A row is no part of the step that its batch is.
-            current_step.set(self._outer)
+            leave_step()
             row = plan.rows[place]
             arrived, passes = self._read(plan, row, results.get(plan.name(row)))
             if passes:
                 again.append((row, arrived))
-            else:
+                return
+            with nullcontext() if self._outer is None else inside_step(self._outer):
                 await self._end(row, arrived)
 
         await Scheduler(_RECORDING, model_name=self._model.model_name).run(range(len(plan.rows)), end)

@@ -225,10 +225,13 @@ class DirectRows:
         return found is not None and found[0] == output
 
     def _first_reply(self) -> Any:
-        messages = self._first.ctx.messages
-        # Behind a reply that called an output tool stands what the tool returned.
-        reply = messages[1] if len(messages) in (2, 3) else None
-        return RESULT_CODEC.dump(ModelResponse, reply) if isinstance(reply, ModelResponse) else None
+        replies = [message for message in self._first.ctx.messages if isinstance(message, ModelResponse)]
+        return RESULT_CODEC.dump(ModelResponse, replies[0]) if len(replies) == 1 else None
+
+    def _message(self, prompt: str) -> ModelRequest:
+        return replace(
+            self._request, parts=[*self._lead, UserPromptPart(content=prompt)], run_id=None, conversation_id=None
+        )
 
     @property
     def model(self) -> Model:
@@ -237,14 +240,15 @@ class DirectRows:
 
     def info(self, prompt: str) -> ModelRequestInfo:
         """Return what is known of a row's request before it is sent."""
-        message = replace(self._request, parts=[*self._lead, UserPromptPart(content=prompt)])
         return ModelRequestInfo(
-            model=self._model, messages=[message], settings=self._first.settings, parameters=self._first.parameters
+            model=self._model,
+            messages=[self._message(prompt)],
+            settings=self._first.settings,
+            parameters=self._first.parameters,
         )
 
     def request(self, ordinal: int, prompt: str, execution: Execution) -> RowRequest:
         """Return what the row asks; nothing is sent."""
-        message = replace(self._request, parts=[*self._lead, UserPromptPart(content=prompt)])
         outer, first = self._frame, self._first
         frame = RunState(
             id=outer.id, agent=outer.agent, execution=execution, mode=outer.mode, fresh=outer.fresh, ord=ordinal,
@@ -252,7 +256,7 @@ class DirectRows:
             whose=outer.whose, cache=outer.cache, session=outer.session, owner=outer.owner, outer=outer,
             place=outer.place, headless=outer.headless,
         )  # fmt: skip
-        messages: list[ModelMessage] = [message]
+        messages: list[ModelMessage] = [self._message(prompt)]
         asked = model_request.ModelRequest.of(
             frame, self._model, first.model_id, messages, first.settings, first.parameters
         )

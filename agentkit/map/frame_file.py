@@ -80,9 +80,27 @@ def _write(frame: pandas.DataFrame, path: Path, suffix: str) -> None:
         return
     flat = frame if _is_default(frame.index) else _with_index_columns(frame)
     if suffix == ".csv":
-        flat.to_csv(path, index=False, compression=None)
+        flat.assign(**_date_texts(flat)).to_csv(path, index=False, compression=None)
     else:
-        flat.to_json(path, orient="records", lines=True, force_ascii=False, date_format="iso", compression=None)
+        flat.to_json(
+            path, orient="records", lines=True, force_ascii=False, date_format="iso", date_unit="us", compression=None
+        )
+
+
+def _date_texts(frame: pandas.DataFrame) -> dict[str, pandas.Series]:
+    """The columns of dates as text, each in one form.
+
+    pandas writes a frame in chunks, and leaves the time out in those where every date is at midnight.
+    """
+    texts: dict[str, pandas.Series] = {}
+    for name, column in frame.items():
+        if pandas.api.types.is_datetime64_any_dtype(column.dtype):
+            known = column.dropna()
+            zone = "%z" if column.dt.tz is not None else ""
+            form = "%Y-%m-%d" if bool((known == known.dt.normalize()).all()) and not zone else "%Y-%m-%dT%H:%M:%S"
+            fraction = ".%f" if bool((known.dt.microsecond != 0).any()) else ""
+            texts[str(name)] = column.dt.strftime(form + fraction + zone)
+    return texts
 
 
 def _write_parquet(frame: pandas.DataFrame, path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,16 +21,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.output import OutputDataT
 from pydantic_ai.toolsets import FunctionToolset
 
-from agentkit.agent.agent import (
-    JournaledAgent,
-    RunOptions,
-    durable,
-    guard,
-    inside_nothing,
-    options_of,
-    put_down,
-    run_with,
-)
+from agentkit.agent.agent import JournaledAgent, durable, guard, options_of, put_down
 from agentkit.agent.durability import enclosing_step
 from agentkit.approval import decisions, interrupt
 from agentkit.approval.policy import Question
@@ -68,7 +60,8 @@ from agentkit.map.sample import Estimate
 from agentkit.map.scheduler import Scheduler
 from agentkit.models import batch_api, resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
-from agentkit.runtime.session import current, current_execution, execution_of, identity_of
+from agentkit.runtime.run_terms import RunOptions, run_with
+from agentkit.runtime.session import current, execution_of, identity_of, surround
 
 Errors: TypeAlias = str
 """`keep` (a row that fails keeps its place), `stop` (at the first), or a share such as `5%` of all rows."""
@@ -144,6 +137,9 @@ def describe_result(snapshot: Snapshot) -> str:
 MapView: TypeAlias = "Callable[[RowMap], AbstractContextManager[None]]"
 """Shows a map while it runs (`Session.map_view`)."""
 
+default_view: MapView | None = None
+"""Where a session shows nothing itself."""
+
 
 @dataclass(kw_only=True)
 class _RowState:
@@ -197,7 +193,7 @@ class RowMap:
         self.errors = errors
         self.budget = Budget(limits=parse(budget)) if isinstance(budget, str) else budget
         if out is not None:
-            check_out(out)
+            check_out(out, self.table)
         self.out = out
         self.sample = _count(sample, "sample", self.table.length)
         self.limit = _count(limit, "limit", self.table.length)
@@ -212,7 +208,12 @@ class RowMap:
             range(chosen) if self.sample is None else sampling.sample(self.table, self.sample)
         )
         self.progress = Progress(len(self.ordinals))
-        self.scheduler = Scheduler(workers, model_name=_model_name(self.agent), waited=self.progress.add_server_wait)
+        self.scheduler = Scheduler(
+            workers,
+            model_name=_model_name(self.agent),
+            waited=self.progress.add_server_wait,
+            resized=self.progress.set_workers,
+        )
         self.run_id = ""
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
@@ -235,14 +236,19 @@ class RowMap:
     async def run(self, on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None) -> MapResult:
         """Perform the map; what is recorded is replayed. `on_row` is told of each row as it ends."""
         self._on_row = on_row
-        view = self.session.map_view
+        view = self.session.map_view or default_view
         with nullcontext() if view is None else view(self):
-            async with self._recording() as frame:
-                await self._run_rows(frame, self.ordinals)
-                while self._waiting and await self._ask_for_all():
-                    waiting, self._waiting = sorted(self._waiting), {}
-                    await self._run_rows(frame, waiting)
-        self.table.check_unchanged()
+            try:
+                async with self._recording() as frame:
+                    await self._run_rows(frame, self.ordinals)
+                    while self._waiting and await self._ask_for_all():
+                        waiting, self._waiting = sorted(self._waiting), {}
+                        await self._run_rows(frame, waiting)
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                self.ended = self.ended or "it was stopped"
+                raise
+            finally:
+                self.progress.finish(self.ended)
         result = self.result()
         if self.out is not None:
             write(result.frame, self.out)
@@ -498,7 +504,7 @@ class RowMap:
             del self._states[frame.id, ordinal + 1]
             opened.clear()
         # Equal prompts are one question, and each row resumes alone: what is counted is counted in the row.
-        current_execution.set(_execution_of_row(frame))
+        surround(execution=_execution_of_row(frame))
         options = RunOptions(
             fresh=frame.fresh, mode=frame.mode, headless=frame.headless, row=ordinal, entered=opened.append
         )
@@ -570,7 +576,7 @@ class RowMap:
         session = self.session
         options = options_of(session)
         if options.mode == "off":
-            with inside_nothing():
+            with inside(None):
                 yield None
             return
         frame = self._frame(options)
@@ -655,7 +661,10 @@ class RowMap:
         )
         if not session.store.read_only:
             written = session.store.close_run(ended, history=None, output=None, nodes=())
-            if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                # Nobody who looks after the stop finds it running.
+                wait([written])
+            else:
                 await put_down(session, ended, written)
         session.emit(ended)
 

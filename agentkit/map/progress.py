@@ -59,11 +59,11 @@ class Snapshot:
 
     `done` rows have an answer: `live` ones were asked now, `replayed` ones came from the record. A row that failed or
     waits for a person is not done. `rate` is live rows per second of wall time, lately; `eta` the seconds that the rows
-    left take at that rate. Both are None while too little is known. `spent` is what live rows cost, `saved` what the
-    replayed ones once did, `expected` what the whole map will have cost with what was spent so far; `unpriced` live
-    rows have no known price. `server_wait` is the sum of the seconds that requests waited for their turn at the server.
-    `estimated`: tokens are estimates because the server reports none. `reason`: why the map ended early.
-    `batches` are waited for at their providers.
+    left take at that rate. Both are None while too little is known. `spent` and `tokens` are what live rows took,
+    `saved` and `saved_tokens` what the replayed ones once did; `expected` is what the whole map will have cost, with
+    what was spent so far; `unpriced` live rows have no known price. `server_wait` is the sum of the seconds that
+    requests waited for their turn at the server. `estimated`: tokens are estimates because the server reports none.
+    `reason`: why the map ended early. `batches` are waited for at their providers.
     """
 
     total: int | None
@@ -78,6 +78,7 @@ class Snapshot:
     eta: float | None = None
     spent: float = 0.0
     saved: float = 0.0
+    saved_tokens: int = 0
     expected: float | None = None
     unpriced: int = 0
     tokens: int = 0
@@ -113,7 +114,7 @@ class Progress:
 
     def __init__(self, total: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
-        self.workers = 0
+        self._workers = 0
         self._clock = clock
         self._began = clock()
         self._ended: float | None = None
@@ -131,6 +132,7 @@ class Progress:
         self._priced = 0
         self._unpriced = 0
         self._saved = 0.0
+        self._saved_tokens = 0
         self._tokens = 0
         self._server_wait = 0.0
         self._estimated = False
@@ -180,6 +182,7 @@ class Progress:
                 self._live += 1
         if replayed:
             self._saved += cost or 0.0
+            self._saved_tokens += tokens
             return
         self._pay(cost, tokens)
         if status != "waiting":
@@ -215,9 +218,13 @@ class Progress:
             self._recent -= self._window.popleft()[1]
 
     def replay_many(self, count: int, cost: float = 0.0, tokens: int = 0) -> None:
-        """Count rows that were answered from the record together. Their tokens were paid before and are not added."""
+        """Count rows that were answered from the record together, and what they once took."""
         self._replayed += count
         self._saved += cost
+        self._saved_tokens += tokens
+
+    def set_workers(self, workers: int) -> None:
+        self._workers = workers
 
     def set_batch(self, standing: BatchStanding) -> None:
         """Note what a provider says of a batch."""
@@ -251,12 +258,13 @@ class Progress:
             failures=tuple(self._failures.most_common()),
             waiting=len(self._waiting),
             in_flight=len(self._in_flight),
-            workers=self.workers,
+            workers=self._workers,
             seconds=now - self._began,
             rate=rate,
             eta=left / rate if rate and left is not None and running else None,
             spent=self._spent,
             saved=self._saved,
+            saved_tokens=self._saved_tokens,
             expected=self._expected(left) if running else None,
             unpriced=self._unpriced,
             tokens=self._tokens,

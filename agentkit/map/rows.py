@@ -120,8 +120,6 @@ def _open(rows: Any, name: str) -> Table:
         return _PolarsTable(name, rows)
     if hasattr(rows, "__arrow_c_stream__") or hasattr(rows, "to_arrow"):
         return ArrowTable(name, rows)
-    if hasattr(rows, "__dataframe__"):
-        return _FrameTable(name, pandas.api.interchange.from_dataframe(rows))
     return _open_iterable(rows, name)
 
 
@@ -158,7 +156,7 @@ def _refusal(rows: Any, name: str) -> str:
         return f"{name} is a {kind}, which has no order: give sorted({name})"
     if isinstance(rows, AsyncIterable):
         return f"{name} is asynchronous: list it first, [row async for row in {name}]"
-    if hasattr(rows, "columns") or getattr(rows, "ndim", 1) > 1:
+    if hasattr(rows, "columns") or hasattr(rows, "__dataframe__") or getattr(rows, "ndim", 1) > 1:
         return f"{name} is a {type(rows).__module__.partition('.')[0]} {kind}: make it a pandas.DataFrame first"
     if not isinstance(rows, Iterable):
         return f"{name} is a {kind}: give a DataFrame, an Arrow table, a path or an iterable of rows"

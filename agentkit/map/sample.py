@@ -106,7 +106,8 @@ def total(values: Sequence[float], rows: int) -> Total:
     deviation = stdev(values)
     half = quantile_t((1 + CONFIDENCE) / 2, count - 1) * rows * deviation / math.sqrt(count) * math.sqrt(left)
     third = fmean((value - mean) ** 3 for value in values)
-    shift = rows * left * third / (6 * deviation**2 * count) if deviation > 0 else 0.0
+    variance = deviation**2
+    shift = rows * left * third / (6 * variance * count) if variance > 0 else 0.0
     return Total(likely=likely, low=max(likely + shift - half, sum(values)), high=likely + shift + half)
 
 
@@ -148,7 +149,7 @@ def describe(estimate: Estimate) -> str:
 
 
 def _interval(total: Total) -> str:
-    if total.low is None or total.high is None or total.high - total.low < total.likely / 1000:
+    if total.low is None or total.high is None or total.high - total.low <= total.likely / 1000:
         return ""
     digits = 0 if total.high >= 100 else _digits(total.high)
     return f" ({total.low:,.{digits}f} to {total.high:,.{digits}f})"

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Literal, TypeAlias
 
 from agentkit.errors import UserError
-from agentkit.map.concurrency import MOST, Bounds, Change, ConcurrencyLimit
+from agentkit.map.concurrency import MOST, Bounds, Change, ConcurrencyLimit, Reason
 from agentkit.models.request_context import Exchange, request_with
+from agentkit.models.transport.learnt_limits import LearntLimit
+from agentkit.runtime.server_limits import turnstile
 
 Workers: TypeAlias = int | Literal["auto"]
 Perform: TypeAlias = Callable[[int], Awaitable[None]]
@@ -24,13 +26,18 @@ _HELD = 0.05
 """Seconds. A request that waited longer for its turn was held back by the server's limit."""
 _NOISE = 0.05
 """Seconds. What the way to a server and this machine add to an answer now and then is no change of the server."""
+_LEARNT: frozenset[Reason] = frozenset({"steady_up", "rate_limit", "latency"})
+"""Reasons for a change that the server gave; the others are a guess and a person's wish."""
 _OVERLOADED = frozenset({0, 500, 502, 503, 504, 529})
 _HEAD_BYTES = 1_000
 """About what an answer holds beside its text: a longer text takes longer, and is not a slower server."""
 
 
 class Scheduler:
-    """Runs the rows of one map. `workers`: so many at once, or `auto` for as many as the server bears."""
+    """Runs the rows of one map. `workers`: so many at once, or `auto` for as many as the server bears.
+
+    `waited` is told the seconds that a request waited for its turn at the server, `resized` the limit when it changes.
+    """
 
     def __init__(
         self,
@@ -40,25 +47,38 @@ class Scheduler:
         bounds: Bounds | None = None,
         patience: float = PATIENCE,
         waited: Callable[[float], None] = lambda seconds: None,
+        resized: Callable[[int], None] = lambda workers: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if workers != "auto" and (type(workers) is not int or workers < 1):
             raise UserError(f"workers={workers!r}: write how many rows at once (1 or more), or 'auto'")
+        self.model_name = model_name
+        self._learnt = turnstile().learnt
         if workers == "auto":
             self._control: ConcurrencyLimit | None = ConcurrencyLimit(
-                bounds or Bounds(), clock=clock, changed=self._apply
+                bounds or Bounds(), start=self._start(), clock=clock, changed=self._apply
             )
             self.limit = self._control.limit
         else:
             self._control = None
             self.limit = workers
         self.in_flight = 0
-        self.model_name = model_name
         # A chain goes on to its next member sooner than it waits long for one.
         self._patience = 0.0 if "|" in model_name else patience
         self._waited = waited
+        self._resized = resized
+        self._resized(self.limit)
         self._ended = False
         self._news = asyncio.Event()
+
+    @property
+    def _name(self) -> str:
+        return f"rows at once of {self.model_name}"
+
+    def _start(self) -> int | None:
+        """The limit that this or another kernel learnt lately."""
+        learnt = None if self._learnt is None else self._learnt.find(self._name)
+        return None if learnt is None or learnt.period else learnt.number
 
     @property
     def history(self) -> tuple[Change, ...]:
@@ -76,6 +96,7 @@ class Scheduler:
             self._control.set_limit(workers)
         else:
             self.limit = max(1, min(workers, MOST))
+            self._resized(self.limit)
             self._news.set()
 
     async def run(self, ordinals: Iterable[int], perform: Perform) -> None:
@@ -131,7 +152,10 @@ class Scheduler:
 
     def _apply(self, change: Change) -> None:
         self.limit = change.after
+        self._resized(self.limit)
         self._news.set()
+        if self._learnt is not None and change.reason in _LEARNT:
+            self._learnt.keep(self._name, LearntLimit(change.after, 0.0))
 
     def _observe(self, exchange: Exchange) -> None:
         if exchange.waited > _HELD:

@@ -80,6 +80,8 @@ class Table(ABC):
         names = self.columns if columns is None else tuple(name for name in self.columns if name in columns)
         index = self.index
         for start, length, cells, values in self._read(size, wanted, names):
+            # Hours may lie between two pieces: nothing is paid for rows of another file.
+            self.check_unchanged()
             labels = plain_labels(index[start : start + length])
             yield Piece(start=start, index=labels, columns=cells, values=values)
 

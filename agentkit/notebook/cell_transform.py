@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 from IPython import get_ipython as _get_ipython
 
 from agentkit.errors import Interrupted, SpecError
+from agentkit.notebook.output import cell_depth
 
 T = TypeVar("T")
 # IPython has no types for it.
 get_ipython: Callable[[], Any] = _get_ipython
 
-depth: contextvars.ContextVar[int] = contextvars.ContextVar("agentkit_cell_depth", default=0)
 _CELL = re.compile(r"%%agent(?:[ \t]+(.*))?$")
 _LINE = re.compile(r"(?P<indent>[ \t]*)(?P<target>[\w.,\[\]\"' \t*()]+=[ \t]*)?%agent(?P<args>[ \t].*)?$")
 _MARKER = re.compile(r"%%(?:$| (?:\[|\w+=))")
@@ -37,7 +37,7 @@ def transform(lines: list[str]) -> list[str]:
     """IPython's line transform: what stands after `%agent` reaches us as typed, with its quotes and question marks."""
     if not lines:
         return lines
-    awaited = depth.get() == 0 and bool(getattr(get_ipython(), "autoawait", True))
+    awaited = cell_depth() == 0 and bool(getattr(get_ipython(), "autoawait", True))
     cell = _CELL.match(lines[0].rstrip("\r\n"))
     if cell:
         return [_call("cell", awaited, cell[1] or "", "".join(lines[1:]))] if awaited else lines

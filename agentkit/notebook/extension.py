@@ -92,7 +92,7 @@ class NotebookCalls:
         try:
             await self._show_reply(text, body)
         except ApprovalPending as error:
-            if self._asker is not None and cell_transform.depth.get() <= 1:
+            if self._asker is not None and output.cell_depth() <= 1:
                 panel = None if self._panels is None else self._panels.newest
                 cell = self._cell[0]
                 notice = output.Notice.here()
@@ -259,8 +259,8 @@ class NotebookCalls:
 
     def before_cell(self, info: Any) -> None:
         """At the top level, requests are counted from 0 again and a new panel is begun."""
-        outermost = cell_transform.depth.get() == 0
-        cell_transform.depth.set(cell_transform.depth.get() + 1)
+        outermost = output.cell_depth() == 0
+        output.set_cell_depth(output.cell_depth() + 1)
         if not outermost:
             return
         self._cell = (getattr(info, "cell_id", None), output.has_viewer(self.shell))
@@ -274,18 +274,18 @@ class NotebookCalls:
 
     def before_plain_cell(self) -> None:
         """Begin a panel for a cell of `ipython file.ipynb`, of which IPython says no more than that it begins."""
-        if cell_transform.depth.get() == 0 and self._panels is not None and not hasattr(self.shell, "kernel"):
+        if output.cell_depth() == 0 and self._panels is not None and not hasattr(self.shell, "kernel"):
             self.session().start_cell()
             self._panels.begin(None, live=False)
 
     def after_plain_cell(self) -> None:
         """Draw that panel. In a kernel these two events also come with each click, in the middle of a cell."""
-        if cell_transform.depth.get() == 0 and not hasattr(self.shell, "kernel"):
+        if output.cell_depth() == 0 and not hasattr(self.shell, "kernel"):
             self._finish_panel()
 
     def after_cell(self, result: Any) -> None:
-        cell_transform.depth.set(max(0, cell_transform.depth.get() - 1))
-        if cell_transform.depth.get() == 0:
+        output.set_cell_depth(max(0, output.cell_depth() - 1))
+        if output.cell_depth() == 0:
             self._undo_stop()
             self._finish_panel()
             if self._panels is not None:

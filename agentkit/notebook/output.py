@@ -80,10 +80,10 @@ class Notice:
     @classmethod
     def here(cls) -> Notice:
         """The notice of this cell; a run that goes on after its cell has ended has that cell's."""
-        if (place := _places.get().notice) is not None:
+        if (place := _cell.get().notice) is not None:
             return place
         place = cls()
-        _places.set(_places.get()._replace(notice=place))
+        _cell.set(_cell.get()._replace(notice=place))
         return place
 
     def show(self, line: str) -> None:
@@ -109,10 +109,10 @@ class AnswerOutput:
     @classmethod
     def here(cls, *, live: bool, formatter: Any) -> AnswerOutput:
         """The place for the answer of this cell; a run that goes on after its cell has ended takes that cell's."""
-        if live and (place := _places.get().resumed) is not None:
+        if live and (place := _cell.get().resumed) is not None:
             return place
         place = cls(live=live, formatter=formatter)
-        _places.set(_places.get()._replace(answer=place))
+        _cell.set(_cell.get()._replace(answer=place))
         return place
 
     def stream(self, text: str) -> None:
@@ -146,27 +146,37 @@ class AnswerOutput:
         self._output.finish(bundle or markdown(""), metadata=metadata)
 
 
-class _Places(NamedTuple):
-    """Where a cell draws; `resumed` is the place of an answer whose cell has ended."""
+class CellContext(NamedTuple):
+    """How deep cells run in cells, and where this one draws; `resumed` is the answer's place of one that ended."""
 
+    depth: int = 0
     answer: AnswerOutput | None = None
     notice: Notice | None = None
     resumed: AnswerOutput | None = None
 
 
-_NONE = _Places()
-_places: contextvars.ContextVar[_Places] = contextvars.ContextVar("agentkit_places", default=_NONE)
+_NO_CELL = CellContext()
+_cell: contextvars.ContextVar[CellContext] = contextvars.ContextVar("agentkit_cell", default=_NO_CELL)
+
+
+def cell_depth() -> int:
+    """How many cells run here, one inside the other."""
+    return _cell.get().depth
+
+
+def set_cell_depth(depth: int) -> None:
+    _cell.set(_cell.get()._replace(depth=depth))
 
 
 def resume(notice: Notice) -> None:
     """From now on this context is that of a cell that has ended: its output's places are used again."""
-    places = _places.get()
-    _places.set(places._replace(notice=notice, resumed=places.answer))
+    cell = _cell.get()
+    _cell.set(cell._replace(notice=notice, resumed=cell.answer))
 
 
 def is_resumption() -> bool:
     """Whether this is a run that goes on after its cell has ended."""
-    return _places.get().resumed is not None
+    return _cell.get().resumed is not None
 
 
 def markdown(text: str) -> dict[str, Any]:

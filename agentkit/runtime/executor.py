@@ -22,7 +22,7 @@ class RecordingExecutor(ThreadPoolExecutor):
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        frame = current_step.get()
+        frame = current_step()
         if frame is None or frame.finish_in_thread is None or frame.thread is not None:
             return super().submit(_convert_stop, lambda: fn(*args, **kwargs))
         ended: Future[bool] = Future()

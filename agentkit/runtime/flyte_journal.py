@@ -39,7 +39,7 @@ class TracedJournal(Journal):
         self._attempt_id = uuid.uuid4().hex
 
     async def perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
-        run = current_run.get()
+        run = current_run()
         if run is None or call.outer or call.kind in _OWN_ACTIONS or self.find_record(call, run) is not None:
             return await super().perform(call, body)
         n = run.execution.counts.peek(call.key.key) if call.counted else 0

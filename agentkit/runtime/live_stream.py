@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,6 +26,8 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import RunContext
 from pydantic_ai.usage import RequestUsage
 
+from agentkit.models.request_context import current_request, request_with
+
 _AHEAD = 256
 """How many events a model may be ahead of whoever reads them."""
 
@@ -44,12 +45,15 @@ class Deltas:
     source: StreamedResponse | None = None
 
 
-live_deltas: ContextVar[Deltas | None] = ContextVar("agentkit_live_deltas", default=None)
+def current_deltas() -> Deltas | None:
+    """What the request that is made in this context hands on."""
+    deltas = current_request.get().deltas
+    return deltas if isinstance(deltas, Deltas) else None
 
 
 async def forward_deltas(ctx: RunContext[Any], events: AsyncIterable[ModelResponseStreamEvent]) -> None:
     """Inside the step that performs a streamed request: hand each event on as it arrives."""
-    deltas = live_deltas.get()
+    deltas = current_deltas()
     async for event in events:
         if deltas is not None:
             # Whoever reads slowly is not run ahead of without end.
@@ -62,7 +66,7 @@ class SourceModel(WrapperModel):
     @asynccontextmanager
     async def request_stream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[StreamedResponse]:
         async with self.wrapped.request_stream(*args, **kwargs) as source:
-            deltas = live_deltas.get()
+            deltas = current_deltas()
             if deltas is not None:
                 deltas.source = source
             yield source
@@ -207,11 +211,8 @@ class LiveModel(DurableModel):
             model_settings=model_settings,
             model_request_parameters=model_request_parameters,
         )
-        token = live_deltas.set(deltas)
-        try:
+        with request_with(deltas=deltas):
             step = asyncio.ensure_future(self._request_stream_segment(context))
-        finally:
-            live_deltas.reset(token)
         step.add_done_callback(lambda _: None if queue.full() else queue.put_nowait(_StreamEnd()))
         sent = partial(_parameters_of, self.wrapped, model_settings, model_request_parameters)
         try:

@@ -54,10 +54,11 @@ class RunState(RunFrame):
 
     `held` are the tool calls put aside for a person, by the id of the call; `passed` those that need nobody because
     they only replay; `ran` says in one line each what tools have done so far. `owner` is the agent that runs, `began`
-    how many equal requests there were before it, and `messages` gives its conversation so far. `state` is that of
-    pydantic-ai's loop, and `forward` passes over what of the run is on record, unless it has to `walk`. `asked_live`:
-    the last reply was a live one; `notes` are remarks on this run for the person. `outer` is the run around it, `whose`
-    says for whom it is made, `opened` when by a clock that nobody sets, `place` where it stands in the tree of budgets,
+    how many equal requests there were before it, and `messages` gives its conversation so far. `agent_run` is
+    pydantic-ai's own, `state` that of its loop, and `forward` passes over what of the run is on record, unless it has
+    to `walk`. `asked_live`: the last reply was a live one; `notes` are remarks on this run for the person. `outer` is
+    the run around it, `whose` says for whom it is made, `opened` when by a clock that nobody sets, `place` where it
+    stands in the tree of budgets,
     `replayed_amounts` what its replayed steps took when they were live, and `gauges` how its limits stood; `restate`
     tells those who listen when they changed. `maps`: runs inside it are those of the rows of a table; `row` is
     the place of such a run in the table, and `first_request` what it asked its model first.
@@ -80,6 +81,7 @@ class RunState(RunFrame):
     passed: set[str] = field(default_factory=set)
     ran: list[str] = field(default_factory=list)
     state: Any = None
+    agent_run: Any = None
     forward: Shortcut | None = None
     walk: bool = False
     breaker: LoopDetector = field(default_factory=LoopDetector)
@@ -103,4 +105,4 @@ class RunState(RunFrame):
 
 
 def frame_of_run() -> RunState | None:
-    return cast("RunState | None", current_run.get())
+    return cast("RunState | None", current_run())

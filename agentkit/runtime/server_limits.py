@@ -16,6 +16,7 @@ from agentkit.errors import CircuitOpen
 from agentkit.journal.execution import current_step, live_event
 from agentkit.models.request_context import current_request
 from agentkit.models.transport import rate_limit
+from agentkit.models.transport.learnt_limits import LearntLimits
 from agentkit.models.transport.provider_health import Health, ProviderOpen, Ticket, default_path
 from agentkit.models.transport.throttle import Admission, Busy, Throttle
 from agentkit.runtime.run_state import frame_of_run
@@ -30,6 +31,7 @@ class ServerLimiter:
 
     throttle: Throttle
     health: Health
+    learnt: LearntLimits | None = None
 
     async def enter(self, lane: str, tokens: int) -> Attempt:
         patience = current_request.get().patience
@@ -91,7 +93,9 @@ _here: list[ServerLimiter] = []
 def turnstile() -> ServerLimiter:
     """The one of this process, through which its requests go from the first call on."""
     if not _here:
-        use(ServerLimiter(throttle=Throttle(waiting=show_wait), health=Health(default_path())))
+        learnt = LearntLimits(default_path())
+        throttle = Throttle(waiting=show_wait, learnt=learnt)
+        use(ServerLimiter(throttle=throttle, health=Health(default_path()), learnt=learnt))
     return _here[0]
 
 
@@ -99,13 +103,15 @@ def use(other: ServerLimiter | None) -> None:
     """Put another one in its place; None: a new one is made when it is needed."""
     for old in _here:
         old.health.close()
+        if old.learnt is not None:
+            old.learnt.close()
     _here[:] = [] if other is None else [other]
     rate_limit.install(other)
 
 
 def show_wait(why: str, until: float | None) -> None:
     """Show the step that is being performed as waiting, or as going on."""
-    step, frame = current_step.get(), frame_of_run()
+    step, frame = current_step(), frame_of_run()
     if step is None or frame is None or frame.session is None:
         return
     event = live_event(step, step.row, "started")

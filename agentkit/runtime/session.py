@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from agentkit.approval import decisions
 from agentkit.approval.policy import HEADLESS_VARIABLE, Decision, Headless, Policy, Question, parse_headless
@@ -157,7 +157,13 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda *shown: self.show(*shown))
+        return Journal(
+            self.store,
+            redactor=self.redactor,
+            emit=self.emit,
+            show=lambda *shown: self.show(*shown),
+            is_heard=lambda: bool(self._listeners),
+        )
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""
@@ -198,7 +204,7 @@ class Session:
     def start_cell(self, cell: str | None = None) -> Execution:
         """Begin a top-level execution: equal requests are counted from 0 again."""
         self.execution = Execution(cell=cell)
-        current_execution.set(self.execution)
+        surround(execution=self.execution)
         return self.execution
 
     @contextmanager
@@ -210,16 +216,15 @@ class Session:
         """
         _check_identity(caller, thread)
         whose = RunIdentity(caller=caller or self.whose.caller, thread=thread or _unique())
-        tokens = _identity.set(whose), current_execution.set(Execution(cell=execution_of(self).cell))
+        token = surround(whose=whose, execution=Execution(cell=execution_of(self).cell))
         try:
             yield whose
         finally:
-            _identity.reset(tokens[0])
-            current_execution.reset(tokens[1])
+            surroundings.reset(token)
 
     def continue_cell(self, cell: str | None) -> None:
         """In this context, equal requests are counted from 0 again as those of a cell that has ended."""
-        current_execution.set(Execution(cell=cell))
+        surround(execution=Execution(cell=cell))
 
     # -- reading the record
 
@@ -232,8 +237,14 @@ class Session:
         limit: int = 100,
         caller: str | None = None,
         thread: str | None = None,
+        rows_of: str | None = None,
     ) -> list[Run]:
-        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
+        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another.
+
+        The runs of the rows of a map are part of it; `rows_of` gives those of one map, oldest first.
+        """
+        if rows_of is not None:
+            return self.store.rows_of(rows_of, limit=limit)
         return self.store.runs(agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread)
 
     def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:
@@ -312,7 +323,7 @@ class Session:
     def __enter__(self) -> Session:
         outer = current()
         self.execution = Execution(cell=None if outer is None else execution_of(outer).cell)
-        self._entered = (current_session.set(self), current_execution.set(self.execution))
+        self._entered = surround(session=self, execution=self.execution)
         _inside.append((threading.get_ident(), self))
         for told in tuple(entered):
             told()
@@ -332,14 +343,26 @@ class Session:
 
     def _leave(self) -> None:
         _inside[:] = [(thread, session) for thread, session in _inside if session is not self]
-        session_token, execution_token = self._entered
-        current_session.reset(session_token)
-        current_execution.reset(execution_token)
+        surroundings.reset(self._entered)
 
 
-current_session: ContextVar[Session | None] = ContextVar("agentkit_session", default=None)
-_identity: ContextVar[RunIdentity | None] = ContextVar("agentkit_identity", default=None)
-current_execution: ContextVar[Execution | None] = ContextVar("agentkit_execution", default=None)
+class Surroundings(NamedTuple):
+    """Where runs begin: the session, the execution that equal requests are counted in, and for whom they are made."""
+
+    session: Session | None = None
+    execution: Execution | None = None
+    whose: RunIdentity | None = None
+
+
+_NOWHERE = Surroundings()
+surroundings: ContextVar[Surroundings] = ContextVar("agentkit_surroundings", default=_NOWHERE)
+
+
+def surround(**changes: Any) -> Token[Surroundings]:
+    """Change these fields of Surroundings from here on in this context."""
+    return surroundings.set(surroundings.get()._replace(**changes))
+
+
 entered: list[Callable[[], object]] = []
 """Told when a session is entered: a notebook looks after those that its own cells open, too."""
 _inside: list[tuple[int, Session]] = []
@@ -374,7 +397,7 @@ def session(
 
 def identity_of(owner: Session) -> RunIdentity:
     """For whom a run that begins now is made."""
-    whose = _identity.get() or owner.whose
+    whose = surroundings.get().whose or owner.whose
     return replace(whose, thread=_unique()) if owner.served and whose.thread is None else whose
 
 
@@ -405,7 +428,7 @@ def current() -> Session | None:
     A thread of a pool begins without the context it was given work in: it is inside the `with` of the thread that has
     one, as long as only one has.
     """
-    return current_session.get() or _ambient.get(_AMBIENT) or _around_thread()
+    return surroundings.get().session or _ambient.get(_AMBIENT) or _around_thread()
 
 
 def _around_thread() -> Session | None:
@@ -416,7 +439,7 @@ def _around_thread() -> Session | None:
 
 def execution_of(owner: Session) -> Execution:
     """The top-level execution that equal requests are counted in."""
-    execution = current_execution.get()
+    execution = surroundings.get().execution
     return owner.execution if execution is None else execution
 
 

@@ -25,6 +25,7 @@ from agentkit.errors import AgentKitError, UserError
 from agentkit.journal.operation import Operation
 from agentkit.runtime import describe
 from agentkit.runtime.run_state import RunState
+from agentkit.runtime.run_terms import run_terms
 from agentkit.sandbox import boundary
 from agentkit.sandbox.dataframe_handle import FrameHandle
 from agentkit.sandbox.monty.driver import CallFailed, HostCall, as_call_error, call_error
@@ -176,7 +177,7 @@ async def perform_call(frame: RunState | None, tool: HostTool, call: HostCall, *
 async def _call_without_record(
     tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, policy: Policy
 ) -> Any:
-    policies = (*interrupt.in_force.get(), policy)
+    policies = (*run_terms().policies, policy)
     if await find_need(tool.name, arguments, declared=tool.declaration.approve, destructive=False, policies=policies):
         raise call_error(call, source, "tool", f"{tool.name} needs an approval, and nothing is recorded here")
     try:
@@ -245,7 +246,7 @@ async def _allow(
     frame: RunState, tool: HostTool, arguments: dict[str, Any], call: HostCall, source: str, *, place: str | None
 ) -> dict[str, Any]:
     """The arguments that the call may be made with. Denied, the program ends there: it cannot catch or fake it."""
-    policies = (*interrupt.in_force.get(), *((frame.session.policy,) if frame.session is not None else ()))
+    policies = (*run_terms().policies, *((frame.session.policy,) if frame.session is not None else ()))
     need = await find_need(
         tool.name, arguments, declared=tool.declaration.approve, destructive=False, policies=policies
     )

@@ -15,13 +15,10 @@ from typing import Any, Literal, TypeAlias
 from pydantic_ai import Agent
 
 from agentkit.agent.agent import (
-    RunOptions,
     gate_of,
     guard,
-    inside_nothing,
     options_of,
     put_down,
-    run_with,
     settle_occurrences,
 )
 from agentkit.agent.durability import enclosing_step
@@ -37,6 +34,7 @@ from agentkit.journal.execution import dumps, inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts, tool_key
 from agentkit.journal.operation import Operation, Payload
 from agentkit.runtime.run_state import RunState, frame_of_run
+from agentkit.runtime.run_terms import RunOptions, asking_for, run_with
 from agentkit.runtime.session import Session, current, execution_of, identity_of
 from agentkit.sandbox import boundary
 from agentkit.sandbox.dataframe_handle import FrameHandle
@@ -203,7 +201,7 @@ _ENTER: dict[str, Callable[..., Any]] = {"monty": boundary.enter, "process": Par
 async def _run(script: Script) -> SandboxResult:
     session = current()
     if session is None or (options := options_of(session)).mode == "off":
-        with inside_nothing():
+        with inside(None):
             return await _ProgramRun(script, None).live()
     async with _recording(session, script, options) as frame:
         result = await _ProgramRun(script, frame).perform()
@@ -223,7 +221,7 @@ async def _recording(session: Session, script: Script, options: RunOptions) -> A
     budgets = reservation.budgets_of(session)
     try:
         await budgets.enter(frame, None, within=enclosing_step() is not None)
-        with inside(frame), interrupt.asking_for(script.approve), Agent.using_thread_executor(session.executor):
+        with inside(frame), asking_for(script.approve), Agent.using_thread_executor(session.executor):
             yield frame
     except BaseException as error:
         settle_occurrences(frame, error, finished=False)

@@ -55,7 +55,7 @@ server.run(transport="stdio")
 
 def reader(server: Path, ledger: Path, *replies: Call | str) -> DurableAgent:
     transport = StdioTransport(command=sys.executable, args=[str(server), str(ledger)])
-    toolset = MCPToolset(transport, id="files")
+    toolset = MCPToolset(transport, id="files", init_timeout=60)
     return build(Spec(instructions="Read."), name="reader", tools=[toolset], model=ScriptedModel(replies))
 
 

@@ -27,10 +27,11 @@ from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.messages import ModelMessage, ModelRequest, UserPromptPart
 
 import agentkit
-from agentkit.agent.agent import DurableAgent, RunOptions, run_with
+from agentkit.agent.agent import DurableAgent
 from agentkit.agent.ask import Answer, ask
 from agentkit.agent.build import build
 from agentkit.agent.spec import Spec
+from agentkit.runtime.run_terms import RunOptions, run_with
 from agentkit.runtime.session import Session, session
 from agentkit.testing import Call, Output, ScriptedModel
 from tests.replaying import assert_same, replies, said, seen, shown, steps

@@ -107,7 +107,7 @@ class Files:
 
     def offered(self, **options: Any) -> MCPToolset[Any]:
         command, *args = self.command
-        return MCPToolset(StdioTransport(command=command, args=args), id="files", **options)
+        return MCPToolset(StdioTransport(command=command, args=args), id="files", init_timeout=60, **options)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def run(opened: Session, tool: str, *, how: str = "there") -> Answer:
     server = opened.folder.parent / "server.py"
     server.write_text(SERVER)
     transport = StdioTransport(command=sys.executable, args=[str(server), how])
-    toolset: Any = MCPToolset(Client(transport, mode="legacy", init_timeout=15), id="files")
+    toolset: Any = MCPToolset(Client(transport, mode="legacy", init_timeout=60), id="files")
     model = ScriptedModel([Call(tool, {}), "done"])
     agent = build(Spec(instructions="Travel."), name="traveller", tools=[toolset], model=model)
     return asyncio.run(ask(agent, f"call {tool}"))

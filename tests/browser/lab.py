@@ -39,14 +39,17 @@ _SETTINGS = {
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
 TOKEN = "agentkit"
-# Of the notebook with this name: whether a cell that is run now is executed, or JupyterLab itself asks something.
-_STATE = """name => {
-  if (document.querySelector('.jp-Dialog .jp-mod-accept')) return 'asks'
+_KERNEL = """
   const panel = [...(window.jupyterapp?.shell.widgets('main') ?? [])].find(one => one.context?.path === name)
   const context = panel?.sessionContext, kernel = context?.session?.kernel
-  return context?.isReady && panel.content.widgets.length && kernel?.connectionStatus === 'connected'
-    && kernel.status === 'idle' && 'ready'
-}"""
+  const connected = kernel?.connectionStatus === 'connected' && panel.content.widgets.length
+"""
+_CONNECTED = f"name => {{ {_KERNEL} return connected }}"
+# Whether a cell that is run now is executed, or JupyterLab itself asks something.
+_STATE = f"""name => {{ {_KERNEL}
+  if (document.querySelector('.jp-Dialog .jp-mod-accept')) return 'asks'
+  return connected && context.isReady && kernel.status === 'idle' && 'ready'
+}}"""
 _OPEN = "name => window.jupyterapp.commands.execute('docmanager:open', {path: name}).then(() => null)"
 _CLEAR = """() => {
   for (const one of [...window.jupyterapp.shell.widgets('main')]) one.dispose()
@@ -182,8 +185,8 @@ class Notebook:
     def reload(self) -> None:
         self.save()
         self.page.reload()
-        # A cell may be waiting: the kernel is not idle then.
-        self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+        # A cell may be waiting: the kernel is not idle then. But what is clicked before the page has it is lost.
+        self.page.wait_for_function(_CONNECTED, arg=self.path.name, timeout=60_000)
 
     def cell(self, number: int) -> Locator:
         return self.page.locator(".jp-NotebookPanel .jp-CodeCell").nth(number)

@@ -343,6 +343,23 @@ def test_a_frame_is_written_and_read_again(kind: str, tmp_path: Path) -> None:
     assert mode == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def test_every_date_of_a_csv_file_is_in_one_form(tmp_path: Path) -> None:
+    """pandas writes chunks of 100,000 cells, and a chunk whose dates are all at midnight without the time."""
+    midnight, noon = pandas.Timestamp("2026-01-02"), pandas.Timestamp("2026-01-02 12:00:00.5")
+    frame = pandas.DataFrame({"when": [midnight] * 120_000 + [noon, None], "day": [midnight] * 120_002})
+    lines = write(frame, tmp_path / "out.csv").read_text().splitlines()
+    assert lines[1] == lines[120_000] == "2026-01-02T00:00:00.000000,2026-01-02"
+    assert lines[-2:] == ["2026-01-02T12:00:00.500000,2026-01-02", ",2026-01-02"]
+    back = pandas.read_csv(tmp_path / "out.csv", parse_dates=["when", "day"])
+    assert back["when"].equals(frame["when"].astype(back["when"].dtype))
+
+
+def test_json_keeps_microseconds(tmp_path: Path) -> None:
+    when = pandas.Series(pandas.to_datetime(["2026-01-02T03:04:05.000006"]))
+    out = write(pandas.DataFrame({"when": when}), tmp_path / "out.jsonl")
+    assert "2026-01-02T03:04:05.000006" in out.read_text()
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

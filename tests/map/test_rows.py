@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -279,7 +280,11 @@ def test_a_file_that_changed_is_not_read_on(end: str, tmp_path: Path) -> None:
     save(frame)
     table = open_table(path)
     assert len(rows_of(table)) == 2
+    pieces = table.pieces(size=1)
+    assert len(next(pieces)) == 1
     os.utime(path, ns=(1, 1))
+    with pytest.raises(UserError, match="has changed"):
+        next(pieces)
     with pytest.raises(UserError, match=rf"rows: {path} has changed since it was opened: map over it again"):
         next(table.pieces())
     path.unlink()
@@ -299,6 +304,15 @@ class Opaque:
     pass
 
 
+class Foreign:
+    """A frame of a library that is not known: iterating over one gives the names of its columns."""
+
+    columns = ("a", "b")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
 async def later() -> Any:
     yield 1
 
@@ -313,6 +327,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a set": ({1, 2}, r"rows is a set, which has no order: give sorted\(rows\)"),
     "an asynchronous generator": (later(), "rows is asynchronous: list it first"),
     "a matrix": (numpy.zeros((2, 2)), r"rows is a numpy ndarray: make it a pandas\.DataFrame first"),
+    "a frame of others": (Foreign(), r"rows is a .*Foreign: make it a pandas\.DataFrame first"),
     "empty list": ([], "rows has no rows: there is nothing to map"),
     "empty frame": (pandas.DataFrame({"a": []}), "rows has no rows"),
     "two columns of one name": (

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.errors import Interrupted
-from agentkit.notebook.cell_transform import depth, run_blocking, transform
+from agentkit.notebook.cell_transform import run_blocking, transform
+from agentkit.notebook.output import set_cell_depth
 
 
 def rewritten(code: str) -> str:
@@ -66,12 +67,12 @@ def test_what_is_not_ours_stays_as_it_is(code: str) -> None:
 
 
 def test_inside_another_magic_the_call_waits() -> None:
-    token = depth.set(1)
+    set_cell_depth(1)
     try:
         assert rewritten("%agent runs\n") == "get_ipython().agentkit.blocking_line('runs')\n"
         assert rewritten("%%agent run a\nb\n") == "%%agent run a\nb\n"
     finally:
-        depth.reset(token)
+        set_cell_depth(0)
 
 
 @given(st.text(), st.text())

@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 
 from agentkit.agent.agent import AdoptedAgent, DurableAgent
 from agentkit.journal.execution import Execution
-from agentkit.runtime.session import Session, current_execution, current_session, session
+from agentkit.runtime.session import Session, session, surround, surroundings
 
 KNOWN = Path(__file__).parent / "known.txt"
 
@@ -80,15 +80,13 @@ def _inside(agent: Any) -> Iterator[AdoptedAgent]:
     """The agent adopted, in the session of the test, its equal requests counted from 0."""
     tokens = (
         _adopting.set(_adopting.get() | {id(agent)}),
-        current_session.set(_tests[-1].session),
-        current_execution.set(Execution()),
+        surround(session=_tests[-1].session, execution=Execution()),
     )
     try:
         yield AdoptedAgent(agent)
     finally:
         _adopting.reset(tokens[0])
-        current_session.reset(tokens[1])
-        current_execution.reset(tokens[2])
+        surroundings.reset(tokens[1])
 
 
 async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +126,7 @@ async def iterate(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
 
 async def replayed(ran: Ran) -> tuple[Any, Any]:
     """The answer and the conversation of a run, from the record alone."""
-    current_execution.set(Execution())
+    surround(execution=Execution())
     of_once = ("usage", "event_stream_handler", "cancellation_token")
     kwargs = {name: value for name, value in ran.kwargs.items() if name not in of_once}
     adopted = AdoptedAgent(ran.agent)

@@ -14,16 +14,17 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from agentkit.errors import UserError
+from agentkit.models.transport.learnt_limits import LearntLimit, LearntLimits
 
 LONGEST_BLOCK = 30.0
 """Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
 
 _SCOUTS = 8
-_FIRST_STEP, _LARGEST_STEP = 0.01, 0.32
+_FIRST_STEP, _LARGEST_STEP = 0.005, 0.32
 _LONGEST_PAUSE = 16
 """Periods without a try beyond the limit, after tries that were refused."""
-_MARGIN = 1.03
-"""A window of the server is not exactly ours: so much of its limit is left unused where only its counts are known."""
+_MARGIN, _WINDOW_SHIFT = 0.02, 0.1
+"""A window of the server is not exactly ours, it lies some tenths of a second beside it: so much of a limit is left."""
 _EXCHANGE_RATES = (0.2, 2.0)
 _FEWEST_PASSED = 10
 """Who is refused after fewer requests than these is refused for what others sent, and learns nothing from it."""
@@ -140,7 +141,8 @@ class Lane:
 
     def _until_tokens(self, tokens: int, limit: int, now: float) -> float | None:
         # What is larger than the whole limit goes alone, and the server says what it thinks of it.
-        limit = round(limit / self.exchange_rate)
+        # A limit that a person gave is kept in our own count too.
+        limit = round(limit / (max(1.0, self.exchange_rate) if self.limits.given else self.exchange_rate))
         over = self.tokens_in_flight + self.tokens_gone - (limit - min(tokens, limit))
         if over <= 0:
             return 0.0
@@ -180,7 +182,7 @@ class Lane:
         departure = self.in_flight.get(number)
         if departure is None:
             return
-        rate = _MARGIN * used / max(1, departure.used)
+        rate = (1 + _MARGIN + _WINDOW_SHIFT / self.limits.period) * used / max(1, departure.used)
         low, high = _EXCHANGE_RATES
         self.exchange_rate = min(high, max(low, rate, 0.9 * self.exchange_rate + 0.1 * rate))
 
@@ -244,8 +246,10 @@ class Throttle:
         period: float = 60.0,
         waiting: Callable[[str, float | None], None] = lambda why, until: None,
         clock: Callable[[], float] = time.monotonic,
+        learnt: LearntLimits | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._learnt = learnt
         self._lanes: dict[str, Lane] = {}
         self._given: dict[str, RateLimits] = {}
         self._period = period
@@ -268,6 +272,14 @@ class Throttle:
         with self._lock:
             return dict(self._lanes)
 
+    def _found(self, name: str) -> FoundLimit | None:
+        """What another kernel found; this one tries beyond it after its first period."""
+        learnt = None if self._learnt is None else self._learnt.find(_requests_of(name))
+        if learnt is None or not 1.0 <= learnt.period <= self._period:
+            return None
+        now = self._clock()
+        return FoundLimit(requests=learnt.number, period=learnt.period, probe=now + learnt.period)
+
     def _limits(self, name: str) -> RateLimits:
         given = self._given.get(name) or self._given.get(name.partition(" @ ")[0])
         return given or RateLimits(period=self._period)
@@ -281,7 +293,7 @@ class Throttle:
         with self._lock:
             lane = self._lanes.get(name)
             if lane is None:
-                lane = self._lanes[name] = Lane(limits=self._limits(name))
+                lane = self._lanes[name] = Lane(limits=self._limits(name), found=self._found(name))
             lane.queue.append(waiter)
         told = False
         try:
@@ -328,13 +340,15 @@ class Throttle:
         if following is not None:
             following.wake()
 
-    def learn(self, lane: Lane, number: int, status: int, headers: Mapping[str, str]) -> None:
+    def learn(self, name: str, lane: Lane, number: int, status: int, headers: Mapping[str, str]) -> None:
         told: list[_Waiter] = []
+        found: FoundLimit | None = None
         with self._lock:
             lane.known = True
             if status == 429:
                 wait = parse_retry_after(headers)
                 lane.find_limit(number, wait, self._clock())
+                found = lane.found
                 if wait is not None and wait > LONGEST_BLOCK:
                     # Those who wait now need not be told one by one; who comes later may know better, and asks.
                     lane.refused_at, lane.refused_for = self._clock(), wait
@@ -347,6 +361,8 @@ class Throttle:
                 lane.compare_tokens(number, used)
         for waiter in told:
             waiter.wake()
+        if found is not None and self._learnt is not None:
+            self._learnt.keep(_requests_of(name), LearntLimit(found.requests, found.period))
 
 
 class Admission:
@@ -356,7 +372,7 @@ class Admission:
         self._throttle, self.name, self._lane, self._number = throttle, name, lane, number
 
     def record_answer(self, status: int, headers: Mapping[str, str]) -> None:
-        self._throttle.learn(self._lane, self._number, status, headers)
+        self._throttle.learn(self.name, self._lane, self._number, status, headers)
         self._throttle.end_attempt(self._lane, self._number, sent=status != 429)
 
     def record_loss(self, why: str) -> None:
@@ -372,6 +388,10 @@ def _describe_wait(name: str, lane: Lane, ahead: int) -> str:
     if lane.blocked_until > time.monotonic():
         return f"waits for {model}: the server asked for a pause{line}"
     return f"waits for {model}{line} ({lane.limits})"
+
+
+def _requests_of(name: str) -> str:
+    return f"requests of {name}"
 
 
 # ---- what servers say

@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from agentkit.budget.budget import format_amount, nano
 from agentkit.errors import SpecError, UserError
-from agentkit.map.map import MapResult, RowMap, describe_result
+from agentkit.map.map import MapResult, RowMap
 from agentkit.map.prompt_template import outer_expressions
 from agentkit.notebook import namespace
 from agentkit.notebook import template as prompt
 from agentkit.notebook.context import BODY_LINE, Reply, VerbContext
 from agentkit.notebook.output import CellOutput, has_viewer, show
 from agentkit.notebook.parser import Line
+from agentkit.trace import map_panel
+from agentkit.trace.budget_bars import BarLine
 
 _INTERVAL = 0.25
 """Seconds between two drawings of the panel."""
@@ -121,9 +124,25 @@ def draw_panel(shell: Any, row_map: RowMap) -> Iterator[None]:
         yield
     finally:
         drawing.cancel()
-        row_map.progress.finish(row_map.ended)
         output.finish(_bundle(row_map))
 
 
 def _bundle(row_map: RowMap) -> dict[str, str]:
-    return {"text/plain": describe_result(row_map.progress.snapshot())}
+    snapshot, budget = row_map.progress.snapshot(), _budget_line(row_map)
+    title = f"{row_map.name} over {row_map.table.name}"
+    return {
+        "text/html": map_panel.render_html(snapshot, title=title, budget=budget),
+        "text/plain": map_panel.render_text(snapshot, title=title, budget=budget),
+    }
+
+
+def _budget_line(row_map: RowMap) -> BarLine | None:
+    """The first limit of the map in dollars or tokens; what its recorded rows once cost counts in it."""
+    snapshot = row_map.progress.snapshot()
+    used = {"usd": nano(snapshot.spent + snapshot.saved), "tokens": snapshot.tokens + snapshot.saved_tokens}
+    limits = () if row_map.budget is None else row_map.budget.limits
+    limit = next((limit for limit in limits if limit.measure in used), None)
+    if limit is None:
+        return None
+    said = f"{format_amount(limit.measure, used[limit.measure])} of {limit.label}"
+    return BarLine(scope="the map", said=said, share=used[limit.measure] / limit.amount)

@@ -104,4 +104,6 @@ def throttle(line: Line) -> str:
 def _describe_lane(lane: Lane) -> str:
     source = "given" if lane.limits.given else "as the server says"
     known = f"{lane.limits} ({source})" if lane.limits.tokens or lane.limits.requests else str(lane.limits)
+    if lane.found is not None and not lane.limits.given:
+        known += f", {lane.found.requests:,} requests in {lane.found.period:.0f} s (found by its refusals)"
     return f"{known}, {len(lane.in_flight)} under way, {len(lane.queue)} waiting"

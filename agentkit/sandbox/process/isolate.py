@@ -108,7 +108,7 @@ class OutsideSessions(AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: dict[str, Any], handler: Any
     ) -> Any:
         tools = None if ctx.tool_manager is None else ctx.tool_manager.tools
-        tool = None if tools is None or current_run.get() is not None else tools.get(call.tool_name)
+        tool = None if tools is None or current_run() is not None else tools.get(call.tool_name)
         function = function_of(tool)
         if function is None or not _is_apart(function):
             return await handler(args)
@@ -135,7 +135,7 @@ async def call_isolated(
     """What `function` returns, as JSON. Raises ModelRetry in words an agent can act on when it had too little."""
     declared = declared or declaration(function)
     _check_place(function, declared, takes_ctx=takes_ctx)
-    step = current_step.get()
+    step = current_step()
     # What it reads is taken once: a second try is of the same call.
     job = _job(function, bundle(function), args, key="" if step is None else step.idempotency_key)
     walls: Walls = "network" if declared.network is False else "none"
@@ -184,7 +184,7 @@ def is_outgrown(function: Callable[..., Any] | None, declared: Declaration, body
 
 async def _try(job: Mapping[str, Any], box: Box, *, number: int) -> ChildEnd:
     frame = frame_of_run()
-    if frame is None or current_step.get() is None:
+    if frame is None or current_step() is None:
         return _raise_failure(await run_in_child(job, box))
     ended: list[ChildEnd] = []
 

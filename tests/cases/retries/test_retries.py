@@ -18,9 +18,10 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.usage import UsageLimits
 
-from agentkit.agent.agent import DurableAgent, RunOptions, run_with
+from agentkit.agent.agent import DurableAgent
 from agentkit.agent.build import build
 from agentkit.agent.spec import Spec
+from agentkit.runtime.run_terms import RunOptions, run_with
 from agentkit.runtime.session import current, mode, session
 from agentkit.tools.declaration import tool
 
