@@ -40,11 +40,11 @@ class CountingGuard:
     """Tells the breaker of a run about each of its steps that was really performed."""
 
     @asynccontextmanager
-    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
-        about, breaker = visit.call.about, visit.run.breaker
+    async def admit(self, step: PendingStep) -> AsyncIterator[OnOutcome]:
+        about, breaker = step.call.about, step.run.breaker
         match about:
             case ToolCallInfo():
-                yield lambda outcome: _count_call(breaker, about, visit, outcome)
+                yield lambda outcome: _count_call(breaker, about, step, outcome)
             case ModelRequestInfo():
                 yield lambda outcome: _count_reply(breaker, about, outcome)
             case _:
@@ -54,10 +54,10 @@ class CountingGuard:
 GUARD = CountingGuard()
 
 
-def _count_call(breaker: LoopDetector, about: ToolCallInfo, visit: PendingStep, outcome: Outcome) -> None:
+def _count_call(breaker: LoopDetector, about: ToolCallInfo, step: PendingStep, outcome: Outcome) -> None:
     breaker.count_call(
         identity=about.loop or same_call(about.name, about.arguments),
-        shown=f"{about.name}({visit.call.request})",
+        shown=f"{about.name}({step.call.request})",
         result=hashlib.sha256(outcome.body or b"").digest(),
         poll=about.poll,
     )

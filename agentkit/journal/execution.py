@@ -139,7 +139,7 @@ class StepFrame:
     printed: int = 0
     changed: Callable[[], None] = lambda: None
     changed_at: float = 0.0
-    arrivals: PendingResponses | None = None
+    responses: PendingResponses | None = None
     paid_before: bool | None = None
     finish_in_thread: Callable[[object], None] | None = None
     thread: Future[bool] | None = None

@@ -459,7 +459,7 @@ class Journal:
             paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
         if call.kind == "model":
-            frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
+            frame.responses = self.store.inbox.of(row, clean=self.redactor.clean)
         if call.encode is not None:
             encode = call.encode
 
@@ -482,8 +482,8 @@ class Journal:
             live_event(frame, replace(frame.row, shown=self._output_bytes(frame)), "started")
         )
         self._emit(live_event(frame, frame.row, "started"))
-        if call.sends and frame.arrivals is not None:
-            frame.arrivals.wait()
+        if call.sends and frame.responses is not None:
+            frame.responses.wait()
         crash_point("intent")
         try:
             with inside_step(frame):
@@ -529,8 +529,8 @@ class Journal:
         frame.recorded = True
         if frame.row.kind == "model":
             absorb(frame.outer, outcome.usage)
-        if frame.arrivals is not None:
-            frame.arrivals.drop()
+        if frame.responses is not None:
+            frame.responses.drop()
         frame.told(outcome)
         self._tell_end(frame, outcome)
 
@@ -593,10 +593,10 @@ class Journal:
         # Where in a program it was stands below the cell; the record has one line.
         said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else describe_error(error)
         text = shorten(self.redactor.scrub(said))
-        if frame.arrivals is not None:
+        if frame.responses is not None:
             # An answer that cannot be used must not be given again.
-            frame.arrivals.drop()
-            text += LOST if frame.arrivals.lost else ""
+            frame.responses.drop()
+            text += LOST if frame.responses.lost else ""
         if isinstance(error, ApprovalPending) and frame.row.kind in ASKED:
             await self._finish(frame, status="cancelled", error=WAITING)
             return
@@ -629,11 +629,11 @@ class Journal:
 
 def _is_double_payment(frame: StepFrame) -> bool | None:
     """What the wire says about double payment; None leaves what was assumed when the step was begun."""
-    if frame.arrivals is None:
+    if frame.responses is None:
         return None
-    if frame.arrivals.lost_and_asked_again:
+    if frame.responses.lost_and_asked_again:
         return True
-    return frame.paid_before if frame.arrivals.answered else None
+    return frame.paid_before if frame.responses.answered else None
 
 
 def _note_reply(performed: Performed, call: Operation, run: RunFrame, n: int) -> Performed:
