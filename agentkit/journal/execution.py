@@ -162,7 +162,7 @@ Admission: TypeAlias = Callable[[Operation, RunFrame, int], AbstractAsyncContext
 """Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped; nothing is on disk yet."""
 
 
-def free(call: Operation, run: RunFrame, ord: int) -> AbstractAsyncContextManager[OnOutcome]:
+def free(operation: Operation, run: RunFrame, ord: int) -> AbstractAsyncContextManager[OnOutcome]:
     """Admits every step."""
     return nullcontext(lambda outcome: None)
 
