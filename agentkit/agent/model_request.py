@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -35,6 +36,7 @@ class ModelRequest(Operation):
 
     kind: Kind = "model"
     info: ModelRequestInfo
+    frame: RunState
     tried: Attempts
     by_member: Mapping[str, bytes] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +74,8 @@ class ModelRequest(Operation):
             cache=frame.cache(frame.share),
             ttl=frame.ttl or SHARED_SECONDS,
             info=ModelRequestInfo(model=model, messages=messages, settings=settings, parameters=parameters),
-            tried=fallback_record.begin(frame, key, parameters),
+            frame=frame,
+            tried=Attempts(resting=frame.execution.resting),
             by_member=by_member,
             names={member.model_name: resolve.identity(member) for member in members},
         )
@@ -88,6 +91,10 @@ class ModelRequest(Operation):
     @property
     def sends(self) -> bool:
         return self.info.model is not None and resolve.tells_when_it_sends(self.info.model)
+
+    def watching(self) -> AbstractContextManager[object]:
+        fallback_record.begin(self.frame, self.key, self.info.parameters, self.tried)
+        return nullcontext()
 
     def control(self, payload: Payload) -> str | None:
         return fallback_record.control(payload)

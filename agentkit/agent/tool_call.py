@@ -97,6 +97,10 @@ class ToolCall(Operation):
         return self.info
 
     @property
+    def reads_outside(self) -> bool:
+        return True
+
+    @property
     def verifiable(self) -> bool:
         return self.declared.verify is not None
 

@@ -32,7 +32,7 @@ class Identity:
 
     def sign(self, *pieces: bytes) -> bytes:
         """The signature of `pieces`, their number and their order."""
-        told = b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+        told = b"".join([len(piece).to_bytes(4, "big") + piece for piece in pieces])
         # A tenth of the time that HMAC takes, and as much of a proof.
         return hashlib.blake2b(told, digest_size=SIGNATURE, key=self.secret, person=_DOMAIN).digest()
 

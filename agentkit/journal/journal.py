@@ -70,7 +70,7 @@ class Performed(NamedTuple):
 
 
 class Journal:
-    """Answers calls from a store, or performs and records them; tells listeners about each change."""
+    """Answers calls from a store, or performs and records them; tells those who listen about each change."""
 
     def __init__(
         self,
@@ -79,10 +79,12 @@ class Journal:
         redactor: Redactor,
         emit: Callable[[Event], None],
         show: Callable[[dict[str, Any], str], None] = lambda bundle, source: None,
+        is_heard: Callable[[], bool] = lambda: True,
     ) -> None:
         self.store = store
         self.redactor = redactor
         self._emit = emit
+        self._is_heard = is_heard
         self._show = show
         self._flights = Flights()
         self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _settle_nothing
@@ -251,7 +253,7 @@ class Journal:
         for key in (call.key.key, *call.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return Record(row)
+                return Record(row, holds=None if call.reads_outside else True)
         # What must happen once is not repeated unasked when its code has changed.
         row = self.store.find_slot(call.key.slot, n) if call.effects == "once" else None
         return None if row is None else Record(row, edited=True)
@@ -338,6 +340,8 @@ class Journal:
         ended = time.time()
         if not self.store.read_only:
             self.store.note((Use(run.id, ord, row.id, True, started, ended),))
+        if not self._is_heard():
+            return
         recorded = unchecked_inputs(row.evidence)
         unchecked = tuple(dict.fromkeys((*recorded, *unchecked)))
         event = step_event(

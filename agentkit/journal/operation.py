@@ -75,6 +75,11 @@ class Operation:
         return None
 
     @property
+    def reads_outside(self) -> bool:
+        """Whether a recorded answer is compared with the world before it is given (`stale`, `find_change`)."""
+        return False
+
+    @property
     def verifiable(self) -> bool:
         """Whether `verify` can say that it happened."""
         return False

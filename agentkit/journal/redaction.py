@@ -7,12 +7,12 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-from agentkit.events import Event
+from agentkit.events import Event, Run, Step
 from agentkit.journal.secret_formats import find_secrets
 
 _SECRET_NAME = re.compile(
@@ -27,6 +27,7 @@ _PASSWORD_IN_URL = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#]*?:([^\s/?#]
 _SHORTEST = 8
 _PLACEHOLDER = re.compile(r"<secret:([^<>:]+)(:url|:literal|:json|:base64[0-2]|:base64url[0-2])?>")
 _TEXTS = ("prompt", "output", "error", "request", "result", "shown", "waiting", "label", "caller", "notes", "unchecked")
+_TEXTS_OF = {kind: tuple(each.name for each in fields(kind) if each.name in _TEXTS) for kind in (Run, Step)}
 """What of an event was written by anybody else than agentkit."""
 _REMEMBERED = 10_000
 """Secrets of the texts that one process hides, kept in memory; the oldest is forgotten first."""
@@ -83,9 +84,10 @@ class Redactor:
 
     def scrub_again(self, text: str) -> str:
         """`text` that was scrubbed before, without secrets that are known only now; placeholders stay what they are."""
-        kept = [*_PLACEHOLDER.finditer(text)] if "<secret:" in text else []
+        if "<secret:" not in text:
+            return self.scrub(text)
         pieces, position = [], 0
-        for placeholder in kept:
+        for placeholder in _PLACEHOLDER.finditer(text):
             pieces += [self.scrub(text[position : placeholder.start()]), placeholder[0]]
             position = placeholder.end()
         return "".join([*pieces, self.scrub(text[position:])])
@@ -97,12 +99,14 @@ class Redactor:
     def scrub_event(self, event: Event) -> Event:
         """An event of a record, without secrets that are known only now."""
         now: dict[str, Any] = {}
-        for name in _TEXTS:
-            value = getattr(event, name, None)
-            if isinstance(value, str) and len(value) >= _SHORTEST and (text := self.scrub_again(value)) != value:
-                now[name] = text
-            elif isinstance(value, tuple) and value:
+        for name in _TEXTS_OF[type(event)]:
+            value = getattr(event, name)
+            if not value:
+                continue
+            if isinstance(value, tuple):
                 now[name] = tuple(map(self.scrub_again, value))
+            elif len(value) >= _SHORTEST and (text := self.scrub_again(value)) != value:
+                now[name] = text
         return replace(event, **now) if now else event
 
     def clean(self, text: str) -> bool:

@@ -92,12 +92,10 @@ def oldest(messages: Sequence[ModelMessage]) -> float | None:
     return max(ages, default=None)
 
 
-def begin(frame: RunState, key: Key, parameters: ModelRequestParameters) -> Attempts:
-    """From here on in this context: the way of this request."""
+def begin(frame: RunState, key: Key, parameters: ModelRequestParameters, tried: Attempts) -> None:
+    """From here on in this context: the way of this request, which is noted in `tried`."""
     server_limits.turnstile()
-    tried = Attempts(resting=frame.execution.resting)
     update_request(attempts=tried, last_resort=lambda age: find(frame, key, parameters, age))
-    return tried
 
 
 def describe_reply(payload: Any, asked: str, answered: str | None, names: Mapping[str, str]) -> str:

@@ -157,7 +157,13 @@ class Session:
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self.store, redactor=self.redactor, emit=self.emit, show=lambda *shown: self.show(*shown))
+        return Journal(
+            self.store,
+            redactor=self.redactor,
+            emit=self.emit,
+            show=lambda *shown: self.show(*shown),
+            is_heard=lambda: bool(self._listeners),
+        )
 
     def cache(self, scope: Scope | None) -> CallCacheView | None:
         """The call cache of a scope beyond this project, opened when a step first asks for it."""
@@ -231,8 +237,14 @@ class Session:
         limit: int = 100,
         caller: str | None = None,
         thread: str | None = None,
+        rows_of: str | None = None,
     ) -> list[Run]:
-        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
+        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another.
+
+        The runs of the rows of a map are part of it; `rows_of` gives those of one map, oldest first.
+        """
+        if rows_of is not None:
+            return self.store.rows_of(rows_of, limit=limit)
         return self.store.runs(agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread)
 
     def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:

@@ -232,8 +232,14 @@ def glance(desk: VerbContext, line: Line) -> Reply:
 def trace(desk: VerbContext, line: Line) -> Reply:
     if not line.word and inspect.last_run(desk) is None:
         return _text_reply(inspect.nothing(desk))
-    run = inspect.find_run(desk, line.word).id
-    folded = Trace.of(desk.session.trace(run))
+    word, _, row = line.rest.partition(" ")
+    found = inspect.find_run(desk, word)
+    if found.rows is not None and not row:
+        return _text_reply(
+            f"map {found.id} of {found.agent} over {found.rows:,} rows: {found.output or found.status}\n"
+            f"%agent trace {found.id} ROW shows one of them (0 to {found.rows - 1:,}); the frame names its run too"
+        )
+    folded = Trace.of(inspect.row_events(desk, found, row) if row else desk.session.trace(found.id))
     bundle = render_html.bundle(folded, now=time.time(), open=True)
     return Reply(show=lambda: CellOutput(live=False).finish(bundle, metadata=render_html.metadata(folded)))
 
