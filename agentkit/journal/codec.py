@@ -6,8 +6,9 @@ import enum
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any, cast
 
 from pydantic_ai import ToolReturn
 from pydantic_ai.durable_exec import JSON_CODEC, CallToolResult
@@ -32,7 +33,8 @@ class ResultCodec:
         if isinstance(value, ModelResponse) and not math.isfinite(value.usage.cost or 0):
             # A price that no record can hold must not lose the reply that was paid for.
             value.usage.cost = None
-        return _writable(JSON_CODEC.dump(tp, value))
+        payload = _writable(JSON_CODEC.dump(tp, value))
+        return _without_defaults(value, payload) if isinstance(value, ModelResponse) else payload
 
     def load(self, tp: Any, payload: Any) -> Any:
         long = payload.get("result") if tp is CallToolResult and isinstance(payload, dict) else None
@@ -45,6 +47,24 @@ class ResultCodec:
 
 
 RESULT_CODEC = ResultCodec()
+
+
+def _without_defaults(response: ModelResponse, payload: dict[str, Any]) -> dict[str, Any]:
+    """A reply without what it does not say: it is read back as the same, and takes half the room."""
+    parts = zip(response.parts, payload["parts"], strict=True)
+    said = {name: value for name, value in payload.items() if value is not None or name not in _optional(ModelResponse)}
+    said["parts"] = [
+        {name: value for name, value in part.items() if value is not None or name not in _optional(cast(Any, type(of)))}
+        for of, part in parts
+    ]
+    said["usage"] = {name: value for name, value in payload["usage"].items() if value}
+    return said
+
+
+@cache
+def _optional(cls: Any) -> frozenset[str]:
+    """The fields that are None unless something is said."""
+    return frozenset(field.name for field in fields(cls) if field.default is None)
 
 
 def _writable(payload: Any) -> Any:

@@ -50,7 +50,7 @@ _ANY_OF = "SELECT DISTINCT key FROM step WHERE key IN ({})"
 _AT_ONCE = 500
 _STEPS = (
     f"SELECT {USE} FROM use JOIN step ON step.id = use.step LEFT JOIN input ON input.step = step.id "
-    "WHERE use.run = ? ORDER BY use.ord"
+    "WHERE use.run = ?1 AND (?2 IS NULL OR use.ord = ?2) ORDER BY use.ord"
 )
 
 
@@ -143,7 +143,11 @@ def run_contents(source: RecordSource, id_: str) -> tuple[bytes | None, bytes | 
     return found[2], found[3]
 
 
-_OF = "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (parent IS NULL OR NOT ?3)"
+_OF = (
+    "WHERE (?1 IS NULL OR agent = ?1) AND (?2 IS NULL OR label = ?2) AND (parent IS NULL OR NOT ?3) "
+    "AND (parent IS NULL OR json_extract(data, '$.row') IS NULL)"
+)
+"""The runs that are listed: those of the rows of a map are part of it."""
 
 
 def runs(
@@ -164,6 +168,16 @@ def runs(
     return [_run(source, *values) for values in found]
 
 
+def rows_of(source: RecordSource, run_id: str, *, row: int | None, limit: int) -> list[Run]:
+    """The runs of the rows of a map, oldest first; of one row only, where it is given."""
+    found = source.connection.execute(
+        f"SELECT {RUN} FROM run WHERE parent = ?1 AND json_extract(data, '$.row') IS NOT NULL "
+        "AND (?2 IS NULL OR json_extract(data, '$.row') = ?2) ORDER BY seq LIMIT ?3",
+        (run_id, row, limit),
+    ).fetchall()
+    return [_run(source, *values) for values in found]
+
+
 def count(source: RecordSource, *, agent: str | None, label: str | None, top: bool) -> int:
     return int(source.connection.execute(f"SELECT count(*) FROM run {_OF}", (agent, label, top)).fetchone()[0])
 
@@ -177,8 +191,8 @@ def inner_runs(source: RecordSource, parent: str) -> list[Run]:
     return [_run(source, *values) for values in found.fetchall()]
 
 
-def steps(source: RecordSource, run_id: str) -> list[Step]:
-    found = source.connection.execute(_STEPS, (run_id,)).fetchall()
+def steps(source: RecordSource, run_id: str, *, place: int | None = None) -> list[Step]:
+    found = source.connection.execute(_STEPS, (run_id, place)).fetchall()
     uses = [UseRow._make(values) for values in found]
     tools = {use.step: use.ord for use in uses if use.kind == "tool"}
     return [step_of(use, source=_source(source, use), within=tools.get(use.parent or 0)) for use in uses]

@@ -231,6 +231,10 @@ class Store:
             )
         )
 
+    def rows_of(self, run: str, *, row: int | None = None, limit: int = 100) -> list[Run]:
+        """The runs of the rows of a map, oldest first; of one row only, where it is given."""
+        return self._ask(lambda source: queries.rows_of(source, run, row=row, limit=limit))
+
     def labels(self) -> list[str]:
         """The notebooks that have runs here."""
         return self._ask(queries.labels)
@@ -248,8 +252,9 @@ class Store:
         ids = json.dumps(list(runs))
         return self._ask(lambda source: totals.of_each(source, ids))
 
-    def steps(self, run: str) -> list[Step]:
-        return self._ask(lambda source: queries.steps(source, run))
+    def steps(self, run: str, *, place: int | None = None) -> list[Step]:
+        """The steps of a run in order; the one at `place` only, where it is given."""
+        return self._ask(lambda source: queries.steps(source, run, place=place))
 
     def uses_of(self, run: str, *, since: int, limit: int) -> list[queries.Used]:
         """What stood at each place of a run from the place `since` on, in order."""

@@ -185,13 +185,14 @@ class DirectRows:
         return found is not None and found[0] == output
 
     def _first_reply(self) -> Any:
-        messages = self._first.ctx.messages
-        reply = messages[1] if len(messages) == 2 else None
-        return RESULT_CODEC.dump(ModelResponse, reply) if isinstance(reply, ModelResponse) else None
+        replies = [message for message in self._first.ctx.messages if isinstance(message, ModelResponse)]
+        return RESULT_CODEC.dump(ModelResponse, replies[0]) if len(replies) == 1 else None
 
     async def ask(self, ordinal: int, prompt: str, execution: Execution) -> DirectReply:
         """Return the reply to `prompt`, from the record or live, recorded as a step of the map's run."""
-        message = replace(self._request, parts=[*self._lead, UserPromptPart(content=prompt)])
+        message = replace(
+            self._request, parts=[*self._lead, UserPromptPart(content=prompt)], run_id=None, conversation_id=None
+        )
         outer, first = self._frame, self._first
         frame = RunState(
             id=outer.id, agent=outer.agent, execution=execution, mode=outer.mode, fresh=outer.fresh, ord=ordinal,

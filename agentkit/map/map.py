@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -219,12 +220,17 @@ class RowMap:
         self._on_row = on_row
         view = self.session.map_view or default_view
         with nullcontext() if view is None else view(self):
-            async with self._recording() as frame:
-                await self._run_rows(frame, self.ordinals)
-                while self._waiting and await self._ask_for_all():
-                    waiting, self._waiting = sorted(self._waiting), {}
-                    await self._run_rows(frame, waiting)
-        self.table.check_unchanged()
+            try:
+                async with self._recording() as frame:
+                    await self._run_rows(frame, self.ordinals)
+                    while self._waiting and await self._ask_for_all():
+                        waiting, self._waiting = sorted(self._waiting), {}
+                        await self._run_rows(frame, waiting)
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                self.ended = self.ended or "it was stopped"
+                raise
+            finally:
+                self.progress.finish(self.ended)
         result = self.result()
         if self.out is not None:
             write(result.frame, self.out)
@@ -581,7 +587,10 @@ class RowMap:
         )
         if not session.store.read_only:
             written = session.store.close_run(ended, history=None, output=None, nodes=())
-            if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                # Nobody who looks after the stop finds it running.
+                wait([written])
+            else:
                 await put_down(session, ended, written)
         session.emit(ended)
 

@@ -302,11 +302,11 @@ VERBS: dict[str, Verb] = {
     ),
     "trace": Verb(
         where="line",
-        words="[RUN]",
-        most=1,
+        words="[RUN [ROW]]",
+        most=2,
         takes="run",
         options={},
-        help="the steps of the last run, or of RUN",
+        help="the steps of the last run, or of RUN; of one row where RUN is a map",
     ),
     "cost": Verb(
         where="line",

@@ -237,8 +237,14 @@ class Session:
         limit: int = 100,
         caller: str | None = None,
         thread: str | None = None,
+        rows_of: str | None = None,
     ) -> list[Run]:
-        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another."""
+        """Newest first: those of an agent, of a notebook (`label`), and with `top` none that ran inside another.
+
+        The runs of the rows of a map are part of it; `rows_of` gives those of one map, oldest first.
+        """
+        if rows_of is not None:
+            return self.store.rows_of(rows_of, limit=limit)
         return self.store.runs(agent=agent, label=label, top=top, limit=limit, caller=caller, thread=thread)
 
     def totals(self, *, agent: str | None = None, label: str | None = None, run: str | None = None) -> Totals:

@@ -111,6 +111,8 @@ def test_the_fields_of_the_output_are_columns_with_their_types(server: Serving, 
         result = run(build(server, output=City), frame, prompt)
         assert list(result.frame["size"]) == list(range(8))
         assert (str(result.frame.dtypes["size"]), str(result.frame.dtypes["name"])) == ("Int64", "string")
+        # Only the first one needed a run to tell what rows are like.
+        assert [one.row for one in session.runs(rows_of=result.run)] == [0]
     assert len(server.ledger()) == 8
 
 
@@ -169,7 +171,7 @@ def test_rows_with_tools_are_replayed_at_once_until_a_tool_is_edited(server: Ser
     result = run(build(server, tools=[double]), frame, prompt)
     assert (len(server.ledger()), result.snapshot.replayed) == (12, 6)
     # The first row was walked, the others were looked up: they have no run of their own in this map.
-    assert [one.row for one in session.runs() if one.parent_run == result.run] == [0]
+    assert [one.row for one in session.runs(rows_of=result.run)] == [0]
 
     def edited(n: int) -> int:
         calls.append(n)
@@ -382,8 +384,9 @@ def test_a_map_is_one_run_with_those_of_its_rows_inside(server: Serving, session
     result = run(build(server, tools=[double]), frame, 'do double {"n": {{ row.n }}}\nsay done')
     (listed,) = session.runs(top=True)
     assert (listed.id, listed.rows, listed.status) == (result.run, 4, "done")
-    inner = [one for one in session.runs() if one.parent_run == result.run]
-    assert sorted(one.row or 0 for one in inner) == [0, 1, 2, 3]
+    assert sorted(one.row or 0 for one in session.runs(rows_of=result.run)) == [0, 1, 2, 3]
+    assert [one.id for one in session.runs()] == [result.run]
+    assert session.store.count() == 1
     assert session.totals(run=result.run).requests == 8
 
 

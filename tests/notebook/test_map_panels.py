@@ -70,3 +70,37 @@ def test_a_map_that_is_stopped_says_so_and_keeps_what_arrived(notebook: Kernel) 
 def test_an_unwatched_map_is_drawn_once(notebook: Kernel) -> None:
     cell = notebook.run(MAP)
     assert len(drawn(cell)) == 1 and "60 live" in drawn(cell)[0]
+
+
+def test_a_map_is_one_run_and_a_row_of_it_can_be_looked_at(notebook: Kernel) -> None:
+    notebook.run(MAP)
+    notebook.run("runs = %agent runs")
+    assert notebook.value("len(runs)") == "1"
+    whole = notebook.run("%agent trace")
+    assert "over 60 rows" in whole.text and "%agent trace" in whole.text
+    run = notebook.value("runs.run[0]").strip("'")
+    for row in (0, 7):
+        (panel,) = notebook.run(f"%agent trace {run} {row}").panels
+        assert "1 step" in panel["data"]["text/plain"] and "fine" in panel["data"]["text/plain"]
+    assert "from 0 to 59" in str(notebook.run(f"%agent trace {run} 60").error)
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "words"),
+    [
+        ("seller", "Sell {{ row.name }}", "--rows"),
+        ("seller --rows nothing", "Sell {{ row.name }}", "nothing"),
+        ("seller --rows products", "Sell {{ row.nam }}", "did you mean name"),
+        ("seller --rows products", "Sell {{ row.name }} in {{ town }}", "town is not defined"),
+        ("seller --rows products", "", "the body is empty"),
+        ("seller --rows products --workers many", "Sell {{ row.name }}", "--workers many"),
+        ("seller --rows products --limit 0", "Sell {{ row.name }}", "--limit 0"),
+        ("seller --rows products --as print", "Sell {{ row.name }}", "print"),
+        ("nobody --rows products", "Sell {{ row.name }}", "nobody"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_anything_is_asked(notebook: Kernel, line: str, body: str, words: str) -> None:
+    cell = notebook.run(f"%%agent map {line}\n{body}")
+    assert cell.status == "error" and words in str(cell.error), cell.error
+    assert "\n" not in str(cell.error).strip()
+    assert notebook.value("len(agentkit.runtime.session.current().runs())") == "0"

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentkit.agent.doctor import examine
 from agentkit.errors import UserError, nearest
-from agentkit.events import Run
+from agentkit.events import Event, Run
 from agentkit.models.relay.client import describe_state, describe_stop
 from agentkit.notebook import namespace
 from agentkit.notebook.context import Reply, VerbContext
@@ -76,6 +76,25 @@ def find_run(context: VerbContext, word: str) -> Run:
     raise UserError(f"no run or agent {word} is recorded{nearest(word, known)}; %agent runs lists them")
 
 
+def row_events(context: VerbContext, run: Run, text: str) -> list[Event]:
+    """What is recorded of one row of a map: its run, or the step that is all of it."""
+    session, row = context.session, int(text) if text.isdecimal() else -1
+    if run.rows is None:
+        raise UserError(f"%agent trace {run.id} {text}: {run.id} is no map, so it has no rows")
+    if not 0 <= row < run.rows:
+        raise UserError(f"%agent trace {run.id} {text}: a row of this map, from 0 to {run.rows - 1:,}")
+    inner = session.store.rows_of(run.id, row=row)
+    if inner:
+        return session.trace(inner[-1].id)
+    step = next((step for step in session.store.steps(run.id, place=row + 1)), None)
+    if step is None:
+        raise UserError(
+            f"row {row} of map {run.id} was answered from the record, or not reached: the column run of its frame "
+            "names the run that it was asked in"
+        )
+    return [session.redactor.scrub_event(event) for event in (replace(run, rows=None), step)]
+
+
 def nothing(context: VerbContext) -> str:
     """That nothing has run in this notebook, and where something has."""
     others = [label for label in context.session.store.labels() if label != context.session.label]
@@ -90,7 +109,9 @@ def cost(context: VerbContext, line: Line) -> Reply:
         run = find_run(context, line.word).id
         found, count, totals = [run], 1, session.totals(run=run)
     else:
-        found = [run.id for run in reversed(session.runs(label=label, top=True, limit=_limit(line)))]
+        listed = reversed(session.runs(label=label, top=True, limit=_limit(line)))
+        # The steps of a map may be as many as its rows: what they add up to is in the sums.
+        found = [run.id for run in listed if run.rows is None]
         count, totals = session.store.count(label=label, top=True), session.totals(label=label)
     frame = cost_frame([event for run in found for event in session.trace(run)])
     if frame.empty:

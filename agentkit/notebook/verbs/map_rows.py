@@ -123,7 +123,6 @@ def draw_panel(shell: Any, row_map: RowMap) -> Iterator[None]:
         yield
     finally:
         drawing.cancel()
-        row_map.progress.finish(row_map.ended)
         output.finish(_bundle(row_map))
 
 

@@ -234,8 +234,14 @@ def glance(context: VerbContext, line: Line) -> Reply:
 def trace(context: VerbContext, line: Line) -> Reply:
     if not line.word and inspect.last_run(context) is None:
         return _text_reply(inspect.nothing(context))
-    run = inspect.find_run(context, line.word).id
-    folded = Trace.of(context.session.trace(run))
+    word, _, row = line.rest.partition(" ")
+    found = inspect.find_run(context, word)
+    if found.rows is not None and not row:
+        return _text_reply(
+            f"map {found.id} of {found.agent} over {found.rows:,} rows: {found.output or found.status}\n"
+            f"%agent trace {found.id} ROW shows one of them (0 to {found.rows - 1:,}); the frame names its run too"
+        )
+    folded = Trace.of(inspect.row_events(context, found, row) if row else context.session.trace(found.id))
     bundle = render_html.bundle(folded, now=time.time(), open=True)
     return Reply(show=lambda: CellOutput(live=False).finish(bundle, metadata=render_html.metadata(folded)))
 
