@@ -265,7 +265,10 @@ class Gate:
                     request.model = resolve.resolve(edit.value)
                     continue
                 case "instructions":
-                    request.model_request_parameters = _with_instructions(request.model_request_parameters, edit.value)
+                    parts = [InstructionPart(content=edit.value)]
+                    request.model_request_parameters = replace(
+                        request.model_request_parameters, instruction_parts=parts
+                    )
                     continue
                 case _:
                     continue
@@ -418,10 +421,6 @@ def _override_payload(edit: Override) -> Payload:
     if edit.what == "result":
         return encode_tool_result(edit.value)
     return RESULT_CODEC.dump(ModelResponse, reply_of(edit.value, edit.at))
-
-
-def _with_instructions(parameters: ModelRequestParameters, text: str) -> ModelRequestParameters:
-    return replace(parameters, instruction_parts=[InstructionPart(content=text)])
 
 
 def arguments_json(arguments: Mapping[str, Any] | None) -> str:

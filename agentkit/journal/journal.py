@@ -532,7 +532,8 @@ class Journal:
         if frame.responses is not None:
             frame.responses.drop()
         frame.told(outcome)
-        self._tell_end(frame, outcome)
+        ended = outcome.use.ended if outcome.use is not None else None
+        self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
     def _outcome(self, frame: StepFrame, operation: Operation, payload: Payload) -> Outcome:
         reading = operation.read(payload)
@@ -617,10 +618,6 @@ class Journal:
         use = Use(frame.run.id, frame.ord, frame.row.id, False, frame.started, time.time())
         shown, nested = self._output_bytes(frame), dict(frame.nested)
         return Outcome(step=frame.row.id, status=status, error=error, nested=nested, shown=shown, use=use)
-
-    def _tell_end(self, frame: StepFrame, outcome: Outcome) -> None:
-        ended = outcome.use.ended if outcome.use is not None else None
-        self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error, shown=self._output_bytes(frame))
