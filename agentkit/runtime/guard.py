@@ -105,7 +105,7 @@ class Guard(Protocol):
     What it yields hears the recorded outcome, from any thread; a step that fails is left with its error instead.
     """
 
-    def admit(self, visit: PendingStep) -> AbstractAsyncContextManager[OnOutcome]: ...
+    def admit(self, step: PendingStep) -> AbstractAsyncContextManager[OnOutcome]: ...
 
 
 def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
@@ -113,12 +113,12 @@ def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
 
     @asynccontextmanager
     async def admission(call: Operation, run: RunFrame, ord: int) -> AsyncIterator[OnOutcome]:
-        visit = PendingStep(call=call, run=cast(RunState, run), ord=ord, session=session)
+        step = PendingStep(call=call, run=cast(RunState, run), ord=ord, session=session)
         async with AsyncExitStack() as entered:
             try:
-                told = [await entered.enter_async_context(guard.admit(visit)) for guard in guards()]
+                told = [await entered.enter_async_context(guard.admit(step)) for guard in guards()]
             except BaseException as error:
-                visit.show_refusal(str(error) or "stopped before it was performed")
+                step.show_refusal(str(error) or "stopped before it was performed")
                 raise
             yield lambda outcome: _tell_all(told, outcome)
 
