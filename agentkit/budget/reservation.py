@@ -36,15 +36,15 @@ from agentkit.budget.budget import (
     scope_of,
 )
 from agentkit.budget.ledger import Hold, Ledger, Scope, Shortfall, Stand, default_path, ledger
-from agentkit.budget.request_estimate import Weight, cost_to_count, heaviest, weigh
+from agentkit.budget.request_estimate import Weight, cost_to_count, heaviest, weigh, weigh_batch
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, JournalError, UserError
-from agentkit.events import Event, Gauge, Step
+from agentkit.events import Event, Gauge, Step, Usage
 from agentkit.journal.execution import OnOutcome
 from agentkit.journal.operation import Operation
 from agentkit.journal.records import Outcome, Row
 from agentkit.journal.store import Store
 from agentkit.models.request_context import request_with
-from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
+from agentkit.runtime.guard import ModelBatchInfo, ModelRequestInfo, PendingStep, ToolCallInfo
 from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session
 
@@ -115,6 +115,8 @@ class Budgets:
         )
         self._declined: set[tuple[str, BudgetScope, Limit]] = set()
         self._raises: dict[str, Raises] = {}
+        # What is set aside for batches until their replies are recorded, by their tokens.
+        self._batches: dict[str, Reservation] = {}
         # Where a ledger could not be kept: nothing is refused for it until a live step would need it.
         self._unkept: dict[BudgetScope, JournalError] = {}
         session.listen(self._hear)
@@ -259,8 +261,16 @@ class Budgets:
             if (unkept := self._unkept.get(node)) is not None:
                 raise unkept
         asked, book = step.call.about, self.ledger
-        if book is None or not isinstance(asked, ModelRequestInfo | ToolCallInfo):
+        if book is None or not isinstance(asked, ModelRequestInfo | ToolCallInfo | ModelBatchInfo):
             yield _ignore_outcome
+            return
+        if isinstance(asked, ModelBatchInfo):
+            async with self._admit_batch(step, book, asked):
+                yield _ignore_outcome
+            return
+        if isinstance(asked, ModelRequestInfo) and asked.batch:
+            async with self._admit_reply(step, book, asked) as hear:
+                yield hear
             return
         reservation = Reservation(self, book, step, self._scopes(step.run))
         if isinstance(asked, ToolCallInfo):
@@ -282,6 +292,44 @@ class Budgets:
             await reservation.finish()
         if reservation.output is not None:
             expected.append(reservation.output)
+
+    @asynccontextmanager
+    async def _admit_batch(self, step: PendingStep, book: Ledger, asked: ModelBatchInfo) -> AsyncIterator[None]:
+        """Set aside what all of its requests may take, until their replies have been counted one by one."""
+        reservation = Reservation(self, book, step, self._scopes(step.run))
+        expected = max(self._answers[step.run.agent], default=None)
+        weight = await asyncio.to_thread(weigh_batch, asked.requests, expected_output=expected)
+        if asked.sent:
+            await reservation.hold(weight.amounts)
+        else:
+            await reservation.reserve([weight])
+        self._batches[asked.batch] = reservation
+        try:
+            yield
+        finally:
+            del self._batches[asked.batch]
+            await reservation.finish()
+
+    @asynccontextmanager
+    async def _admit_reply(self, step: PendingStep, book: Ledger, asked: ModelRequestInfo) -> AsyncIterator[OnOutcome]:
+        """Count a reply that arrived with a batch: it is not refused, because it is paid."""
+        reservation = self._batches.get(asked.batch)
+        if reservation is None:
+            reservation = Reservation(self, book, step, self._scopes(step.run))
+            await reservation.hold(Amounts())
+        counted: list[Future[None]] = []
+        expected = self._answers[step.run.agent]
+        part = weigh(asked, expected_output=max(expected, default=None), batched=True)[0].amounts
+
+        def hear(outcome: Outcome) -> None:
+            if outcome.status == "done" and outcome.usage is not None:
+                counted.append(reservation.commit_part(part, outcome.usage))
+                if not outcome.usage.estimated:
+                    expected.append(outcome.usage.output_tokens)
+
+        yield hear
+        for one in counted:
+            await asyncio.shield(asyncio.wrap_future(one))
 
     async def decide(self, step: PendingStep, refused: Shortfall, budget: Budget) -> None:
         """Ask the person who is there; returns when the limit was raised."""
@@ -387,6 +435,10 @@ class Reservation:
         nap = until - time.time()
         await asyncio.sleep(min(max(nap, 0.01), _LONGEST_NAP))
 
+    async def hold(self, amounts: Amounts) -> None:
+        """Set it aside without asking whether there is room: it was sent before."""
+        self.held = await asyncio.wrap_future(self._book.later(partial(self._book.hold, self._scopes, amounts)))
+
     # ---- after
 
     def on_outcome(self, outcome: Outcome) -> None:
@@ -394,14 +446,14 @@ class Reservation:
         usage, held = outcome.usage, self.held
         if outcome.status != "done" or usage is None or held is None:
             return
-        # A reply whose price or tokens nobody knows counts as what was set aside for it.
-        dollars = held.amounts.usd if usage.cost is None else nano(usage.cost)
-        tokens = usage.input_tokens + usage.output_tokens
-        if usage.estimated:
-            dollars, tokens = max(dollars, held.amounts.usd), max(tokens, held.amounts.tokens)
-        else:
+        if not usage.estimated:
             self.output = usage.output_tokens
-        self.settle(Amounts(usd=dollars, tokens=tokens, requests=1))
+        self.settle(_taken(usage, held.amounts))
+
+    def commit_part(self, part: Amounts, usage: Usage) -> Future[None]:
+        """Count one reply of a batch in the place of its part of what was set aside."""
+        assert self.held is not None
+        return self._book.later(partial(self._book.commit_part, self.held, part, _taken(usage, part)))
 
     def settle(self, took: Amounts | None) -> None:
         if self._settled is None and self.held is not None:
@@ -413,6 +465,15 @@ class Reservation:
         self.settle(None)
         if self._settled is not None:
             await asyncio.shield(asyncio.wrap_future(self._settled))
+
+
+def _taken(usage: Usage, reserved: Amounts) -> Amounts:
+    """What a reply took; one whose price or tokens nobody knows counts as what was set aside for it."""
+    dollars = reserved.usd if usage.cost is None else nano(usage.cost)
+    tokens = usage.input_tokens + usage.output_tokens
+    if usage.estimated:
+        dollars, tokens = max(dollars, reserved.usd), max(tokens, reserved.tokens)
+    return Amounts(usd=dollars, tokens=tokens, requests=1)
 
 
 def _ignore_outcome(outcome: Outcome) -> None:

@@ -389,6 +389,7 @@ class Journal:
     ) -> Intent:
         """What is written before it is performed, the `n`-th equal one; `before` is what is on record of it."""
         outer = current_step()
+        parent = operation.batch if operation.batch is not None or outer is None else outer.row.id
         return Intent(
             key=operation.key.key,
             n=n,
@@ -399,7 +400,7 @@ class Journal:
             agent=run.agent,
             run=run.id,
             ord=ord,
-            parent=None if outer is None else outer.row.id,
+            parent=parent,
             parts=operation.key.parts,
             request=shorten(self.redactor.scrub(operation.request)),
             history=operation.history,
@@ -408,9 +409,12 @@ class Journal:
             bodies=operation.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
-            paid_before=before is not None and may_have_cost(before) and not self.store.inbox.is_unsent(before),
+            paid_before=before is not None and may_have_cost(before) and not self._is_unsent(before),
             abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
+
+    def _is_unsent(self, row: Row) -> bool:
+        return self.store.inbox.is_unsent(row) or self.store.came_with_batch(row)
 
     def _reload(self, row: Row) -> Row:
         again = self.store.step(row.id)

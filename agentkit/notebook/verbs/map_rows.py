@@ -47,6 +47,7 @@ async def map_rows(context: VerbContext, line: Line, body: str) -> Reply:
         limit=_number(line, "limit"),
         sample=_number(line, "sample"),
         fresh=line.has("fresh"),
+        batch=line.has("batch"),
         deps=context.deps_of(line, agent.name),
     )
     try:
