@@ -10,7 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["model", "tool", "discovery", "validate", "capability", "sandbox", "approval", "question"]
+Kind: TypeAlias = Literal[
+    "model", "tool", "discovery", "validate", "capability", "sandbox", "approval", "question", "batch"
+]
 Effects: TypeAlias = Literal["none", "idempotent", "once", "kernel", "undeclared"]
 Mode: TypeAlias = Literal["auto", "live", "replay", "off"]
 Scope: TypeAlias = Literal["project", "user", "shared"]

@@ -24,7 +24,8 @@ _PERSONAL = re.compile(
 
 _LONG = re.compile(
     r"tests/(browser|kill|notebook|powercut)/|tests/test_notebooks\.py"
-    r"|tests/models/test_(fallback|relay\w*|throttle)\.py|tests/sandbox/test_isolate\.py"
+    r"|tests/models/test_(fallback|relay\w*|throttle|unsent)\.py|tests/sandbox/test_isolate\.py"
+    r"|tests/agent/test_(mcp_servers|resume_mcp)\.py|tests/pipeline/test_export\.py"
 )
 """Files that begin kernels, browsers and callers: `slow`, and first, so that no other worker waits for one of them."""
 

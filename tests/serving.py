@@ -163,6 +163,11 @@ class _Server(ThreadingHTTPServer):
 class Serving:
     """The running server. `url` is the base URL for clients, `model(name)` the agentkit model string."""
 
+    @property
+    def speaks(self) -> type[Handler]:
+        """What answers its connections."""
+        return Handler
+
     def __init__(self, *, port: int = 0, plan: Plan = follow, delay: float = 0.0, quota: Quota | None = None) -> None:
         self._lock = threading.Lock()
         self._faults: deque[Fault] = deque()
@@ -174,7 +179,7 @@ class Serving:
         self._plan = plan
         self._quota = quota
         self.delay = delay
-        handler = type("Handler", (_Handler,), {"serving": self})
+        handler = type("Handler", (self.speaks,), {"serving": self})
         self._server = _Server(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self.root = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -232,7 +237,7 @@ class Serving:
         return Fault()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     serving: Serving
     protocol_version = "HTTP/1.1"
     # Without this every small streamed piece would wait for the acknowledgement of the one before.

@@ -26,15 +26,14 @@ from pydantic_ai.tools import AgentDepsT
 from pydantic_ai.usage import UsageLimits
 from pydantic_core import PydanticSerializationError
 
-from agentkit.agent import card
-from agentkit.agent import live_names as names
+from agentkit.agent import card, live_names
 from agentkit.agent.durability import JournalDurability, enclosing_step
 from agentkit.agent.live_names import Names
 from agentkit.agent.mcp_servers import refuse_sampling
 from agentkit.agent.result import NOT_WHOLE, Answer, finish_reason
 from agentkit.agent.resume import FastForward
 from agentkit.approval import interrupt
-from agentkit.approval import policy as approval
+from agentkit.approval.policy import Policy
 from agentkit.budget import reservation
 from agentkit.budget.budget import Budget
 from agentkit.debugger.gate import Gate
@@ -46,8 +45,8 @@ from agentkit.journal.execution import inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts, restore
 from agentkit.models import resolve
 from agentkit.runtime import describe
-from agentkit.runtime import guard as guards
 from agentkit.runtime.executor import outside_loops
+from agentkit.runtime.guard import chain
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.run_terms import RunOptions, asking_for, nobody_edits, run_terms
 from agentkit.runtime.session import Last, Session, current, execution_of, identity_of
@@ -67,7 +66,7 @@ class AgentPolicy:
 
     share: Scope | None = None
     ttl: float | None = None
-    approve: approval.Policy = field(default_factory=approval.Policy)
+    approve: Policy = field(default_factory=Policy)
     breaker: Thresholds | None = None
     notes: tuple[str, ...] = ()
     last: list[Any] = field(default_factory=list)
@@ -124,7 +123,7 @@ class DurableAgent(JournaledAgent[AgentDepsT, OutputDataT], Agent[AgentDepsT, Ou
         @wraps(Agent.iter)
         @asynccontextmanager
         async def iter(self, *args: Any, **kwargs: Any) -> AsyncGenerator[AgentRun[Any, Any]]:
-            kwargs = dict(names.as_now(self.policy.names, kwargs))
+            kwargs = dict(live_names.as_now(self.policy.names, kwargs))
             async with (
                 _recording_run(self, self.policy, args, kwargs),
                 super().iter(*args, **_defaults(self, kwargs)) as run,
@@ -383,7 +382,7 @@ def _record(session: Session, frame: RunState, options: RunOptions, *, prompt: s
 
 def guard(session: Session) -> None:
     """Every live step of this session passes its guards."""
-    session.journal.admission = guards.chain(session, lambda: (*session.guards, loop_guard.GUARD))
+    session.journal.admission = chain(session, lambda: (*session.guards, loop_guard.GUARD))
 
 
 def _forward(frame: RunState, kwargs: Mapping[str, Any]) -> FastForward | None:

@@ -70,16 +70,16 @@ class JournalBackend(JournalCallableOperationBackend[None]):
         if frame is None or isinstance(operation_id, EventStreamHandlerId):
             return await body()
         within = within_step(isolate.apart(operation_id, cache_key, body))
-        arrival = None if frame.gate is None else _arrival(frame, operation_id, cache_key)
-        if frame.gate is not None and arrival is not None:
-            frame.gate.change_arguments(arrival)
+        step_request = None if frame.gate is None else _step_request(frame, operation_id, cache_key)
+        if frame.gate is not None and step_request is not None:
+            frame.gate.change_arguments(step_request)
         if isinstance(operation_id, ToolsetCallToolId):
             await _hold(frame, operation_id, name, cache_key)
-        if frame.gate is None or arrival is None:
+        if frame.gate is None or step_request is None:
             performed = await frame.journal.perform(_call(frame, operation_id, name, cache_key), within)
         else:
             performed = await frame.gate.wait_at_step(
-                frame.journal, arrival, lambda: _call(frame, operation_id, name, cache_key), within
+                frame.journal, step_request, lambda: _call(frame, operation_id, name, cache_key), within
             )
         _mark_span(performed, frame)
         if isinstance(operation_id, ToolsetGetToolsId | ToolsetGetInstructionsId) and frame.forward is not None:
@@ -113,7 +113,7 @@ def within_step(body: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable
         step = current_step()
         run = frame_of_run()
         relay = None if run is None or run.session is None else run.session.calling
-        responses = None if step is None else step.arrivals
+        responses = None if step is None else step.responses
         with request_with(relay=relay, responses=responses), server_limits.explaining():
             return await body()
 
@@ -158,7 +158,7 @@ def _call(frame: RunState, operation_id: DurableOperationId, name: str, cache_ke
             return LoopOperation.of(frame, "capability", name, given, ctx)
 
 
-def _arrival(frame: RunState, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> StepRequest | None:
+def _step_request(frame: RunState, operation_id: DurableOperationId, cache_key: tuple[Any, ...]) -> StepRequest | None:
     """What stands at the gate of a stepped run; None for what is not a step that a person takes."""
     match operation_id:
         case ModelRequestId():

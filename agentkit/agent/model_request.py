@@ -90,7 +90,8 @@ class ModelRequest(Operation):
 
     @property
     def sends(self) -> bool:
-        return self.info.model is not None and resolve.tells_when_it_sends(self.info.model)
+        model = self.info.model
+        return model is not None and not self.info.batch and resolve.tells_when_it_sends(model)
 
     def watching(self) -> AbstractContextManager[object]:
         fallback_record.begin(self.frame, self.key, self.info.parameters, self.tried)

@@ -40,7 +40,7 @@ def of_step(
     if pending.kind != "model":
         return None
     asked = estimate(pending.messages, ModelResponse(parts=[])).input_tokens
-    asked += 0 if pending.arrival.parameters is None else overhead(pending.arrival.parameters)
+    asked += 0 if pending.step_request.parameters is None else overhead(pending.step_request.parameters)
     answers, of = _answers(events), "this run"
     if not answers:
         answers, of = _answers(earlier()), f"recorded runs of {pending.agent}"
@@ -85,7 +85,7 @@ def _requests(events: Iterable[Event]) -> list[Step]:
 
 
 def _price(pending: Pending, asked: int, answered: int) -> float | None:
-    model = pending.arrival.model
+    model = pending.step_request.model
     if model is None:
         return None
     return resolve.list_price(resolve.members(model)[0], RequestUsage(input_tokens=asked, output_tokens=answered))

@@ -51,6 +51,10 @@ SPEND: Final = (
     "ON CONFLICT (node, bucket) DO UPDATE SET at = excluded.at, owner = excluded.owner, usd = usd + excluded.usd, "
     "tokens = tokens + excluded.tokens, requests = requests + excluded.requests"
 )
+GIVE_BACK: Final = (
+    "UPDATE spent SET held_usd = held_usd - ?, held_tokens = held_tokens - ?, held_requests = held_requests - ? "
+    "WHERE node = ? AND bucket = ?"
+)
 
 
 T = TypeVar("T")
@@ -209,6 +213,19 @@ class Ledger:
 
     # ---- reserving
 
+    def hold(self, scopes: Sequence[Scope], need: Amounts, *, now: float | None = None) -> Hold:
+        """Set `need` aside on every scope, whatever is left there: it cannot be refused any more."""
+        when = time.time() if now is None else now
+        with self._writing() as db:
+            buckets = [
+                (id_, _bucket(limit.window, scope, when))
+                for scope in scopes
+                if (id_ := self._id(db, scope.node))
+                for limit in load(db.execute("SELECT limits FROM node WHERE id = ?", (id_,)).fetchone()[0])
+                if limit.measure != "seconds"
+            ]
+            return self._hold(db, scopes, need, buckets, when)
+
     def reserve(self, scopes: Sequence[Scope], need: Amounts, *, now: float | None = None) -> Hold | Shortfall:
         """Set `need` aside on every scope, or on none: then the limit that leaves no room for it."""
         when = time.time() if now is None else now
@@ -237,6 +254,16 @@ class Ledger:
             # What cannot be waited for decides.
             first = min(refused, key=lambda one: (one.until is not None, -one.node.depth))
             return replace(first, at_limit=chosen or None)  # type: ignore[arg-type]
+        return self._hold(db, scopes, need, buckets, now)
+
+    def _hold(
+        self,
+        db: sqlite3.Connection,
+        scopes: Sequence[Scope],
+        need: Amounts,
+        buckets: Iterable[tuple[int, str]],
+        now: float,
+    ) -> Hold:
         if not buckets or need == Amounts():
             return Hold(id=0, scopes=tuple(scopes), amounts=need)
         unique = sorted(set(buckets))
@@ -252,16 +279,27 @@ class Ledger:
         """Count what the step really took in place of what was set aside for it."""
         when = time.time() if now is None else now
         with self._writing() as db:
-            buckets = set(self._drop(db, held.id)) if held.id else set()
-            for scope in held.scopes:
-                id_ = self._id(db, scope.node)
-                buckets |= {(id_, _bucket(window, scope, amount_at(buckets, id_, when))) for window in _COUNTED}
-            spending = [bucket for bucket in sorted(buckets) if bucket[1] != "minute"]
-            taken = (when, took.usd, took.tokens, took.requests, self.owner)
-            db.executemany(SPEND, [(*bucket, *taken) for bucket in spending])
-            for id_, bucket in buckets:
-                if bucket == "minute":
-                    _spend_minute(db, id_, took.tokens, when)
+            self._spend(db, held, self._drop(db, held.id) if held.id else (), took, when)
+
+    def commit_part(self, held: Hold, part: Amounts, took: Amounts, *, now: float | None = None) -> None:
+        """Count what a part of the step took in place of its part of what was set aside; the rest stays set aside."""
+        when = time.time() if now is None else now
+        with self._writing() as db:
+            self._spend(db, held, self._give_back_part(db, held.id, part) if held.id else (), took, when)
+
+    def _spend(
+        self, db: sqlite3.Connection, held: Hold, kept: Iterable[tuple[int, str]], took: Amounts, when: float
+    ) -> None:
+        buckets = set(kept)
+        for scope in held.scopes:
+            id_ = self._id(db, scope.node)
+            buckets |= {(id_, _bucket(window, scope, amount_at(buckets, id_, when))) for window in _COUNTED}
+        spending = [bucket for bucket in sorted(buckets) if bucket[1] != "minute"]
+        taken = (when, took.usd, took.tokens, took.requests, self.owner)
+        db.executemany(SPEND, [(*bucket, *taken) for bucket in spending])
+        for id_, bucket in buckets:
+            if bucket == "minute":
+                _spend_minute(db, id_, took.tokens, when)
 
     def release(self, held: Hold) -> None:
         """The step took nothing."""
@@ -275,12 +313,20 @@ class Ledger:
             return []
         usd, tokens, requests, kept = row
         buckets = [(int(node), str(bucket)) for node, bucket in json.loads(kept)]
-        db.executemany(
-            "UPDATE spent SET held_usd = held_usd - ?, held_tokens = held_tokens - ?, held_requests = held_requests - ?"
-            " WHERE node = ? AND bucket = ?",
-            [(usd, tokens, requests, *bucket) for bucket in buckets],
-        )
+        db.executemany(GIVE_BACK, [(usd, tokens, requests, *bucket) for bucket in buckets])
         db.execute("DELETE FROM held WHERE id = ?", (id_,))
+        return buckets
+
+    def _give_back_part(self, db: sqlite3.Connection, id_: int, part: Amounts) -> list[tuple[int, str]]:
+        row = db.execute("SELECT usd, tokens, requests, buckets FROM held WHERE id = ?", (id_,)).fetchone()
+        if row is None:
+            return []
+        back = [min(kept, given) for kept, given in zip(row[:3], (part.usd, part.tokens, part.requests), strict=True)]
+        buckets = [(int(node), str(bucket)) for node, bucket in json.loads(row[3])]
+        db.executemany(GIVE_BACK, [(*back, *bucket) for bucket in buckets])
+        db.execute(
+            "UPDATE held SET usd = usd - ?, tokens = tokens - ?, requests = requests - ? WHERE id = ?", (*back, id_)
+        )
         return buckets
 
     def _expire(self, db: sqlite3.Connection) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Weight:
     usage: RequestUsage = field(default_factory=RequestUsage)
 
 
-def weigh(asked: ModelRequestInfo, *, expected_output: int | None) -> tuple[Weight, ...]:
+def weigh(asked: ModelRequestInfo, *, expected_output: int | None, batched: bool = False) -> tuple[Weight, ...]:
     """For each model that may answer, in order. An answer longer than expected is what can exceed it."""
     tokens_in = _input(asked)
     bound = (asked.settings or {}).get("max_tokens")
@@ -45,7 +45,8 @@ def weigh(asked: ModelRequestInfo, *, expected_output: int | None) -> tuple[Weig
     if asked.model is None:
         amounts = Amounts(tokens=tokens_in + tokens_out, requests=1)
         return (Weight(member="", amounts=amounts, priced=False, usage=usage),)
-    return tuple(_weight(member, usage, asked.settings) for member in resolve.answering_models(asked.model))
+    members = resolve.answering_models(asked.model)
+    return tuple(_weight(member, usage, asked.settings, batched=batched) for member in members)
 
 
 def estimate_missing_usage(asked: ModelRequestInfo, response: ModelResponse) -> RequestUsage | None:
@@ -65,6 +66,20 @@ def estimate_missing_usage(asked: ModelRequestInfo, response: ModelResponse) -> 
     )
 
 
+def weigh_batch(requests: Iterable[ModelRequestInfo], *, expected_output: int | None) -> Weight:
+    """What the requests of a batch take together."""
+    weights = [weigh(asked, expected_output=expected_output, batched=True)[0] for asked in requests]
+    return Weight(
+        member=weights[0].member,
+        amounts=Amounts(
+            usd=sum(weight.amounts.usd for weight in weights),
+            tokens=sum(weight.amounts.tokens for weight in weights),
+            requests=len(weights),
+        ),
+        priced=all(weight.priced for weight in weights),
+    )
+
+
 def cost_to_count(model: Model | None, usage: Usage) -> float | None:
     """Return the price of a request, or where nobody knows it the dearest list price of those that may answer."""
     if usage.cost is not None or model is None:
@@ -74,8 +89,8 @@ def cost_to_count(model: Model | None, usage: Usage) -> float | None:
     return max((price for price in prices if price is not None), default=None)
 
 
-def _weight(member: Any, usage: RequestUsage, settings: ModelSettings | None) -> Weight:
-    dollars = resolve.list_price(member, usage, settings)
+def _weight(member: Any, usage: RequestUsage, settings: ModelSettings | None, *, batched: bool) -> Weight:
+    dollars = resolve.list_price(member, usage, settings, batched=batched)
     tokens = usage.input_tokens + usage.output_tokens
     amounts = Amounts(usd=0 if dollars is None else nano(dollars), tokens=tokens, requests=1)
     return Weight(member=resolve.identity(member), amounts=amounts, priced=dollars is not None, usage=usage)
@@ -86,7 +101,7 @@ def heaviest(weights: Sequence[Weight]) -> Amounts:
     return Amounts(
         usd=max((weight.amounts.usd for weight in weights), default=0),
         tokens=max((weight.amounts.tokens for weight in weights), default=0),
-        requests=1,
+        requests=max((weight.amounts.requests for weight in weights), default=1),
     )
 
 

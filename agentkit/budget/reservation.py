@@ -36,15 +36,15 @@ from agentkit.budget.budget import (
     scope_of,
 )
 from agentkit.budget.ledger import Hold, Ledger, Scope, Shortfall, Stand, default_path, ledger
-from agentkit.budget.request_estimate import Weight, cost_to_count, heaviest, weigh
+from agentkit.budget.request_estimate import Weight, cost_to_count, heaviest, weigh, weigh_batch
 from agentkit.errors import ApprovalPending, BudgetAsks, BudgetExceeded, JournalError, UserError
-from agentkit.events import Event, Gauge, Step
+from agentkit.events import Event, Gauge, Step, Usage
 from agentkit.journal.execution import OnOutcome
 from agentkit.journal.operation import Operation
 from agentkit.journal.records import Outcome, Row
 from agentkit.journal.store import Store
 from agentkit.models.request_context import request_with
-from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
+from agentkit.runtime.guard import ModelBatchInfo, ModelRequestInfo, PendingStep, ToolCallInfo
 from agentkit.runtime.run_state import RunState
 from agentkit.runtime.session import Session
 
@@ -115,6 +115,8 @@ class Budgets:
         )
         self._declined: set[tuple[str, BudgetScope, Limit]] = set()
         self._raises: dict[str, Raises] = {}
+        # What is set aside for batches until their replies are recorded, by their tokens.
+        self._batches: dict[str, Reservation] = {}
         # Where a ledger could not be kept: nothing is refused for it until a live step would need it.
         self._unkept: dict[BudgetScope, JournalError] = {}
         session.listen(self._hear)
@@ -254,36 +256,82 @@ class Budgets:
     # ---- the guard
 
     @asynccontextmanager
-    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
-        for node in visit.run.place.lineage():
+    async def admit(self, step: PendingStep) -> AsyncIterator[OnOutcome]:
+        for node in step.run.place.lineage():
             if (unkept := self._unkept.get(node)) is not None:
                 raise unkept
-        asked, book = visit.call.about, self.ledger
-        if book is None or not isinstance(asked, ModelRequestInfo | ToolCallInfo):
+        asked, book = step.call.about, self.ledger
+        if book is None or not isinstance(asked, ModelRequestInfo | ToolCallInfo | ModelBatchInfo):
             yield _ignore_outcome
             return
-        passage = Reservation(self, book, visit, self._scopes(visit.run))
+        if isinstance(asked, ModelBatchInfo):
+            async with self._admit_batch(step, book, asked):
+                yield _ignore_outcome
+            return
+        if isinstance(asked, ModelRequestInfo) and asked.batch:
+            async with self._admit_reply(step, book, asked) as hear:
+                yield hear
+            return
+        reservation = Reservation(self, book, step, self._scopes(step.run))
         if isinstance(asked, ToolCallInfo):
             # A call costs nothing itself: only the time of its run can be used up.
-            await passage.reserve([Weight(member="", amounts=Amounts(), priced=True)])
+            await reservation.reserve([Weight(member="", amounts=Amounts(), priced=True)])
             yield _ignore_outcome
             return
-        expected = self._answers[visit.run.agent]
+        expected = self._answers[step.run.agent]
         weights = weigh(asked, expected_output=max(expected, default=None))
-        allowed = await passage.reserve(weights)
+        allowed = await reservation.reserve(weights)
         try:
             with request_with(affordable=allowed):
-                yield passage.on_outcome
+                yield reservation.on_outcome
         except asyncio.CancelledError:
             # It was stopped under way: what was sent may have to be paid.
-            passage.settle(passage.held.amounts if passage.held is not None else None)
+            reservation.settle(reservation.held.amounts if reservation.held is not None else None)
             raise
         finally:
-            await passage.finish()
-        if passage.output is not None:
-            expected.append(passage.output)
+            await reservation.finish()
+        if reservation.output is not None:
+            expected.append(reservation.output)
 
-    async def decide(self, visit: PendingStep, refused: Shortfall, budget: Budget) -> None:
+    @asynccontextmanager
+    async def _admit_batch(self, step: PendingStep, book: Ledger, asked: ModelBatchInfo) -> AsyncIterator[None]:
+        """Set aside what all of its requests may take, until their replies have been counted one by one."""
+        reservation = Reservation(self, book, step, self._scopes(step.run))
+        expected = max(self._answers[step.run.agent], default=None)
+        weight = await asyncio.to_thread(weigh_batch, asked.requests, expected_output=expected)
+        if asked.sent:
+            await reservation.hold(weight.amounts)
+        else:
+            await reservation.reserve([weight])
+        self._batches[asked.batch] = reservation
+        try:
+            yield
+        finally:
+            del self._batches[asked.batch]
+            await reservation.finish()
+
+    @asynccontextmanager
+    async def _admit_reply(self, step: PendingStep, book: Ledger, asked: ModelRequestInfo) -> AsyncIterator[OnOutcome]:
+        """Count a reply that arrived with a batch: it is not refused, because it is paid."""
+        reservation = self._batches.get(asked.batch)
+        if reservation is None:
+            reservation = Reservation(self, book, step, self._scopes(step.run))
+            await reservation.hold(Amounts())
+        counted: list[Future[None]] = []
+        expected = self._answers[step.run.agent]
+        part = weigh(asked, expected_output=max(expected, default=None), batched=True)[0].amounts
+
+        def hear(outcome: Outcome) -> None:
+            if outcome.status == "done" and outcome.usage is not None:
+                counted.append(reservation.commit_part(part, outcome.usage))
+                if not outcome.usage.estimated:
+                    expected.append(outcome.usage.output_tokens)
+
+        yield hear
+        for one in counted:
+            await asyncio.shield(asyncio.wrap_future(one))
+
+    async def decide(self, step: PendingStep, refused: Shortfall, budget: Budget) -> None:
         """Ask the person who is there; returns when the limit was raised."""
         loop = asyncio.get_running_loop()
         async with self._asking[loop, refused.node]:
@@ -292,12 +340,12 @@ class Budgets:
             if now != budget or refused.limit not in now.limits:
                 # Somebody raised it while this one waited to ask, or before it had looked what the limit is.
                 return
-            limit = (visit.run.execution.id, refused.node, refused.limit)
+            limit = (step.run.execution.id, refused.node, refused.limit)
             if limit in self._declined:
-                raise BudgetExceeded(_describe_excess(visit.run.agent, refused))
+                raise BudgetExceeded(_describe_excess(step.run.agent, refused))
             try:
                 since = await asyncio.wrap_future(book.later(partial(book.set_at, refused.node)))
-                raised = await _ask_to_raise(visit, refused, budget, since=since)
+                raised = await _ask_to_raise(step, refused, budget, since=since)
             except BudgetExceeded:
                 # Whoever else reaches this limit in this cell need not ask too.
                 self._declined.add(limit)
@@ -305,16 +353,16 @@ class Budgets:
             given = merge(budget.limits, parse(raised, window=refused.limit.window))
             change = partial(book.set, refused.node, given, at_limit=budget.at_limit)
             await asyncio.wrap_future(book.later(change))
-            _restate(visit.run, refused.node, given)
+            _restate(step.run, refused.node, given)
 
 
 class Reservation:
     """One step on its way past the limits."""
 
-    def __init__(self, budgets: Budgets, book: Ledger, visit: PendingStep, scopes: tuple[Scope, ...]) -> None:
+    def __init__(self, budgets: Budgets, book: Ledger, step: PendingStep, scopes: tuple[Scope, ...]) -> None:
         self._budgets = budgets
         self._book = book
-        self._visit = visit
+        self._step = step
         self._scopes = scopes
         self._settled: Future[None] | None = None
         self.held: Hold | None = None
@@ -355,7 +403,7 @@ class Reservation:
             return weights
         known = tuple(weight for weight in weights if weight.priced)
         if not known:
-            raise BudgetExceeded(_describe_missing_price(weights[0].member or self._visit.call.name, *limited))
+            raise BudgetExceeded(_describe_missing_price(weights[0].member or self._step.call.name, *limited))
         return known
 
     def _money_limit(self) -> tuple[BudgetScope, Limit] | None:
@@ -372,20 +420,24 @@ class Reservation:
             return possible
         if refused.at_limit == "fallback" and (cheaper := _cheaper(possible, refused.limit)):
             return cheaper
-        session = self._visit.session
+        session = self._step.session
         attended = session.asker is not None and refused.at_limit != "stop" and refused.limit.measure != "seconds"
         if not attended:
-            raise BudgetExceeded(_describe_excess(self._visit.run.agent, refused))
+            raise BudgetExceeded(_describe_excess(self._step.run.agent, refused))
         book = self._book
         budget = await asyncio.wrap_future(book.later(partial(book.budget, refused.node)))
-        await self._budgets.decide(self._visit, refused, budget)
+        await self._budgets.decide(self._step, refused, budget)
         return possible
 
     async def _wait(self, refused: Shortfall, until: float) -> None:
         if refused.limit.window == "minute":
-            self._visit.waits(f"{refused.limit.label} of {refused.node.label}", until=until)
+            self._step.waits(f"{refused.limit.label} of {refused.node.label}", until=until)
         nap = until - time.time()
         await asyncio.sleep(min(max(nap, 0.01), _LONGEST_NAP))
+
+    async def hold(self, amounts: Amounts) -> None:
+        """Set it aside without asking whether there is room: it was sent before."""
+        self.held = await asyncio.wrap_future(self._book.later(partial(self._book.hold, self._scopes, amounts)))
 
     # ---- after
 
@@ -394,14 +446,14 @@ class Reservation:
         usage, held = outcome.usage, self.held
         if outcome.status != "done" or usage is None or held is None:
             return
-        # A reply whose price or tokens nobody knows counts as what was set aside for it.
-        dollars = held.amounts.usd if usage.cost is None else nano(usage.cost)
-        tokens = usage.input_tokens + usage.output_tokens
-        if usage.estimated:
-            dollars, tokens = max(dollars, held.amounts.usd), max(tokens, held.amounts.tokens)
-        else:
+        if not usage.estimated:
             self.output = usage.output_tokens
-        self.settle(Amounts(usd=dollars, tokens=tokens, requests=1))
+        self.settle(_taken(usage, held.amounts))
+
+    def commit_part(self, part: Amounts, usage: Usage) -> Future[None]:
+        """Count one reply of a batch in the place of its part of what was set aside."""
+        assert self.held is not None
+        return self._book.later(partial(self._book.commit_part, self.held, part, _taken(usage, part)))
 
     def settle(self, took: Amounts | None) -> None:
         if self._settled is None and self.held is not None:
@@ -413,6 +465,15 @@ class Reservation:
         self.settle(None)
         if self._settled is not None:
             await asyncio.shield(asyncio.wrap_future(self._settled))
+
+
+def _taken(usage: Usage, reserved: Amounts) -> Amounts:
+    """What a reply took; one whose price or tokens nobody knows counts as what was set aside for it."""
+    dollars = reserved.usd if usage.cost is None else nano(usage.cost)
+    tokens = usage.input_tokens + usage.output_tokens
+    if usage.estimated:
+        dollars, tokens = max(dollars, reserved.usd), max(tokens, reserved.tokens)
+    return Amounts(usd=dollars, tokens=tokens, requests=1)
 
 
 def _ignore_outcome(outcome: Outcome) -> None:
@@ -513,10 +574,10 @@ def _lift_command(node: BudgetScope) -> str:
     return f"`agentkit budget {scope_of(node)} off`"
 
 
-async def _ask_to_raise(visit: PendingStep, refused: Shortfall, budget: Budget, *, since: float) -> str:
+async def _ask_to_raise(step: PendingStep, refused: Shortfall, budget: Budget, *, since: float) -> str:
     """The limits that the person raised it to; `since` is when the present ones were set. Raises BudgetExceeded when
     they did not raise them."""
-    frame, limit = visit.run, refused.limit
+    frame, limit = step.run, refused.limit
     store = frame.journal.store
     scrub = frame.journal.redactor.scrub
     free_text = getattr(frame.owner, "output_type", str) is str
@@ -541,7 +602,7 @@ async def _ask_to_raise(visit: PendingStep, refused: Shortfall, budget: Budget, 
     )
     # The same question is asked once for each limit: raised, the next one has another.
     payload = {"budget": refused.node, "limit": limit.text}
-    call = HumanQuestion.of(frame, "question", question, payload=payload, history=visit.call.history)
+    call = HumanQuestion.of(frame, "question", question, payload=payload, history=step.call.history)
     row = store.find(call.key.key, 0)
     earlier = None if row is None or row.status != "done" else decisions.read_question(store, row)
     try:
@@ -553,7 +614,7 @@ async def _ask_to_raise(visit: PendingStep, refused: Shortfall, budget: Budget, 
         case "raise" if earlier is not None and _outdated(earlier.question, decision, since):
             # Somebody lowered it after that: nobody raises it again but a person.
             await _forget(frame, call)
-            return await _ask_to_raise(visit, refused, budget, since=since)
+            return await _ask_to_raise(step, refused, budget, since=since)
         case "raise":
             return str(decision.answer)
         case "stop":

@@ -82,7 +82,7 @@ class Pending:
     at: Path
     agent: str
     run: str
-    arrival: StepRequest
+    step_request: StepRequest
     row: Row | None = None
     given: Override | None = None
     edits: tuple[Override, ...] = ()
@@ -91,19 +91,19 @@ class Pending:
 
     @property
     def kind(self) -> Waits:
-        return self.arrival.kind
+        return self.step_request.kind
 
     @property
     def name(self) -> str:
-        return self.arrival.name
+        return self.step_request.name
 
     @property
     def messages(self) -> tuple[ModelMessage, ...]:
-        return tuple(self.arrival.messages)
+        return tuple(self.step_request.messages)
 
     @property
     def arguments(self) -> dict[str, Any] | None:
-        return self.arrival.arguments
+        return self.step_request.arguments
 
     @property
     def free(self) -> bool:
@@ -195,7 +195,7 @@ class Gate:
     async def wait_at_step(
         self,
         journal: Journal,
-        arrival: StepRequest,
+        step_request: StepRequest,
         call_of: Callable[[], Operation],
         body: Callable[[], Awaitable[Payload]],
     ) -> Performed:
@@ -204,26 +204,26 @@ class Gate:
         run = current_run()
         assert run is not None
         edits = self._edits(path)
-        self._turns[path[:-1]] += arrival.kind == "model"
+        self._turns[path[:-1]] += step_request.kind == "model"
         given = next((edit for edit in edits if edit.what in ("reply", "result")), None)
         call = self._branch(call_of(), path, journal.redactor)
         async with self._turn:
             run.fresh = self._asks_anew(path)
             row = journal.find_record(call, run) if given is None else None
             seen = Pending(
-                at=path, agent=run.agent, run=run.id, arrival=replace(arrival, effects=call.effects), row=row,
+                at=path, agent=run.agent, run=run.id, step_request=replace(step_request, effects=call.effects), row=row,
                 given=given, edits=edits, request=call.request,
             )  # fmt: skip
             await self._admit(seen, journal.store)
             run.fresh = self._asks_anew(path)
-            goes_into = row is not None and not run.fresh and self._goes_into(path, arrival)
+            goes_into = row is not None and not run.fresh and self._goes_into(path, step_request)
             self.reached = max(self.reached, path)
         with self.inside(path):
             for edit in edits:
                 if edit.at == path and edit is not given:
-                    await self._record_override(journal, arrival, edit)
+                    await self._record_override(journal, step_request, edit)
             if given is not None:
-                performed = await self._record_override(journal, arrival, given)
+                performed = await self._record_override(journal, step_request, given)
                 return performed._replace(payload=_override_payload(given))
             if row is not None and goes_into:
                 return await journal.enter(row, call, body)
@@ -235,23 +235,23 @@ class Gate:
         with inside_place(path):
             yield
 
-    async def wait_at_line(self, arrival: StepRequest, store: Store) -> Path:
+    async def wait_at_line(self, step_request: StepRequest, store: Store) -> Path:
         """Wait until what is no step of the record may go on, and its place."""
         run = current_run()
         assert run is not None
         path = self._next_place(take=True)
         async with self._turn:
-            await self._admit(Pending(at=path, agent=run.agent, run=run.id, arrival=arrival), store)
+            await self._admit(Pending(at=path, agent=run.agent, run=run.id, step_request=step_request), store)
             self.reached = max(self.reached, path)
         return path
 
-    def change_arguments(self, arrival: StepRequest) -> None:
+    def change_arguments(self, step_request: StepRequest) -> None:
         """Put a person's arguments into the call that is about to stand at the gate, before anybody is asked of it."""
         for edit in self._edits(self._next_place(take=False)):
-            if edit.what == "arguments" and arrival.arguments is not None:
-                valid = valid_arguments(edit.value, arrival.validator, arrival.name, arrival.schema)
-                arrival.arguments.clear()
-                arrival.arguments.update(valid)
+            if edit.what == "arguments" and step_request.arguments is not None:
+                valid = valid_arguments(edit.value, step_request.validator, step_request.name, step_request.schema)
+                step_request.arguments.clear()
+                step_request.arguments.update(valid)
 
     async def revise(self, ctx: RunContext[Any], request: ModelRequestContext) -> None:
         """Put what a person edited into a model request that is being prepared."""
@@ -265,7 +265,10 @@ class Gate:
                     request.model = resolve.resolve(edit.value)
                     continue
                 case "instructions":
-                    request.model_request_parameters = _with_instructions(request.model_request_parameters, edit.value)
+                    parts = [InstructionPart(content=edit.value)]
+                    request.model_request_parameters = replace(
+                        request.model_request_parameters, instruction_parts=parts
+                    )
                     continue
                 case _:
                     continue
@@ -300,10 +303,10 @@ class Gate:
         parts, bodies = {**call.key.parts, INSIDE: kept.digest.hex()}, (*call.key.bodies, kept)
         return replace(call, key=Key(key=key, slot=slot, parts=parts, bodies=bodies), cache=None)
 
-    def _goes_into(self, path: Path, arrival: StepRequest) -> bool:
+    def _goes_into(self, path: Path, step_request: StepRequest) -> bool:
         """Whether somebody wants to see the steps inside a recorded call."""
         order = self.order
-        if not arrival.enters:
+        if not step_request.enters:
             return False
         if order.target is not None:
             return len(order.target) > len(path) and order.target[: len(path)] == path
@@ -312,13 +315,13 @@ class Gate:
     def _asks_anew(self, path: Path) -> bool:
         return self.fresh and self.order.live and path > self.reached
 
-    async def _record_override(self, journal: Journal, arrival: StepRequest, edit: Override) -> Performed:
+    async def _record_override(self, journal: Journal, step_request: StepRequest, edit: Override) -> Performed:
         value = edit.as_json()
 
         async def body() -> Payload:
             return value
 
-        return await journal.perform(arrival.record(f"edit {edit.what}", value), body)
+        return await journal.perform(step_request.record(f"edit {edit.what}", value), body)
 
     async def _admit(self, step: Pending, store: Store) -> None:
         cause = self._stops(step)
@@ -410,7 +413,7 @@ def _on_the_way(step: Pending, target: Path) -> str | None:
         return ""
     if step.at > target:
         return f"step {format_path(target)} was not met on the way"
-    leads_there = step.at == target[: len(step.at)] and step.arrival.effects in ("none", "idempotent", "kernel")
+    leads_there = step.at == target[: len(step.at)] and step.step_request.effects in ("none", "idempotent", "kernel")
     return None if step.free or leads_there else NOT_RECORDED
 
 
@@ -418,10 +421,6 @@ def _override_payload(edit: Override) -> Payload:
     if edit.what == "result":
         return encode_tool_result(edit.value)
     return RESULT_CODEC.dump(ModelResponse, reply_of(edit.value, edit.at))
-
-
-def _with_instructions(parameters: ModelRequestParameters, text: str) -> ModelRequestParameters:
-    return replace(parameters, instruction_parts=[InstructionPart(content=text)])
 
 
 def arguments_json(arguments: Mapping[str, Any] | None) -> str:

@@ -267,7 +267,7 @@ class DebugRun:
         step = self.pending
         if step is None or self._gate is None:
             return
-        if not live and not step.free and not (move.into and step.arrival.enters):
+        if not live and not step.free and not (move.into and step.step_request.enters):
             self.note = (
                 f"{step} is not recorded, and a cell that is run again goes over recorded steps only: "
                 "run it once more to perform the step"
@@ -335,8 +335,8 @@ class DebugRun:
 
     async def _edit(self, edit: Override) -> None:
         met = self.find_step(edit.at)
-        arrival = met.arrival
-        check(edit, kind=met.kind, name=met.name, validator=arrival.validator, schema=arrival.schema)
+        step_request = met.step_request
+        check(edit, kind=met.kind, name=met.name, validator=step_request.validator, schema=step_request.schema)
         back_to = self.pending.at if self.pending is not None else edit.at
         old = self.furthest
         rest = forecast.describe(

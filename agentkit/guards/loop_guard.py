@@ -28,6 +28,7 @@ from agentkit.journal.operation import Operation, Payload
 from agentkit.journal.records import ASKED, Outcome, Row
 from agentkit.journal.replay import is_trusted
 from agentkit.journal.settlements import WAITING
+from agentkit.runtime import describe
 from agentkit.runtime.guard import ModelRequestInfo, PendingStep, ToolCallInfo
 from agentkit.runtime.run_state import RunState
 from agentkit.tools.declaration import Declaration, declaration, loop_identity
@@ -40,11 +41,11 @@ class CountingGuard:
     """Tells the breaker of a run about each of its steps that was really performed."""
 
     @asynccontextmanager
-    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
-        about, breaker = visit.call.about, visit.run.breaker
+    async def admit(self, step: PendingStep) -> AsyncIterator[OnOutcome]:
+        about, breaker = step.call.about, step.run.breaker
         match about:
             case ToolCallInfo():
-                yield lambda outcome: _count_call(breaker, about, visit, outcome)
+                yield lambda outcome: _count_call(breaker, about, step, outcome)
             case ModelRequestInfo():
                 yield lambda outcome: _count_reply(breaker, about, outcome)
             case _:
@@ -54,10 +55,10 @@ class CountingGuard:
 GUARD = CountingGuard()
 
 
-def _count_call(breaker: LoopDetector, about: ToolCallInfo, visit: PendingStep, outcome: Outcome) -> None:
+def _count_call(breaker: LoopDetector, about: ToolCallInfo, step: PendingStep, outcome: Outcome) -> None:
     breaker.count_call(
         identity=about.loop or same_call(about.name, about.arguments),
-        shown=f"{about.name}({visit.call.request})",
+        shown=f"{about.name}({step.call.request})",
         result=hashlib.sha256(outcome.body or b"").digest(),
         poll=about.poll,
     )
@@ -69,14 +70,10 @@ def count_recorded_answer(frame: RunState, name: str, args: Any, tool: Any, payl
     declared = Declaration() if function is None else declaration(function)
     frame.breaker.count_call(
         identity=loop_identity(declared, name, args) or same_call(name, args),
-        shown=f"{name}({_format_arguments(args)})",
+        shown=f"{name}({describe.format_arguments(args)})",
         result=hashlib.sha256(dumps(payload)).digest(),
         poll=declared.poll,
     )
-
-
-def _format_arguments(args: Any) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in args.items()) if isinstance(args, dict) else repr(args)
 
 
 def _count_reply(breaker: LoopDetector, about: ModelRequestInfo, outcome: Outcome) -> None:

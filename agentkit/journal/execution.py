@@ -139,7 +139,7 @@ class StepFrame:
     printed: int = 0
     changed: Callable[[], None] = lambda: None
     changed_at: float = 0.0
-    arrivals: PendingResponses | None = None
+    responses: PendingResponses | None = None
     paid_before: bool | None = None
     finish_in_thread: Callable[[object], None] | None = None
     thread: Future[bool] | None = None
@@ -162,7 +162,7 @@ Admission: TypeAlias = Callable[[Operation, RunFrame, int], AbstractAsyncContext
 """Entered before a live step at a place of a run: it may wait, or refuse by raising Stopped; nothing is on disk yet."""
 
 
-def free(call: Operation, run: RunFrame, ord: int) -> AbstractAsyncContextManager[OnOutcome]:
+def free(operation: Operation, run: RunFrame, ord: int) -> AbstractAsyncContextManager[OnOutcome]:
     """Admits every step."""
     return nullcontext(lambda outcome: None)
 

@@ -70,7 +70,7 @@ class Performed(NamedTuple):
 
 
 class Journal:
-    """Answers calls from a store, or performs and records them; tells those who listen about each change."""
+    """Answers operations from a store, or performs and records them; tells those who listen about each change."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class Journal:
         self.settle_doubt: Callable[[InDoubt], Awaitable[bool]] = _settle_nothing
         self.admission: Admission = free
 
-    async def perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
-        """The recorded answer of `call`, else the live answer of `body`, recorded before it is returned.
+    async def perform(self, operation: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        """The recorded answer of `operation`, else the live answer of `body`, recorded before it is returned.
 
         Raises InDoubt when the step must not be repeated unasked, ReplayMiss in `replay` mode, and JournalError when
         the record cannot be read or written, in which case `body` was not called.
@@ -99,23 +99,23 @@ class Journal:
         run = current_run()
         if run is None:
             raise RuntimeError("a step was performed outside a run")
-        n = self.count(call, run)
+        n = self.count(operation, run)
         ord = run.next_ord()
         started = time.time()
         # What is on record needs nobody's turn.
         landings = self._flights.landings
-        record, verdict = self._decide(self._find(call, n), call, run)
+        record, verdict = self._decide(self._find(operation, n), operation, run)
         if isinstance(verdict, Replay):
-            return _note_reply(self._replay(verdict.row, call, run, ord=ord, started=started), call, run, n)
+            return _note_reply(self._replay(verdict.row, operation, run, ord=ord, started=started), operation, run, n)
         while True:
-            flight, mine = self._flights.take_off(call.key.key, n)
+            flight, mine = self._flights.take_off(operation.key.key, n)
             if not mine:
                 await flight.wait()
                 continue
             try:
                 if self._flights.landings != landings:
-                    record = self._find(call, n)
-                performed = await self._attempt(flight, record, call, run, body, ord=ord, started=started)
+                    record = self._find(operation, n)
+                performed = await self._attempt(flight, record, operation, run, body, ord=ord, started=started)
             except InDoubt as doubtful:
                 if not await self.settle_doubt(doubtful):
                     raise
@@ -124,17 +124,17 @@ class Journal:
                 if not flight.handed_over:
                     self._flights.land(flight)
             if performed is not None:
-                return _note_reply(performed, call, run, n)
+                return _note_reply(performed, operation, run, n)
 
-    async def enter(self, row: Row, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
+    async def enter(self, row: Row, operation: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         """A recorded step with the steps inside it, which come to this door again; its own record stays as it is."""
         run = current_run()
         assert run is not None
-        self.count(call, run)
+        self.count(operation, run)
         ord, started = run.next_ord(), time.time()
         # What is inside counts for itself.
-        performed = self._replay(replace(row, nested={}, usage=None), call, run, ord=ord, started=started)
-        with inside_step(self._frame(row, None, call, run, ord=ord)):
+        performed = self._replay(replace(row, nested={}, usage=None), operation, run, ord=ord, started=started)
+        with inside_step(self._frame(row, None, operation, run, ord=ord)):
             await body()
         return performed
 
@@ -142,7 +142,7 @@ class Journal:
         self,
         flight: InFlight,
         record: Record | None,
-        call: Operation,
+        operation: Operation,
         run: RunFrame,
         body: Callable[[], Awaitable[Payload]],
         *,
@@ -151,42 +151,42 @@ class Journal:
     ) -> Performed | None:
         """Do what is decided; None when another process has been at it, so that it is to be looked up again."""
         underway = record is not None and self._is_underway(record.row)
-        record, verdict = self._decide(record, call, run, underway=underway)
+        record, verdict = self._decide(record, operation, run, underway=underway)
         redo = False
         match verdict:
             case Replay(row):
-                return self._replay(row, call, run, ord=ord, started=started)
+                return self._replay(row, operation, run, ord=ord, started=started)
             case Wait(row):
                 await self._wait_for_other(row)
                 return None
             case Verify(row):
-                answer = await call.verify()
+                answer = await operation.verify()
                 if answer is not None:
                     await asyncio.wrap_future(self.store.settle(row.id, "result", self._body(answer)))
-                    return self._replay(self._reload(row), call, run, ord=ord, started=time.time())
+                    return self._replay(self._reload(row), operation, run, ord=ord, started=time.time())
                 redo = True
             case Perform():
                 redo = verdict.redo
             case Doubt(row, reason):
-                raise InDoubt(step=row.id, name=call.name, reason=reason)
+                raise InDoubt(step=row.id, name=operation.name, reason=reason)
             case Refuse():
-                raise self._refusal(verdict, record, call, run)
+                raise self._refusal(verdict, record, operation, run)
             case _:
                 assert_never(verdict)
         before = None if record is None else record.row
-        shared = await self._from_cache(call)
+        shared = await self._from_cache(operation)
         admission = free if shared is not None else self.admission
-        async with admission(call, run, ord) as told:
-            claim = await self._claim(self.intent(call, run, before, n=flight.n, ord=ord, redo=redo))
+        async with admission(operation, run, ord) as told:
+            claim = await self._claim(self.intent(operation, run, before, n=flight.n, ord=ord, redo=redo))
             if not claim.mine:
                 if self._is_underway(claim.row):
                     await self._wait_for_other(claim.row)
                 return None
             if shared is not None:
-                return await self._adopt(shared, call, claim.row, run, ord=ord, started=started)
-            frame = self._frame(claim.row, before, call, run, ord=ord)
+                return await self._adopt(shared, operation, claim.row, run, ord=ord, started=started)
+            frame = self._frame(claim.row, before, operation, run, ord=ord)
             frame.told = told
-            return await self._live(flight, frame, call, body)
+            return await self._live(flight, frame, operation, body)
 
     # -- one at a time
 
@@ -221,9 +221,9 @@ class Journal:
 
     # -- looking up
 
-    def count(self, call: Operation, run: RunFrame) -> int:
+    def count(self, operation: Operation, run: RunFrame) -> int:
         """Which of the equal requests of this execution this one is; the next will be another."""
-        return self._take(call.key.key, run) if call.counted else 0
+        return self._take(operation.key.key, run) if operation.counted else 0
 
     def _take(self, key: bytes, run: RunFrame) -> int:
         outer = current_step()
@@ -249,74 +249,74 @@ class Journal:
                 frame.nested[taken.key.hex()] -= 1
         run.taken.clear()
 
-    def _find(self, call: Operation, n: int) -> Record | None:
-        for key in (call.key.key, *call.alternatives):
+    def _find(self, operation: Operation, n: int) -> Record | None:
+        for key in (operation.key.key, *operation.alternatives):
             row = self.store.find(key, n)
             if row is not None:
-                return Record(row, holds=None if call.reads_outside else True)
+                return Record(row, holds=None if operation.reads_outside else True)
         # What must happen once is not repeated unasked when its code has changed.
-        row = self.store.find_slot(call.key.slot, n) if call.effects == "once" else None
+        row = self.store.find_slot(operation.key.slot, n) if operation.effects == "once" else None
         return None if row is None else Record(row, edited=True)
 
     def _decide(
-        self, record: Record | None, call: Operation, run: RunFrame, *, underway: bool = False
+        self, record: Record | None, operation: Operation, run: RunFrame, *, underway: bool = False
     ) -> tuple[Record | None, Verdict]:
         """What happens to the step, and its record with what was learnt about it."""
         row = None if record is None else record.row
         request = Request(
-            effects=call.effects,
+            effects=operation.effects,
             mode=run.mode,
             owner=self.store.owner,
             fresh=run.fresh,
             resumes=row is not None
             and row.started >= run.execution.began
-            and run.execution.counts.resumes(Occurrence(call.key.key, row.n)),
+            and run.execution.counts.resumes(Occurrence(operation.key.key, row.n)),
             underway=underway,
             read_only=self.store.read_only,
             lacks_secret=bool(run.missing_secrets),
-            verifiable=call.verifiable,
+            verifiable=operation.verifiable,
         )
         verdict = decide(record, request)
         if isinstance(verdict, Compare):
             row = verdict.row
-            changed = self.find_change(row, call)
-            outgrown = run.mode != "replay" and row.body is not None and call.stale(row.body)
+            changed = self.find_change(row, operation)
+            outgrown = run.mode != "replay" and row.body is not None and operation.stale(row.body)
             record = Record(row, holds=changed is None and not outgrown, changed=changed)
             verdict = decide(record, request)
             assert not isinstance(verdict, Compare)
         return record, verdict
 
-    def find_decision(self, call: Operation, run: RunFrame) -> Row | None:
-        """What is on record of the question `call`, where it was answered by somebody else or in another place."""
-        record = self._find(call, run.execution.counts.peek(call.key.key) if call.counted else 0)
+    def find_decision(self, operation: Operation, run: RunFrame) -> Row | None:
+        """What is on record of the question `operation`, where it was answered by somebody else or in another place."""
+        record = self._find(operation, run.execution.counts.peek(operation.key.key) if operation.counted else 0)
         elsewhere = record is not None and not is_trusted(record.row, run.mode)
         return record.row if record is not None and elsewhere and record.row.status == "done" else None
 
-    def find_record(self, call: Operation, run: RunFrame, *, ahead: int = 0) -> Row | None:
-        """The row that would answer `call`, made after `ahead` equal ones; None when it would be performed.
+    def find_record(self, operation: Operation, run: RunFrame, *, ahead: int = 0) -> Row | None:
+        """The row that would answer `operation`, made after `ahead` equal ones; None when it would be performed.
 
         Nothing is counted or noted.
         """
-        found = self._find(call, run.execution.counts.peek(call.key.key, ahead) if call.counted else 0)
-        _, verdict = self._decide(found, call, run)
+        found = self._find(operation, run.execution.counts.peek(operation.key.key, ahead) if operation.counted else 0)
+        _, verdict = self._decide(found, operation, run)
         return verdict.row if isinstance(verdict, Replay) else None
 
-    def find_change(self, row: Row, call: Operation) -> str | None:
-        """Why a recorded answer of `call` no longer holds: what it read from outside is not as it was."""
-        return None if row.evidence is None else call.find_change(row, from_json(row.evidence))
+    def find_change(self, row: Row, operation: Operation) -> str | None:
+        """Why a recorded answer of `operation` no longer holds: what it read from outside is not as it was."""
+        return None if row.evidence is None else operation.find_change(row, from_json(row.evidence))
 
     # -- replaying
 
-    def _replay(self, row: Row, call: Operation, run: RunFrame, *, ord: int, started: float) -> Performed:
+    def _replay(self, row: Row, operation: Operation, run: RunFrame, *, ord: int, started: float) -> Performed:
         assert row.body is not None
         payload = from_json(row.body)
         if b"<secret:" in row.body:
             payload, missing = self.redactor.restore(payload)
             run.missing_secrets += tuple(missing)
-        if row.history == call.history:
-            call.known()
-        self._note_replay(row, run, ord=ord, started=started, unchecked=call.unchecked())
-        return Performed(call.as_replayed(payload), True, row.id)
+        if row.history == operation.history:
+            operation.known()
+        self._note_replay(row, run, ord=ord, started=started, unchecked=operation.unchecked())
+        return Performed(operation.as_replayed(payload), True, row.id)
 
     def pass_over(self, row: Row, run: RunFrame, *, counted: bool, unchecked: tuple[str, ...] = ()) -> None:
         """Note a recorded step as replayed, in its turn, where nobody needs its answer."""
@@ -358,76 +358,80 @@ class Journal:
 
     # -- going live
 
-    def _refusal(self, refuse: Refuse, record: Record | None, call: Operation, run: RunFrame) -> Exception:
+    def _refusal(self, refuse: Refuse, record: Record | None, operation: Operation, run: RunFrame) -> Exception:
         match refuse.why:
             case "not on record":
                 restriction = self.store.replay_only_reason
-                detail = self._explain_miss(record, call, run)
+                detail = self._explain_miss(record, operation, run)
                 detail += f"; {explain_restriction(restriction)}" if restriction else ""
-                return ReplayMiss(name=f"{call.kind} {call.name}", detail=detail)
+                return ReplayMiss(name=f"{operation.kind} {operation.name}", detail=detail)
             case "read-only":
                 return database_errors.read_only(self.store.path)
             case "secret missing":
-                return SecretMissing(run.missing_secrets[0], f"{call.kind} {call.name}")
+                return SecretMissing(run.missing_secrets[0], f"{operation.kind} {operation.name}")
 
-    def _explain_miss(self, record: Record | None, call: Operation, run: RunFrame) -> str:
-        """In one line, why `call` has no answer on record: its own holds none, or the nearest key differs in parts."""
+    def _explain_miss(self, record: Record | None, operation: Operation, run: RunFrame) -> str:
+        """In one line, why nothing on record answers it: its own holds none, or the nearest key differs in parts."""
         if record is not None:
             row = record.row
-            changed = self.find_change(row, call) if row.status == "done" else None
+            changed = self.find_change(row, operation) if row.status == "done" else None
             why = f" ({row.error.splitlines()[0]})" if row.error else ""
             state = f"its recording is step {row.id}, which is {row.status}{why}"
             return changed or f"{state}: only what is done is replayed"
-        rows = self.store.nearest(kind=call.kind, name=call.name, agent=run.agent, limit=1)
+        rows = self.store.nearest(kind=operation.kind, name=operation.name, agent=run.agent, limit=1)
         if not rows:
-            return f"nothing is recorded for {call.name} of {run.agent}"
-        differs = [part for part, value in call.key.parts.items() if rows[0].parts.get(part) != value]
+            return f"nothing is recorded for {operation.name} of {run.agent}"
+        differs = [part for part, value in operation.key.parts.items() if rows[0].parts.get(part) != value]
         return f"the nearest recording is step {rows[0].id}; different: {', '.join(differs) or 'its place (n)'}"
 
     def intent(
-        self, call: Operation, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool = False
+        self, operation: Operation, run: RunFrame, before: Row | None, *, n: int, ord: int, redo: bool = False
     ) -> Intent:
-        """What is written before `call`, the `n`-th equal one, is performed; `before` is what is on record of it."""
+        """What is written before it is performed, the `n`-th equal one; `before` is what is on record of it."""
         outer = current_step()
+        parent = operation.batch if operation.batch is not None or outer is None else outer.row.id
         return Intent(
-            key=call.key.key,
+            key=operation.key.key,
             n=n,
-            slot=call.key.slot,
-            kind=call.kind,
-            name=call.name,
-            effects=call.effects,
+            slot=operation.key.slot,
+            kind=operation.kind,
+            name=operation.name,
+            effects=operation.effects,
             agent=run.agent,
             run=run.id,
             ord=ord,
-            parent=None if outer is None else outer.row.id,
-            parts=call.key.parts,
-            request=shorten(self.redactor.scrub(call.request)),
-            history=call.history,
-            model=call.model,
-            nodes=call.nodes(),
-            bodies=call.key.bodies,
+            parent=parent,
+            parts=operation.key.parts,
+            request=shorten(self.redactor.scrub(operation.request)),
+            history=operation.history,
+            model=operation.model,
+            nodes=operation.nodes(),
+            bodies=operation.key.bodies,
             fresh=run.fresh or run.mode == "live",
             redo=redo,
-            paid_before=before is not None and may_have_cost(before) and not self.store.inbox.is_unsent(before),
+            paid_before=before is not None and may_have_cost(before) and not self._is_unsent(before),
             abandoned=before is not None and before.status == "started" and before.owner == self.store.owner,
         )
+
+    def _is_unsent(self, row: Row) -> bool:
+        return self.store.inbox.is_unsent(row) or self.store.came_with_batch(row)
 
     def _reload(self, row: Row) -> Row:
         again = self.store.step(row.id)
         assert again is not None
         return again
 
-    async def _from_cache(self, call: Operation) -> Payload | None:
-        if call.cache is None:
+    async def _from_cache(self, operation: Operation) -> Payload | None:
+        if operation.cache is None:
             return None
-        body = await asyncio.to_thread(call.cache.get, call.key.key)
+        body = await asyncio.to_thread(operation.cache.get, operation.key.key)
         return None if body is None else json.loads(body)
 
     async def _adopt(
-        self, payload: Payload, call: Operation, row: Row, run: RunFrame, *, ord: int, started: float
+        self, payload: Payload, operation: Operation, row: Row, run: RunFrame, *, ord: int, started: float
     ) -> Performed:
         """Record an answer that the call cache already had: nothing is performed and nothing is spent."""
-        reading = call.read(payload)
+        reading = operation.read(payload)
         use = Use(run.id, ord, row.id, True, started, time.time())
         await asyncio.wrap_future(
             self.store.finish(
@@ -446,9 +450,9 @@ class Journal:
         self._emit(
             step_event(again, run, ord, status="done", replayed=True, started=started, ended=use.ended, shared=True)
         )
-        return Performed(call.as_replayed(payload), True, row.id)
+        return Performed(operation.as_replayed(payload), True, row.id)
 
-    def _frame(self, row: Row, before: Row | None, call: Operation, run: RunFrame, *, ord: int) -> StepFrame:
+    def _frame(self, row: Row, before: Row | None, operation: Operation, run: RunFrame, *, ord: int) -> StepFrame:
         frame = StepFrame(
             row=row,
             ord=ord,
@@ -458,23 +462,23 @@ class Journal:
             outer=current_step(),
             paid_before=before.maybe_paid_twice if before is not None and before.id == row.id else None,
         )
-        if call.kind == "model":
-            frame.arrivals = self.store.inbox.of(row, clean=self.redactor.clean)
-        if call.encode is not None:
-            encode = call.encode
+        if operation.kind == "model":
+            frame.responses = self.store.inbox.of(row, clean=self.redactor.clean)
+        if operation.encode is not None:
+            encode = operation.encode
 
             def finish(value: object) -> None:
                 if inspect.isawaitable(value):
                     # A plain function that gave work to await: it goes on outside the thread.
                     frame.thread = None
                 else:
-                    self._finish_in_thread(frame, call, encode(value))
+                    self._finish_in_thread(frame, operation, encode(value))
 
             frame.finish_in_thread = finish
         return frame
 
     async def _live(
-        self, flight: InFlight, frame: StepFrame, call: Operation, body: Callable[[], Awaitable[Payload]]
+        self, flight: InFlight, frame: StepFrame, operation: Operation, body: Callable[[], Awaitable[Payload]]
     ) -> Performed:
         frame.run.live += 1
         frame.flight = flight
@@ -482,16 +486,16 @@ class Journal:
             live_event(frame, replace(frame.row, shown=self._output_bytes(frame)), "started")
         )
         self._emit(live_event(frame, frame.row, "started"))
-        if call.sends and frame.arrivals is not None:
-            frame.arrivals.wait()
+        if operation.sends and frame.responses is not None:
+            frame.responses.wait()
         crash_point("intent")
         try:
             with inside_step(frame):
-                with call.watching():
+                with operation.watching():
                     payload = await body()
-                if call.kind == "tool" and not frame.recorded:
+                if operation.kind == "tool" and not frame.recorded:
                     # It reads files, which may be large.
-                    await asyncio.to_thread(call.evidence)
+                    await asyncio.to_thread(operation.evidence)
         except asyncio.CancelledError:
             self._record_cancellation(frame, flight)
             raise
@@ -500,18 +504,18 @@ class Journal:
             await self._record_failure(frame, error)
             raise
         crash_point("call")
-        await self._record(frame, call, payload)
+        await self._record(frame, operation, payload)
         crash_point("record")
         return Performed(payload, False, frame.row.id)
 
-    async def _record(self, frame: StepFrame, call: Operation, payload: Payload) -> None:
-        if (signal_name := call.control(payload)) is not None:
+    async def _record(self, frame: StepFrame, operation: Operation, payload: Payload) -> None:
+        if (signal_name := operation.control(payload)) is not None:
             await self._finish(frame, status="failed", error=f"{CONTROL_ERROR}{signal_name}")
             return
         if frame.recorded:
             return
         try:
-            outcome = self._outcome(frame, call, payload)
+            outcome = self._outcome(frame, operation, payload)
         except (ValueError, TypeError, RecursionError) as error:
             # What cannot be written is the error of this step, never one in doubt.
             await self._record_failure(frame, error)
@@ -522,22 +526,23 @@ class Journal:
         finally:
             if written.exception() is None:
                 self._record_outcome(frame, outcome)
-        if call.cache is not None and outcome.body is not None and call.cacheable(payload):
-            await asyncio.to_thread(call.cache.put, call.key.key, outcome.body, call.ttl)
+        if operation.cache is not None and outcome.body is not None and operation.cacheable(payload):
+            await asyncio.to_thread(operation.cache.put, operation.key.key, outcome.body, operation.ttl)
 
     def _record_outcome(self, frame: StepFrame, outcome: Outcome) -> None:
         frame.recorded = True
         if frame.row.kind == "model":
             absorb(frame.outer, outcome.usage)
-        if frame.arrivals is not None:
-            frame.arrivals.drop()
+        if frame.responses is not None:
+            frame.responses.drop()
         frame.told(outcome)
-        self._tell_end(frame, outcome)
+        ended = outcome.use.ended if outcome.use is not None else None
+        self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
 
-    def _outcome(self, frame: StepFrame, call: Operation, payload: Payload) -> Outcome:
-        reading = call.read(payload)
+    def _outcome(self, frame: StepFrame, operation: Operation, payload: Payload) -> Outcome:
+        reading = operation.read(payload)
         body = self._body(payload)
-        evidence = call.evidence()
+        evidence = operation.evidence()
         return Outcome(
             step=frame.row.id,
             status="done",
@@ -547,7 +552,7 @@ class Journal:
             usage=reading.usage or frame.inner,
             nested=dict(frame.nested),
             shown=self._output_bytes(frame),
-            result=shorten(self.redactor.scrub(call.describe(payload))),
+            result=shorten(self.redactor.scrub(operation.describe(payload))),
             key=reading.key,
             model=reading.model,
             node=reading.node,
@@ -563,11 +568,11 @@ class Journal:
         # Nearly every answer holds no secret, and is read through once instead of being made anew.
         return body if self.redactor.clean(body.decode()) else dumps(self.redactor.scrub_json(payload))
 
-    def _finish_in_thread(self, frame: StepFrame, call: Operation, payload: Payload) -> None:
+    def _finish_in_thread(self, frame: StepFrame, operation: Operation, payload: Payload) -> None:
         """Record a tool's result from the thread that did the work, whether or not anybody still waits for it."""
-        if call.control(payload) is not None:
+        if operation.control(payload) is not None:
             return
-        outcome = self._outcome(frame, call, payload)
+        outcome = self._outcome(frame, operation, payload)
         self.store.finish(outcome).result()
         self._record_outcome(frame, outcome)
 
@@ -593,10 +598,10 @@ class Journal:
         # Where in a program it was stands below the cell; the record has one line.
         said = f"{type(error).__name__}: {error.headline}" if isinstance(error, SandboxError) else describe_error(error)
         text = shorten(self.redactor.scrub(said))
-        if frame.arrivals is not None:
+        if frame.responses is not None:
             # An answer that cannot be used must not be given again.
-            frame.arrivals.drop()
-            text += LOST if frame.arrivals.lost else ""
+            frame.responses.drop()
+            text += LOST if frame.responses.lost else ""
         if isinstance(error, ApprovalPending) and frame.row.kind in ASKED:
             await self._finish(frame, status="cancelled", error=WAITING)
             return
@@ -618,10 +623,6 @@ class Journal:
         shown, nested = self._output_bytes(frame), dict(frame.nested)
         return Outcome(step=frame.row.id, status=status, error=error, nested=nested, shown=shown, use=use)
 
-    def _tell_end(self, frame: StepFrame, outcome: Outcome) -> None:
-        ended = outcome.use.ended if outcome.use is not None else None
-        self._emit(live_event(frame, outcome.of(frame.row), "done", ended))
-
     def _tell(self, frame: StepFrame, *, status: Literal["failed", "cancelled"], error: str) -> None:
         row = replace(frame.row, error=error, shown=self._output_bytes(frame))
         self._emit(live_event(frame, row, status, time.time()))
@@ -629,16 +630,16 @@ class Journal:
 
 def _is_double_payment(frame: StepFrame) -> bool | None:
     """What the wire says about double payment; None leaves what was assumed when the step was begun."""
-    if frame.arrivals is None:
+    if frame.responses is None:
         return None
-    if frame.arrivals.lost_and_asked_again:
+    if frame.responses.lost_and_asked_again:
         return True
-    return frame.paid_before if frame.arrivals.answered else None
+    return frame.paid_before if frame.responses.answered else None
 
 
-def _note_reply(performed: Performed, call: Operation, run: RunFrame, n: int) -> Performed:
-    if call.kind == "model":
-        run.replied = Occurrence(call.key.key, n)
+def _note_reply(performed: Performed, operation: Operation, run: RunFrame, n: int) -> Performed:
+    if operation.kind == "model":
+        run.replied = Occurrence(operation.key.key, n)
     return performed
 
 

@@ -37,12 +37,13 @@ class Operation:
     """One step about to be answered, from the record or live.
 
     A kind of step is a subclass: agent/model_request.py, agent/tool_call.py, agent/loop_operation.py,
-    approval/human_question.py, guards/loop_guard.py, and what a sandbox does in sandbox/.
+    approval/human_question.py, guards/loop_guard.py, map/batch.py, and what a sandbox does in sandbox/.
 
     `history` is the digest of the conversation it stands in, whose messages are those of `chain`; `request` is what a
     person is shown of it. `alternatives` are other keys that answer it, looked up in order. Not `counted`, equal ones
-    are one. `outer`: its body performs steps or tasks of its own, each of them kept by itself. `encode` is how the
-    thread that performs it writes its result down; None where no thread does.
+    are one. `batch` is the step of the batch that its result came with. `outer`: its body performs steps or tasks of
+    its own, each of them kept by itself. `encode` is how the thread that performs it writes its result down; None where
+    no thread does.
     """
 
     key: Key
@@ -56,6 +57,7 @@ class Operation:
     alternatives: tuple[bytes, ...] = ()
     cache: CallCacheView | None = None
     ttl: float | None = None
+    batch: int | None = None
     outer: bool = False
     encode: Callable[[object], Payload] | None = None
 

@@ -304,6 +304,23 @@ def dependencies_of(source: RecordSource, run_ids: Iterable[str]) -> Needed:
     return Needed(list(rows.values()), _nodes(source, ends), _parts(source, digests))
 
 
+def open_batches(source: RecordSource, name: str) -> list[Row]:
+    """The steps of this name of kind `batch` that have no recorded result, oldest first."""
+    query = (
+        f"{_ROWS} WHERE step.kind = 'batch' AND step.name = ? AND step.status <> 'done' "
+        f"AND step.settled IS NOT '{FORGOTTEN}' ORDER BY step.id"
+    )
+    return _rows(source, query, (name,))
+
+
+def came_with_batch(connection: Connection, row: Row) -> bool:
+    """Whether the result of this step came with a batch, so that nothing was sent for it."""
+    if row.parent is None:
+        return False
+    found = connection.execute("SELECT 1 FROM step WHERE id = ? AND kind = 'batch'", (row.parent,)).fetchone()
+    return found is not None
+
+
 def answers(source: RecordSource, slot: bytes, *, since: float) -> list[Row]:
     """The recorded replies to one request, by whichever model, newest first."""
     return _rows(source, _ANSWERS, (slot, since))

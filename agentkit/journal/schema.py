@@ -69,6 +69,12 @@ _ADDED: Final[dict[str, str]] = {
 They stand beside the old tables, so an old journal is brought up to date without rewriting a row.
 """
 
+_INDEXES: Final[dict[str, str]] = {
+    # The few steps that are batches, among those of all rows.
+    "step_batch": "CREATE INDEX step_batch ON step (id) WHERE kind = 'batch'",
+}
+"""Indexes that came after format 1. A journal that can only be read does without."""
+
 
 def connect(path: Path, *, exclusive: bool = False) -> sqlite3.Connection:
     """A connection for reading and writing. `exclusive` needs no shared memory, which network file systems lack."""
@@ -115,7 +121,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _tables(connection):
-            for statement in (*_TABLES.split(";"), *_ADDED.values()):
+            for statement in (*_TABLES.split(";"), *_ADDED.values(), *_INDEXES.values()):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={FORMAT}")
@@ -131,12 +137,14 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
     Killed here, the journal is as it was, or whole: it is one transaction.
     """
-    if _format(connection) == FORMAT and not _missing(connection):
+    if _format(connection) == FORMAT and not (_missing(connection) or _unindexed(connection)):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         for name in _missing(connection):
             connection.execute(_ADDED[name])
+        for name in _unindexed(connection):
+            connection.execute(_INDEXES[name])
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
     except sqlite3.Error:
@@ -154,6 +162,11 @@ def stand_in(connection: sqlite3.Connection) -> None:
 def _missing(connection: sqlite3.Connection) -> list[str]:
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     return [name for name in _ADDED if name not in there]
+
+
+def _unindexed(connection: sqlite3.Connection) -> list[str]:
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    return [name for name in _INDEXES if name not in there]
 
 
 def _format(connection: sqlite3.Connection) -> int:

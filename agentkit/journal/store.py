@@ -289,6 +289,14 @@ class Store:
             lambda source: queries.nearest(source, kind=kind, name=name, agent=agent, before=before, limit=limit)
         )
 
+    def open_batches(self, name: str) -> list[Row]:
+        """The steps of this name of kind `batch` that have no recorded result, oldest first."""
+        return self._ask(lambda source: queries.open_batches(source, name))
+
+    def came_with_batch(self, row: Row) -> bool:
+        """Whether the result of this step came with a batch, so that nothing was sent for it."""
+        return self._ask(lambda source: queries.came_with_batch(source.connection, row))
+
     def answers(self, slot: bytes, *, since: float) -> list[Row]:
         """The replies to the model request of this slot, by any model, ended since then; newest first."""
         return self._ask(lambda source: queries.answers(source, slot, since=since))

@@ -14,6 +14,7 @@ from agentkit.events import Run
 from agentkit.journal import database_errors
 from agentkit.journal import provenance as origins
 from agentkit.journal.provenance import Of, Provenance, decides
+from agentkit.journal.queries import came_with_batch
 from agentkit.journal.records import PAUSED, Claim, Intent, MessageNode, Outcome, Part, Row, Use
 from agentkit.journal.row_codec import (
     BODIES,
@@ -206,7 +207,8 @@ def _insert(to: Writing, intent: Intent, *, gen: int) -> Claim:
 def _take_over(to: Writing, intent: Intent, row: Row) -> Claim:
     now = time.time()
     # Nobody lives who could still send it: the row's owner was found dead.
-    sent = row.kind == "model" and row.status == "started" and not to.unsent(row)
+    underway = row.kind == "model" and row.status == "started"
+    sent = underway and not to.unsent(row) and not came_with_batch(to.connection, row)
     twice = row.maybe_paid_twice or intent.paid_before or sent
     to.connection.execute(
         "UPDATE step SET status = 'started', settled = NULL, error = NULL, attempt = ?, owner = ?, started = ?, "

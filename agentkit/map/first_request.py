@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic_ai.agent import WrapperAgent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart, UserPromptPart
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.settings import ModelSettings
 from pydantic_core import from_json
 
 from agentkit.agent import model_request
@@ -24,6 +25,7 @@ from agentkit.budget.budget import BudgetScope
 from agentkit.journal.codec import RESULT_CODEC
 from agentkit.journal.execution import Execution, inside
 from agentkit.journal.keys import MessageChain
+from agentkit.runtime.guard import ModelRequestInfo
 from agentkit.runtime.run_state import FirstRequest, RunState
 
 _VERSION = b"agentkit row 1"
@@ -143,6 +145,29 @@ class OutputCodec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowRequest:
+    """The one request of a row: its step, the state of the row that makes it, and what is sent."""
+
+    frame: RunState
+    asked: model_request.ModelRequest
+    messages: list[ModelMessage]
+    settings: ModelSettings | None
+    parameters: ModelRequestParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrivedReply:
+    """The reply to a row's request, which came with a batch; `read` gives it, or raises what was answered instead.
+
+    `batch` is the token of that, `step` what it is on record.
+    """
+
+    batch: str
+    step: int
+    read: Callable[[], ModelResponse]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DirectReply:
     """What a row of one request was answered; `output` is None where its run has to go on."""
 
@@ -169,14 +194,29 @@ class DirectRows:
         cls, first: FirstRequest, prompt: str, codec: OutputCodec, row: RunState, map: RunState
     ) -> DirectRows | None:
         """Return how rows are asked directly; None where a row needs the loop, or something looks at its requests."""
+        model = model_request.model_in_use(first.model_id, first.ctx)
+        if model is None or cls.obstacle(first, prompt, codec, row, map):
+            return None
+        return cls(first, prompt, codec, model=model, frame=map)
+
+    @staticmethod
+    def obstacle(first: FirstRequest, prompt: str, codec: OutputCodec, row: RunState, map: RunState) -> str:
+        """Return why a row may be more than its one request, or none that stands alone; empty where it is just that."""
         parameters = first.parameters
-        free = not parameters.function_tools and not parameters.native_tools and row.trusted and row.gate is None
-        alone = row.share is None and codec.adapter is not None and not _output_validators(row.owner)
         model = model_request.model_in_use(first.model_id, first.ctx)
         limited = any(gauge.window == "run" and gauge.scope != BudgetScope(map.place).label for gauge in map.gauges)
-        if model is None or isinstance(model, FallbackModel) or _request_of(first, prompt) is None:
-            return None
-        return cls(first, prompt, codec, model=model, frame=map) if free and alone and not limited else None
+        found = {
+            "its model is chosen at each request": model is None,
+            "a chain of models answers it": isinstance(model, FallbackModel),
+            "it has tools": bool(parameters.function_tools or parameters.native_tools),
+            "its output has a validator": _output_validators(row.owner),
+            "its output type is no plain type": codec.adapter is None,
+            "each of its runs has a budget": limited,
+            "its answers are shared": row.share is not None,
+            "its requests are changed on their way": not row.trusted or row.gate is not None,
+            "its request is more than the prompt": _request_of(first, prompt) is None,
+        }
+        return next((why for why, stands in found.items() if stands), "")
 
     def gives(self, output: object) -> bool:
         """Whether the output of the run that was looked at is read from its last reply as it is here."""
@@ -188,11 +228,27 @@ class DirectRows:
         replies = [message for message in self._first.ctx.messages if isinstance(message, ModelResponse)]
         return RESULT_CODEC.dump(ModelResponse, replies[0]) if len(replies) == 1 else None
 
-    async def ask(self, ordinal: int, prompt: str, execution: Execution) -> DirectReply:
-        """Return the reply to `prompt`, from the record or live, recorded as a step of the map's run."""
-        message = replace(
+    def _message(self, prompt: str) -> ModelRequest:
+        return replace(
             self._request, parts=[*self._lead, UserPromptPart(content=prompt)], run_id=None, conversation_id=None
         )
+
+    @property
+    def model(self) -> Model:
+        """The model that all rows ask."""
+        return self._model
+
+    def info(self, prompt: str) -> ModelRequestInfo:
+        """Return what is known of a row's request before it is sent."""
+        return ModelRequestInfo(
+            model=self._model,
+            messages=[self._message(prompt)],
+            settings=self._first.settings,
+            parameters=self._first.parameters,
+        )
+
+    def request(self, ordinal: int, prompt: str, execution: Execution) -> RowRequest:
+        """Return what the row asks; nothing is sent."""
         outer, first = self._frame, self._first
         frame = RunState(
             id=outer.id, agent=outer.agent, execution=execution, mode=outer.mode, fresh=outer.fresh, ord=ordinal,
@@ -200,19 +256,36 @@ class DirectRows:
             whose=outer.whose, cache=outer.cache, session=outer.session, owner=outer.owner, outer=outer,
             place=outer.place, headless=outer.headless,
         )  # fmt: skip
-        messages: list[ModelMessage] = [message]
+        messages: list[ModelMessage] = [self._message(prompt)]
         asked = model_request.ModelRequest.of(
             frame, self._model, first.model_id, messages, first.settings, first.parameters
         )
+        return RowRequest(
+            frame=frame, asked=asked, messages=messages, settings=first.settings, parameters=first.parameters
+        )
+
+    async def ask(
+        self, ordinal: int, prompt: str, execution: Execution, arrived: ArrivedReply | None = None
+    ) -> DirectReply:
+        """Return the reply to `prompt`, from the record or live, recorded as a step of the map's run.
+
+        A reply that `arrived` with a batch is recorded as if it had been asked for now.
+        """
+        row = self.request(ordinal, prompt, execution)
+        asked = row.asked
+        if arrived is not None:
+            asked = replace(asked, info=replace(asked.info, batch=arrived.batch), batch=arrived.step or None)
 
         async def request() -> object:
-            response = await self._model.request(messages, first.settings, first.parameters)
+            if arrived is not None:
+                return RESULT_CODEC.dump(ModelResponse, arrived.read())
+            response = await self._model.request(row.messages, row.settings, row.parameters)
             return RESULT_CODEC.dump(ModelResponse, response)
 
-        with inside(frame):
-            performed = await frame.journal.perform(asked, within_step(request))
+        with inside(row.frame):
+            performed = await row.frame.journal.perform(asked, within_step(request))
         return DirectReply(
-            output=self._codec.final(performed.payload, first.parameters),
+            output=self._codec.final(performed.payload, row.parameters),
             step=performed.step,
             replayed=performed.replayed,
         )

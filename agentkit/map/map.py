@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias
@@ -20,6 +21,7 @@ from pydantic_ai import Agent
 from pydantic_ai.agent import AbstractAgent
 from pydantic_ai.models import Model
 from pydantic_ai.output import OutputDataT
+from pydantic_ai.toolsets import FunctionToolset
 
 from agentkit.agent.agent import JournaledAgent, durable, guard, options_of, put_down
 from agentkit.agent.durability import enclosing_step
@@ -42,7 +44,15 @@ from agentkit.journal.answers import RowAnswer
 from agentkit.journal.execution import Execution, inside, shorten
 from agentkit.journal.keys import MessageChain, RequestParts
 from agentkit.map import sample as sampling
-from agentkit.map.first_request import DirectRows, OutputCodec, RowBasis, basis_of, prompt_digest
+from agentkit.map.batch import COLLECT, BatchedRows, BatchOptions
+from agentkit.map.first_request import (
+    ArrivedReply,
+    DirectRows,
+    OutputCodec,
+    RowBasis,
+    basis_of,
+    prompt_digest,
+)
 from agentkit.map.frame import ResultColumns, Status
 from agentkit.map.frame_file import check_out, write
 from agentkit.map.progress import Progress, Snapshot
@@ -50,7 +60,7 @@ from agentkit.map.prompt_template import PromptTemplate
 from agentkit.map.rows import Piece, Table, check_key, open_table
 from agentkit.map.sample import Estimate
 from agentkit.map.scheduler import Scheduler
-from agentkit.models import resolve
+from agentkit.models import batch_api, resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.run_terms import RunOptions, run_with
 from agentkit.runtime.session import current, execution_of, identity_of, surround
@@ -64,6 +74,8 @@ _QUESTIONS_AT_ONCE = 100
 _PIECE = 1_024
 """Rows that are looked up at once: what the event loop does not notice."""
 _RUN_CHARACTERS = 8
+_PROBES = 2
+"""Rows that are asked alone behind the first one, where that did not say that rows may be batched."""
 _ROWS_DONE = re.compile(r"(?P<done>[\d,]+) of (?P<rows>[\d,]+) rows done")
 _ROWS_OTHER = re.compile(r"(?P<count>[\d,]+) (?P<what>\D+)")
 
@@ -181,6 +193,7 @@ class RowMap:
         limit: int | None = None,
         sample: int | None = None,
         fresh: bool = False,
+        batch: bool | BatchOptions = False,
         deps: Any = None,
     ) -> None:
         session = current()
@@ -204,6 +217,9 @@ class RowMap:
         self.sample = _count(sample, "sample", self.table.length)
         self.limit = _count(limit, "limit", self.table.length)
         self.fresh = fresh
+        self.batch = BatchOptions() if batch is True else batch or None
+        if self.batch is not None:
+            _check_batch(self.agent)
         self._deps = deps
         self.results = ResultColumns(self.agent.output_type, self.table)
         chosen = self.limit if self.limit is not None else self.table.length
@@ -224,6 +240,8 @@ class RowMap:
         self._basis: RowBasis | None = None
         self._direct: DirectRows | None = None
         self._asked_first = False
+        self._obstacle = ""
+        self._arrived: dict[int, ArrivedReply] = {}
         self._sampled: list[MapRow[Any]] = []
         self._steps: dict[int, int] = {}
         self._known: dict[int, RowAnswer] = {}
@@ -281,6 +299,10 @@ class RowMap:
         )
 
     async def _run_rows(self, frame: RunState | None, ordinals: Collection[int]) -> None:
+        if self.batch is not None and frame is None:
+            raise UserError("nothing is recorded in mode off, so a batch could not be collected: leave out batch")
+        if self.batch is None and frame is not None:
+            self._note_open_batches()
         prompts: dict[int, tuple[str, Any]] = {}
         rows = self._rows(frame, ordinals, prompts)
 
@@ -293,7 +315,57 @@ class RowMap:
 
         # The first row says what all rows have in common: then what is on record of the others is one lookup.
         await self.scheduler.run(islice(rows, 1), perform)
-        await self.scheduler.run(rows, perform)
+        if self.batch is not None and frame is not None and frame.mode != "replay":
+            await self._batch_rows(frame, self.batch, rows, prompts, perform)
+        else:
+            await self.scheduler.run(rows, perform)
+
+    def _note_open_batches(self) -> None:
+        count = sum(row.agent == self.name for row in self.session.store.open_batches(COLLECT))
+        if count:
+            what = "a batch of this agent is" if count == 1 else f"{count} batches of this agent are"
+            self._notes.append(f"{what} not collected: rows in it were asked again alone; batch collects it")
+
+    async def _batch_rows(
+        self,
+        frame: RunState,
+        options: BatchOptions,
+        rows: Iterator[int],
+        prompts: dict[int, tuple[str, Any]],
+        perform: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """Ask all rows but the first ones in batches; those say that each is one request."""
+        for _ in range(_PROBES):
+            if self._direct is not None or self._obstacle or self.ended:
+                break
+            self._asked_first = False
+            await self.scheduler.run(islice(rows, 1), perform)
+        if self.ended:
+            return
+        direct = self._direct
+        if direct is None:
+            why = self._obstacle or f"none of its first {_PROBES + 1} rows was answered by one request"
+            if (ordinal := next(rows, None)) is None:
+                return
+            prompts.pop(ordinal)
+            raise UserError(_not_batched(self.name, why))
+        # The places below are those of its rows.
+        frame.ord = max(frame.ord, self.table.length + 1)
+        batched = BatchedRows(
+            options, direct=direct, frame=frame, progress=self.progress, perform=partial(self._perform_batched, frame),
+            refused=self._end, note=self._notes.append, ended=lambda: bool(self.ended),
+        )  # fmt: skip
+        await batched.run((ordinal, *prompts.pop(ordinal)) for ordinal in rows)
+
+    async def _perform_batched(
+        self, frame: RunState, ordinal: int, prompt: str, label: Any, arrived: ArrivedReply | None
+    ) -> None:
+        if (known := self._known.pop(ordinal, None)) is not None:
+            await self._take_known(ordinal, label, known)
+            return
+        if arrived is not None:
+            self._arrived[ordinal] = arrived
+        await self._row(frame, ordinal, prompt, label)
 
     def _rows(
         self, frame: RunState | None, ordinals: Collection[int], prompts: dict[int, tuple[str, Any]]
@@ -442,7 +514,8 @@ class RowMap:
         if self._direct is not None:
             opened.append(frame)
             self._states[frame.id, ordinal + 1] = _RowState()
-            reply = await self._direct.ask(ordinal, prompt, _execution_of_row(frame))
+            arrived = self._arrived.pop(ordinal, None)
+            reply = await self._direct.ask(ordinal, prompt, _execution_of_row(frame), arrived)
             if reply.output is not None:
                 self._steps[ordinal] = reply.step
                 return reply.output[0]
@@ -456,7 +529,7 @@ class RowMap:
         )
         with run_with(options):
             output = (await self.agent.run(prompt, **given)).output
-        if self._basis is None and not self._asked_first:
+        if self._direct is None and not self._asked_first:
             self._asked_first = True
             self._learn(frame, opened[-1], prompt, output)
         return output
@@ -467,6 +540,7 @@ class RowMap:
         if first is None:
             return
         self._basis = None if self._codec.adapter is None else basis_of(first, prompt, row)
+        self._obstacle = DirectRows.obstacle(first, prompt, self._codec, row=row, map=frame)
         direct = None if self._basis is None else DirectRows.of(first, prompt, self._codec, row=row, map=frame)
         if direct is not None and direct.gives(output):
             self._direct = direct
@@ -671,6 +745,24 @@ def _most_failures(errors: Errors, length: int) -> float:
     raise UserError(f"errors={errors!r}: keep, stop, or a share of the rows such as 5%")
 
 
+def _check_batch(agent: AbstractAgent[Any, Any]) -> None:
+    """Raise UserError where it is known before anything is sent that rows of this agent cannot be batched."""
+    model = agent.model if isinstance(agent.model, Model) else None
+    if (missing := batch_api.explain_missing_batch_api(model)) is not None:
+        raise UserError(f"{agent.name or 'agent'} cannot be batched: {missing}")
+    offers = [toolset for toolset in agent.toolsets if not isinstance(toolset, FunctionToolset) or toolset.tools]
+    if offers:
+        names = ", ".join(name for toolset in offers for name in getattr(toolset, "tools", ()))
+        raise UserError(_not_batched(agent.name or "agent", f"it has tools{f' ({names})' if names else ''}"))
+
+
+def _not_batched(name: str, why: str) -> str:
+    return (
+        f"{name} cannot be batched, because {why}: a batch answers one request of each row within a day, and each "
+        "further request of a row would be one more batch; leave out batch"
+    )
+
+
 def _model_name(agent: AbstractAgent[Any, Any]) -> str:
     model = agent.model
     return model.model_name if isinstance(model, Model) else str(model or "")
@@ -697,6 +789,7 @@ async def map(
     limit: int | None = None,
     sample: int | None = None,
     fresh: bool = False,
+    batch: bool | BatchOptions = False,
     deps: Any = None,
 ) -> MapResult:
     """Run `agent` on each row of a table, and return the answers as a frame in the order of the input.
@@ -710,12 +803,13 @@ async def map(
     `errors` says what a failed row means: `keep` (it keeps its place with its `error`, and is asked again next time),
     `stop`, or a share such as `"5%"`. `budget` limits the whole map (`"5usd"`, `"2m tokens"`). `sample` runs so many
     rows by chance and estimates what all would cost and take; `limit` runs the first rows only. `key` names a column
-    whose values tell rows apart, and which must not repeat. Raises UserError before anything is paid when the table,
-    the prompt or an option cannot be used.
+    whose values tell rows apart, and which must not repeat. `batch` sends rows of one request in batches, which the
+    provider answers within a day for less; stopped or killed, the map collects them when it runs again. Raises
+    UserError before anything is paid when the table, the prompt or an option cannot be used.
     """
     row_map = RowMap(
         agent, rows, prompt, values=values, key=key, workers=workers, errors=errors, budget=budget, out=out,
-        limit=limit, sample=sample, fresh=fresh, deps=deps,
+        limit=limit, sample=sample, fresh=fresh, batch=batch, deps=deps,
     )  # fmt: skip
     return await row_map.run()
 

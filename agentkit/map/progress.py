@@ -38,6 +38,22 @@ class SlowRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BatchStanding:
+    """A batch at a provider, as that one told last. `answered` is None where it does not say it before the end.
+
+    `created` is in unix seconds; `failed` are those of the answered ones that were answered with an error.
+    """
+
+    id: str
+    provider: str
+    status: str
+    rows: int
+    answered: int | None
+    failed: int
+    created: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
     """A map at one moment.
 
@@ -47,7 +63,7 @@ class Snapshot:
     `saved` and `saved_tokens` what the replayed ones once did; `expected` is what the whole map will have cost, with
     what was spent so far; `unpriced` live rows have no known price. `server_wait` is the sum of the seconds that
     requests waited for their turn at the server. `estimated`: tokens are estimates because the server reports none.
-    `reason`: why the map ended early.
+    `reason`: why the map ended early. `batches` are waited for at their providers.
     """
 
     total: int | None
@@ -72,6 +88,7 @@ class Snapshot:
     estimated: bool = False
     finished: bool = False
     reason: str = ""
+    batches: tuple[BatchStanding, ...] = ()
 
     @property
     def done(self) -> int:
@@ -121,6 +138,7 @@ class Progress:
         self._estimated = False
         self._slowest: list[tuple[float, int, str]] = []
         self._histogram = [0] * (len(BIN_EDGES) + 1)
+        self._batches: dict[str, BatchStanding] = {}
 
     def begin(self, ordinal: int) -> None:
         self._waiting.discard(ordinal)
@@ -208,6 +226,14 @@ class Progress:
     def set_workers(self, workers: int) -> None:
         self._workers = workers
 
+    def set_batch(self, standing: BatchStanding) -> None:
+        """Note what a provider says of a batch."""
+        self._batches[standing.id] = standing
+
+    def drop_batch(self, id: str) -> None:
+        """A batch is not waited for any more."""
+        self._batches.pop(id, None)
+
     def add_server_wait(self, seconds: float) -> None:
         """Count seconds that a request waited for its turn at the server."""
         self._server_wait += seconds
@@ -242,6 +268,7 @@ class Progress:
             expected=self._expected(left) if running else None,
             unpriced=self._unpriced,
             tokens=self._tokens,
+            batches=tuple(self._batches.values()),
             server_wait=self._server_wait,
             slowest=tuple(
                 SlowRow(ordinal=-place, label=label, seconds=seconds)

@@ -31,6 +31,7 @@ from agentkit.errors import UserError
 from agentkit.models.canned_replies import WordByWord
 from agentkit.models.request_context import Attempts, Cause, Failed, current_request, update_request
 from agentkit.models.transport.rate_limit import NotSent
+from agentkit.values.durations import parse_duration
 
 FIRST_TOKEN = 30.0
 """Seconds until a streamed answer of a member that is not the last must have begun."""
@@ -43,8 +44,6 @@ KNOWS_FIRST_TOKEN = "first_event_timeout" in ModelSettings.__annotations__
 """Whether this pydantic-ai can give a member up before its first token; older ones wait for it."""
 
 _OPTIONS = re.compile(r"^(?P<name>.*\S)\s*\((?P<options>[^()]*)\)$")
-_TIME = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h|d|w)$")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +63,8 @@ def parse_link(text: str) -> Link:
     for option in filter(None, (part.strip() for part in found["options"].split(","))):
         if option == "filter":
             takes = True
-        elif time := _TIME.match(option):
-            first = float(time[1]) * _SECONDS[time[2]]
+        elif (seconds := parse_duration(option, bare=False)) is not None:
+            first = seconds
         else:
             raise UserError(
                 f"model {text!r}: what is {option!r}? In brackets stand a time for the first token (10s), "
@@ -79,10 +78,10 @@ def parse_age(text: str) -> float | None:
     found = re.match(r"^cached\s*(?:\((.*)\))?$", text)
     if found is None:
         return None
-    time = _TIME.match((found[1] or "").strip())
-    if time is None:
+    seconds = parse_duration(found[1] or "", bare=False)
+    if seconds is None:
         raise UserError(f"model {text!r}: write how old a cached reply may be, as in cached(7d) or cached(12h)")
-    return float(time[1]) * _SECONDS[time[2]]
+    return seconds
 
 
 class PassedOver(ModelAPIError):

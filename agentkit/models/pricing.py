@@ -57,6 +57,12 @@ def price_of(
     return None if dollars is None else Price(dollars=dollars, listed=bool(tier) and not known)
 
 
+def in_batch(usage: RequestUsage, *, model: str, provider: str | None) -> float | None:
+    """Return what a request takes in a batch; the standard price where no other is known, None where none is."""
+    price = price_of(usage, model=model, provider=provider, url=None, at=None, tier={"processing": "batch"})
+    return None if price is None else price.dollars
+
+
 def dearest(usage: RequestUsage, *, model: str, provider: str | None, tier: dict[str, str]) -> float | None:
     """Return the most that a request may take which asks for this tier: a server may answer it in another one."""
     found = _find(model, provider, None)

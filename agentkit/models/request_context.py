@@ -92,6 +92,7 @@ class RequestContext:
 
     `affordable` are the members that a budget lets pass (None: all of them). `observe` is told of each attempt;
     `patience` are the seconds that a request rather waits for a server than fails, beyond what it waits anyway.
+    `once`: where it is not known whether the server did what was asked, it is not asked again.
     `deltas` is who is handed a streamed answer as it arrives.
     """
 
@@ -102,6 +103,7 @@ class RequestContext:
     last_resort: FindReply | None = None
     observe: Callable[[Exchange], None] | None = None
     patience: float = 0.0
+    once: bool = False
     deltas: object = None
 
 

@@ -309,8 +309,13 @@ def tokens(counted: int) -> int:
     return min(max(counted, 0), _MOST_TOKENS)
 
 
-def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | None = None) -> float | None:
-    """The most that a reply of this model would cost in USD, known before it is asked; None where no price is known."""
+def list_price(
+    model: Model, usage: RequestUsage, settings: Mapping[str, Any] | None = None, *, batched: bool = False
+) -> float | None:
+    """The most that a reply of this model would cost in USD, known before it is asked; None where no price is known.
+
+    `batched`: it is asked in a batch.
+    """
     settings = {**(getattr(model, "settings", None) or {}), **(settings or {})}
     while isinstance(model, WrapperModel):
         model = model.wrapped
@@ -319,8 +324,11 @@ def list_price(model: Model, usage: RequestUsage, settings: Mapping[str, Any] | 
     fixed = getattr(model, "cost_of_reply", None)
     if fixed is not None:
         return _plausible_price(float(fixed))
-    tier = pricing.tier_of_settings(settings)
-    dollars = pricing.dearest(usage, model=model.model_name, provider=model.system, tier=tier)
+    if batched:
+        dollars = pricing.in_batch(usage, model=model.model_name, provider=model.system)
+    else:
+        tier = pricing.tier_of_settings(settings)
+        dollars = pricing.dearest(usage, model=model.model_name, provider=model.system, tier=tier)
     return None if dollars is None else _plausible_price(dollars)
 
 

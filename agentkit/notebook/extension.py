@@ -80,7 +80,7 @@ class NotebookCalls:
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
-        self._desk: VerbContext | None = None
+        self._context: VerbContext | None = None
         self._panels: Panels | None = None
         self._cell = (_cell_id(shell), output.has_viewer(shell))
         self._undo_stop = _nothing
@@ -211,10 +211,10 @@ class NotebookCalls:
         from agentkit.notebook.context import VerbContext
 
         session = self.session()
-        if self._desk is None:
-            self._desk = VerbContext(shell=self.shell, session=session, decided=self._look)
-        self._desk.session = session
-        return self._desk
+        if self._context is None:
+            self._context = VerbContext(shell=self.shell, session=session, decided=self._look)
+        self._context.session = session
+        return self._context
 
     async def _ask(self, questions: tuple[Question, ...]) -> tuple[Decision, ...]:
         """`session.asker`, where somebody watches."""
@@ -235,9 +235,9 @@ class NotebookCalls:
         """`session.bench.attend`, where somebody watches."""
         from agentkit.notebook.verbs import debug
 
-        desk = self._ready()
+        context = self._ready()
         with nullcontext() if self._panels is None else self._panels.holding(gate.root):
-            return await debug.attend(desk, gate, step)
+            return await debug.attend(context, gate, step)
 
     def _look(self) -> None:
         if self._asker is not None:
@@ -290,8 +290,8 @@ class NotebookCalls:
             self._finish_panel()
             if self._panels is not None:
                 # Cells that await an agent themselves say what its session has to remark, too.
-                desk = self._ready()
-                desk.remark(tuple(desk.session.remarks))
+                context = self._ready()
+                context.remark(tuple(context.session.remarks))
 
 
 def _nothing() -> None:

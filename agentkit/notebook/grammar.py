@@ -89,6 +89,7 @@ _MAP = {
     "sample": Option(value="N", help="N rows by chance, and what all rows would cost and take"),
     "errors": Option(value="HOW", help="a row that fails: keep (with its error), stop, or stop at a share: 5%"),
     "budget": Option(value="LIMITS", help="of the whole map: 5usd, 2m tokens, 10000 requests"),
+    "batch": Option(help="send the rows in batches: answered within a day, at half price; no tools"),
     "out": Option(value="FILE", takes="file", help="write the frame there too: .parquet, .csv or .jsonl"),
     "shards": Option(value="N", help="in an export to Flyte: N tasks, each with a part of the rows; here all is one"),
     "fresh": Option(help="ask every row anew, even what is recorded"),

@@ -16,9 +16,7 @@ from pydantic_ai.toolsets import AbstractToolset
 from agentkit.agent.live_names import Unbound
 from agentkit.errors import UserError, nearest
 from agentkit.models import resolve
-
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)?$")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from agentkit.values.durations import parse_duration
 
 
 def agents(names: Mapping[str, Any]) -> dict[str, AbstractAgent[Any, Any]]:
@@ -159,10 +157,10 @@ def new_name(name: str, names: Mapping[str, Any], *, option: str, free: Callable
 
 
 def seconds(text: str) -> float:
-    found = _TIME.match(text.strip().lower())
-    if found is None:
+    duration = parse_duration(text)
+    if duration is None:
         raise UserError(f"--ttl {text}: write a time such as 90s, 30m, 12h, 7d")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return duration
 
 
 def _own(names: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from agentkit.pipeline.code_layout import quote
 from agentkit.pipeline.image import TaskImage
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
+from agentkit.values.durations import parse_duration
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$", re.IGNORECASE)
 _NEEDS = frozenset({"memory", "timeout", "network"})
-_SPAN = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _KEYS = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
@@ -77,8 +77,8 @@ def _value(item: Item, option: str, node: ast.expr) -> Any:
 
 
 def _seconds(value: Any) -> float | None:
-    if isinstance(value, str) and value.strip()[-1:] in _SPAN:
-        return float(value.strip()[:-1]) * _SPAN[value.strip()[-1]]
+    if isinstance(value, str):
+        return parse_duration(value)
     return float(value) if isinstance(value, int | float) else None
 
 

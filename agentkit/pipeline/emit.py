@@ -19,8 +19,7 @@ from agentkit.pipeline.loops import side_by_side
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
 from agentkit.pipeline.types import ANY, Types
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from agentkit.values.durations import parse_duration
 
 
 def emit(plan: Plan, settings: Settings, image: TaskImage) -> str:
@@ -401,8 +400,8 @@ def _build_option(option: str, value: str) -> str | None:
         case "mcp":
             return f"mcp={code_layout.sequence(quote(place.strip()) for place in value.split(','))}"
         case "ttl":
-            found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])?", value.strip().lower())
-            return f"ttl={float(found[1]) * _SECONDS[found[2] or 's']:g}" if found else None
+            seconds = parse_duration(value)
+            return None if seconds is None else f"ttl={seconds:g}"
         case _:
             return f"{option.replace('-', '_')}={quote(value) if value else True}"
 

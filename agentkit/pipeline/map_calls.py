@@ -24,8 +24,13 @@ def rows(item: Item) -> str:
 def shards(item: Item, settings: Settings) -> int | None:
     """Return into how many tasks the rows are cut; None where the map is one call.
 
-    Raise UserError, with the cell named, for options that hold for all rows together.
+    Raise UserError, with the cell named, for options that a cluster cannot keep to, or that hold for all rows together.
     """
+    if "batch" in item.options and settings.target == "flyte":
+        raise UserError(
+            f"{item.cell}: --batch is waited for by the journal, which ends with a task of a cluster: the batch would "
+            "be paid again; take --batch away, or export with --target script"
+        )
     count = _number(item, "shards")
     if count is None or settings.target != "flyte":
         return None
@@ -51,6 +56,8 @@ def arguments(item: Item, *, sharded: bool, settings: Settings) -> Iterator[str]
         value = item.options[option]
         number = _number(item, option) if option in ("limit", "sample") or value.isdecimal() else None
         yield f"{option}={quote(value) if number is None else number}"
+    if "batch" in item.options:
+        yield "batch=True"
 
 
 def left_out(plan: Plan, settings: Settings) -> Iterator[LeftOut]:

@@ -38,40 +38,45 @@ class TracedJournal(Journal):
         self._trace = trace
         self._attempt_id = uuid.uuid4().hex
 
-    async def perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
+    async def perform(self, operation: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
         run = current_run()
-        if run is None or call.outer or call.kind in _OWN_ACTIONS or self.find_record(call, run) is not None:
-            return await super().perform(call, body)
-        n = run.execution.counts.peek(call.key.key) if call.counted else 0
-        key = f"{call.key.key.hex()}:{n}"
-        begun = await self._find_beginning(call, key)
+        if (
+            run is None
+            or operation.outer
+            or operation.kind in _OWN_ACTIONS
+            or self.find_record(operation, run) is not None
+        ):
+            return await super().perform(operation, body)
+        n = run.execution.counts.peek(operation.key.key) if operation.counted else 0
+        key = f"{operation.key.key.hex()}:{n}"
+        begun = await self._find_beginning(operation, key)
         performed: list[Performed] = []
 
         async def step(key: str) -> str:
             if begun != self._attempt_id:
-                await asyncio.wrap_future(self.store.begin(self.intent(call, run, None, n=n, ord=run.ord + 1)))
-            performed.append(await self._perform(call, body))
+                await asyncio.wrap_future(self.store.begin(self.intent(operation, run, None, n=n, ord=run.ord + 1)))
+            performed.append(await self._perform(operation, body))
             return self._step_text(performed[0].step)
 
-        step.__name__ = _name(call)
+        step.__name__ = _name(operation)
         kept = await self._trace(step)(key)
         if performed:
             return performed[0]
-        await self._take_over(call, run, json.loads(kept), n=n)
-        return await self._perform(call, body)
+        await self._take_over(operation, run, json.loads(kept), n=n)
+        return await self._perform(operation, body)
 
-    async def _perform(self, call: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
-        return await super().perform(call, body)
+    async def _perform(self, operation: Operation, body: Callable[[], Awaitable[Payload]]) -> Performed:
+        return await super().perform(operation, body)
 
-    async def _find_beginning(self, call: Operation, key: str) -> str:
+    async def _find_beginning(self, operation: Operation, key: str) -> str:
         """The attempt in which the step was begun: this one, unless it must not be repeated and an earlier one did."""
-        if call.kind != "tool" or call.effects not in _ASKED_FIRST:
+        if operation.kind != "tool" or operation.effects not in _ASKED_FIRST:
             return self._attempt_id
 
         async def begin(key: str) -> str:
             return self._attempt_id
 
-        begin.__name__ = f"{_name(call)}_begins"
+        begin.__name__ = f"{_name(operation)}_begins"
         return await self._trace(begin)(key)
 
     def _step_text(self, step: int) -> str:
@@ -90,9 +95,9 @@ class TracedJournal(Journal):
             }
         )
 
-    async def _take_over(self, call: Operation, run: RunFrame, kept: dict[str, Any], *, n: int) -> Row:
+    async def _take_over(self, operation: Operation, run: RunFrame, kept: dict[str, Any], *, n: int) -> Row:
         """Put what an earlier attempt did into this attempt's record."""
-        claim = await asyncio.wrap_future(self.store.begin(self.intent(call, run, None, n=n, ord=run.ord + 1)))
+        claim = await asyncio.wrap_future(self.store.begin(self.intent(operation, run, None, n=n, ord=run.ord + 1)))
         if claim.mine:
             await asyncio.wrap_future(self.store.finish(_outcome(claim.row, kept)))
         return claim.row
@@ -113,8 +118,8 @@ def _outcome(row: Row, kept: dict[str, Any]) -> Outcome:
     )
 
 
-def _name(call: Operation) -> str:
-    return re.sub(r"\W+", "_", f"{call.kind}_{call.name}").strip("_")[:60]
+def _name(operation: Operation) -> str:
+    return re.sub(r"\W+", "_", f"{operation.kind}_{operation.name}").strip("_")[:60]
 
 
 class TracedSession(Session):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -25,12 +25,26 @@ class ModelRequestInfo:
     """What is known of a model request before it is sent (`Operation.about` of a step of kind `model`).
 
     `model` is None when it is known by name only; its members are tried in order when it is a fallback chain.
+    `batch` is the one that its reply arrived with: then nothing is sent, and nobody can refuse it any more.
     """
 
     model: Model | None
     messages: Sequence[ModelMessage]
     settings: ModelSettings | None
     parameters: ModelRequestParameters
+    batch: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBatchInfo:
+    """What is known of the requests of a batch (`Operation.about` of a step of kind `batch`).
+
+    `batch` is its token; `sent`: it is at the provider already, so nobody can refuse it any more.
+    """
+
+    batch: str
+    requests: Iterable[ModelRequestInfo]
+    sent: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +105,7 @@ class Guard(Protocol):
     What it yields hears the recorded outcome, from any thread; a step that fails is left with its error instead.
     """
 
-    def admit(self, visit: PendingStep) -> AbstractAsyncContextManager[OnOutcome]: ...
+    def admit(self, step: PendingStep) -> AbstractAsyncContextManager[OnOutcome]: ...
 
 
 def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
@@ -99,12 +113,12 @@ def chain(session: Session, guards: Callable[[], Sequence[Guard]]) -> Admission:
 
     @asynccontextmanager
     async def admission(call: Operation, run: RunFrame, ord: int) -> AsyncIterator[OnOutcome]:
-        visit = PendingStep(call=call, run=cast(RunState, run), ord=ord, session=session)
+        step = PendingStep(call=call, run=cast(RunState, run), ord=ord, session=session)
         async with AsyncExitStack() as entered:
             try:
-                told = [await entered.enter_async_context(guard.admit(visit)) for guard in guards()]
+                told = [await entered.enter_async_context(guard.admit(step)) for guard in guards()]
             except BaseException as error:
-                visit.show_refusal(str(error) or "stopped before it was performed")
+                step.show_refusal(str(error) or "stopped before it was performed")
                 raise
             yield lambda outcome: _tell_all(told, outcome)
 

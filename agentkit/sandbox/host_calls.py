@@ -148,12 +148,12 @@ async def perform_call(frame: RunState | None, tool: HostTool, call: HostCall, *
     arguments = tool.arguments(call)
     if frame is None:
         return await _call_without_record(tool, arguments, call, source, policy=before.approve)
-    arrival = _arrival(frame, tool, arguments)
+    step_request = _step_request(frame, tool, arguments)
     if frame.gate is not None:
-        frame.gate.change_arguments(arrival)
+        frame.gate.change_arguments(step_request)
     place = before.place(frame, tool, arguments)
     arguments = await _allow(frame, tool, arguments, call, source, place=place)
-    arrival = replace(arrival, arguments=arguments)
+    step_request = replace(step_request, arguments=arguments)
 
     async def body() -> Any:
         return _encode(tool, await _perform(tool, arguments))
@@ -165,7 +165,7 @@ async def perform_call(frame: RunState | None, tool: HostTool, call: HostCall, *
         if frame.gate is None:
             performed = await frame.journal.perform(step(), body)
         else:
-            performed = await frame.gate.wait_at_step(frame.journal, arrival, step, body)
+            performed = await frame.gate.wait_at_step(frame.journal, step_request, step, body)
     except (AgentKitError, CallFailed):
         raise
     except Exception as error:
@@ -227,7 +227,7 @@ def _step(frame: RunState, tool: HostTool, arguments: dict[str, Any], place: str
     )
 
 
-def _arrival(frame: RunState, tool: HostTool, arguments: dict[str, Any]) -> StepRequest:
+def _step_request(frame: RunState, tool: HostTool, arguments: dict[str, Any]) -> StepRequest:
     return StepRequest(
         kind="tool",
         name=tool.name,

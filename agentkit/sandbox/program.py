@@ -23,7 +23,7 @@ from agentkit.agent.agent import (
 )
 from agentkit.agent.durability import enclosing_step
 from agentkit.approval import interrupt
-from agentkit.approval import policy as approval
+from agentkit.approval.policy import Headless, Policy, parse_patterns
 from agentkit.budget import reservation
 from agentkit.debugger.gate import StepRequest
 from agentkit.debugger.overrides import Path
@@ -82,7 +82,7 @@ class Script:
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     tools: Mapping[str, HostTool]
-    approve: approval.Policy
+    approve: Policy
     limits: Limits
     tier: Tier
     classes: Entered = NOTHING
@@ -106,7 +106,7 @@ async def sandbox(
     tier: Tier = "monty",
     fresh: bool = False,
     mode: Mode | None = None,
-    headless: approval.Headless | None = None,
+    headless: Headless | None = None,
     on_print: Callable[[str], None] = lambda text: None,
 ) -> SandboxResult:
     """Run Python that you do not trust: in a sandbox without files, network, environment or clock.
@@ -181,11 +181,11 @@ def _classes(entered: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, A
     return Entered({**known, **declare(declared.values())})
 
 
-def _approvals(approve: str | Sequence[str], tools: Mapping[str, HostTool]) -> approval.Policy:
+def _approvals(approve: str | Sequence[str], tools: Mapping[str, HostTool]) -> Policy:
     text = approve if isinstance(approve, str) else ",".join(approve)
-    policy = approval.Policy(patterns=approval.parse_patterns(text) if text else ())
+    policy = Policy(patterns=parse_patterns(text) if text else ())
     for pattern in policy.patterns:
-        if not any(approval.Policy(patterns=(pattern,)).names(name) for name in tools):
+        if not any(Policy(patterns=(pattern,)).names(name) for name in tools):
             raise UserError(f"approve={pattern!r} names none of the calls; they are {', '.join(tools) or 'none'}")
     return policy
 
@@ -411,10 +411,10 @@ class _ProgramRun:
             (f"line {line}", stop.statement.text),
         )
         self._told = len(self._printed)
-        arrival = StepRequest(
+        step_request = StepRequest(
             kind="line", name=str(line), messages=(), record=_no_edit, shown=tuple(s for s in shown if s[1])
         )
-        self._place = await frame.gate.wait_at_line(arrival, frame.journal.store)
+        self._place = await frame.gate.wait_at_line(step_request, frame.journal.store)
 
     def _print(self, text: str) -> None:
         self._printed.append(text)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, overload
 
 from agentkit.errors import UserError
 from agentkit.events import Effects, Scope
+from agentkit.values.durations import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 Declared = Literal["none", "idempotent", "once", "kernel"]
@@ -19,8 +20,6 @@ Declared = Literal["none", "idempotent", "once", "kernel"]
 _ATTRIBUTE = "__agentkit__"
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(B|[KMGT]i?B?)$", re.IGNORECASE)
 _LEAST_BYTES = 32 << 20
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])?", re.IGNORECASE)
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,9 +231,8 @@ def seconds(value: float | str | None, *, given: str) -> float | None:
     """Return a duration in seconds, None for none. Raise UserError, which names what was `given`, for what is none."""
     if value is None:
         return None
-    found = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
-    duration = float(found[1]) * _SECONDS[(found[2] or "s").lower()] if found else value
-    if isinstance(duration, str) or not duration > 0:
+    duration = parse_duration(value) if isinstance(value, str) else value
+    if duration is None or not duration > 0:
         raise UserError(f'{given.format(value)}: write seconds, or "90s", "10m", "2h", "7d"')
     return float(duration)
 

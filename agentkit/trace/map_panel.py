@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html as markup
+import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-from agentkit.map.progress import BIN_EDGES, Snapshot
+from agentkit.map.progress import BIN_EDGES, BatchStanding, Snapshot
 from agentkit.trace import budget_bars, format
 from agentkit.trace.budget_bars import BarLine
 from agentkit.trace.render_html import AMBER, BLUE, GREEN, GREY, RED
@@ -15,6 +16,7 @@ MapState: TypeAlias = Literal["empty", "running", "waiting", "done", "failed", "
 
 _SHOWN_KINDS = 8
 _SHOWN_SLOW = 10
+_SHOWN_BATCHES = 3
 _LABEL = 60
 _TITLE = 60
 _REASON = 300
@@ -158,9 +160,27 @@ def _figures(snapshot: Snapshot) -> list[_Figure]:
     return figures
 
 
+def _describe_batch(batch: BatchStanding) -> str:
+    """What a provider says of a batch, and what stopping here means for it."""
+    if batch.answered is None:
+        counts = f"{format.format_count(batch.rows, 'row')}, how many are answered is told at its end"
+    else:
+        failed = f" ({batch.failed:,} with an error)" if batch.failed else ""
+        counts = f"{batch.answered:,} of {format.format_count(batch.rows, 'row')} answered{failed}"
+    since = time.strftime("%d %b %H:%M", time.localtime(batch.created))
+    state = format.clean(batch.status.replace("_", " "), _LABEL)
+    name, provider = format.clean(batch.id, _LABEL), format.clean(batch.provider, _LABEL)
+    return (
+        f"batch {name} at {provider}: {counts}, {state} since {since}, a day at most; Stop does not stop it there: "
+        "run it again to collect it"
+    )
+
+
 def _next_steps(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     """What a person can do: colour, glyph, words."""
-    steps: list[tuple[str, str, str]] = []
+    steps = [(BLUE, "◐", _describe_batch(batch)) for batch in snapshot.batches[:_SHOWN_BATCHES]]
+    if len(snapshot.batches) > _SHOWN_BATCHES:
+        steps.append((BLUE, "◐", f"and {len(snapshot.batches) - _SHOWN_BATCHES} more batches"))
     if snapshot.reason:
         steps.append((AMBER, "■", format.clean(snapshot.reason, _REASON)))
     if snapshot.finished and snapshot.left:
@@ -405,6 +425,10 @@ def render_line(snapshot: Snapshot, *, title: str = "map", width: int = 100) -> 
     facts += [_rate(snapshot.rate)] if snapshot.rate else []
     facts += [f"{part.rows:,} {part.word}" for part in _parts(snapshot) if part.word in ("failed", "waiting for you")]
     facts += [_spent(snapshot)] if snapshot.spent or snapshot.unpriced else []
+    if snapshot.batches:
+        answered = sum(batch.answered or 0 for batch in snapshot.batches)
+        many = format.format_count(len(snapshot.batches), "batch", "batches")
+        facts.append(f"{answered:,} of {sum(batch.rows for batch in snapshot.batches):,} answered in {many}")
     if snapshot.finished:
         facts.append(_describe_state(snapshot))
     head = f"{format.clean(title, 24)}: {_percent(share):>4} " if share is not None else f"{format.clean(title, 24)}: "

@@ -9,7 +9,10 @@ import uuid
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from agentkit.journal import secret_formats
 from agentkit.journal.redaction import Redactor
 from agentkit.journal.secret_formats import FORMATS, find_secrets
 from tests.journal.prompts import MANY, prompts
@@ -166,3 +169,27 @@ def test_hostile_text_takes_no_longer_than_its_length() -> None:
         "glpat-" * 20_000,
     ):
         find_secrets(text)
+
+
+PIECES = (
+    *SECRETS.values(), *WITHIN.values(), *(sign for each in FORMATS for sign in each.signs),
+    " ", "\n", '"', "\\n", ",", "é", "\u3000",
+    "https://", "user:", "@host", "Authorization: Bearer ", "a word ", "x" * 14,
+    base64.b64encode(b"of ordinary words").decode(), base64.b64encode(SECRETS["npm-token"].encode()).decode(),
+)  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_what_is_passed_over_quickly_holds_no_form_of_a_secret(text: str) -> None:
+    """The quick look for long runs and signs loses nothing that trying every form on the whole text would find."""
+    tried = [found for each in FORMATS for found in secret_formats._of_format(each, text)]
+    tried += secret_formats._find_base64(text)
+    ends, apart = 0, []
+    for one in sorted(tried, key=lambda one: (one.start, -one.end)):
+        if one.start >= ends:
+            apart.append(one)
+            ends = one.end
+    assert [(one.start, one.end, one.name) for one in find_secrets(text)] == [
+        (one.start, one.end, one.name) for one in apart
+    ]

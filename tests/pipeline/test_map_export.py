@@ -158,6 +158,12 @@ def test_options_without_a_place_in_a_program_are_listed(tmp_path: Path) -> None
     assert "- cell 5: --out all.csv (no file outlives a task; the frame is what it gives)" in cluster
 
 
+def test_a_batch_is_not_waited_for_by_a_task_that_has_no_journal(tmp_path: Path) -> None:
+    assert "batch=True," in export(map_sample(" --batch"), tmp_path, "script")
+    with pytest.raises(UserError, match="cell 5: --batch is waited for by the journal"):
+        make(map_sample(" --batch"), tmp_path, "shop", "flyte")
+
+
 def test_a_map_is_not_cached_as_its_failed_rows_would_stay_failed(tmp_path: Path) -> None:
     assert "cache=" not in export(map_sample(""), tmp_path, "flyte")
 

@@ -30,11 +30,11 @@ class Watch:
         self.ended: list[str] = []
 
     @asynccontextmanager
-    async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
-        self.came.append(visit.call.kind)
-        if visit.call.kind == self.refuse:
+    async def admit(self, step: PendingStep) -> AsyncIterator[OnOutcome]:
+        self.came.append(step.call.kind)
+        if step.call.kind == self.refuse:
             raise Stopped("not today")
-        visit.waits("for its turn", until=1.0)
+        step.waits("for its turn", until=1.0)
         try:
             yield self._hear
         finally:
@@ -111,8 +111,8 @@ def test_what_is_asked_is_known_to_the_guard(tmp_path: Path) -> None:
 
     class Curious(Watch):
         @asynccontextmanager
-        async def admit(self, visit: PendingStep) -> AsyncIterator[OnOutcome]:
-            seen.append(visit.call.about)
+        async def admit(self, step: PendingStep) -> AsyncIterator[OnOutcome]:
+            seen.append(step.call.about)
             yield lambda outcome: None
 
     run(tmp_path, Curious(), replies())

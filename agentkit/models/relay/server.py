@@ -213,12 +213,12 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
         writer.write(frame(b"P", b""))
 
 
-async def serve(desk: RelayServer, listening: socket.socket) -> None:
-    server = await asyncio.start_unix_server(desk.serve_client, sock=listening, limit=2**20, backlog=_QUEUE)
+async def serve(relay: RelayServer, listening: socket.socket) -> None:
+    server = await asyncio.start_unix_server(relay.serve_client, sock=listening, limit=2**20, backlog=_QUEUE)
     idle = time.monotonic()
-    while time.monotonic() - idle < (0 if desk.stopping else IDLE_SECONDS) or not desk.is_idle():
+    while time.monotonic() - idle < (0 if relay.stopping else IDLE_SECONDS) or not relay.is_idle():
         await asyncio.sleep(_TICK)
-        idle = idle if desk.is_idle() else time.monotonic()
+        idle = idle if relay.is_idle() else time.monotonic()
     server.close()
 
 
@@ -334,13 +334,13 @@ def _live(folder: Path, lock: int) -> None:
                     (folder / POINTER).unlink(missing_ok=True)
 
 
-def _listen(listening: socket.socket, desk: RelayServer) -> None:
-    os.chmod(desk.address, 0o600)
+def _listen(listening: socket.socket, relay: RelayServer) -> None:
+    os.chmod(relay.address, 0o600)
     listening.listen(_QUEUE)
     # Who started this may have died since: the next kernel finds it, or it ends like one that was left.
-    _say({"address": desk.address, "token": desk.token})
+    _say({"address": relay.address, "token": relay.token})
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    asyncio.run(serve(desk, listening))
+    asyncio.run(serve(relay, listening))
 
 
 def _say(what: dict[str, Any]) -> None:

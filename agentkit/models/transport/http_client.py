@@ -59,14 +59,23 @@ def _refuse_transient(response: httpx2.Response) -> None:
 
 def _is_enough(state: RetryCallState) -> bool:
     """Some attempts; as many as its patience lasts for who waits for a server that only asks for time."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if current_request.get().once and not _is_undone(error):
+        return True
     if state.attempt_number < ATTEMPTS:
         return False
-    error = state.outcome.exception() if state.outcome is not None else None
     if not isinstance(error, httpx2.HTTPStatusError) or error.response.status_code not in BUSY:
         return True
     if _OF_MONEY.search(error.response.content):
         return True
     return (state.seconds_since_start or 0.0) >= current_request.get().patience
+
+
+def _is_undone(error: BaseException | None) -> bool:
+    """Whether the server certainly did nothing."""
+    if isinstance(error, httpx2.HTTPStatusError):
+        return error.response.status_code == httpx2.codes.TOO_MANY_REQUESTS
+    return isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
 
 
 def _give_up(state: RetryCallState) -> httpx2.Response:

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 
 from agentkit.errors import UserError
 from agentkit.models.transport.learnt_limits import LearntLimit, LearntLimits
+from agentkit.values.durations import UNITS
 
 LONGEST_BLOCK = 30.0
 """Seconds. Where a server asks for a longer pause, those who wait are told at once, so that a chain can go on."""
@@ -29,7 +30,6 @@ _EXCHANGE_RATES = (0.2, 2.0)
 _FEWEST_PASSED = 10
 """Who is refused after fewer requests than these is refused for what others sent, and learns nothing from it."""
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LIMIT = re.compile(r"^(\d+(?:\.\d+)?)\s*(k|m)?\s*(tpm|rpm)$", re.IGNORECASE)
 
 
@@ -437,4 +437,4 @@ def _number(headers: Mapping[str, str], *names: str) -> int | None:
 def span(text: str) -> float | None:
     """The seconds of `6m0s`, `1s`, `20ms`."""
     found = _SPAN.findall(text)
-    return sum(float(number) * _UNIT[unit] for number, unit in found) if found else None
+    return sum(float(number) * UNITS[unit] for number, unit in found) if found else None

@@ -18,33 +18,33 @@ from agentkit.notebook.parser import Line
 _MOST = 20
 
 
-async def compare(desk: VerbContext, line: Line, body: str) -> Reply:
+async def compare(context: VerbContext, line: Line, body: str) -> Reply:
     from agentkit.trace import compare_view
 
-    agent = namespace.agent(line.word, desk.names)
+    agent = namespace.agent(line.word, context.names)
     if not line.has("models"):
         raise UserError(f"%%agent compare {line.word}: which models? For instance --models openai:gpt-5,offline")
     found = await run_comparison(
         agent,
-        _prompts(desk, line, body),
-        _models(desk, line),
+        _prompts(context, line, body),
+        _models(context, line),
         repeat=_repeat(line),
-        judge=namespace.usable_model("--judge", line.options["judge"], desk.names) if line.has("judge") else None,
-        deps=desk.deps_of(line, agent.name),
+        judge=namespace.usable_model("--judge", line.options["judge"], context.names) if line.has("judge") else None,
+        deps=context.deps_of(line, agent.name),
     )
     frame = compare_view.samples_frame(found)
     if line.has("as"):
-        namespace.new_name(line.options["as"], desk.names, option="--as", free=lambda old: not callable(old))
-        desk.shell.push({line.options["as"]: frame})
+        namespace.new_name(line.options["as"], context.names, option="--as", free=lambda old: not callable(old))
+        context.shell.push({line.options["as"]: frame})
     bundle = {"text/html": compare_view.html(found), "text/plain": compare_view.text(found)}
     return Reply(value=frame, show=lambda: show(bundle, raw=True))
 
 
-def _models(desk: VerbContext, line: Line) -> dict[str, str | Model]:
+def _models(context: VerbContext, line: Line) -> dict[str, str | Model]:
     names = [name.strip() for name in line.options["models"].split(",") if name.strip()]
     if len(set(names)) != len(names):
         raise UserError(f"--models {line.options['models']}: name each model once")
-    return {name: namespace.usable_model("--models", name, desk.names) for name in names}
+    return {name: namespace.usable_model("--models", name, context.names) for name in names}
 
 
 def _repeat(line: Line) -> int:
@@ -54,16 +54,18 @@ def _repeat(line: Line) -> int:
     return int(text)
 
 
-def _prompts(desk: VerbContext, line: Line, body: str) -> list[Any]:
+def _prompts(context: VerbContext, line: Line, body: str) -> list[Any]:
     if not line.has("rows"):
         if not body.strip():
             raise SpecError(f"the body is empty: write the prompt under the %%agent compare {line.word} line")
-        return [prompt_content(prompt.render(body, desk.names, first_line=BODY_LINE))]
-    rows = list(_rows(line.options["rows"], desk.names))
+        return [prompt_content(prompt.render(body, context.names, first_line=BODY_LINE))]
+    rows = list(_rows(line.options["rows"], context.names))
     if not rows:
         raise UserError(f"--rows {line.options['rows']}: there are no rows in it")
     template = body if body.strip() else "{{ row }}"
-    return [prompt_content(prompt.render(template, {**desk.names, "row": row}, first_line=BODY_LINE)) for row in rows]
+    return [
+        prompt_content(prompt.render(template, {**context.names, "row": row}, first_line=BODY_LINE)) for row in rows
+    ]
 
 
 def _rows(text: str, names: Mapping[str, Any]) -> Iterable[Any]:

@@ -36,34 +36,34 @@ from agentkit.trace.pending_step import Block, PendingView
 from agentkit.trace.trace import Trace
 
 
-async def perform(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def perform(context: VerbContext, line: Line, body: str | None) -> Reply:
     """Do what a stepping verb says: its value, and what draws it under the cell."""
     if line.verb in ("break", "diff"):
-        return (breakpoint_ if line.verb == "break" else diff)(desk, line)
+        return (breakpoint_ if line.verb == "break" else diff)(context, line)
     if cell_transform.is_other_loop(asyncio.get_running_loop()):
         raise UserError(
             f"%agent {line.verb} needs a cell of its own: it cannot move a run under another magic or inside a function"
         )
-    return await _MOVES[line.verb](desk, line, body)
+    return await _MOVES[line.verb](context, line, body)
 
 
 # -- opening
 
 
-async def step(desk: VerbContext, line: Line, body: str | None) -> Reply:
-    agent = namespace.agent(line.word, desk.names)
+async def step(context: VerbContext, line: Line, body: str | None) -> Reply:
+    agent = namespace.agent(line.word, context.names)
     if not (body or "").strip():
         raise SpecError(f"the body is empty: write the prompt under the %%agent step {line.word} line")
-    given = template.render(body or "", desk.names, first_line=BODY_LINE)
-    desk.remark(given.notes)
+    given = template.render(body or "", context.names, first_line=BODY_LINE)
+    context.remark(given.notes)
     if "as" in line.options:
-        desk.binds[line.word] = namespace.new_name(
-            line.options["as"], desk.names, option="--as", free=lambda old: not callable(old)
+        context.binds[line.word] = namespace.new_name(
+            line.options["as"], context.names, option="--as", free=lambda old: not callable(old)
         )
     else:
-        desk.binds.pop(line.word, None)
+        context.binds.pop(line.word, None)
     return await show_outcome(
-        desk,
+        context,
         None,
         opening.step(
             durable(agent),
@@ -73,7 +73,7 @@ async def step(desk: VerbContext, line: Line, body: str | None) -> Reply:
             continues=line.options.get("continue"),
             mode=mode_of(line),
             fresh=line.has("fresh"),
-            deps=desk.deps_of(line, line.word),
+            deps=context.deps_of(line, line.word),
         ),
     )
 
@@ -87,36 +87,38 @@ def _at(text: str) -> At:
 # -- moving
 
 
-async def next_(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def next_(context: VerbContext, line: Line, body: str | None) -> Reply:
     count, word = _count(line)
-    return await _move(desk, word, Command(verb="next", n=count, into=line.has("in"), out=line.has("out")))
+    return await _move(context, word, Command(verb="next", n=count, into=line.has("in"), out=line.has("out")))
 
 
-async def continue_(desk: VerbContext, line: Line, body: str | None) -> Reply:
-    return await _move(desk, line.word, Command(verb="continue", until=line.options.get("until", "")))
+async def continue_(context: VerbContext, line: Line, body: str | None) -> Reply:
+    return await _move(context, line.word, Command(verb="continue", until=line.options.get("until", "")))
 
 
-async def back(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def back(context: VerbContext, line: Line, body: str | None) -> Reply:
     count, word = _count(line)
-    return await _move(desk, word, Command(verb="back", n=count))
+    return await _move(context, word, Command(verb="back", n=count))
 
 
-async def goto(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def goto(context: VerbContext, line: Line, body: str | None) -> Reply:
     return await _move(
-        desk, " ".join(line.words[1:]), Command(verb="goto", to=overrides.format_path(overrides.read_path(line.word)))
+        context,
+        " ".join(line.words[1:]),
+        Command(verb="goto", to=overrides.format_path(overrides.read_path(line.word))),
     )
 
 
-async def edit(desk: VerbContext, line: Line, body: str | None) -> Reply:
-    run = await _find_run(desk, line.word)
+async def edit(context: VerbContext, line: Line, body: str | None) -> Reply:
+    run = await _find_run(context, line.word)
     place = run.editable(line.options.get("step"), last=line.has("last"))
     what = _what(line, run.find_step(place), last=place != (run.pending.at if run.pending else None))
-    filled = template.render(body or "", desk.names, first_line=BODY_LINE).text
-    value, _ = desk.session.redactor.restore(overrides.parse_value(what, filled))
+    filled = template.render(body or "", context.names, first_line=BODY_LINE).text
+    value, _ = context.session.redactor.restore(overrides.parse_value(what, filled))
     if what == "model":
         namespace.usable_model("--model", value, {})
     made = overrides.Override(at=place, what=what, value=value)
-    return await _move(desk, line.word, Command(verb="edit", edit=made.as_json()))
+    return await _move(context, line.word, Command(verb="edit", edit=made.as_json()))
 
 
 def _what(line: Line, met: Pending, *, last: bool) -> overrides.What:
@@ -131,14 +133,14 @@ def _what(line: Line, met: Pending, *, last: bool) -> overrides.What:
     return "reply" if last else "hint"
 
 
-async def stop(desk: VerbContext, line: Line, body: str | None) -> Reply:
-    run = desk.session.bench.pick(line.word)
+async def stop(context: VerbContext, line: Line, body: str | None) -> Reply:
+    run = context.session.bench.pick(line.word)
     where = f"before {run.pending}" if run.pending else run.state
     await run.stop()
     return Reply(show=lambda: say(f"{run.name}: no longer stepped ({where}); what is recorded is kept, run {run.run}"))
 
 
-async def fork(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def fork(context: VerbContext, line: Line, body: str | None) -> Reply:
     *named, place = line.words
     word = " ".join(named)
     options = {key: line.options[key] for key in ("model", "hint", "instructions") if line.has(key)}
@@ -152,35 +154,35 @@ async def fork(desk: VerbContext, line: Line, body: str | None) -> Reply:
             for what, text in (*options.items(), *_json_edits(line))
         ),
     )
-    source = _find_recorded_run(desk, word)
-    agent = durable(namespace.agent(source.agent, desk.names))
-    deps = desk.deps_of(line, source.agent)
-    opening = stepper.fork(desk.session, source, place, agent=agent, changes=changes, deps=deps)
-    return await show_outcome(desk, None, opening)
+    source = _find_recorded_run(context, word)
+    agent = durable(namespace.agent(source.agent, context.names))
+    deps = context.deps_of(line, source.agent)
+    opening = stepper.fork(context.session, source, place, agent=agent, changes=changes, deps=deps)
+    return await show_outcome(context, None, opening)
 
 
 def _json_edits(line: Line) -> list[tuple[str, str]]:
     return [(key, line.options[key]) for key in ("arguments", "result", "reply") if line.has(key)]
 
 
-async def _find_run(desk: VerbContext, word: str) -> DebugRun:
+async def _find_run(context: VerbContext, word: str) -> DebugRun:
     """The stepped run that is meant; a plain run that paused at a breakpoint is opened at its step."""
-    bench = desk.session.bench
+    bench = context.session.bench
     found = bench.find(word)
     waiting = bench.find_paused(word)
     if waiting is not None and (found is None or waiting.since > found.moved):
-        return await opening.take_up(desk.session, waiting)
+        return await opening.take_up(context.session, waiting)
     return cast(DebugRun, bench.pick(word))
 
 
-async def _move(desk: VerbContext, word: str, move: Command) -> Reply:
-    run = await _find_run(desk, word)
+async def _move(context: VerbContext, word: str, move: Command) -> Reply:
+    run = await _find_run(context, word)
 
     async def move_run() -> DebugRun:
-        await run.act(move, by="cell", cell=desk.session.execution.cell)
+        await run.act(move, by="cell", cell=context.session.execution.cell)
         return run
 
-    return await show_outcome(desk, run, move_run())
+    return await show_outcome(context, run, move_run())
 
 
 def _count(line: Line) -> tuple[int, str]:
@@ -193,46 +195,46 @@ def _count(line: Line) -> tuple[int, str]:
 # -- showing
 
 
-async def show_outcome(desk: VerbContext, run: DebugRun | None, work: Awaitable[DebugRun]) -> Reply:
+async def show_outcome(context: VerbContext, run: DebugRun | None, work: Awaitable[DebugRun]) -> Reply:
     """Do the work, and say meanwhile what is being done where somebody watches; then show where the run stands."""
-    output = CellOutput(live=has_viewer(desk.shell))
+    output = CellOutput(live=has_viewer(context.shell))
     if run is not None and run.pending is not None:
         said = f"{run.name} · taking {run.pending} …"
         output.draw({"text/plain": said, "text/html": f"<i>{markup.escape(said)}</i>"})
     moved = await work
-    desk.remark(tuple(desk.session.remarks))
+    context.remark(tuple(context.session.remarks))
     value = None if moved.answer is None else moved.answer.output
-    return Reply(value=value, show=lambda: _show(desk, moved, output))
+    return Reply(value=value, show=lambda: _show(context, moved, output))
 
 
-def _show(desk: VerbContext, run: DebugRun, output: CellOutput) -> None:
+def _show(context: VerbContext, run: DebugRun, output: CellOutput) -> None:
     """The pause, with buttons where somebody can click; or the answer and the trace that led to it."""
-    if (old := desk.buttons.pop(run.name, None)) is not None:
+    if (old := context.buttons.pop(run.name, None)) is not None:
         old.close()
-    answer = _draw(desk, run, output)
+    answer = _draw(context, run, output)
     if answer is not None:
         show(answer, raw=True)
     elif output.live and run.pending is not None:
         # Widgets take a moment to import, and a cell that nobody watches does without them.
         from agentkit.notebook.debug_widget import DebugButtons
 
-        desk.buttons[run.name] = DebugButtons(run, lambda: _draw(desk, run, output))
+        context.buttons[run.name] = DebugButtons(run, lambda: _draw(context, run, output))
 
 
-def _draw(desk: VerbContext, run: DebugRun, output: CellOutput) -> dict[str, Any] | None:
+def _draw(context: VerbContext, run: DebugRun, output: CellOutput) -> dict[str, Any] | None:
     """Draw where the run stands; its answer, once there is one, is for the place below."""
     if run.answer is None:
         view = view_of(run)
         output.finish(pending_step.bundle(view), metadata=pending_step.metadata(view))
         return None
     if isinstance(run.answer, SandboxResult):
-        desk.shell.push(dict(run.answer.outputs))
+        context.shell.push(dict(run.answer.outputs))
         sys.stdout.write(run.answer.printed)
-    elif (name := desk.binds.get(run.name)) is not None:
-        desk.shell.push({name: run.answer.output})
+    elif (name := context.binds.get(run.name)) is not None:
+        context.shell.push({name: run.answer.output})
     trace = Trace.of(run.events())
     output.finish(render_html.bundle(trace, now=time.time(), open=True), metadata=render_html.metadata(trace))
-    return answer_bundle(run.answer.output, desk.shell.display_formatter)
+    return answer_bundle(run.answer.output, context.shell.display_formatter)
 
 
 def view_of(run: DebugRun) -> PendingView:
@@ -275,26 +277,26 @@ def view_of_step(
         cause=step.cause,
         blocks=tuple(replace(block, text=clean(block.text)) for block in _blocks(step)),
         beside=tuple(clean(f"{call.tool_name}({_short(call.args)})") for call in calls),
-        now=next((place for place, call in enumerate(calls) if call.tool_call_id == step.arrival.call_id), -1),
+        now=next((place for place, call in enumerate(calls) if call.tool_call_id == step.step_request.call_id), -1),
         moves=_moves(step),
         done=Trace.of(events),
     )
 
 
-async def attend(desk: VerbContext, gate: Gate, step: Pending) -> Order | None:
+async def attend(context: VerbContext, gate: Gate, step: Pending) -> Order | None:
     """Ask under the cell how a plain run that met a breakpoint goes on; None where clicks do not arrive."""
     # Widgets take a moment to import, and most runs do without them.
     from agentkit.notebook.debug_widget import ask_move
 
-    events = desk.session.trace(gate.root)
-    expected = forecast.of_step(step, events, earlier=lambda: estimate.read_history(desk.session, step.agent))
+    events = context.session.trace(gate.root)
+    expected = forecast.of_step(step, events, earlier=lambda: estimate.read_history(context.session, step.agent))
     view = view_of_step(
         step,
         name=step.agent,
         run=gate.root,
         events=events,
         expected=expected,
-        clean=desk.session.redactor.scrub,
+        clean=context.session.redactor.scrub,
     )
     output = CellOutput(live=True)
     output.draw(pending_step.bundle(view), metadata=pending_step.metadata(view))
@@ -328,7 +330,7 @@ def _price(expected: Forecast | None) -> str:
 
 def _blocks(step: Pending) -> list[Block]:
     shown = [Block(title="your edit", text=str(one)) for one in step.edits]
-    shown += [Block(title=title, text=text) for title, text in step.arrival.shown]
+    shown += [Block(title=title, text=text) for title, text in step.step_request.shown]
     if step.kind == "line":
         return shown
     if step.kind == "tool":
@@ -339,7 +341,7 @@ def _blocks(step: Pending) -> list[Block]:
 
 def _constant_blocks(step: Pending) -> list[Block]:
     """What goes along with every request: the instructions and the tools."""
-    sent_along = step.arrival.parameters
+    sent_along = step.step_request.parameters
     if sent_along is None:
         return []
     instructions = "\n\n".join(part.content for part in sent_along.instruction_parts or ())
@@ -386,8 +388,8 @@ def _moves(step: Pending) -> tuple[str, ...]:
 # -- breakpoints and branches
 
 
-def breakpoint_(desk: VerbContext, line: Line) -> Reply:
-    points = desk.session.bench.breakpoints
+def breakpoint_(context: VerbContext, line: Line) -> Reply:
+    points = context.session.bench.breakpoints
     if line.rest == "off":
         points.clear()
     elif line.rest:
@@ -397,11 +399,11 @@ def breakpoint_(desk: VerbContext, line: Line) -> Reply:
     return Reply(show=lambda: say(told))
 
 
-def diff(desk: VerbContext, line: Line) -> Reply:
-    one, other = (_find_recorded_run(desk, word) for word in line.words)
+def diff(context: VerbContext, line: Line) -> Reply:
+    one, other = (_find_recorded_run(context, word) for word in line.words)
     if one.id == other.id:
         raise UserError(f"%agent diff: {line.words[0]} and {line.words[1]} are one run, {one.id}: name two")
-    compared = Diff.of(desk.session.trace(one.id), desk.session.trace(other.id))
+    compared = Diff.of(context.session.trace(one.id), context.session.trace(other.id))
 
     def draw() -> None:
         show(compared.bundle(), raw=True)
@@ -409,13 +411,13 @@ def diff(desk: VerbContext, line: Line) -> Reply:
     return Reply(value=compared.frame(), show=draw)
 
 
-def _find_recorded_run(desk: VerbContext, word: str) -> Any:
+def _find_recorded_run(context: VerbContext, word: str) -> Any:
     """A recorded run, by its id, the name of a stepped run, or an agent whose last run is meant."""
-    session = desk.session
+    session = context.session
     stepped = session.bench.find(word) if word else None
     if stepped is not None and word == stepped.name and session.store.run(stepped.furthest) is not None:
         return session.store.run(stepped.furthest)
-    return inspect.find_run(desk, word)
+    return inspect.find_run(context, word)
 
 
 _MOVES: dict[str, Callable[[Any, Line, str | None], Awaitable[Reply]]] = {

@@ -94,7 +94,7 @@ def _describe_export(made: PipelineProgram, wish: ExportOptions, verdict: Verdic
 # ---- in a kernel
 
 
-async def perform(desk: VerbContext, line: Line) -> Reply:
+async def perform(context: VerbContext, line: Line) -> Reply:
     """`%agent export FILE`."""
     options = line.options
     wish = ExportOptions(
@@ -106,19 +106,19 @@ async def perform(desk: VerbContext, line: Line) -> Reply:
         cron=options.get("cron"),
         force="force" in options,
     )
-    where = location.of(os.environ, desk.names, Path.cwd())
-    notebook, note = _find_notebook(desk, where, options.get("notebook"))
-    desk.remark((note,) if note else ())
-    told = await asyncio.to_thread(export, notebook, wish, journal=desk.session.path, folder=where.folder)
+    where = location.of(os.environ, context.names, Path.cwd())
+    notebook, note = _find_notebook(context, where, options.get("notebook"))
+    context.remark((note,) if note else ())
+    told = await asyncio.to_thread(export, notebook, wish, journal=context.session.path, folder=where.folder)
     return Reply(show=lambda: say("\n".join(told)))
 
 
-def _find_notebook(desk: VerbContext, where: location.NotebookLocation, named: str | None) -> tuple[Notebook, str]:
+def _find_notebook(context: VerbContext, where: location.NotebookLocation, named: str | None) -> tuple[Notebook, str]:
     """The saved notebook that has the cell which is being executed, else what this kernel executed."""
-    live = own_names(desk.names)
+    live = own_names(context.names)
     if named is not None:
         return read(Path(named).expanduser(), live=live), ""
-    typed = desk.shell.agentkit.typed.strip()
+    typed = context.shell.agentkit.typed.strip()
     saved = [file for file in sorted(where.folder.glob("*.ipynb")) if typed and typed in _sources(file)]
     own = [file for file in saved if file.stem == where.label] or saved
     if len(own) > 1:
@@ -126,7 +126,7 @@ def _find_notebook(desk: VerbContext, where: location.NotebookLocation, named: s
         raise UserError(f"several notebooks here have this cell ({names}): say which with --notebook FILE")
     if own:
         return read(own[0], live=live), ""
-    before = _last_of_each([str(source) for source in desk.shell.history_manager.input_hist_raw[1:-1]])
+    before = _last_of_each([str(source) for source in context.shell.history_manager.input_hist_raw[1:-1]])
     if not before:
         raise UserError("no saved notebook here has this cell: save the notebook, or name it with --notebook FILE")
     note = "no saved notebook has this cell: exported is what ran in this kernel"

@@ -53,21 +53,21 @@ _RUNS_AT_A_GLANCE = (
 """What is shown of a frame that has everything."""
 
 
-def last_run(desk: VerbContext, agent: str | None = None) -> Run | None:
+def last_run(context: VerbContext, agent: str | None = None) -> Run | None:
     """The newest run of this notebook, or of one of its agents; without a name, none that ran inside another."""
-    found = desk.session.runs(agent=agent, label=desk.session.label, top=agent is None, limit=1)
+    found = context.session.runs(agent=agent, label=context.session.label, top=agent is None, limit=1)
     return found[0] if found else None
 
 
-def find_run(desk: VerbContext, word: str) -> Run:
+def find_run(context: VerbContext, word: str) -> Run:
     """The run a line names: its id, the last one of the agent it names, or the last of all, in this notebook."""
-    session = desk.session
+    session = context.session
     if word and (named := session.store.run(word)) is not None:
         return named
-    if (found := last_run(desk, word or None)) is not None:
+    if (found := last_run(context, word or None)) is not None:
         return found
     if not word:
-        raise UserError(nothing(desk))
+        raise UserError(nothing(context))
     if elsewhere := session.runs(agent=word, limit=1):
         other = elsewhere[0]
         raise UserError(f"{word} has not run in this notebook; its last run is {other.id}, of notebook {other.label}")
@@ -76,9 +76,9 @@ def find_run(desk: VerbContext, word: str) -> Run:
     raise UserError(f"no run or agent {word} is recorded{nearest(word, known)}; %agent runs lists them")
 
 
-def row_events(desk: VerbContext, run: Run, text: str) -> list[Event]:
+def row_events(context: VerbContext, run: Run, text: str) -> list[Event]:
     """What is recorded of one row of a map: its run, or the step that is all of it."""
-    session, row = desk.session, int(text) if text.isdecimal() else -1
+    session, row = context.session, int(text) if text.isdecimal() else -1
     if run.rows is None:
         raise UserError(f"%agent trace {run.id} {text}: {run.id} is no map, so it has no rows")
     if not 0 <= row < run.rows:
@@ -95,18 +95,18 @@ def row_events(desk: VerbContext, run: Run, text: str) -> list[Event]:
     return [session.redactor.scrub_event(event) for event in (replace(run, rows=None), step)]
 
 
-def nothing(desk: VerbContext) -> str:
+def nothing(context: VerbContext) -> str:
     """That nothing has run in this notebook, and where something has."""
-    others = [label for label in desk.session.store.labels() if label != desk.session.label]
+    others = [label for label in context.session.store.labels() if label != context.session.label]
     return f"{_NOTHING} (%agent runs --all lists those of {', '.join(others[:3])})" if others else _NOTHING
 
 
-def cost(desk: VerbContext, line: Line) -> Reply:
+def cost(context: VerbContext, line: Line) -> Reply:
     from agentkit.trace.dataframes import cost_frame, round_for_reading
 
-    session, label = desk.session, _label(desk, line)
+    session, label = context.session, _label(context, line)
     if line.word:
-        run = find_run(desk, line.word).id
+        run = find_run(context, line.word).id
         found, count, totals = [run], 1, session.totals(run=run)
     else:
         listed = reversed(session.runs(label=label, top=True, limit=_limit(line)))
@@ -115,7 +115,7 @@ def cost(desk: VerbContext, line: Line) -> Reply:
         count, totals = session.store.count(label=label, top=True), session.totals(label=label)
     frame = cost_frame([event for run in found for event in session.trace(run)])
     if frame.empty:
-        return Reply(value=frame, show=lambda: say(nothing(desk)))
+        return Reply(value=frame, show=lambda: say(nothing(context)))
     twice = ["maybe_paid_twice"] if frame["maybe_paid_twice"].any() else []
     shown = frame[[*_COST_AT_A_GLANCE, *twice]]
     return Reply(
@@ -125,10 +125,10 @@ def cost(desk: VerbContext, line: Line) -> Reply:
     )
 
 
-def runs(desk: VerbContext, line: Line) -> Reply:
+def runs(context: VerbContext, line: Line) -> Reply:
     from agentkit.trace.dataframes import Coloured, round_for_reading, runs_frame
 
-    session, label, agent = desk.session, _label(desk, line), line.word or None
+    session, label, agent = context.session, _label(context, line), line.word or None
     found = session.runs(agent=agent, label=label, limit=_limit(line))
     if agent and not found:
         if elsewhere := session.runs(agent=agent, limit=1):
@@ -138,7 +138,7 @@ def runs(desk: VerbContext, line: Line) -> Reply:
         raise UserError(f"no run of {agent} is recorded{nearest(agent, known)}")
     frame = runs_frame(found, session.store.totals_by_run(run.id for run in found))
     if frame.empty:
-        return Reply(value=frame, show=lambda: say(nothing(desk)))
+        return Reply(value=frame, show=lambda: say(nothing(context)))
     count = session.store.count(agent=agent, label=label)
     names = [name for name in _RUNS_AT_A_GLANCE if name in frame and (name != "source" or frame.source.notna().any())]
     seen = round_for_reading(frame[names])
@@ -168,7 +168,7 @@ def _limit(line: Line) -> int:
     return int(given)
 
 
-def _label(desk: VerbContext, line: Line) -> str | None:
+def _label(context: VerbContext, line: Line) -> str | None:
     """Whose runs are meant: this notebook's, those of another, or (None) those of all."""
     given = line.options.get("notebook")
     if line.has("all"):
@@ -176,28 +176,31 @@ def _label(desk: VerbContext, line: Line) -> str | None:
             raise UserError(f"%agent {line.verb}: --all and --notebook {given} are two answers to one question")
         return None
     if given is None:
-        return desk.session.label
+        return context.session.label
     label = given.removesuffix(".ipynb")
-    known = desk.session.store.labels()
+    known = context.session.store.labels()
     if label not in known:
         raise UserError(f"%agent {line.verb}: --notebook {given}: nothing has run there{nearest(label, known)}")
     return label
 
 
-async def doctor(desk: VerbContext, line: Line) -> Reply:
+async def doctor(context: VerbContext, line: Line) -> Reply:
     from agentkit.trace import checkup_view as shown
 
-    checkups = await examine({"": namespace.model(line.rest, desk.names)} if line.rest else _list_models(desk))
-    scrub = desk.session.redactor.scrub_again
+    checkups = await examine({"": namespace.model(line.rest, context.names)} if line.rest else _list_models(context))
+    scrub = context.session.redactor.scrub_again
     found = [replace(one, model=scrub(one.model), problem=scrub(one.problem)) for one in checkups]
     bundle = {"text/html": shown.html(found), "text/plain": shown.text(found)}
     return Reply(value=shown.frame(found), show=lambda: show(bundle, raw=True))
 
 
-def _list_models(desk: VerbContext) -> dict[str, Any]:
+def _list_models(context: VerbContext) -> dict[str, Any]:
     """The session's model and that of each agent of the notebook."""
-    agents = {name: getattr(agent, "model", None) for name, agent in namespace.agents(desk.names).items()}
-    return {"the session": desk.session.model, **{name: model for name, model in agents.items() if model is not None}}
+    agents = {name: getattr(agent, "model", None) for name, agent in namespace.agents(context.names).items()}
+    return {
+        "the session": context.session.model,
+        **{name: model for name, model in agents.items() if model is not None},
+    }
 
 
 WORDS = VERBS["caller"].one_of

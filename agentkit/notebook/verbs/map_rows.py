@@ -25,22 +25,22 @@ _INTERVAL = 0.25
 """Seconds between two drawings of the panel."""
 
 
-async def map_rows(desk: VerbContext, line: Line, body: str) -> Reply:
-    agent = namespace.agent(line.word, desk.names)
+async def map_rows(context: VerbContext, line: Line, body: str) -> Reply:
+    agent = namespace.agent(line.word, context.names)
     if not line.has("rows"):
         raise UserError(f"%%agent map {line.word}: which rows? For instance --rows products, or --rows products.csv")
     bind = line.options.get("as")
     if bind is not None:
-        namespace.new_name(bind, desk.names, option="--as", free=lambda old: not callable(old))
+        namespace.new_name(bind, context.names, option="--as", free=lambda old: not callable(old))
     if not body.strip():
         raise SpecError(f"the body is empty: write the prompt of a row under the %%agent map {line.word} line")
     if (shards := _number(line, "shards", of="shards")) is not None:
-        desk.remark((f"--shards {shards} is for an export to Flyte; here the map is one",))
+        context.remark((f"--shards {shards} is for an export to Flyte; here the map is one",))
     row_map = RowMap(
         agent,
-        _rows(line.options["rows"], desk.names),
+        _rows(line.options["rows"], context.names),
         body,
-        values=_values(desk, body),
+        values=_values(context, body),
         name=line.options["rows"],
         key=line.options.get("key"),
         workers=_workers(line),
@@ -50,22 +50,23 @@ async def map_rows(desk: VerbContext, line: Line, body: str) -> Reply:
         limit=_number(line, "limit"),
         sample=_number(line, "sample"),
         fresh=line.has("fresh"),
-        deps=desk.deps_of(line, agent.name),
+        batch=line.has("batch"),
+        deps=context.deps_of(line, agent.name),
     )
     try:
         result = await row_map.run()
     except BaseException:
         # Stopped in the middle: what has arrived is there all the same.
-        _bind(desk, bind, row_map.result())
+        _bind(context, bind, row_map.result())
         raise
-    _bind(desk, bind, result)
-    desk.remark((*result.notes, *desk.session.remarks))
+    _bind(context, bind, result)
+    context.remark((*result.notes, *context.session.remarks))
     return Reply(value=result, show=lambda: show(result.frame) if bind is None else None)
 
 
-def _bind(desk: VerbContext, name: str | None, result: MapResult) -> None:
+def _bind(context: VerbContext, name: str | None, result: MapResult) -> None:
     if name is not None:
-        desk.shell.push({name: result.frame})
+        context.shell.push({name: result.frame})
 
 
 def _rows(text: str, names: Mapping[str, Any]) -> object:
@@ -79,15 +80,15 @@ def _rows(text: str, names: Mapping[str, Any]) -> object:
         raise UserError(f"--rows {text}: {what}; give a frame of the notebook, or a file") from error
 
 
-def _values(desk: VerbContext, body: str) -> dict[str, str]:
+def _values(context: VerbContext, body: str) -> dict[str, str]:
     """The texts of what stands in the body and is not of a row, by its expression."""
     found = {}
     for source in outer_expressions(body):
         line = BODY_LINE + body.count("\n", 0, body.find(source))
-        rendered = prompt.render(f"{{{{ {source} }}}}", desk.names, first_line=line)
+        rendered = prompt.render(f"{{{{ {source} }}}}", context.names, first_line=line)
         if any(not isinstance(part, str) for part in rendered.parts):
             raise SpecError(f"line {line}: {{{{ {source} }}}} is an image: the prompt of a row is text")
-        desk.remark(rendered.notes)
+        context.remark(rendered.notes)
         found[source] = rendered.text
     return found
 

@@ -35,58 +35,58 @@ from agentkit.trace.format import needs_a_person, origins
 from agentkit.trace.trace import Trace
 
 
-async def perform(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def perform(context: VerbContext, line: Line, body: str | None) -> Reply:
     """Do what the line says; `body` is that of a `%%agent` cell."""
     cell_transform.refuse_joined(body or "")
     if line.verb == "build":
-        return build(desk, line, body or "")
+        return build(context, line, body or "")
     if line.verb == "run":
-        return await run(desk, line, body)
+        return await run(context, line, body)
     if line.verb == "sandbox":
-        return await run_program.perform(desk, line, body or "")
+        return await run_program.perform(context, line, body or "")
     if line.verb == "map":
         # It brings pandas: the first cell of a notebook without a map does not wait for it.
         from agentkit.notebook.verbs import map_rows
 
-        return await map_rows.map_rows(desk, line, body or "")
+        return await map_rows.map_rows(context, line, body or "")
     if line.verb == "compare":
-        return await compare_models.compare(desk, line, body or "")
+        return await compare_models.compare(context, line, body or "")
     if line.verb == "doctor":
-        return await inspect.doctor(desk, line)
+        return await inspect.doctor(context, line)
     if line.verb == "estimate":
-        return set_limits.estimate(desk, line, body)
+        return set_limits.estimate(context, line, body)
     if line.verb in debug.VERBS:
-        return await debug.perform(desk, line, body)
+        return await debug.perform(context, line, body)
     if line.verb == "export":
         # Imported here: whoever does not export need not wait for it.
         from agentkit.notebook.verbs import export_notebook
 
-        return await export_notebook.perform(desk, line)
-    return _LINES[line.verb](desk, line)
+        return await export_notebook.perform(context, line)
+    return _LINES[line.verb](context, line)
 
 
-def build(desk: VerbContext, line: Line, body: str) -> Reply:
+def build(context: VerbContext, line: Line, body: str) -> Reply:
     if not body.strip():
         raise SpecError("the body is empty: write the agent's instructions under the %%agent build line")
-    name = namespace.new_name(line.word, desk.names, option="build", free=lambda old: _is_agent(old))
-    spec = _fill_spec(Spec.parse(body, first_line=BODY_LINE), body, desk)
-    options = _build_options(desk, line)
+    name = namespace.new_name(line.word, context.names, option="build", free=lambda old: _is_agent(old))
+    spec = _fill_spec(Spec.parse(body, first_line=BODY_LINE), body, context)
+    options = _build_options(context, line)
     if "model" not in options and spec.model:
         namespace.usable_model("front matter: model", spec.model, {})
     agent = build_agent(spec, name=name, **options)
-    _follow(desk, line, agent, options.get("tools", ()))
+    _follow(context, line, agent, options.get("tools", ()))
     if "deps" in line.options:
-        desk.deps[name] = line.options["deps"]
+        context.deps[name] = line.options["deps"]
     else:
-        desk.deps.pop(name, None)
-    desk.shell.push({name: agent})
+        context.deps.pop(name, None)
+    context.shell.push({name: agent})
     tools = line.options.get("tools", "")
     say(f"{name}: {resolve.identity(agent.model)}{f', tools {tools}' if tools else ''}")  # type: ignore[arg-type]
-    desk.remark(agent.notes)
+    context.remark(agent.notes)
     return Reply()
 
 
-def _follow(desk: VerbContext, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
+def _follow(context: VerbContext, line: Line, agent: DurableAgent, tools: Sequence[Any]) -> None:
     """Let the agent see, each time it runs, what the names on its line mean then."""
     given = line.options
     made = agent._function_toolset.tools
@@ -99,9 +99,9 @@ def _follow(desk: VerbContext, line: Line, agent: DurableAgent, tools: Sequence[
         tools=bound,
         output=given.get("output"),
         deps=given.get("deps"),
-        find_tool=lambda name: namespace.current_value(name, desk.names, namespace.tool),
-        find_output=lambda text: namespace.output_now(text, desk.names),
-        find_deps=lambda name: namespace.current_value(name, desk.names, lambda name, names: names[name]),
+        find_tool=lambda name: namespace.current_value(name, context.names, namespace.tool),
+        find_output=lambda text: namespace.output_now(text, context.names),
+        find_deps=lambda name: namespace.current_value(name, context.names, lambda name, names: names[name]),
         make=require_tool,
     )
     follow(agent.policy.names)
@@ -111,18 +111,18 @@ def _is_agent(value: Any) -> bool:
     return value in namespace.agents({"value": value}).values()
 
 
-def _build_options(desk: VerbContext, line: Line) -> dict[str, Any]:
+def _build_options(context: VerbContext, line: Line) -> dict[str, Any]:
     options: dict[str, Any] = {}
     given = line.options
     if "model" in given:
-        options["model"] = namespace.usable_model("--model", given["model"], desk.names)
+        options["model"] = namespace.usable_model("--model", given["model"], context.names)
     if "tools" in given:
-        options["tools"] = namespace.tools(given["tools"], desk.names)
+        options["tools"] = namespace.tools(given["tools"], context.names)
     if "output" in given:
-        options["output"] = namespace.output(given["output"], desk.names)
+        options["output"] = namespace.output(given["output"], context.names)
         namespace.check_output(given["output"], options["output"])
     if "deps" in given:
-        options["deps"] = namespace.value("deps", given["deps"], desk.names)
+        options["deps"] = namespace.value("deps", given["deps"], context.names)
     options |= {name: given[name] for name in ("approve", "breaker", "budget") if name in given}
     options["ask"] = "ask" in given
     options["code"] = "code" in given
@@ -144,44 +144,46 @@ def _build_options(desk: VerbContext, line: Line) -> dict[str, Any]:
     return options
 
 
-def _fill_spec(spec: Spec, body: str, desk: VerbContext) -> Spec:
+def _fill_spec(spec: Spec, body: str, context: VerbContext) -> Spec:
     """The spec with its `{{ }}` filled in, in the instructions and in text fields."""
     above = body.count("\n", 0, max(0, body.find(spec.instructions)))
-    whole = prompt.render(spec.instructions, desk.names, first_line=BODY_LINE + above)
+    whole = prompt.render(spec.instructions, context.names, first_line=BODY_LINE + above)
     if any(not isinstance(part, str) for part in whole.parts):
         raise SpecError("instructions are text: an image belongs in the prompt of %%agent run")
-    desk.remark(whole.notes)
-    fields = {name: _fill_field(value, desk) for name, value in spec.fields.items()}
+    context.remark(whole.notes)
+    fields = {name: _fill_field(value, context) for name, value in spec.fields.items()}
     return Spec(instructions=whole.text, fields=fields)
 
 
-def _fill_field(value: Any, desk: VerbContext) -> Any:
+def _fill_field(value: Any, context: VerbContext) -> Any:
     if isinstance(value, str):
-        return prompt.render(value, desk.names, first_line=BODY_LINE).text
+        return prompt.render(value, context.names, first_line=BODY_LINE).text
     return value
 
 
-async def run(desk: VerbContext, line: Line, body: str | None) -> Reply:
+async def run(context: VerbContext, line: Line, body: str | None) -> Reply:
     name, _, text = line.rest.partition(" ")
-    agent = durable(namespace.agent(name, desk.names))
+    agent = durable(namespace.agent(name, context.names))
     if body is not None and text:
         raise UserError(f"%%agent run {name}: what is {text!r}? The prompt goes under this line")
     bind = line.options.get("as")
     if bind is not None:
-        namespace.new_name(bind, desk.names, option="--as", free=lambda old: not _is_agent(old) and not callable(old))
+        namespace.new_name(
+            bind, context.names, option="--as", free=lambda old: not _is_agent(old) and not callable(old)
+        )
     if not (text if body is None else body).strip():
         raise SpecError(f"the body is empty: write the prompt under the %%agent run {name} line")
     template, first = (text, 1) if body is None else (body, BODY_LINE)
-    given = prompt.render(template, desk.names, first_line=first)
-    desk.remark(given.notes)
-    answer = await _ask(desk, agent, line, prompt_content(given))
+    given = prompt.render(template, context.names, first_line=first)
+    context.remark(given.notes)
+    answer = await _ask(context, agent, line, prompt_content(given))
     if bind is not None:
-        desk.shell.push({bind: answer.output})
+        context.shell.push({bind: answer.output})
     return Reply(value=answer.output)
 
 
-async def _ask(desk: VerbContext, agent: Any, line: Line, text: Any) -> Answer:
-    output = AnswerOutput.here(live=has_viewer(desk.shell), formatter=desk.shell.display_formatter)
+async def _ask(context: VerbContext, agent: Any, line: Line, text: Any) -> Answer:
+    output = AnswerOutput.here(live=has_viewer(context.shell), formatter=context.shell.display_formatter)
     answer = await ask(
         agent,
         text,
@@ -190,7 +192,7 @@ async def _ask(desk: VerbContext, agent: Any, line: Line, text: Any) -> Answer:
         mode=mode_of(line),
         headless=parse_headless(line.options["headless"]) if line.has("headless") else None,
         walk=line.has("walk"),
-        deps=desk.deps_of(line, agent.name),
+        deps=context.deps_of(line, agent.name),
         on_text=output.stream,
     )
     output.finish(answer.output)
@@ -199,16 +201,16 @@ async def _ask(desk: VerbContext, agent: Any, line: Line, text: Any) -> Answer:
             f"  note: stale: this rests on a cached reply, {format_age(age)} old, because no model of the chain "
             f"answered"
         )
-    desk.remark(tuple(desk.session.remarks))
-    if (change := describe_divergence(desk.session.store, answer.run)) is not None:
+    context.remark(tuple(context.session.remarks))
+    if (change := describe_divergence(context.session.store, answer.run)) is not None:
         say(f"  note: {change}; %agent why says what changed")
     return answer
 
 
-def glance(desk: VerbContext, line: Line) -> Reply:
-    session = desk.session
-    agents = ", ".join(namespace.agents(desk.names)) or "none yet: %%agent build NAME"
-    newest = inspect.last_run(desk)
+def glance(context: VerbContext, line: Line) -> Reply:
+    session = context.session
+    agents = ", ".join(namespace.agents(context.names)) or "none yet: %%agent build NAME"
+    newest = inspect.last_run(context)
     last = "none yet"
     if newest is not None:
         last = render_html.text(Trace.of(session.trace(newest.id)), now=time.time()).splitlines()[0]
@@ -229,34 +231,34 @@ def glance(desk: VerbContext, line: Line) -> Reply:
     return _text_reply("\n".join(f"{key:9} {text}" for key, text in rows) + "\n%agent help lists the verbs")
 
 
-def trace(desk: VerbContext, line: Line) -> Reply:
-    if not line.word and inspect.last_run(desk) is None:
-        return _text_reply(inspect.nothing(desk))
+def trace(context: VerbContext, line: Line) -> Reply:
+    if not line.word and inspect.last_run(context) is None:
+        return _text_reply(inspect.nothing(context))
     word, _, row = line.rest.partition(" ")
-    found = inspect.find_run(desk, word)
+    found = inspect.find_run(context, word)
     if found.rows is not None and not row:
         return _text_reply(
             f"map {found.id} of {found.agent} over {found.rows:,} rows: {found.output or found.status}\n"
             f"%agent trace {found.id} ROW shows one of them (0 to {found.rows - 1:,}); the frame names its run too"
         )
-    folded = Trace.of(inspect.row_events(desk, found, row) if row else desk.session.trace(found.id))
+    folded = Trace.of(inspect.row_events(context, found, row) if row else context.session.trace(found.id))
     bundle = render_html.bundle(folded, now=time.time(), open=True)
     return Reply(show=lambda: CellOutput(live=False).finish(bundle, metadata=render_html.metadata(folded)))
 
 
-def why(desk: VerbContext, line: Line) -> Reply:
-    if not line.word and inspect.last_run(desk) is None:
-        return _text_reply(inspect.nothing(desk))
-    run = inspect.find_run(desk, line.word).id
-    reasons = summarize(desk.session.store, run)
-    record = desk.session.store.run(run)
+def why(context: VerbContext, line: Line) -> Reply:
+    if not line.word and inspect.last_run(context) is None:
+        return _text_reply(inspect.nothing(context))
+    run = inspect.find_run(context, line.word).id
+    reasons = summarize(context.session.store, run)
+    record = context.session.store.run(run)
     if record is not None and record.walked:
         reasons.append(f"run {run} was walked step by step, though it is on record: {record.walked}")
     return _text_reply("\n".join(reasons) or f"run {run}: every step was replayed")
 
 
-def forget(desk: VerbContext, line: Line) -> Reply:
-    session, what = desk.session, line.word
+def forget(context: VerbContext, line: Line) -> Reply:
+    session, what = context.session, line.word
     if what.isdigit():
         count = session.forget(step=int(what))
     elif session.runs(agent=what, limit=1):
@@ -269,9 +271,9 @@ def forget(desk: VerbContext, line: Line) -> Reply:
     return _text_reply(f"{_count_text(count, 'step')} of {what} will not be replayed again (a tombstone stays)")
 
 
-def settle(desk: VerbContext, line: Line) -> Reply:
+def settle(context: VerbContext, line: Line) -> Reply:
     if not line.word:
-        rows = desk.session.in_doubt()
+        rows = context.session.in_doubt()
         told = [
             f"step {row.id} ({row.name}) of {row.agent}: started, no recorded end"
             + ("" if needs_a_person(row) else "; the next run goes on with it unasked")
@@ -281,7 +283,7 @@ def settle(desk: VerbContext, line: Line) -> Reply:
     chosen = [action for action in ("redo", "result", "stop") if line.has(action)]
     if not line.word.isdigit() or len(chosen) != 1:
         raise UserError(f"{grammar.usage('settle')}: give one step number and one of the three")
-    return _text_reply(desk.session.settle(int(line.word), chosen[0], _json(line)))  # type: ignore[arg-type]
+    return _text_reply(context.session.settle(int(line.word), chosen[0], _json(line)))  # type: ignore[arg-type]
 
 
 def _json(line: Line) -> Any:
@@ -294,54 +296,54 @@ def _json(line: Line) -> Any:
         raise UserError(f'--result {given}: not JSON ({error}); text needs quotes: "like this"') from error
 
 
-def approve(desk: VerbContext, line: Line) -> Reply:
-    told = approving.approve(desk.session, line)
-    desk.decided()
+def approve(context: VerbContext, line: Line) -> Reply:
+    told = approving.approve(context.session, line)
+    context.decided()
     return _text_reply(told)
 
 
-def model(desk: VerbContext, line: Line) -> Reply:
+def model(context: VerbContext, line: Line) -> Reply:
     if line.rest:
-        chosen = namespace.usable_model("%agent model", line.rest, desk.names)
+        chosen = namespace.usable_model("%agent model", line.rest, context.names)
         if not isinstance(chosen, str):
             raise UserError(f"%agent model takes a name; give {line.rest} to one agent with --model {line.rest}")
-        desk.session.model = chosen
-    return _text_reply(f"agents that name no model are built with {resolve.format_model_name(desk.session.model)}")
+        context.session.model = chosen
+    return _text_reply(f"agents that name no model are built with {resolve.format_model_name(context.session.model)}")
 
 
-def mode(desk: VerbContext, line: Line) -> Reply:
+def mode(context: VerbContext, line: Line) -> Reply:
     if line.word:
-        desk.session.mode = read_mode(line.word)
-        if desk.session.mode in ("auto", "live"):
-            desk.session.leave_replay()
-    mode = desk.session.mode
-    return _text_reply(f"mode {mode}{portable_journal.explain_mode(desk.session)}: {_MODES[mode]}")
+        context.session.mode = read_mode(line.word)
+        if context.session.mode in ("auto", "live"):
+            context.session.leave_replay()
+    mode = context.session.mode
+    return _text_reply(f"mode {mode}{portable_journal.explain_mode(context.session)}: {_MODES[mode]}")
 
 
-def journal(desk: VerbContext, line: Line) -> Reply:
-    store = desk.session.store
+def journal(context: VerbContext, line: Line) -> Reply:
+    store = context.session.store
     match line.words:
         case ():
-            return _text_reply(f"{desk.session.path} · {_count_text(store.count(), 'run')}")
+            return _text_reply(f"{context.session.path} · {_count_text(store.count(), 'run')}")
         case ("verify",):
-            whole = f"{desk.session.path}: whole, every checksum matches"
+            whole = f"{context.session.path}: whole, every checksum matches"
             return _text_reply(
                 "\n".join([*(store.verify() or [whole]), *origins(store.sources(), store.replay_only_reason)])
             )
         case ("adopt",):
             adopted = _count_text(store.adopt(), "step")
-            desk.session.mode = "auto"
+            context.session.mode = "auto"
             return _text_reply(f"{adopted} taken for your own; what was decided elsewhere is asked again")
         case ("attach", file):
-            added = portable_journal.take(desk.session, Path(file).expanduser())
+            added = portable_journal.take(context.session, Path(file).expanduser())
             return _text_reply(
-                f"{portable_journal.describe_attachment(added)}; {portable_journal.describe_mode(desk.session)}"
+                f"{portable_journal.describe_attachment(added)}; {portable_journal.describe_mode(context.session)}"
             )
         case _:
             raise UserError(f"%agent journal: what is {line.rest!r}? {grammar.usage('journal')}")
 
 
-def traceback(desk: VerbContext, line: Line) -> Reply:
+def traceback(context: VerbContext, line: Line) -> Reply:
     return _text_reply(error_output.full())
 
 
@@ -376,13 +378,13 @@ _LINES: dict[str, Callable[[VerbContext, Line], Reply]] = {
     "settle": settle,
     "approve": approve,
     "budget": set_limits.budget,
-    "approvals": lambda desk, line: _text_reply(approving.approvals(desk.session, line)),
-    "policy": lambda desk, line: _text_reply(approving.policy(desk.session, line)),
-    "breaker": lambda desk, line: _text_reply(set_limits.breaker(desk.session, line)),
-    "throttle": lambda desk, line: _text_reply(set_limits.throttle(line)),
+    "approvals": lambda context, line: _text_reply(approving.approvals(context.session, line)),
+    "policy": lambda context, line: _text_reply(approving.policy(context.session, line)),
+    "breaker": lambda context, line: _text_reply(set_limits.breaker(context.session, line)),
+    "throttle": lambda context, line: _text_reply(set_limits.throttle(line)),
     "model": model,
     "mode": mode,
     "journal": journal,
-    "caller": lambda desk, line: _text_reply(calling(desk.session, line.word)),
+    "caller": lambda context, line: _text_reply(calling(context.session, line.word)),
     "traceback": traceback,
 }

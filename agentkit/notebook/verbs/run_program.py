@@ -23,11 +23,11 @@ from agentkit.sandbox.monty import dialect
 from agentkit.sandbox.program import SandboxResult, Script, Tier
 
 
-async def perform(desk: VerbContext, line: Line, body: str) -> Reply:
+async def perform(context: VerbContext, line: Line, body: str) -> Reply:
     """Run the body as the line says, and bind what came out."""
-    options = _options(desk, line, body)
+    options = _options(context, line, body)
     if line.has("step"):
-        return await _step_program(desk, line, sandboxing.script(body, **options))
+        return await _step_program(context, line, sandboxing.script(body, **options))
     result = await sandboxing.sandbox(
         body,
         **options,
@@ -36,28 +36,28 @@ async def perform(desk: VerbContext, line: Line, body: str) -> Reply:
         headless=parse_headless(line.options["headless"]) if line.has("headless") else None,
     )
     told = dialect.notes(body) if options["tier"] == "monty" else ()
-    desk.remark((*desk.session.remarks, *told))
-    return show_result(desk, result)
+    context.remark((*context.session.remarks, *told))
+    return show_result(context, result)
 
 
-async def _step_program(desk: VerbContext, line: Line, program: Script) -> Reply:
+async def _step_program(context: VerbContext, line: Line, program: Script) -> Reply:
     """Pause before each statement and each call; what it comes to is bound when it has come to its end."""
     if cell_transform.is_other_loop(asyncio.get_running_loop()):
         raise UserError("%%agent sandbox --step needs a cell of its own, not one under another magic")
     return await debug.show_outcome(
-        desk, None, opening.step_program(program, fresh=line.has("fresh"), mode=mode_of(line))
+        context, None, opening.step_program(program, fresh=line.has("fresh"), mode=mode_of(line))
     )
 
 
-def _options(desk: VerbContext, line: Line, body: str) -> dict[str, Any]:
+def _options(context: VerbContext, line: Line, body: str) -> dict[str, Any]:
     """What the line names, looked up in the notebook before anything runs."""
     if not body.strip():
         raise SpecError("the body is empty: write Python under the %%agent sandbox line")
     given = line.options
     return {
-        "inputs": {name: _variable(name, desk.names) for name in _names(given.get("in", ""))},
-        "outputs": [_output(name, desk.names) for name in _names(given.get("out", ""))],
-        "calls": dict(_find_callable(name, desk.names) for name in _names(given.get("call", ""))),
+        "inputs": {name: _variable(name, context.names) for name in _names(given.get("in", ""))},
+        "outputs": [_output(name, context.names) for name in _names(given.get("out", ""))],
+        "calls": dict(_find_callable(name, context.names) for name in _names(given.get("call", ""))),
         "approve": given.get("approve", ""),
         "limits": given.get("limits", ""),
         "tier": cast(Tier, given.get("tier", "monty")),
@@ -101,12 +101,12 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def show_result(desk: VerbContext, result: SandboxResult) -> Reply:
+def show_result(context: VerbContext, result: SandboxResult) -> Reply:
     """Bind the outputs, and show the value of the last line as a cell does."""
     if result.outputs:
-        desk.shell.push(dict(result.outputs))
+        context.shell.push(dict(result.outputs))
     if result.value is None:
         return Reply()
     return Reply(
-        value=result.value, show=lambda: show(answer_bundle(result.value, desk.shell.display_formatter), raw=True)
+        value=result.value, show=lambda: show(answer_bundle(result.value, context.shell.display_formatter), raw=True)
     )

@@ -25,17 +25,17 @@ _NONE = "nothing is limited yet: %agent budget notebook 5usd/day, or %%agent bui
 _SCOPES = ("user", "project", "notebook", "eval")
 
 
-def budget(desk: VerbContext, line: Line) -> Reply:
+def budget(context: VerbContext, line: Line) -> Reply:
     """`%agent budget [SCOPE] [LIMITS|off]`."""
     scope, limits = _split(line.rest)
     if limits or line.has("at-limit"):
         named = scope or "notebook"
         option = f"%agent budget {named}"
-        told = admin.change(_node(desk, named), limits, option=option, at_limit=line.options.get("at-limit"))
+        told = admin.change(_node(context, named), limits, option=option, at_limit=line.options.get("at-limit"))
         return Reply(show=lambda: say(told))
     if scope is None:
-        return _draw(admin.standings(below=budgets_of(desk.session).node()))
-    return _draw(admin.standings(_node(desk, scope)))
+        return _draw(admin.standings(below=budgets_of(context.session).node()))
+    return _draw(admin.standings(_node(context, scope)))
 
 
 def _split(rest: str) -> tuple[str | None, str]:
@@ -48,14 +48,14 @@ def _split(rest: str) -> tuple[str | None, str]:
     return first, others.strip()
 
 
-def _node(desk: VerbContext, scope: str) -> BudgetScope:
-    guard = budgets_of(desk.session)
+def _node(context: VerbContext, scope: str) -> BudgetScope:
+    guard = budgets_of(context.session)
     if scope == "notebook":
         return guard.node()
     if scope in _SCOPES:
         return admin.node(scope, project=guard.project)
     names = scope.split("/")
-    known = [*namespace.agents(desk.names), *admin.agents()]
+    known = [*namespace.agents(context.names), *admin.agents()]
     if names[0] not in known:
         near = nearest(names[0], [*_SCOPES, *known])
         raise UserError(f"%agent budget: no scope or agent {names[0]}{near}; {grammar.usage('budget')}")
@@ -70,13 +70,13 @@ def _draw(standings: Sequence[Standing]) -> Reply:
     return Reply(show=lambda: show(bundle, raw=True))
 
 
-def estimate(desk: VerbContext, line: Line, body: str | None) -> Reply:
+def estimate(context: VerbContext, line: Line, body: str | None) -> Reply:
     """`%agent estimate NAME`, or with the prompt as body."""
     name, _, text = line.rest.partition(" ")
-    agent = namespace.agent(name, desk.names)
+    agent = namespace.agent(name, context.names)
     template, first = (text, 1) if body is None else (body, BODY_LINE)
-    given = prompt.render(template, desk.names, first_line=first).text.strip() if template.strip() else ""
-    found = estimating.estimate(desk.session, agent, given or None)
+    given = prompt.render(template, context.names, first_line=first).text.strip() if template.strip() else ""
+    found = estimating.estimate(context.session, agent, given or None)
     return Reply(value=found, show=lambda: say(found.description))
 
 
