@@ -44,7 +44,7 @@ _AT_ONCE = 8
 """Batches of a map that are waited for at once."""
 _RECORDING = 32
 """Rows whose replies are recorded at once."""
-_BREATH = 20
+_BREATH = 5
 """Rows that are made ready between two turns of the event loop."""
 _GROWTH = 1.5
 _FAILED_CHECKS = 3
