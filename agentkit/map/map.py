@@ -324,7 +324,9 @@ class RowMap:
         count = sum(row.agent == self.name for row in self.session.store.open_batches(COLLECT))
         if count:
             what = "a batch of this agent is" if count == 1 else f"{count} batches of this agent are"
-            self._notes.append(f"{what} not collected: rows in it were asked again alone; batch collects it")
+            self._notes.append(
+                f"{what} sent and not collected: rows in it were asked alone; with batch it is collected"
+            )
 
     async def _batch_rows(
         self,
