@@ -156,7 +156,7 @@ class _Module:
     def fill(self, template: str, holes: Sequence[str]) -> str:
         if not holes and "{{{{" not in template:
             return literal(template)
-        values = ", ".join(f"{quote(hole)}: {hole}" for hole in dict.fromkeys(holes))
+        values = ", ".join(f"{quote(hole)}: {code_layout.argument(hole)}" for hole in dict.fromkeys(holes))
         return f"agentkit.fill({literal(template)}, {{{values}}})"
 
     def tool(self, name: str, item: Item) -> str:
@@ -261,8 +261,8 @@ class _Module:
         given = [agent, rows, literal(item.body)]
         # Filled in once, and by the map: what a value says is never read as a column of a row.
         texts = [
-            f"{quote(hole)}: agentkit.fill({quote(f'{{{{ {hole} }}}}')}, {{{quote(hole)}: {hole}}}, strip=False)"
-            for hole in item.holes
+            f"{quote(hole)}: agentkit.fill({quote(f'{{{{ {hole} }}}}')}, {{{quote(hole)}: {value}}}, strip=False)"
+            for hole, value in ((hole, code_layout.argument(hole)) for hole in item.holes)
         ]
         given += [f"values={{{', '.join(texts)}}}"] if texts else []
         deps = item.options.get("deps") or (built.options.get("deps") if built is not None else None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from agentkit.errors import UserError
 from agentkit.map.row_files import names_file
 from agentkit.pipeline.cells import Item, LeftOut
-from agentkit.pipeline.code_layout import quote
+from agentkit.pipeline.code_layout import argument, quote
 from agentkit.pipeline.plan import Plan
 from agentkit.pipeline.settings import Settings
 
@@ -18,7 +18,7 @@ _WHOLE = ("sample", "limit", "budget")
 def rows(item: Item) -> str:
     """Return the expression of what is mapped over."""
     given = item.options["rows"]
-    return quote(given) if names_file(given) else f"{given}"
+    return quote(given) if names_file(given) else argument(given)
 
 
 def shards(item: Item, settings: Settings) -> int | None:

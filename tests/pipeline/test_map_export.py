@@ -20,6 +20,7 @@ from tests.pipeline.exports import TARGETS, make
 from tests.pipeline.notebooks import Sample, map_sample, write
 
 pytestmark = pytest.mark.timeout(170)
+IN_LOCAL_MODE = "print(flyte.with_runcontext(mode='local', disable_run_cache=True).run(pipeline.main).outputs())"
 ITEMS = tuple(f"item {number}" for number in range(10))
 
 
@@ -34,10 +35,14 @@ def asked(folder: Path) -> Counter[str]:
     return Counter(file.read_text().split("\n")[:-1]) if file.exists() else Counter()
 
 
-def execute(shell: Kernel, sample: Sample) -> None:
+def execute(shell: Kernel, sample: Sample) -> str:
+    """What the cells print."""
+    printed = ""
     for source in sample.every_cell:
         cell = shell.run(source)
         assert cell.status == "ok", cell.traceback
+        printed += cell.text
+    return printed
 
 
 def run_python(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +74,8 @@ def seen(output: str) -> set[str]:
 def test_a_map_cell_is_the_same_map_in_the_program(tmp_path: Path) -> None:
     """A value with `{{ row.title }}` in it is text; results are those of the kernel, which asked each row once."""
     with kernel(tmp_path) as shell:
-        execute(shell, map_sample(" --shards 3"))
+        said = execute(shell, map_sample(" --shards 3"))
+        assert said.count("note: --shards 3 is for an export to Flyte; here the map is one") == 1
         write(map_sample(" --shards 3"), tmp_path / "shop.ipynb")
         for target in TARGETS:
             cell = shell.run(f"%agent export {target}_program.py --target {target} --notebook shop.ipynb")
@@ -86,6 +92,34 @@ def test_a_map_cell_is_the_same_map_in_the_program(tmp_path: Path) -> None:
         refused = shell.run("%agent export other.py --notebook shop.ipynb")
         assert "the map of clerk with" in refused.traceback and "recorded is nothing" in refused.traceback
     assert asked(tmp_path) == Counter(ITEMS)
+
+
+def test_a_row_that_failed_in_the_notebook_fails_in_the_proof_and_is_asked_by_the_program(tmp_path: Path) -> None:
+    sample = map_sample(" --shards 4")
+    failing = sample.cells[0].replace(
+        "    return f",
+        "    if item == 'item 4' and not os.environ.get('MENDED'):\n        raise ValueError(item)\n    return f",
+    )
+    sample = Sample(cells=(failing, *sample.cells[1:]), setup=False)
+    with kernel(tmp_path) as shell:
+        execute(shell, sample)
+        write(sample, tmp_path / "shop.ipynb")
+        cell = shell.run("%agent export pipeline.py --notebook shop.ipynb")
+        assert cell.status == "ok", cell.traceback
+        assert ", 0 live, every answer equal" in cell.text and "2 results equal to the kernel's" in cell.text
+    before = asked(tmp_path)
+    run = run_python(tmp_path, "-c", f"import pipeline, flyte; {IN_LOCAL_MODE}", MENDED="1")
+    assert "item 4 seen" in run.stdout, run.stdout + run.stderr
+    assert asked(tmp_path) - before == Counter({"item 4": 1})
+
+
+def test_an_expression_is_one_argument(tmp_path: Path) -> None:
+    cells = map_sample("", body="Of {{ shop, 2 }}: look at\n{{ row.title }}").cells
+    cells = tuple(cell.replace("--rows products", "--rows products.title,products.title") for cell in cells)
+    text = export(Sample(cells=cells, setup=False), tmp_path, "script")
+    assert "(products.title,products.title)," in text and '{"shop, 2": (shop, 2)}' in text
+    asks = (*cells[:3], "%%agent run clerk --as answers\nLook at {{ shop, 2 }}")
+    assert '{"shop, 2": (shop, 2)}' in export(Sample(cells=asks, setup=False), tmp_path, "script")
 
 
 def test_a_killed_shard_repeats_nothing(tmp_path: Path) -> None:
