@@ -70,7 +70,7 @@ def weigh_batch(requests: Iterable[ModelRequestInfo], *, expected_output: int | 
     """What the requests of a batch take together."""
     weights = [weigh(asked, expected_output=expected_output, batched=True)[0] for asked in requests]
     return Weight(
-        member=weights[0].member,
+        member=weights[0].member if weights else "",
         amounts=Amounts(
             usd=sum(weight.amounts.usd for weight in weights),
             tokens=sum(weight.amounts.tokens for weight in weights),

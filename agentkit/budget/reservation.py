@@ -319,7 +319,9 @@ class Budgets:
             await reservation.hold(Amounts())
         counted: list[Future[None]] = []
         expected = self._answers[step.run.agent]
-        part = weigh(asked, expected_output=max(expected, default=None), batched=True)[0].amounts
+        part = Amounts()
+        if reservation.held is not None and reservation.held.id:
+            part = weigh(asked, expected_output=max(expected, default=None), batched=True)[0].amounts
 
         def hear(outcome: Outcome) -> None:
             if outcome.status == "done" and outcome.usage is not None:

@@ -44,7 +44,7 @@ _AT_ONCE = 8
 """Batches of a map that are waited for at once."""
 _RECORDING = 32
 """Rows whose replies are recorded at once."""
-_BREATH = 20
+_BREATH = 5
 """Rows that are made ready between two turns of the event loop."""
 _GROWTH = 1.5
 _FAILED_CHECKS = 3
@@ -239,7 +239,8 @@ class BatchedRows:
         if plan.rows:
             yield self._close(plan)
         for known in earlier:
-            if known.rows:
+            # Killed between the record of its last row and its own: nothing is left to be collected.
+            if known.rows or await self._count_left(known, most=1) == 0:
                 yield known
 
     async def _add(self, plan: _Plan, row: _BatchRow) -> bool:
@@ -311,6 +312,8 @@ class BatchedRows:
             collecting = current_step()
             assert collecting is not None
             plan.step = collecting.row.id
+            if not plan.rows:
+                return {"sent": True, "left": 0}
             try:
                 plan.batch = await self._create(plan)
                 ended = await self._wait(plan, plan.batch)
@@ -471,11 +474,13 @@ class BatchedRows:
         await Scheduler(_RECORDING, model_name=self._model.model_name).run(range(len(plan.rows)), end)
         return again
 
-    async def _count_left(self, plan: _Plan) -> int:
-        """How many rows of the batch were neither asked for here nor recorded before."""
+    async def _count_left(self, plan: _Plan, *, most: int | None = None) -> int:
+        """How many rows of the batch were neither asked for here nor recorded before; counts up to `most`."""
         asked = {row.key for row in plan.rows}
         left = 0
         for place, key in enumerate(plan.payload["rows"].split()):
+            if left == most:
+                break
             if place % _BREATH == 0:
                 await asyncio.sleep(0)
             if key not in asked:

@@ -20,6 +20,9 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 OWN = ("status", "error", "cost", "tokens", "seconds", "run")
 """The columns that a map adds to those of the output type."""
 
+_OF_ONE_RUN = ("error", "cost", "tokens", "seconds", "run")
+"""Those of them that say how it went rather than what came of it."""
+
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 _AT_ONCE = 256
 """More stand in memory at once for no gain: the collector of garbage walks over them again and again."""
@@ -168,6 +171,13 @@ class ResultColumns:
         data["run"] = pandas.array(self._runs[places], dtype="string")
         index = self._index if len(places) == self._length else self._index[places]
         return pandas.DataFrame(data, index=index, copy=False)
+
+
+def without_run(value: object) -> object:
+    """Return the frame of a map without what differs between two runs of it; any other value as it is."""
+    if isinstance(value, pandas.DataFrame) and set(OWN) <= set(value.columns):
+        return value.drop(columns=list(_OF_ONE_RUN))
+    return value
 
 
 def _empty(length: int) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
@@ -75,6 +77,8 @@ _PIECE = 1_024
 _RUN_CHARACTERS = 8
 _PROBES = 2
 """Rows that are asked alone behind the first one, where that did not say that rows may be batched."""
+_ROWS_DONE = re.compile(r"(?P<done>[\d,]+) of (?P<rows>[\d,]+) rows done")
+_ROWS_OTHER = re.compile(r"(?P<count>[\d,]+) (?P<what>\D+)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +137,21 @@ def describe_result(snapshot: Snapshot) -> str:
     counts += [f"{snapshot.failed:,} failed"] if snapshot.failed else []
     counts += [f"{snapshot.waiting:,} wait for a person"] if snapshot.waiting else []
     return " · ".join(counts)
+
+
+def counts_of(description: str) -> Counter[str]:
+    """Return what `describe_result` said came of the rows: `rows` in all, how many done, failed, waiting."""
+    counts = Counter({"rows": 0})
+    for part in description.split(" · "):
+        if found := _ROWS_DONE.fullmatch(part):
+            counts.update({"rows": _integer(found["rows"]), "done": _integer(found["done"])})
+        elif (found := _ROWS_OTHER.fullmatch(part)) and found["what"] != "from the record":
+            counts.update({found["what"]: _integer(found["count"])})
+    return counts
+
+
+def _integer(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 MapView: TypeAlias = "Callable[[RowMap], AbstractContextManager[None]]"
@@ -307,7 +326,9 @@ class RowMap:
         count = sum(row.agent == self.name for row in self.session.store.open_batches(COLLECT))
         if count:
             what = "a batch of this agent is" if count == 1 else f"{count} batches of this agent are"
-            self._notes.append(f"{what} not collected: rows in it were asked again alone; batch collects it")
+            self._notes.append(
+                f"{what} sent and not collected: rows in it were asked alone; with batch it is collected"
+            )
 
     async def _batch_rows(
         self,
@@ -764,6 +785,7 @@ async def map(
     rows: object,
     prompt: str,
     *,
+    values: Mapping[str, str] | None = None,
     key: str | None = None,
     workers: int | Literal["auto"] = "auto",
     errors: Errors = "keep",
@@ -778,9 +800,10 @@ async def map(
     """Run `agent` on each row of a table, and return the answers as a frame in the order of the input.
 
     `rows` is a DataFrame, an Arrow table, a polars frame, the path of a parquet, CSV or JSONL file, or any iterable of
-    mappings. `prompt` is a text with `{{ row.column }}`, `{{ row }}` and `{{ index }}`. Rows whose prompts are equal
-    are asked once. What is on record is not paid again: a map that was stopped or killed goes
-    on where it ended, and an edited prompt asks only the rows whose prompt differs.
+    mappings. `prompt` is a text with `{{ row.column }}`, `{{ row }}` and `{{ index }}`; `values` has the text of any
+    other `{{ expression }}` in it, by its source. Rows whose prompts are equal are asked once. What is on record is
+    not paid again: a map that was stopped or killed goes on where it ended, and an edited prompt asks only the rows
+    whose prompt differs.
 
     `errors` says what a failed row means: `keep` (it keeps its place with its `error`, and is asked again next time),
     `stop`, or a share such as `"5%"`. `budget` limits the whole map (`"5usd"`, `"2m tokens"`). `sample` runs so many
@@ -790,8 +813,8 @@ async def map(
     UserError before anything is paid when the table, the prompt or an option cannot be used.
     """
     row_map = RowMap(
-        agent, rows, prompt, key=key, workers=workers, errors=errors, budget=budget, out=out, limit=limit,
-        sample=sample, fresh=fresh, batch=batch, deps=deps,
+        agent, rows, prompt, values=values, key=key, workers=workers, errors=errors, budget=budget, out=out,
+        limit=limit, sample=sample, fresh=fresh, batch=batch, deps=deps,
     )  # fmt: skip
     return await row_map.run()
 

@@ -65,6 +65,10 @@ class PromptTemplate:
         for part in _split(source):
             if isinstance(part, Hole):
                 said = (values or {}).get(part.source)
+                if said is not None and not isinstance(said, str):
+                    raise SpecError(
+                        f"line {part.line}: {{{{ {part.source} }}}} is no text: the prompt of a row is text"
+                    )
                 parts.append(_reference(part, table) if said is None else said)
             else:
                 parts.append(part)

@@ -23,6 +23,11 @@ from agentkit.map.table import SIZE, Table, Wanted, import_pyarrow, unique_names
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl")
 
 
+def names_file(rows: str) -> bool:
+    """Return whether `--rows` names a file; else it is an expression."""
+    return rows.endswith(SUFFIXES)
+
+
 def open_file(path: Path, name: str) -> Table:
     """Return the table in the file at `path`; UserError says what is wrong with it, and where."""
     path = path.expanduser()

@@ -12,6 +12,7 @@ import pandas
 from agentkit.errors import UserError
 from agentkit.map.plain_values import pandas_list, plain_list
 from agentkit.map.row_files import ArrowTable, open_file
+from agentkit.map.shards import Shard
 from agentkit.map.table import Piece as Piece
 from agentkit.map.table import Table as Table
 from agentkit.map.table import Wanted, borders, unique_names
@@ -107,6 +108,8 @@ def open_table(rows: object, *, name: str = "rows") -> Table:
 def _open(rows: Any, name: str) -> Table:
     if isinstance(rows, str | Path):
         return open_file(Path(rows), name)
+    if isinstance(rows, Shard):
+        return rows.open(name)
     if isinstance(rows, pandas.DataFrame):
         return _FrameTable(name, rows)
     if isinstance(rows, pandas.Series):

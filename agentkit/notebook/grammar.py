@@ -91,6 +91,7 @@ _MAP = {
     "budget": Option(value="LIMITS", help="of the whole map: 5usd, 2m tokens, 10000 requests"),
     "batch": Option(help="send the rows in batches: answered within a day, at half price; no tools"),
     "out": Option(value="FILE", takes="file", help="write the frame there too: .parquet, .csv or .jsonl"),
+    "shards": Option(value="N", help="in an export to Flyte: N tasks, each with a part of the rows; here all is one"),
     "fresh": Option(help="ask every row anew, even what is recorded"),
     "deps": _RUN["deps"],
 }

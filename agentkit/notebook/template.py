@@ -64,8 +64,11 @@ def holes(template: str) -> tuple[str, ...]:
     return tuple(piece.source for piece in split(template, 1) if isinstance(piece, Hole))
 
 
-def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
-    """`template` with the value of each expression by its source: the prompt that the notebook would send."""
+def fill(template: str, values: Mapping[str, Any], *, strip: bool = True) -> str | list[Any]:
+    """`template` with the value of each expression by its source: the prompt that the notebook would send.
+
+    `strip` takes the blanks from both ends of a text, as a prompt has none there.
+    """
     parts: list[Part] = []
     for piece in split(template, 1):
         value = piece if isinstance(piece, str) else values[piece.source]
@@ -73,7 +76,8 @@ def fill(template: str, values: Mapping[str, Any]) -> str | list[Any]:
         parts.append(image or (piece if isinstance(piece, str) else as_text(value)[0]))
     joined = list(_join_parts(parts))
     if all(isinstance(part, str) for part in joined):
-        return "".join(map(str, joined)).strip()
+        text = "".join(map(str, joined))
+        return text.strip() if strip else text
     # Imported here: text alone needs no model's library.
     from pydantic_ai import BinaryContent
 

@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from agentkit.pipeline.entry import start as start
     from agentkit.pipeline.entry import task as task
     from agentkit.pipeline.entry import walled as walled
+    from agentkit.pipeline.shard_tasks import cut as cut
+    from agentkit.pipeline.shard_tasks import join as join
     from agentkit.pipeline.task_version import closure as closure
 
 _HOME = {
     "closure": "agentkit.pipeline.task_version",
+    "cut": "agentkit.pipeline.shard_tasks",
     "elsewhere": "agentkit.pipeline.entry",
+    "join": "agentkit.pipeline.shard_tasks",
     "start": "agentkit.pipeline.entry",
     "task": "agentkit.pipeline.entry",
     "walled": "agentkit.pipeline.entry",
 }
 
-__all__ = ["closure", "elsewhere", "start", "task", "walled"]
+__all__ = ["closure", "cut", "elsewhere", "join", "start", "task", "walled"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from agentkit.errors import UserError
+from agentkit.errors import SpecError, UserError
+from agentkit.map.prompt_template import outer_expressions
+from agentkit.map.row_files import names_file
 from agentkit.pipeline.names import Uses, expression_reads, uses
 from agentkit.pipeline.reader import Cell
 
-Role: TypeAlias = Literal["parameter", "import", "definition", "code", "build", "run", "sandbox"]
+Role: TypeAlias = Literal["parameter", "import", "definition", "code", "build", "run", "map", "sandbox"]
+DURABLE: frozenset[Role] = frozenset({"run", "map", "sandbox"})
+"""The roles whose steps the journal keeps."""
 
 _PLACE = "__magic_{}__"
 _MAGIC = re.compile(r"(?P<indent>[ \t]*)(?P<target>[A-Za-z_][\w.,\[\]\"' \t*()]*=[ \t]*)?(?P<sign>%|!|\?)(?P<text>.*)$")
@@ -158,6 +162,8 @@ class _CellReader:
                 self.build(asked, body)
             case "run" | "step":
                 self.run(asked, body)
+            case "map":
+                self.map(asked, body)
             case "sandbox":
                 self.sandbox(asked, body)
             case verb if verb in _REFUSED:
@@ -195,6 +201,30 @@ class _CellReader:
             name=name,
             options={**options, "as": bound},
             body=template.strip(),
+            holes=holes,
+        )
+
+    def map(self, line: AgentLine, body: str) -> None:
+        options = self.options_of(line)
+        if "rows" not in options:
+            raise self.refuse(f"maps {line.rest} over nothing: say which rows, --rows FRAME")
+        if "headless" in self.contents.policy:
+            options.setdefault("headless", self.contents.policy["headless"])
+        bound = options.get("as", "") or f"answers_{self.cell.number}"
+        try:
+            holes = outer_expressions(body)
+            rows = frozenset() if names_file(options["rows"]) else expression_reads(options["rows"])
+        except (SpecError, SyntaxError) as error:
+            raise self.refuse(f"cannot be read: {error}; correct it, or tag the cell `skip`") from error
+        reads = self.read_by(holes) | rows | {line.rest} | ({options["deps"]} if "deps" in options else set())
+        names = frozenset({bound})
+        self.add(
+            "map",
+            self.cell.source,
+            Uses(reads=frozenset(reads), binds=names, surely=names, awaits=True),
+            name=line.rest,
+            options={**options, "as": bound},
+            body=body.strip(),
             holes=holes,
         )
 

@@ -185,9 +185,10 @@ def heavy_task(tool: HeavyTool) -> str:
 
 
 def decorator(task: Task) -> str:
-    """A pure task is cached by what its code and its inputs are; one with effects never is."""
+    """A pure task is cached by what its code and its inputs are; one with effects, or a map, never is."""
     given = ["retries=3", "report=True"]
-    if task.pure:
+    # A map keeps the rows that failed: a cache would keep them for ever, and a rerun asks only them.
+    if task.pure and task.items[0].role != "map":
         version = f'agentkit.pipeline.closure(__file__, "{task.name}")'
         given.insert(0, f'cache=flyte.Cache("auto", version_override={version})')
     return f"@env.task({', '.join(given)})"

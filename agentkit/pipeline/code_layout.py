@@ -65,6 +65,12 @@ def call(function: str, arguments: Sequence[str], *, room: int = WIDTH) -> str:
     return "\n".join([f"{function}(", *(indent(f"{argument},") for argument in arguments), ")"])
 
 
+def argument(expression: str) -> str:
+    """Return an expression as it may stand among others: in parentheses where it would be several, or a statement."""
+    node = ast.parse(expression.strip(), mode="eval").body
+    return f"({expression.strip()})" if isinstance(node, ast.Tuple | ast.NamedExpr) else expression.strip()
+
+
 def sequence(parts: Iterable[str], brackets: str = "[]") -> str:
     return f"{brackets[0]}{', '.join(parts)}{brackets[1]}"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from agentkit.errors import UserError, nearest
-from agentkit.pipeline.cells import CellContents, Item, LeftOut
+from agentkit.pipeline.cells import DURABLE, CellContents, Item, LeftOut
 from agentkit.pipeline.names import BUILTINS, CHANGING, shows_only
 
 _EFFECTS = frozenset({"write", "writelines", "send", "put", "close"})
@@ -128,7 +128,7 @@ class Graph:
         names: set[str] = set()
         found: set[int] = set()
         for item in self.items:
-            if item.role in ("run", "sandbox") or (item.role == "code" and item.uses.awaits):
+            if item.role in DURABLE or (item.role == "code" and item.uses.awaits):
                 found.add(item.order)
                 names |= item.binds | (self.may_change(item) if item.role == "code" else frozenset())
             elif item.role == "code" and self.reads(item) & names:
@@ -227,7 +227,7 @@ def _acts_here(part: ast.AST) -> bool:
 
 def _callees(item: Item) -> frozenset[str]:
     """The names whose functions what it binds may call; an agent's answer is data."""
-    if item.role in ("run", "sandbox") or item.uses.awaits:
+    if item.role in DURABLE or item.uses.awaits:
         return frozenset()
     return item.uses.later | (frozenset() if item.role == "definition" else item.uses.reads)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agentkit.agent.spec import Spec
 from agentkit.budget.budget import Budget, merge, parse
-from agentkit.pipeline import cluster, code_layout
+from agentkit.pipeline import cluster, code_layout, map_calls
 from agentkit.pipeline.cells import Item, is_variable
 from agentkit.pipeline.code_layout import WIDTH, literal, quote
 from agentkit.pipeline.dataflow import SHOWS
@@ -18,7 +18,7 @@ from agentkit.pipeline.items import Parameter
 from agentkit.pipeline.loops import side_by_side
 from agentkit.pipeline.plan import Plan, Task
 from agentkit.pipeline.settings import Settings
-from agentkit.pipeline.types import Types
+from agentkit.pipeline.types import ANY, Types
 from agentkit.values.durations import parse_duration
 
 
@@ -66,6 +66,7 @@ class _Module:
             "flyte": self.flyte,
             "flyte.errors": "flyte.errors." in code,
             "flyte.report": self.flyte,
+            "functools": "functools." in code and "functools" not in bound,
             "pathlib": "pathlib." in code and "pathlib" not in bound,
             "sys": "sys.argv" in code and "sys" not in bound,
         }
@@ -155,7 +156,7 @@ class _Module:
     def fill(self, template: str, holes: Sequence[str]) -> str:
         if not holes and "{{{{" not in template:
             return literal(template)
-        values = ", ".join(f"{quote(hole)}: {hole}" for hole in dict.fromkeys(holes))
+        values = ", ".join(f"{quote(hole)}: {code_layout.argument(hole)}" for hole in dict.fromkeys(holes))
         return f"agentkit.fill({literal(template)}, {{{values}}})"
 
     def tool(self, name: str, item: Item) -> str:
@@ -182,15 +183,50 @@ class _Module:
         if task.shared:
             lines.append(f"    globals().update({', '.join(f'{name}={name}' for name in task.shared)})")
         first = task.items[0]
-        lines += self.emit_question(task, first) if first.role == "run" else self.emit_body(task)
+        if first.role == "map" and (count := map_calls.shards(first, self.settings)) is not None:
+            return self.shard_tasks(task, first, count)
+        match first.role:
+            case "run":
+                lines += self.emit_question(task, first)
+            case "map":
+                lines += self.emit_map(task, first, rows=map_calls.rows(first))
+            case _:
+                lines += self.emit_body(task)
         decorator = f"{cluster.decorator(task)}\n" if self.flyte else ""
         return decorator + "\n".join(lines)
+
+    def shard_tasks(self, task: Task, item: Item, count: int) -> str:
+        """A task that maps a part of the rows, and a function that has it done for all of them."""
+        part = next(name for name in ("shard", "shard_", "shard__") if name not in task.inputs)
+        body = "\n".join(self.emit_map(task, item, rows=part))
+        needed = {*_names_in(code_layout.indent(f"async def body():\n{body}", 0)), *task.shared}
+        given = [name for name in task.inputs if name in needed]
+        typed = [f"{part}: {ANY}", *(f"{name}: {self.type(name)}" for name in given)]
+        name = f"{task.name}_shard"
+        head = code_layout.call(f"async def {name}", typed, room=WIDTH - 40)
+        asked = f"{str(item.cell).capitalize()}, a part of the rows: {item.name} is asked about each of them."
+        shared = f"    globals().update({', '.join(f'{each}={each}' for each in task.shared)})\n" if task.shared else ""
+        one = f'{cluster.decorator(task)}\n{head} -> {ANY}:\n    """{asked}"""\n{shared}{body}'
+        performed = name
+        if given:
+            performed = code_layout.call("functools.partial", [name, *(f"{each}={each}" for each in given)], room=60)
+        key = [f"key={quote(item.options['key'])}"] if "key" in item.options else []
+        cut = code_layout.call("shards = agentkit.pipeline.cut", [map_calls.rows(item), f"{count}", *key])
+        mapped = code_layout.call("frames = flyte.map.aio", [performed, "shards", "return_exceptions=False"])
+        inputs = [f"{each}: {self.type(each)}" for each in task.inputs]
+        head = code_layout.call(f"async def {task.name}", inputs, room=WIDTH - 40)
+        lines = [f"{head} -> {ANY}:", f'    """{self.describe(task)}"""']
+        lines += [code_layout.indent(cut), code_layout.indent(mapped)]
+        lines += ["    return await agentkit.pipeline.join(frames)"]
+        return one + "\n\n\n" + "\n".join(lines)
 
     def describe(self, task: Task) -> str:
         first = task.items[0]
         match first.role:
             case "run":
                 return f"{str(first.cell).capitalize()}: {first.name} is asked."
+            case "map":
+                return f"{str(first.cell).capitalize()}: {first.name} is asked about each row."
             case "sandbox":
                 return f"{str(first.cell).capitalize()}: code in the sandbox."
             case _:
@@ -215,6 +251,26 @@ class _Module:
         outputs = ["answer.output" for _ in task.outputs] + (["answer.conversation"] if task.talked else [])
         returned = [f"    return {', '.join(outputs)}"] if outputs else []
         return [self.opening(), code_layout.indent(asked, 8), *returned]
+
+    def emit_map(self, task: Task, item: Item, *, rows: str) -> list[str]:
+        sharded = rows != map_calls.rows(item)
+        built = self.maker(item.name, item.order) if item.name in task.agents else None
+        agent = item.name
+        if built is not None:
+            agent = f"{self.makers[built.order]}({', '.join(self.factory_inputs(built))})"
+        given = [agent, rows, literal(item.body)]
+        # Filled in once, and by the map: what a value says is never read as a column of a row.
+        texts = [
+            f"{quote(hole)}: agentkit.fill({quote(f'{{{{ {hole} }}}}')}, {{{quote(hole)}: {value}}}, strip=False)"
+            for hole, value in ((hole, code_layout.argument(hole)) for hole in item.holes)
+        ]
+        given += [f"values={{{', '.join(texts)}}}"] if texts else []
+        deps = item.options.get("deps") or (built.options.get("deps") if built is not None else None)
+        given += [f"deps={deps}"] if deps else []
+        given += map_calls.arguments(item, sharded=sharded, settings=self.settings)
+        mapped = code_layout.call("mapped = await agentkit.map", given, room=WIDTH - 8)
+        returned = ["    return mapped.frame"] if sharded or task.outputs else []
+        return [self.opening(), code_layout.indent(mapped, 8), *returned]
 
     def emit_body(self, task: Task) -> list[str]:
         lines = [self.opening()]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from agentkit.pipeline import cluster, secrets
+from agentkit.pipeline import cluster, map_calls, secrets
 from agentkit.pipeline.cells import Language, take_apart
 from agentkit.pipeline.emit import emit
 from agentkit.pipeline.image import TaskImage, image_of
@@ -42,6 +42,7 @@ def program(notebook: Notebook, language: Language, settings: Settings, *, every
     """The program that a notebook is; UserError names the cells that cannot be exported."""
     known = secrets.secrets_in(notebook.cells)
     planned = plan(notebook, take_apart(notebook.cells, language), everything=everything)
+    planned = replace(planned, left_out=(*planned.left_out, *map_calls.left_out(planned, settings)))
     items = list(cluster.items_of(planned))
     image = image_of(items, python=sys.version_info[:2], models=cluster.models_of(planned))
     body = emit(planned, settings, image)

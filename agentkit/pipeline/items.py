@@ -114,7 +114,7 @@ def task_name(group: Sequence[Item]) -> str:
     tagged = sorted(tag.removeprefix("step:") for tag in first.cell.tags if tag.startswith("step:"))
     if tagged:
         return "".join(sign if sign.isalnum() else "_" for sign in tagged[0])
-    if first.role == "run":
+    if first.role in ("run", "map"):
         return f"find_{next(iter(first.binds))}"
     if first.role == "sandbox":
         return "compute_" + "_".join(sorted(first.binds)) if first.binds else f"sandbox_{first.cell.number}"

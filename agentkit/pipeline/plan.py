@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from agentkit.errors import UserError
 from agentkit.pipeline import surroundings
-from agentkit.pipeline.cells import CellContents, Item, LeftOut
+from agentkit.pipeline.cells import DURABLE, CellContents, Item, LeftOut
 from agentkit.pipeline.dataflow import SHOWS, Graph, check
 from agentkit.pipeline.items import (
     Parameter,
@@ -77,7 +77,7 @@ def plan(notebook: Notebook, contents: CellContents, *, everything: bool = False
 
 
 def _check_agents(notebook: Notebook, contents: CellContents) -> None:
-    if not any(item.role in ("run", "sandbox") or item.uses.awaits for item in contents.items):
+    if not any(item.role in DURABLE or item.uses.awaits for item in contents.items):
         raise UserError(
             f"{notebook.name} runs no agent: a pipeline needs a %%agent run cell, or an awaited `agent.run(…)`"
         )
@@ -122,7 +122,7 @@ class _Planner:
     # -- the level of the module
 
     def _cells_with_tasks(self) -> set[int]:
-        return {item.cell.number for item in self.kept if item.role in ("run", "sandbox") or item.uses.awaits}
+        return {item.cell.number for item in self.kept if item.role in DURABLE or item.uses.awaits}
 
     def _module(self, parameters: set[str]) -> tuple[Item, ...]:
         fixed = [item for item in self.kept if item.role in ("import", "definition", "build")]
@@ -144,7 +144,7 @@ class _Planner:
         """The plain statements that give functions their globals, and rest on no parameter and no answer."""
         givers: dict[str, list[Item]] = {}
         for item in self.kept:
-            if item.role in ("code", "run", "sandbox"):
+            if item.role in {"code", *DURABLE}:
                 for name in item.binds | item.uses.deletes | self._same_as(self.graph.changes(item)):
                     givers.setdefault(name, []).append(item)
         wanted = self._global_reads() & set(givers)
@@ -183,7 +183,7 @@ class _Planner:
         through = [
             item
             for item in self.kept
-            if item.role in ("code", "run", "sandbox") and item not in givers and name in self.graph.reads(item)
+            if item.role in {"code", *DURABLE} and item not in givers and name in self.graph.reads(item)
         ]
         return all(item.order > last for item in through)
 
@@ -255,7 +255,7 @@ class _Planner:
         for item in rest:
             if item.order not in tainted:
                 continue
-            if item.role in ("run", "sandbox"):
+            if item.role in DURABLE:
                 names = sorted(item.binds)
             else:
                 names = sorted((assignments_of(item) | (item.uses.changes - item.binds)) - self.graph.constant)

@@ -13,6 +13,7 @@ from typing import Any
 
 from agentkit.errors import AgentKitError
 from agentkit.events import Event, Run, Step
+from agentkit.map.frame import without_run
 from agentkit.pipeline import entry
 from agentkit.runtime.session import Session
 from agentkit.tools.digest import value_digest
@@ -29,7 +30,7 @@ def main(file: str, target: str, count: int) -> None:
         result = _run(load(Path(file)), target)
         several = count > 1 or (target == "flyte" and isinstance(result, tuple))
         values = tuple(result)[:count] if several else (result,)[:count]
-        said["results"] = [value_digest(value).hex() for value in values]
+        said["results"] = [value_digest(without_run(value)).hex() for value in values]
         said["shown"] = repr(values)[:2_000]
     except Exception as error:  # noqa: BLE001 - whatever the program raises is what the proof has to say
         said["error"] = _describe_error(error)
@@ -56,7 +57,8 @@ def _of_step(step: Step) -> str:
 
 
 def _of_run(run: Run) -> dict[str, Any]:
-    return {"agent": run.agent, "prompt": run.prompt, "output": run.output, "status": run.status}
+    told = {"agent": run.agent, "prompt": run.prompt, "output": run.output, "status": run.status}
+    return told if run.rows is None else {**told, "rows": run.rows}
 
 
 def _describe_error(error: BaseException) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agentkit.errors import UserError
-from agentkit.pipeline.cells import CellContents, Item
+from agentkit.map.row_files import names_file
+from agentkit.pipeline.cells import DURABLE, CellContents, Item
 from agentkit.pipeline.reader import Cell
 
 _FOLDER = re.compile(r"[%]?(?:cd|pushd|popd)(?:\s|$)")
@@ -74,6 +75,8 @@ def _needs(item: Item, change: _Change) -> bool:
     if item.role != "definition" and item.cell.number < change.cell.number:
         return False
     names = set(_names(item))
+    if change.what == "folder" and item.role == "map" and names_file(item.options["rows"]):
+        return True
     if change.what == "folder":
         changes_it = item.role == "code" and "chdir" in names and item.cell.number == change.cell.number
         return not changes_it and any(name in _FILES or name.startswith("read_") for name in names)
@@ -83,7 +86,7 @@ def _needs(item: Item, change: _Change) -> bool:
 
 
 def _runs(item: Item) -> bool:
-    return item.role in ("run", "sandbox") or item.uses.awaits
+    return item.role in DURABLE or item.uses.awaits
 
 
 def _asks_about_itself(item: Item) -> str | None:

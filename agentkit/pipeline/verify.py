@@ -10,14 +10,16 @@ import subprocess
 import symtable
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from agentkit.events import Run
 from agentkit.journal.store import Store
+from agentkit.map.map import counts_of
 from agentkit.pipeline.entry import MODE_VARIABLE
 from agentkit.pipeline.export import PipelineProgram
 from agentkit.pipeline.proof import MARK
@@ -134,7 +136,10 @@ def against_record(
         )
     said = _run_in_child(program, journal, folder)
     problems = list(_differences(program, said, journal, expected))
-    runs = f"{len(said.get('runs', ()))} runs, {said.get('replayed', 0)} steps replayed, {said.get('live', 0)} live"
+    rows = sum(run.get("rows", 0) for run in said.get("runs", ()))
+    maps = f" (maps of {rows:,} rows)" if rows else ""
+    steps = f"{said.get('replayed', 0)} steps replayed, {said.get('live', 0)} live"
+    runs = f"{len(said.get('runs', ()))} runs{maps}, {steps}"
     if problems:
         last = tuple(f"  {step}" for step in said.get("steps", ())[-_LAST_STEPS:])
         return Verdict(lines=(f"replay: FAILED after {runs}, the last of them:", *last), problems=tuple(problems))
@@ -187,10 +192,12 @@ def _differences(
     if found["live"]:
         yield f"replay: {found['live']} steps were performed live"
     with Store.open(journal, read_only=True) as store:
-        recorded = Counter((run.agent, run.prompt, run.output) for run in store.runs(limit=1_000_000))
-        asked = {(run.agent, run.prompt): run.output for run in store.runs(limit=1_000_000)}
+        runs = store.runs(limit=1_000_000)
+    recorded = Counter((run.agent, run.prompt, run.output) for run in runs)
+    asked = {(run.agent, run.prompt): run.output for run in runs}
+    yield from _map_differences([run for run in found["runs"] if "rows" in run], [run for run in runs if run.rows])
     for run in found["runs"]:
-        if (run["agent"], run["prompt"], run["output"]) not in recorded:
+        if "rows" not in run and (run["agent"], run["prompt"], run["output"]) not in recorded:
             was = asked.get((run["agent"], run["prompt"]), "nothing")
             said = f"{run['agent']} answers {run['output'][:80]!r} to {run['prompt'][:60]!r}"
             yield f"replay: {said}, recorded is {was[:80]!r}"
@@ -198,6 +205,22 @@ def _differences(
     for name, digest in expected.items():
         if name in given and given[name] != digest:
             yield f"replay: the result {name} is not what it is in the kernel: run the notebook from top to bottom"
+
+
+def _map_differences(found: Sequence[Mapping[str, Any]], recorded: Sequence[Run]) -> Iterator[str]:
+    """A map came out as a recorded one did; what did not may be shards, which did so together."""
+    known: dict[tuple[str, str], list[Counter[str]]] = defaultdict(list)
+    for record in recorded:
+        known[record.agent, record.prompt].append(counts_of(record.output or ""))
+    shards: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for run in found:
+        map_, counts = (run["agent"], run["prompt"]), counts_of(run["output"] or "")
+        if counts not in known[map_]:
+            shards[map_] += counts
+    for (agent, prompt), counts in shards.items():
+        if counts not in known[agent, prompt]:
+            was = dict(known[agent, prompt][0]) if known[agent, prompt] else "nothing"
+            yield f"replay: the map of {agent} with {prompt[:60]!r} gives {dict(counts)}, recorded is {was}"
 
 
 # ---- (c) Flyte's wire form

@@ -17,6 +17,7 @@ MapState: TypeAlias = Literal["empty", "running", "waiting", "done", "failed", "
 _SHOWN_KINDS = 8
 _SHOWN_SLOW = 10
 _SHOWN_BATCHES = 3
+_BATCH_WORD = 40
 _LABEL = 60
 _TITLE = 60
 _REASON = 300
@@ -161,19 +162,15 @@ def _figures(snapshot: Snapshot) -> list[_Figure]:
 
 
 def _describe_batch(batch: BatchStanding) -> str:
-    """What a provider says of a batch, and what stopping here means for it."""
-    if batch.answered is None:
-        counts = f"{format.format_count(batch.rows, 'row')}, how many are answered is told at its end"
-    else:
+    """What a provider says of a batch."""
+    counts = format.format_count(batch.rows, "row")
+    if batch.answered is not None:
         failed = f" ({batch.failed:,} with an error)" if batch.failed else ""
-        counts = f"{batch.answered:,} of {format.format_count(batch.rows, 'row')} answered{failed}"
+        counts = f"{batch.answered:,} of {counts} answered{failed}"
     since = time.strftime("%d %b %H:%M", time.localtime(batch.created))
-    state = format.clean(batch.status.replace("_", " "), _LABEL)
-    name, provider = format.clean(batch.id, _LABEL), format.clean(batch.provider, _LABEL)
-    return (
-        f"batch {name} at {provider}: {counts}, {state} since {since}, a day at most; Stop does not stop it there: "
-        "run it again to collect it"
-    )
+    state = format.clean(batch.status.replace("_", " "), _BATCH_WORD)
+    name, provider = format.clean(batch.id, _BATCH_WORD), format.clean(batch.provider, _BATCH_WORD)
+    return f"batch {name} at {provider}: {counts}, {state} since {since}"
 
 
 def _next_steps(snapshot: Snapshot) -> list[tuple[str, str, str]]:
@@ -181,6 +178,8 @@ def _next_steps(snapshot: Snapshot) -> list[tuple[str, str, str]]:
     steps = [(BLUE, "◐", _describe_batch(batch)) for batch in snapshot.batches[:_SHOWN_BATCHES]]
     if len(snapshot.batches) > _SHOWN_BATCHES:
         steps.append((BLUE, "◐", f"and {len(snapshot.batches) - _SHOWN_BATCHES} more batches"))
+    if snapshot.batches:
+        steps.append(("", "·", "Stop does not stop a batch at its provider: run it again and it is collected"))
     if snapshot.reason:
         steps.append((AMBER, "■", format.clean(snapshot.reason, _REASON)))
     if snapshot.finished and snapshot.left:

@@ -16,7 +16,7 @@ import agentkit
 from agentkit import Spec
 from agentkit.budget import reservation
 from agentkit.errors import UserError
-from agentkit.map.batch import BatchOptions
+from agentkit.map.batch import BatchCollection, BatchOptions
 from agentkit.map.map import RowMap
 from agentkit.runtime.session import Session
 from tests.batch_serving import BatchServing, batch_serving
@@ -247,13 +247,31 @@ def test_a_batch_stays_open_for_the_rows_that_were_not_asked_for(server: BatchSe
         assert not session.store.open_batches("collect")
 
 
+def test_a_batch_whose_rows_are_all_recorded_is_closed_without_a_look(
+    server: BatchServing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if killed between the record of the last row and that of the batch.
+    monkeypatch.setattr(BatchCollection, "control", lambda self, payload: "killed")
+    with agentkit.session(folder=tmp_path) as session:
+        run(build(), cities(10))
+        assert session.store.open_batches("collect")
+    monkeypatch.undo()
+    looks = [job.looks for job in server.batches.values()]
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789abcdef")
+    with agentkit.session(folder=tmp_path) as session:
+        run(build(), cities(10))
+        assert not session.store.open_batches("collect")
+    assert [job.looks for job in server.batches.values()] == looks
+
+
 def test_who_maps_without_batches_hears_of_an_open_one(server: BatchServing, tmp_path: Path) -> None:
     server.polls_to_end = 1_000_000
     with agentkit.session(folder=tmp_path), pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(agentkit.map(build(), cities(10), "Tell of {{ row.name }}", batch=QUICK), 3))
     with agentkit.session(folder=tmp_path):
         result = run(build(), cities(3), batch=False)
-    assert any("a batch of this agent is not collected" in note for note in result.notes)
+    assert any("a batch of this agent is sent and not collected" in note for note in result.notes)
 
 
 # ---- budgets

@@ -61,7 +61,10 @@ def check_next_life(server: BatchServing, folder: Path, model: str) -> None:
 
 # The first row is one step: the batch begins at intent 2, is sent behind intent 3, its handle comes at call 2.
 PLACES = (
-    *((MODELS[0], place) for place in ("intent:2", "intent:3", "call:2", "record:2", "intent:9", "call:8", "record:8")),
+    *(
+        (MODELS[0], place)
+        for place in ("intent:2", "intent:3", "call:2", "record:2", "intent:9", "call:8", "record:13")
+    ),
     *((MODELS[1], place) for place in ("intent:3", "call:2", "intent:9")),
 )
 
@@ -69,7 +72,8 @@ PLACES = (
 @pytest.mark.parametrize(("model", "place"), PLACES)
 def test_killed_at_a_step(server: BatchServing, tmp_path: Path, model: str, place: str) -> None:
     life = begin(server, tmp_path, model, crash_at=place)
-    assert life.wait(120) == -signal.SIGKILL
+    life.communicate(timeout=120)
+    assert life.returncode == -signal.SIGKILL
     check_next_life(server, tmp_path, model)
 
 
@@ -87,21 +91,23 @@ def test_killed_while_the_provider_answers(server: BatchServing, tmp_path: Path,
     life: list[Any] = []
     setattr(server, moment, kill_once(life))
     life.append(process := begin(server, tmp_path, model))
-    assert process.wait(120) == -signal.SIGKILL
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
     check_next_life(server, tmp_path, model)
 
 
 def test_killed_at_one_step_after_the_other(server: BatchServing, tmp_path: Path) -> None:
     for place in ("call:2", "record:2", "intent:3", "call:2", "record:1"):
         # Each life comes a little further than the one before.
-        begin(server, tmp_path, MODELS[0], crash_at=place).wait(120)
+        begin(server, tmp_path, MODELS[0], crash_at=place).communicate(timeout=120)
     check_next_life(server, tmp_path, MODELS[0])
 
 
 def test_another_batch_of_the_same_size_is_not_taken_for_a_lost_one(server: BatchServing, tmp_path: Path) -> None:
     model = MODELS[1]
     life = begin(server, tmp_path, model, crash_at="intent:3")
-    assert life.wait(120) == -signal.SIGKILL
+    life.communicate(timeout=120)
+    assert life.returncode == -signal.SIGKILL
     body = {"model": "other", "max_tokens": 1, "messages": [{"role": "user", "content": "not ours"}]}
     foreign = server.create("anthropic", {f"theirs-{n}": body for n in range(ROWS - 1)})
     told = live(server, tmp_path, model)

@@ -95,6 +95,7 @@ def test_a_map_is_one_run_and_a_row_of_it_can_be_looked_at(notebook: Kernel) -> 
         ("seller --rows products", "", "the body is empty"),
         ("seller --rows products --workers many", "Sell {{ row.name }}", "--workers many"),
         ("seller --rows products --limit 0", "Sell {{ row.name }}", "--limit 0"),
+        ("seller --rows products --batch", "Sell {{ row.name }}", "leave out batch"),
         ("seller --rows products --as print", "Sell {{ row.name }}", "print"),
         ("nobody --rows products", "Sell {{ row.name }}", "nobody"),
     ],

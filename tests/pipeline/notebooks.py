@@ -492,3 +492,38 @@ SAMPLES: dict[str, Sample] = {
 }
 KEPT = {name: sample for name, sample in SAMPLES.items() if not sample.refused}
 REFUSED = {name: sample for name, sample in SAMPLES.items() if sample.refused}
+
+MAPPED = """
+import os
+import pathlib
+import time
+
+import agentkit
+import pandas as pd
+from agentkit.testing import ScriptedModel
+
+def answer(messages):
+    item = str(messages[0].parts[-1].content).splitlines()[-1]
+    time.sleep(float(os.environ.get("SLOW", "0")))
+    with pathlib.Path(os.environ["LEDGER"]).open("a") as file:
+        file.write(item + "\\n")
+    return f"{item} seen"
+
+brain = ScriptedModel.by(answer, model_name="brain")
+"""
+
+
+def map_sample(options: str, *, name: str = "answers", body: str = "Of {{ shop }}: look at\n{{ row.title }}") -> Sample:
+    """A map over ten items, with a value of the notebook in its prompt, and what is computed from its frame."""
+    bound = f" --as {name}" if name else ""
+    after = (f"count = int({name}['answer'].str.endswith('seen').sum())",) if name else ()
+    return Sample(
+        cells=(
+            MAPPED,
+            "shop = ' the {{ row.title }} shop '\nproducts = pd.DataFrame({'title': [f'item {n}' for n in range(10)]})",
+            "%%agent build clerk --model brain\nYou look.",
+            f"%%agent map clerk --rows products{bound}{options}\n{body}",
+            *after,
+        ),
+        setup=False,
+    )

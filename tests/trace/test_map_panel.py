@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.map.progress import BIN_EDGES, KINDS, SLOWEST, SlowRow, Snapshot
+from agentkit.map.progress import BIN_EDGES, KINDS, SLOWEST, BatchStanding, SlowRow, Snapshot
 from agentkit.trace.budget_bars import BarLine
 from agentkit.trace.format import width_of
 from agentkit.trace.map_panel import render_html, render_line, render_text, state_of
@@ -118,6 +118,27 @@ def test_what_to_do_next_is_said() -> None:
     stopped = said(STATES["stopped"])
     assert "146,729 rows were not asked: run it again and it goes on with them" in stopped
     assert "not asked" not in said(STATES["done"])
+
+
+def test_what_providers_say_of_batches_is_said_and_bounded() -> None:
+    told = BatchStanding(
+        id="batch_7", provider="openai", status="in_progress", rows=500, answered=120, failed=2, created=1.8e9
+    )
+    untold = replace(told, id="msgbatch_1", provider="anthropic", answered=None, failed=0)
+    hostile = replace(told, id=HOSTILE * 50, provider=HOSTILE * 50, status=HOSTILE * 50)
+    snapshot = replace(RUNNING, batches=(told, untold, hostile, told, told))
+    html, text = said(snapshot), render_text(snapshot, title="catalogue")
+    for words in (
+        "batch batch_7 at openai: 120 of 500 rows answered (2 with an error), in progress since",
+        "batch msgbatch_1 at anthropic: 500 rows, in progress since",
+        "and 2 more batches",
+        "Stop does not stop a batch at its provider",
+    ):
+        assert words in html, words
+        assert words in text, words
+    assert len(render_html(snapshot, title="catalogue").encode()) < MOST_BYTES
+    assert "<script>" not in render_html(snapshot, title="catalogue")
+    assert "480 of 2,500 answered in 5 batches" in render_line(snapshot, title="catalogue", width=160)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from agentkit.errors import UserError, nearest
 from agentkit.journal.storage import journal_path
+from agentkit.map.frame import without_run
 from agentkit.notebook import location, parser, template
 from agentkit.notebook.context import Reply, VerbContext
 from agentkit.notebook.output import say
@@ -77,7 +78,7 @@ def _settings(wish: ExportOptions) -> Settings:
 
 def _in_kernel(made: PipelineProgram) -> dict[str, str]:
     live = made.plan.notebook.live or {}
-    return {name: value_digest(live[name]).hex() for name in made.plan.results if name in live}
+    return {name: value_digest(without_run(live[name])).hex() for name in made.plan.results if name in live}
 
 
 def _describe_export(made: PipelineProgram, wish: ExportOptions, verdict: Verdict) -> tuple[str, ...]:

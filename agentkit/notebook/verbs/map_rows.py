@@ -12,6 +12,7 @@ from agentkit.budget.budget import format_amount, nano
 from agentkit.errors import SpecError, UserError
 from agentkit.map.map import MapResult, RowMap
 from agentkit.map.prompt_template import outer_expressions
+from agentkit.map.row_files import names_file
 from agentkit.notebook import namespace
 from agentkit.notebook import template as prompt
 from agentkit.notebook.context import BODY_LINE, Reply, VerbContext
@@ -33,6 +34,8 @@ async def map_rows(context: VerbContext, line: Line, body: str) -> Reply:
         namespace.new_name(bind, context.names, option="--as", free=lambda old: not callable(old))
     if not body.strip():
         raise SpecError(f"the body is empty: write the prompt of a row under the %%agent map {line.word} line")
+    if (shards := _number(line, "shards", of="shards")) is not None:
+        context.remark((f"--shards {shards} is for an export to Flyte; here the map is one",))
     row_map = RowMap(
         agent,
         _rows(line.options["rows"], context.names),
@@ -71,7 +74,7 @@ def _bind(context: VerbContext, name: str | None, result: MapResult) -> None:
 
 
 def _rows(text: str, names: Mapping[str, Any]) -> object:
-    if text.endswith((".parquet", ".csv", ".csv.gz", ".jsonl")):
+    if names_file(text):
         return text
     try:
         # The person's own expression, in the person's own kernel.
@@ -103,12 +106,12 @@ def _workers(line: Line) -> Any:
     return int(text)
 
 
-def _number(line: Line, option: str) -> int | None:
+def _number(line: Line, option: str, *, of: str = "rows") -> int | None:
     if not line.has(option):
         return None
     text = line.options[option].replace("_", "").replace(",", "")
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--{option} {line.options[option]}: a number of rows, 1 or more")
+        raise UserError(f"--{option} {line.options[option]}: a number of {of}, 1 or more")
     return int(text)
 
 
