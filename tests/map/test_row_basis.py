@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,3 +203,30 @@ def test_the_code_of_a_tool_is_hashed_once_for_all_rows(session: Session, monkey
 
     run(Agent(ScriptedModel.by(prompt_of), name="a", tools=[shop]))
     assert len(hashed) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE answer SET body = '\"evil\"'",
+        "UPDATE answer SET body = CAST('\"evil\"' AS BLOB)",
+        "UPDATE answer SET sum = 'own'",
+        "UPDATE answer SET sum = NULL",
+        "UPDATE answer SET cost = 'much', tokens = -1",
+        "UPDATE answer SET (body, sum) = (SELECT body, sum FROM answer ORDER BY prompt)",
+    ],
+)
+def test_an_answer_that_was_changed_by_hand_is_not_believed(change: str, tmp_path: Path) -> None:
+    model = ScriptedModel.by(prompt_of)
+    for again in range(2):
+        with agentkit.session(folder=tmp_path) as opened:
+            frame = run(Agent(model, name="a")).frame
+            path = opened.store.path
+        assert list(frame["answer"]) == ROWS and (frame["tokens"] > 0).all()
+        if not again:
+            with closing(sqlite3.connect(path)) as connection, connection:
+                try:
+                    assert connection.execute(change).rowcount == len(ROWS)
+                except sqlite3.IntegrityError:
+                    assert "NULL" in change
+    assert len(model.requests) == len(ROWS)
