@@ -827,20 +827,21 @@ async def map_stream(
     Who reads slowly holds the map back: no more than a few rows wait to be read.
     """
     row_map = RowMap(agent, rows, prompt, **options)
-    ended: asyncio.Queue[MapRow[OutputDataT] | None] = asyncio.Queue(maxsize=1)
-
-    async def perform() -> None:
-        try:
-            await row_map.run(ended.put)
-        finally:
-            await ended.put(None)
-
-    task = asyncio.create_task(perform())
+    ended: asyncio.Queue[MapRow[OutputDataT]] = asyncio.Queue(maxsize=1)
+    running = asyncio.create_task(row_map.run(ended.put))
     try:
-        while (row := await ended.get()) is not None:
-            yield row
-        await task
+        while not running.done():
+            row = asyncio.ensure_future(ended.get())
+            # Not an end of its own in the queue: who leaves early reads nothing that is put there.
+            await asyncio.wait({row, running}, return_when=asyncio.FIRST_COMPLETED)
+            if row.done():
+                yield row.result()
+            else:
+                row.cancel()
+        while not ended.empty():
+            yield ended.get_nowait()
+        await running
     finally:
-        task.cancel()
+        running.cancel()
         with suppress(asyncio.CancelledError):
-            await task
+            await running
