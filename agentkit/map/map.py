@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, Unpack
 
 import pandas as pd
 from pydantic_ai import Agent
@@ -780,6 +780,22 @@ def _kind(error: BaseException) -> str:
     return f"{type(first).__name__} {status}" if isinstance(status, int) else type(first).__name__
 
 
+class MapOptions(TypedDict, total=False):
+    """What `map` takes beside agent, rows and prompt."""
+
+    values: Mapping[str, str] | None
+    key: str | None
+    workers: int | Literal["auto"]
+    errors: Errors
+    budget: str | Budget | None
+    batch: bool | BatchOptions
+    out: str | Path | None
+    limit: int | None
+    sample: int | None
+    fresh: bool
+    deps: Any
+
+
 async def map(
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
@@ -823,7 +839,7 @@ async def map_stream(
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
     prompt: str,
-    **options: Any,
+    **options: Unpack[MapOptions],
 ) -> AsyncIterator[MapRow[OutputDataT]]:
     """Yield each row as it ends, in no certain order; `options` are those of `map`.
 
