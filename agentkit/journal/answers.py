@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ def put(to: Writing, basis: bytes, answer: RowAnswer, codes: Mapping[str, str]) 
     values = (answer.prompt, answer.run, first, answer.body, answer.tokens, answer.cost, answer.seconds)
     to.connection.execute(
         f"INSERT OR REPLACE INTO answer (basis, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (basis, *values, to.provenance.sign("answer", _seal(basis, values))),
+        (basis, *values, to.provenance.identity.sign(*_signed(basis, values))),
     )
     return True
 
@@ -105,9 +104,10 @@ def find(source: RecordSource, basis: bytes, prompts: Sequence[bytes]) -> Iterat
     else:
         found = _by_prompt(source.connection, basis, prompts)
     for values in found:
-        stored = _Stored._make(values)
-        if not source.provenance.is_own("answer", stored.sum) or _seal(basis, stored[:-1]) != stored.sum[:_DIGEST]:
+        *said, signature = values
+        if not source.provenance.identity.verify(signature, *_signed(basis, said)):  # type: ignore[arg-type]
             continue
+        stored = _Stored._make(values)
         yield RowAnswer(
             prompt=stored.prompt, run=stored.run, body=stored.body, tokens=stored.tokens, cost=stored.cost,
             seconds=stored.seconds, step=stored.first,
@@ -123,13 +123,7 @@ def _by_prompt(connection: Connection, basis: bytes, prompts: Sequence[bytes]) -
         )
 
 
-_DIGEST: Final = 32
-
-
-def _seal(basis: bytes, values: Sequence[object]) -> bytes:
+def _signed(basis: bytes, values: Sequence[object]) -> tuple[bytes, ...]:
+    """What this user signs of an answer: all of it."""
     prompt, run, first, body, *took = values
-    digest = hashlib.sha256(basis)
-    digest.update(prompt)  # type: ignore[arg-type]
-    digest.update(ascii((run, first, len(body), *took)).encode())  # type: ignore[arg-type]
-    digest.update(body)  # type: ignore[arg-type]
-    return digest.digest()
+    return b"answer", basis, prompt, ascii((run, first, *took)).encode(), body  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias
 from agentkit.journal.identity import VARIABLE, Identity, identity
 from agentkit.journal.records import ASKED
 
-Of: TypeAlias = Literal["step", "run", "node", "part", "answer"]
+Of: TypeAlias = Literal["step", "run", "node", "part"]
 
 ELSEWHERE: Final = "elsewhere"
 """The source of what is not signed by this user, or was signed for another place."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +20,7 @@ from pydantic_core import from_json
 
 from agentkit.agent import model_request
 from agentkit.agent.durability import within_step
-from agentkit.agent.resume_blockers import is_server, leaf_of
+from agentkit.agent.resume_blockers import is_server, leaf_of, obstacle
 from agentkit.approval.interrupt import code_of, function_of
 from agentkit.budget.budget import BudgetScope
 from agentkit.journal.codec import RESULT_CODEC
@@ -27,6 +28,7 @@ from agentkit.journal.execution import Execution, inside
 from agentkit.journal.keys import MessageChain
 from agentkit.runtime.guard import ModelRequestInfo
 from agentkit.runtime.run_state import FirstRequest, RunState
+from agentkit.tools.digest import ToolDigest, tool_digest, value_digest
 
 _VERSION = b"agentkit row 1"
 _FINAL_REASONS = (None, "stop", "tool_call")
@@ -41,10 +43,17 @@ class RowBasis:
     codes: Mapping[str, str]
 
 
-def basis_of(first: FirstRequest, prompt: str, frame: RunState) -> RowBasis | None:
-    """Return the basis of the run that asked `first`; None where its answer may rest on more than is known."""
+def basis_of(
+    first: FirstRequest, prompt: str, codec: OutputCodec, frame: RunState, hashed: dict[Callable[..., Any], ToolDigest]
+) -> RowBasis | None:
+    """Return the basis of the run that asked `first`; None where its answer may rest on more than is known.
+
+    `hashed` keeps the digests of the tools for the other rows. Where a tool changes meanwhile, what it answered has
+    another digest on record, and is not kept as an answer.
+    """
     request = _request_of(first, prompt)
-    if request is None or _output_validators(frame.owner):
+    # Instructions, settings or tools that are made by a function may differ in every row.
+    if request is None or _output_validators(frame.owner) or obstacle(frame.owner, {}) or codec.code is None:
         return None
     codes: dict[str, str] = {}
     manager = first.ctx.tool_manager
@@ -55,7 +64,9 @@ def basis_of(first: FirstRequest, prompt: str, frame: RunState) -> RowBasis | No
             if tool.tool_def.kind == "output":
                 continue
             return None
-        digest = None if function is None else code_of(function)
+        if function is not None and function not in hashed:
+            hashed[function] = code_of(function)
+        digest = None if function is None else hashed[function]
         code = {"digest": "", "reads": {}}
         if digest is not None:
             code = {"digest": digest.digest.hex(), "reads": dict(digest.reads)}
@@ -63,7 +74,10 @@ def basis_of(first: FirstRequest, prompt: str, frame: RunState) -> RowBasis | No
     lead = [[part.part_kind, str(part.content)] for part in request.parts[:-1] if isinstance(part, SystemPromptPart)]
     parts = {name: value for name, value in first.parts.items() if name != "history"}
     approve = [str(pattern) for pattern in getattr(frame.owner.policy.approve, "patterns", ())]
-    text = json.dumps([parts, request.instructions, lead, codes, approve], sort_keys=True)
+    deps = [] if first.ctx.deps is None or not codes else [value_digest(first.ctx.deps).hex()]
+    # Where there is neither, the digest is the one of the journals that know of neither.
+    more = [{"deps": deps, "output": codec.code}] if deps or codec.code else []
+    text = json.dumps([parts, request.instructions, lead, codes, approve, *more], sort_keys=True)
     return RowBasis(digest=hashlib.sha256(_VERSION + text.encode()).digest()[:16], codes=codes)
 
 
@@ -104,6 +118,14 @@ class OutputCodec:
             except PydanticSchemaGenerationError:
                 self.adapter = None
 
+    @cached_property
+    def code(self) -> list[str] | None:
+        """The digests of the functions that check and change an output; None where one cannot be hashed whole."""
+        if self.adapter is None:
+            return None
+        found = [tool_digest(function) for function in dict.fromkeys(_functions(self.adapter.core_schema))]
+        return None if any(digest.unhashed for digest in found) else [digest.digest.hex() for digest in found]
+
     def dump(self, output: object) -> bytes | None:
         """Return the output as JSON that is read back as an equal one; None where there is none."""
         if self.adapter is None:
@@ -139,6 +161,26 @@ class OutputCodec:
             return (self.adapter.validate_json(json.dumps(given)),)
         except (ValueError, ValidationError):
             return None
+
+
+def _functions(schema: object) -> Iterator[Callable[..., Any]]:
+    """The functions in a core schema, those that a model is made with among them."""
+    if isinstance(schema, list | tuple):
+        for one in schema:
+            yield from _functions(one)
+    elif isinstance(schema, Mapping):
+        cls = schema.get("cls")
+        if isinstance(cls, type):
+            written = ["__init__"] if schema.get("custom_init") else []
+            post_init = schema.get("post_init")
+            written += [post_init if isinstance(post_init, str) else "__post_init__"] if post_init else []
+            yield from (getattr(cls, name) for name in written)
+        for name, one in schema.items():
+            if name not in ("metadata", "serialization", "cls", "custom_init", "post_init"):
+                yield from _functions(one)
+    elif callable(schema) and not isinstance(schema, type):
+        # A method of the class is its code, whatever else the class holds.
+        yield getattr(schema, "__func__", schema)
 
 
 # ---- rows of one request
@@ -211,12 +253,13 @@ class DirectRows:
             "it has tools": bool(parameters.function_tools or parameters.native_tools),
             "its output has a validator": _output_validators(row.owner),
             "its output type is no plain type": codec.adapter is None,
+            "its output type rests on what cannot be hashed": codec.code is None,
             "each of its runs has a budget": limited,
             "its answers are shared": row.share is not None,
             "its requests are changed on their way": not row.trusted or row.gate is not None,
             "its request is more than the prompt": _request_of(first, prompt) is None,
         }
-        return next((why for why, stands in found.items() if stands), "")
+        return next((why for why, stands in found.items() if stands), obstacle(row.owner, {}))
 
     def gives(self, output: object) -> bool:
         """Whether the output of the run that was looked at is read from its last reply as it is here."""

@@ -64,6 +64,7 @@ from agentkit.models import batch_api, resolve
 from agentkit.runtime.run_state import RunState, frame_of_run
 from agentkit.runtime.run_terms import RunOptions, run_with
 from agentkit.runtime.session import current, execution_of, identity_of, surround
+from agentkit.tools.digest import ToolDigest
 
 Errors: TypeAlias = str
 """`keep` (a row that fails keeps its place), `stop` (at the first), or a share such as `5%` of all rows."""
@@ -237,6 +238,7 @@ class RowMap:
         self.ended = ""
         self._on_row: Callable[[MapRow[Any]], Awaitable[None]] | None = None
         self._codec = OutputCodec(self.agent.output_type)
+        self._hashed: dict[Callable[..., Any], ToolDigest] = {}
         self._basis: RowBasis | None = None
         self._direct: DirectRows | None = None
         self._asked_first = False
@@ -541,7 +543,7 @@ class RowMap:
         first = row.first_request
         if first is None:
             return
-        self._basis = None if self._codec.adapter is None else basis_of(first, prompt, row)
+        self._basis = basis_of(first, prompt, self._codec, row, self._hashed)
         self._obstacle = DirectRows.obstacle(first, prompt, self._codec, row=row, map=frame)
         direct = None if self._basis is None else DirectRows.of(first, prompt, self._codec, row=row, map=frame)
         if direct is not None and direct.gives(output):
@@ -552,7 +554,8 @@ class RowMap:
         step = self._steps.pop(row.ordinal, None)
         basis = self._basis
         if step is None:
-            basis = None if frame.first_request is None else basis_of(frame.first_request, prompt, frame)
+            first = frame.first_request
+            basis = None if first is None else basis_of(first, prompt, self._codec, frame, self._hashed)
         body = None if basis is None else self._codec.dump(row.answer)
         if basis is None or body is None or self.session.store.read_only:
             return

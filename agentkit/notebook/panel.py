@@ -34,6 +34,8 @@ class CellPanel:
     changed: bool = False
     held: set[str] = field(default_factory=set)
     """The runs that a person has paused."""
+    of_maps: set[str] = field(default_factory=set)
+    """The maps that are under way, and all runs inside them."""
 
     def __post_init__(self) -> None:
         self.output = CellOutput(live=self.live)
@@ -48,9 +50,16 @@ class CellPanel:
         return self.knows(event.run)
 
     def begins(self, event: Event) -> bool:
-        # A map has a panel of its own, whatever the number of its rows.
-        of_map = isinstance(event, Run) and (event.rows is not None or event.row is not None)
-        return isinstance(event, Run) and event.cell == self.cell and not of_map
+        if not isinstance(event, Run) or event.cell != self.cell:
+            return False
+        # A map has a panel of its own, whatever the number of its rows and of the agents that these ask.
+        if event.rows is None and event.row is None and event.parent_run not in self.of_maps:
+            return True
+        if event.status == "running":
+            self.of_maps.add(event.id)
+        else:
+            self.of_maps.discard(event.id)
+        return False
 
     def add(self, event: Event) -> None:
         key = (event.id, -1) if isinstance(event, Run) else (event.run, event.ord)

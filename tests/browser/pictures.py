@@ -41,6 +41,27 @@ def rule(messages):
             Call("ask_user", {"question": "Shall I write the deleted orders to a file first?", "kind": "yes_no"})]
 
 scripted = ScriptedModel.by(rule)"""
+_MAP = """%load_ext agentkit
+import asyncio
+from typing import Literal
+
+import pandas as pd
+from agentkit.testing import Call, ScriptedModel
+from pydantic import BaseModel
+
+class Product(BaseModel):
+    category: Literal["tools", "toys", "food"]
+    certain: bool
+
+async def rule(messages):
+    number = int(str(messages[0].parts[-1].content).split("no. ")[1].split(" ")[0])
+    await asyncio.sleep(0.2 + number % 7 / 10)
+    return [Call("final_result", {"category": ["tools", "toys", "food"][number % 3], "certain": number % 5 > 0})]
+
+scripted = ScriptedModel.by(rule, cost=0.0004)
+names = ["drill", "kite", "honey"]
+titles = [f"{names[n % 3]} no. {n}" for n in range(600)]
+products = pd.DataFrame({"title": titles, "price": [n % 90 for n in range(600)]}, index=titles)"""
 _SANDBOX = '''%load_ext agentkit
 import agentkit
 
@@ -101,6 +122,24 @@ def sandbox(page: Callable[[Sequence[str]], lab.Notebook]) -> None:
     take(notebook, 1, "sandbox")
 
 
+def table(page: Callable[[Sequence[str]], lab.Notebook]) -> None:
+    """`map`: in the middle of its rows."""
+    notebook = page(
+        [
+            _MAP,
+            "%%agent build shop --model scripted --output Product\nYou sort products.",
+            "%%agent map shop --rows products --as answers --workers 12 --budget 1usd\n"
+            "Which category does {{ row.title }} at {{ row.price }} EUR belong to?",
+        ]
+    )
+    notebook.do(0)
+    notebook.do(1)
+    notebook.run(2)
+    notebook.text(2, "left")
+    notebook.page.wait_for_timeout(5000)
+    take(notebook, 2, "map")
+
+
 def of(name: str, last: str) -> list[str]:
     """The code cells of a notebook, to the one that begins with `last`."""
     read: Any = nbformat.read(lab.ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
@@ -133,7 +172,7 @@ def take(notebook: lab.Notebook, cell: int, name: str) -> None:
     print(f"docs/images/{name}.png")
 
 
-PICTURES = {"cells": cells, "step": step, "ask": ask, "sandbox": sandbox}
+PICTURES = {"cells": cells, "step": step, "ask": ask, "sandbox": sandbox, "map": table}
 
 
 def main(names: list[str]) -> None:

@@ -105,3 +105,27 @@ def test_what_is_wrong_is_one_line_before_anything_is_asked(notebook: Kernel, li
     assert cell.status == "error" and words in str(cell.error), cell.error
     assert "\n" not in str(cell.error).strip()
     assert notebook.value("len(agentkit.runtime.session.current().runs())") == "0"
+
+
+def test_a_sample_says_under_its_panel_what_all_rows_would_take(notebook: Kernel) -> None:
+    cell = notebook.run(MAP.replace("--workers 4", "--workers 4 --sample 10"))
+    assert "60 rows: about " in cell.text and "from 10 rows by chance" in cell.text
+
+
+def test_agents_that_a_row_asks_have_no_panel_beside_that_of_the_map(notebook: Kernel) -> None:
+    notebook.run(
+        "from agentkit.testing import Call\n"
+        "def ask(messages):\n"
+        "    told = [part for message in messages for part in message.parts if part.part_kind == 'tool-return']\n"
+        "    return 'done' if told else Call('seller', {'prompt': messages[0].parts[-1].content})\n"
+        "leading = ScriptedModel.by(ask, model_name='leading')"
+    )
+    built = notebook.run("%%agent build leader --model leading --tools seller\nYou lead.")
+    assert built.status == "ok", built.traceback
+    cell = notebook.run(MAP.replace("map seller", "map leader"), watched=True)
+    assert cell.status == "ok", cell.traceback
+    assert "60 live" in drawn(cell)[-1]
+    assert [page for content in cell.shown if "seller" in (page := content["data"].get("text/html", ""))] == []
+    # After the map, what is run has its panel as ever.
+    after = notebook.run("answer = await leader.run('Another')")
+    assert any("leader" in content["data"].get("text/html", "") for content in after.shown)

@@ -61,7 +61,11 @@ async def map_rows(context: VerbContext, line: Line, body: str) -> Reply:
         raise
     _bind(context, bind, result)
     context.remark((*result.notes, *context.session.remarks))
-    return Reply(value=result, show=lambda: show(result.frame) if bind is None else None)
+    return Reply(
+        value=result,
+        show=lambda: show(result.frame) if bind is None else None,
+        remark="" if result.estimate is None else result.summary,
+    )
 
 
 def _bind(context: VerbContext, name: str | None, result: MapResult) -> None:
