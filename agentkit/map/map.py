@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, Unpack
 
 import pandas as pd
 from pydantic_ai import Agent
@@ -780,6 +780,22 @@ def _kind(error: BaseException) -> str:
     return f"{type(first).__name__} {status}" if isinstance(status, int) else type(first).__name__
 
 
+class MapOptions(TypedDict, total=False):
+    """What `map` takes beside agent, rows and prompt."""
+
+    values: Mapping[str, str] | None
+    key: str | None
+    workers: int | Literal["auto"]
+    errors: Errors
+    budget: str | Budget | None
+    batch: bool | BatchOptions
+    out: str | Path | None
+    limit: int | None
+    sample: int | None
+    fresh: bool
+    deps: Any
+
+
 async def map(
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
@@ -823,27 +839,28 @@ async def map_stream(
     agent: AbstractAgent[Any, OutputDataT],
     rows: object,
     prompt: str,
-    **options: Any,
+    **options: Unpack[MapOptions],
 ) -> AsyncIterator[MapRow[OutputDataT]]:
     """Yield each row as it ends, in no certain order; `options` are those of `map`.
 
     Who reads slowly holds the map back: no more than a few rows wait to be read.
     """
     row_map = RowMap(agent, rows, prompt, **options)
-    ended: asyncio.Queue[MapRow[OutputDataT] | None] = asyncio.Queue(maxsize=1)
-
-    async def perform() -> None:
-        try:
-            await row_map.run(ended.put)
-        finally:
-            await ended.put(None)
-
-    task = asyncio.create_task(perform())
+    ended: asyncio.Queue[MapRow[OutputDataT]] = asyncio.Queue(maxsize=1)
+    running = asyncio.create_task(row_map.run(ended.put))
     try:
-        while (row := await ended.get()) is not None:
-            yield row
-        await task
+        while not running.done():
+            row = asyncio.ensure_future(ended.get())
+            # Not an end of its own in the queue: who leaves early reads nothing that is put there.
+            await asyncio.wait({row, running}, return_when=asyncio.FIRST_COMPLETED)
+            if row.done():
+                yield row.result()
+            else:
+                row.cancel()
+        while not ended.empty():
+            yield ended.get_nowait()
+        await running
     finally:
-        task.cancel()
+        running.cancel()
         with suppress(asyncio.CancelledError):
-            await task
+            await running

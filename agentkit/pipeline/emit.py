@@ -211,12 +211,13 @@ class _Module:
         if given:
             performed = code_layout.call("functools.partial", [name, *(f"{each}={each}" for each in given)], room=60)
         key = [f"key={quote(item.options['key'])}"] if "key" in item.options else []
-        cut = code_layout.call("shards = agentkit.pipeline.cut", [map_calls.rows(item), f"{count}", *key])
-        mapped = code_layout.call("frames = flyte.map.aio", [performed, "shards", "return_exceptions=False"])
+        # No name is bound before the notebook's own are read: one of them may be called as ours.
+        cut = code_layout.call("agentkit.pipeline.cut", [map_calls.rows(item), f"{count}", *key], room=80)
+        mapped = code_layout.call("frames = flyte.map.aio", [performed, cut, "return_exceptions=False"], room=WIDTH - 4)
         inputs = [f"{each}: {self.type(each)}" for each in task.inputs]
         head = code_layout.call(f"async def {task.name}", inputs, room=WIDTH - 40)
         lines = [f"{head} -> {ANY}:", f'    """{self.describe(task)}"""']
-        lines += [code_layout.indent(cut), code_layout.indent(mapped)]
+        lines.append(code_layout.indent(mapped))
         lines += ["    return await agentkit.pipeline.join(frames)"]
         return one + "\n\n\n" + "\n".join(lines)
 

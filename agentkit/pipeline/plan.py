@@ -299,9 +299,9 @@ class _Planner:
         for block in blocks:
             if isinstance(block, Task):
                 name = block.name
-                while name in taken:
+                while taken & {name, f"{name}_shard"}:
                     name += "_task" if not name.endswith("_task") else "_"
-                taken.add(name)
+                taken |= {name, f"{name}_shard"}
                 block = replace(block, name=name)
             named.append(block)
         return named

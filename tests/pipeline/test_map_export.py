@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from agentkit.errors import UserError
+from agentkit.events import Step
+from agentkit.journal.store import Store
 from agentkit.pipeline.settings import Target
 from agentkit.pipeline.verify import read_as_code
 from tests.notebook.kernels import ROOT, Kernel, kernel
@@ -111,6 +113,19 @@ def test_a_row_that_failed_in_the_notebook_fails_in_the_proof_and_is_asked_by_th
     run = run_python(tmp_path, "-c", f"import pipeline, flyte; {IN_LOCAL_MODE}", MENDED="1")
     assert "item 4 seen" in run.stdout, run.stdout + run.stderr
     assert asked(tmp_path) - before == Counter({"item 4": 1})
+
+
+def test_names_of_the_notebook_may_be_those_of_the_program(tmp_path: Path) -> None:
+    body = "Of {{ shards }} {{ shard }} {{ frames }} {{ mapped }}: look at\n{{ row.title }}"
+    first, shop, *rest = map_sample(" --shards 3", body=body).cells
+    names = "shards, shard, frames, mapped = 'abcd'\nfind_answers_shard = 1"
+    sample = Sample(cells=(first, f"{shop}\n{names}", *rest, "again = find_answers_shard + count"), setup=False)
+    export(sample, tmp_path, "flyte")
+    run = run_python(tmp_path, "-c", f"import pipeline, flyte; {IN_LOCAL_MODE}")
+    assert run.returncode == 0 and seen(run.stdout), run.stdout + run.stderr
+    with Store.open(tmp_path / ".agentkit" / "journal.db", read_only=True) as store:
+        requests = {step.request for run in store.runs() for step in store.trace(run.id) if isinstance(step, Step)}
+    assert any("Of a b c d: look at\nitem 9" in request for request in requests), requests
 
 
 def test_an_expression_is_one_argument(tmp_path: Path) -> None:
