@@ -118,6 +118,20 @@ def find(source: RecordSource, basis: bytes, prompts: Sequence[bytes]) -> Iterat
         )  # fmt: skip
 
 
+class Means(NamedTuple):
+    """How many rows of one basis have an answer, and what one took on average; `cost` None where prices are missing."""
+
+    rows: int
+    cost: float | None
+    tokens: float
+
+
+def means(source: RecordSource, basis: bytes) -> Means:
+    query = "SELECT count(*), count(cost), avg(cost), coalesce(avg(tokens), 0) FROM answer WHERE basis = ?"
+    rows, priced, cost, tokens = source.connection.execute(query, (basis,)).fetchone()
+    return Means(rows=rows, cost=cost if priced == rows else None, tokens=tokens)
+
+
 def _by_prompt(connection: Connection, basis: bytes, prompts: Sequence[bytes]) -> Iterator[tuple[object, ...]]:
     for start in range(0, len(prompts), _AT_ONCE):
         some = prompts[start : start + _AT_ONCE]

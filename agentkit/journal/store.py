@@ -30,7 +30,7 @@ from agentkit.journal import (
     totals,
     transactions,
 )
-from agentkit.journal.answers import RowAnswer
+from agentkit.journal.answers import Means, RowAnswer
 from agentkit.journal.identity import identity
 from agentkit.journal.maintenance import Selection
 from agentkit.journal.owner import Owner
@@ -308,6 +308,10 @@ class Store:
     def row_answers(self, basis: bytes, prompts: Sequence[bytes]) -> list[RowAnswer]:
         """The answers of rows to those of `prompts` (digests) that rest on `basis` and have one."""
         return self._ask(lambda source: list(answers.find(source, basis, prompts)))
+
+    def row_means(self, basis: bytes) -> Means:
+        """What a row of this basis took on average, of those that have an answer."""
+        return self._ask(lambda source: answers.means(source, basis))
 
     def dependencies_of(self, runs: Iterable[str]) -> Needed:
         """The rows, messages and parts that these runs and the runs inside them rest on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -28,7 +29,7 @@ from agentkit.agent.durability import enclosing_step
 from agentkit.approval import decisions, interrupt
 from agentkit.approval.policy import Question
 from agentkit.budget import reservation
-from agentkit.budget.budget import Budget, nano, parse
+from agentkit.budget.budget import NANO, Budget, format_amount, nano, parse
 from agentkit.errors import (
     ApprovalPending,
     BudgetExceeded,
@@ -72,6 +73,8 @@ Errors: TypeAlias = str
 _PROMPT_CHARACTERS = 2_000
 _ERROR_CHARACTERS = 400
 _QUESTIONS_AT_ONCE = 100
+_ENOUGH_ROWS = 10
+"""Rows on record that say what a row takes."""
 _PIECE = 1_024
 """Rows that are looked up at once: what the event loop does not notice."""
 _RUN_CHARACTERS = 8
@@ -317,10 +320,30 @@ class RowMap:
 
         # The first row says what all rows have in common: then what is on record of the others is one lookup.
         await self.scheduler.run(islice(rows, 1), perform)
+        if frame is not None and not frame.fresh:
+            self._check_budget()
         if self.batch is not None and frame is not None and frame.mode != "replay":
             await self._batch_rows(frame, self.batch, rows, prompts, perform)
         else:
             await self.scheduler.run(rows, perform)
+
+    def _check_budget(self) -> None:
+        """Raise UserError where the rows on record say that all rows will not fit in the budget of the map."""
+        if self.budget is None or self._basis is None or self.ended:
+            return
+        means = self.session.store.row_means(self._basis.digest)
+        if means.rows < _ENOUGH_ROWS:
+            return
+        per_row = {"usd": None if means.cost is None else means.cost * NANO, "tokens": means.tokens}
+        for limit in self.budget.limits:
+            took = per_row.get(limit.measure)
+            if limit.window != "run" or took is None or took * len(self.ordinals) <= limit.amount:
+                continue
+            whole = format_amount(limit.measure, math.ceil(took * len(self.ordinals)))
+            raise UserError(
+                f"budget {limit.text}: {len(self.ordinals):,} rows will take about {whole}, as {means.rows:,} rows on "
+                f"record say: raise it, or take the first rows only (limit={int(limit.amount / took):,})"
+            )
 
     def _note_open_batches(self) -> None:
         count = sum(row.agent == self.name for row in self.session.store.open_batches(COLLECT))

@@ -326,6 +326,19 @@ def test_a_budget_ends_the_map_between_rows_and_a_higher_one_goes_on(server: Ser
     assert (len(server.ledger()), set(result.frame["status"])) == (20, {"done"})
 
 
+def test_a_budget_that_the_rows_on_record_say_is_too_small_is_refused_at_the_start(
+    server: Serving, session: Session
+) -> None:
+    run(build(server), cities(100), sample=20)
+    took = int(run(build(server), cities(100), sample=20).frame["tokens"].sum())
+    before = len(server.ledger())
+    with pytest.raises(UserError, match=r"100 rows will take about .* 2\d rows on record .*limit="):
+        run(build(server), cities(100), budget=f"{2 * took} tokens")
+    # The first row, which says what all have in common, may have been asked.
+    assert len(server.ledger()) <= before + 1
+    assert set(run(build(server), cities(100), budget=f"{6 * took} tokens").frame["status"]) == {"done"}
+
+
 def test_a_sample_says_what_all_rows_would_take(server: Serving, session: Session) -> None:
     result = run(build(server), cities(40), sample=10)
     assert len(server.ledger()) == 10
