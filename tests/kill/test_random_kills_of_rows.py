@@ -1,4 +1,7 @@
-"""A map whose process is killed at random times, with the caller on: nothing paid again, lost or doubled."""
+"""A map whose process is killed at random times, with the caller on: nothing paid again, lost or doubled.
+
+A sample; `MAP_ROWS=2000 python -m pytest tests/kill/test_random_kills_of_rows.py` kills 20 times.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from tests.callers import gone, runtime
 from tests.kill.harness import server
 from tests.serving import control
 
-ROWS = 2_000
-KILLS = 20
+ROWS = int(os.environ.get("MAP_ROWS", "500"))
+KILLS = ROWS // 100
 MOST_LIVES = 60
 LIFE_SECONDS = 60.0
 DELAY = 0.04
