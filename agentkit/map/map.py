@@ -220,6 +220,8 @@ class RowMap:
         self.out = out
         self.sample = _count(sample, "sample", self.table.length)
         self.limit = _count(limit, "limit", self.table.length)
+        if self.limit is not None and self.sample is not None:
+            raise UserError("limit and sample: one of them, the first rows or some by chance")
         self.fresh = fresh
         self.batch = BatchOptions() if batch is True else batch or None
         if self.batch is not None:
@@ -721,8 +723,10 @@ class RowMap:
             if event.parent_run == self.run_id and event.row is not None:
                 self._states.setdefault((event.id, 0), _RowState())
             elif event.parent_run is not None and (outer := self._states.get((event.parent_run, 0))) is not None:
-                # It is part of the row around it for as long as that runs.
+                # It is part of the row around it for as long as it runs.
                 self._states.setdefault((event.id, 0), outer)
+                if event.status != "running":
+                    del self._states[event.id, 0]
             return
         state = self._states.get((event.run, event.ord if event.run == self.run_id else 0))
         if state is not None and event.status == "done":

@@ -1,6 +1,6 @@
-"""One JupyterLab and one Chromium for these tests; a folder and a notebook for each of them.
+"""One JupyterLab for these tests and a Chromium for each file; a folder and a notebook for each test.
 
-They end with this folder: a running playwright keeps an event loop in this thread, where other tests start theirs.
+The browser ends with its file: a running playwright keeps an event loop in this thread, where other tests start theirs.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_REASON))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Server]:
     with lab.server(tmp_path_factory.mktemp("lab")) as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with lab.browser() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def window(served: lab.Server, chromium: Any) -> Iterator[lab.Window]:
     shown = lab.Window(chromium, served)
     yield shown

@@ -422,6 +422,7 @@ def test_nothing_is_recorded_in_mode_off(server: Serving, tmp_path: Path) -> Non
         ({"workers": 0}, "workers"),
         ({"limit": 0}, "limit"),
         ({"sample": -1}, "sample"),
+        ({"sample": 2, "limit": 2}, "one of them"),
         ({"key": "nam"}, "name"),
         ({"budget": "much"}, "much"),
         ({"out": "somewhere.xls"}, "parquet"),

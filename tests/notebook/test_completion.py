@@ -28,7 +28,7 @@ NAMES: dict[str, Any] = {"analyst": Agent(TestModel()), "query": query, "Plan": 
 @pytest.mark.parametrize(
     ("text", "cell", "offered"),
     [
-        ("", True, ["build", "run", "step", "sandbox", "edit", "estimate", "compare"]),
+        ("", True, ["build", "run", "step", "sandbox", "edit", "estimate", "map", "compare"]),
         ("se", False, ["settle"]),
         ("build x --t", True, ["--tools", "--ttl"]),
         ("build x --tools query --t", True, ["--ttl"]),
