@@ -112,7 +112,8 @@ def test_every_error_is_a_public_name() -> None:
     assert kinds <= set(agentkit.__all__)
 
 
-@pytest.mark.parametrize("name", agentkit.pipeline.__all__)
+# Those that programs of before `agentkit.pipeline` call; what came later has its place there only.
+@pytest.mark.parametrize("name", ["closure", "elsewhere", "start", "task", "walled"])
 def test_programs_of_older_exports_find_their_names(name: str) -> None:
     assert getattr(agentkit, name) is getattr(agentkit.pipeline, name)
     assert name not in agentkit.__all__ and name not in dir(agentkit)
